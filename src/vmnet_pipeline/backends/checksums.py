@@ -1,0 +1,111 @@
+"""Check a file against what its publisher states, and remember that it was checked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.errors import WeightsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What is known of a file; whatever is None is not checked.
+
+    Attributes:
+        size: Bytes.
+        sha256: Full hex digest.
+        sha256_prefix: First hex digits of the sha256 (torch.hub puts them into file names).
+        md5: Hex digest, for publishers that give nothing better.
+    """
+
+    size: int | None = None
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    md5: str | None = None
+
+    def __str__(self) -> str:
+        known = [
+            f"{key} {value}" for key in ("size", "sha256", "sha256_prefix", "md5") if (value := getattr(self, key))
+        ]
+        return ", ".join(known) or "no checksum is published"
+
+
+def hash_file(path: Path) -> tuple[str, str]:
+    """Hex sha256 and md5 of a file, read once."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            sha256.update(chunk)
+            md5.update(chunk)
+    return sha256.hexdigest(), md5.hexdigest()
+
+
+def verify_file(path: Path, check: FileCheck, *, label: str | None = None) -> str:
+    """Check one file and give its hex sha256.
+
+    Args:
+        path: File to check.
+        check: What it must satisfy.
+        label: What to call the file in an error, if not by its path.
+
+    Raises:
+        WeightsError: The file is another one, or damaged.
+    """
+    size = path.stat().st_size
+    sha256, md5 = hash_file(path)
+    expected = [
+        ("size", check.size, size),
+        ("sha256", check.sha256, sha256),
+        ("sha256_prefix", check.sha256_prefix, sha256[: len(check.sha256_prefix or "")]),
+        ("md5", check.md5, md5),
+    ]
+    for kind, wanted, found in expected:
+        if wanted is not None and wanted != found:
+            raise WeightsError(
+                f"{label or path}: {kind} is {found}, should be {wanted}; the file is damaged or another "
+                "version: delete it and fetch it again"
+            )
+    return sha256
+
+
+def _stamp_path(path: Path) -> Path:
+    return path.with_name(path.name + ".verified.json")
+
+
+def write_stamp(path: Path, sha256: str) -> None:
+    """Note beside a file that it has been checked; a folder that cannot be written costs a hash next time."""
+    status = path.stat()
+    content = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
+    stamp = _stamp_path(path)
+    temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}")
+    with contextlib.suppress(PermissionError):
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(stamp)
+
+
+def _read_valid_stamp(path: Path) -> str | None:
+    try:
+        content = json.loads(_stamp_path(path).read_text(encoding="utf-8"))
+        status = path.stat()
+        unchanged = content["size"] == status.st_size and content["mtime_ns"] == status.st_mtime_ns
+        return str(content["sha256"]) if unchanged else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def has_stamp(path: Path) -> bool:
+    """Whether the file was checked and has the size and time it had then."""
+    return _read_valid_stamp(path) is not None
+
+
+def read_stamp(path: Path) -> str:
+    """Hex sha256 of a checked file: from its stamp, or computed where no stamp could be written."""
+    return _read_valid_stamp(path) or hash_file(path)[0]

@@ -1,0 +1,158 @@
+"""Music features of musicnn (Pons & Serra, 2019).
+
+Source: https://github.com/jordipons/musicnn, for the front end and the published weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from vmnet_pipeline.backends import engine, spectra, weights
+from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.records import Fingerprint, Modality, PreparedItem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork
+
+SAMPLE_RATE_HZ = 16_000
+N_FFT = 512
+HOP = 256
+N_MELS = 96
+PATCH_FRAMES = 187
+LOG_SCALE = 10_000.0
+# (filters of the mid-end, units of the penultimate layer)
+SIZES = {"MSD_musicnn": (64, 200), "MTT_musicnn": (64, 200), "MSD_musicnn_big": (512, 500)}
+
+
+class MusicnnParams(engine.BackendParams):
+    """Parameters of the `musicnn` backend."""
+
+    model: Literal["MSD_musicnn", "MTT_musicnn", "MSD_musicnn_big"] = Field(
+        "MSD_musicnn", description="Pretrained model; the big one is fetched from its authors' repository."
+    )
+    layer: Literal["penultimate", "max_pool", "mean_pool", "mean_max_add", "taggram"] = Field(
+        "penultimate", description="Which activation is the feature; mean_max_add is max_pool + mean_pool."
+    )
+    max_duration_s: float = Field(300.0, gt=0, le=36_000, description="Sound after this is not looked at.")
+    short_audio: Literal["repeat", "zero"] = Field(
+        "repeat",
+        description="Sound shorter than one patch (3 s): repeat it, or append zero frames as the reference does.",
+    )
+
+
+def measure_log_mel(samples: np.ndarray) -> np.ndarray:
+    """Log-mel spectrogram as musicnn was trained on.
+
+    The product with 10,000 is taken in float64: in float16 it overflows above 6.55.
+
+    Args:
+        samples: (n,) float mono at 16 kHz in [-1, 1].
+
+    Returns:
+        (1 + n // 256, 96) float32, >= 0: log10(10000 mel + 1).
+    """
+    padded = np.pad(samples, N_FFT // 2)
+    filters = spectra.build_slaney_filters(SAMPLE_RATE_HZ, N_FFT, N_MELS)
+    mel = spectra.measure_mel(padded, filters, frame=N_FFT, hop=HOP, n_fft=N_FFT, spectrum=spectra.take_power)
+    return np.asarray(np.log10(LOG_SCALE * mel + 1.0), np.float32)
+
+
+def cut_patches(samples: np.ndarray, short_audio: str = "repeat") -> np.ndarray:
+    """Log-mel patches of 187 frames without overlap; the tail that fills no patch is dropped.
+
+    Args:
+        samples: (n,) float mono at 16 kHz, n >= 1.
+        short_audio: `repeat` or `zero`, for sound that does not fill one patch.
+
+    Returns:
+        (n_patches, 187, 96) float32, n_patches >= 1.
+    """
+    n_needed = (PATCH_FRAMES - 1) * HOP
+    if len(samples) < n_needed and short_audio == "repeat":
+        samples = np.resize(samples, n_needed)
+    log_mel = measure_log_mel(samples)
+    if len(log_mel) < PATCH_FRAMES:
+        log_mel = np.pad(log_mel, ((0, PATCH_FRAMES - len(log_mel)), (0, 0)))
+    n_patches = len(log_mel) // PATCH_FRAMES
+    return log_mel[: n_patches * PATCH_FRAMES].reshape(n_patches, PATCH_FRAMES, N_MELS)
+
+
+class MusicnnBackend:
+    """(T, D) float32 per item, one row per 3 s of sound; D is 200, 500 for the big model, other for other layers."""
+
+    name: ClassVar[str] = "musicnn"
+    modality: ClassVar[Modality] = "audio"
+
+    def __init__(
+        self, params: Mapping[str, Any] | None = None, *, weights_dir: str | Path = weights.DEFAULT_WEIGHTS_DIR
+    ) -> None:
+        self.params = MusicnnParams(**(params or {}))
+        self._weights_dir = weights_dir
+        self._run: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_run": None}  # workers load for themselves
+
+    def fingerprint(self) -> Fingerprint:
+        """See `FeatureBackend.fingerprint`."""
+        params = self.params
+        settings = {
+            "model": params.model,
+            "layer": params.layer,
+            "max_duration_s": params.max_duration_s,
+            "short_audio": params.short_audio,
+            "decoder": "ffmpeg, channel mean, soxr HQ 16000 Hz",
+            "front_end": "slaney mel 96, fft 512, hop 256, power, centred zero pad, log10(10000 x + 1), 187 frames",
+            "weights": weights.identify_weights(params.weights, params.random_seed, params.model, self._weights_dir),
+            **engine.choose_engine(params.engine, params.precision, bf16_by_default=False).describe(),
+        }
+        return Fingerprint(self.name, settings)
+
+    def load(self) -> None:
+        """See `FeatureBackend.load`."""
+        if self._run is not None:
+            return
+        choice = engine.choose_engine(self.params.engine, self.params.precision, bf16_by_default=False)
+        self._run = engine.build_runner(self.build_network(), (PATCH_FRAMES, N_MELS), choice, self.params)
+
+    def build_network(self) -> MusicnnNetwork:
+        """The torch network with its weights.
+
+        Raises:
+            WeightsError: The weights are not to be had or are damaged.
+        """
+        from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork, read_state
+        from vmnet_pipeline.backends.tensorflow_checkpoint import read_checkpoint
+
+        n_mid, n_dense = SIZES[self.params.model]
+        seed, layer = self.params.random_seed, self.params.layer
+        network = engine.build_seeded(lambda: MusicnnNetwork(n_mid, n_dense, layer), seed)
+        if self.params.weights == "pretrained":
+            resolved = weights.resolve_weights(self.params.model, self._weights_dir)
+            try:
+                state = read_state(network, read_checkpoint(*resolved.paths))
+            except KeyError as error:
+                raise WeightsError(f"weights {self.params.model!r}: variable {error} is missing") from error
+            engine.load_state(network, state, self.params.model)
+        return network
+
+    def prepare(self, path: str) -> PreparedItem:
+        """See `FeatureBackend.prepare`; inputs are (T, 187, 96) float32."""
+        samples = decode_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, max_duration_s=self.params.max_duration_s)
+        patches = cut_patches(samples, self.params.short_audio)
+        return PreparedItem(patches, len(patches))
+
+    def infer(self, inputs: np.ndarray) -> np.ndarray:
+        """See `FeatureBackend.infer`; (m, 187, 96) to (m, D)."""
+        return engine.require_loaded(self._run, self.name)(inputs)
+
+    def pool(self, feature: np.ndarray) -> np.ndarray:
+        """(T, D) to (D,) float32: mean over time."""
+        return np.asarray(feature.mean(axis=0, dtype=np.float64), np.float32)

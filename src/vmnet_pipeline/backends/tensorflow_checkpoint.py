@@ -1,0 +1,154 @@
+"""Read TensorFlow V2 checkpoints (a `.index` table and a `.data-00000-of-00001` file) without TensorFlow.
+
+Importing TensorFlow costs seconds and hundreds of megabytes in every worker, for what is a table of
+names, shapes and offsets.
+
+Source: tensorflow/core/util/tensor_bundle and tensorflow/core/protobuf/tensor_bundle.proto; the index is a LevelDB
+table (leveldb/doc/table_format.md).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmnet_pipeline.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FOOTER_BYTES = 48
+TABLE_MAGIC = 0xDB4775248B80FB57
+NO_COMPRESSION = 0
+# Numbers of tensorflow/core/framework/types.proto that numpy has too.
+DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    9: np.dtype("<i8"),
+    10: np.dtype("?"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    dtype: int
+    shape: tuple[int, ...]
+    offset: int
+    n_bytes: int
+
+
+def read_checkpoint(index_path: Path, data_path: Path) -> dict[str, np.ndarray]:
+    """All variables of a checkpoint with one data shard; slots of optimisers (`/Adam`) are left out.
+
+    Args:
+        index_path: The `.index` file.
+        data_path: The `.data-00000-of-00001` file.
+
+    Returns:
+        Variable name -> array, read-only, mapped from the file.
+
+    Raises:
+        WeightsError: One of the files is damaged or of an unknown kind.
+    """
+    try:
+        data = np.memmap(data_path, mode="r", dtype=np.uint8)
+        entries = dict(_read_entries(index_path.read_bytes()))
+        return {name: _view(data, entry) for name, entry in entries.items() if "/Adam" not in name}
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError, ValueError) as error:
+        raise WeightsError(f"{index_path}: not a readable TensorFlow checkpoint ({error}); fetch it again") from error
+
+
+def _view(data: np.ndarray, entry: _Entry) -> np.ndarray:
+    dtype = DTYPES[entry.dtype]
+    if entry.n_bytes != dtype.itemsize * math.prod(entry.shape) or entry.offset + entry.n_bytes > len(data):
+        raise ValueError("a tensor lies outside of the data file")
+    return np.asarray(data[entry.offset : entry.offset + entry.n_bytes].view(dtype).reshape(entry.shape))
+
+
+def _read_entries(table: bytes) -> Iterator[tuple[str, _Entry]]:
+    footer = table[-FOOTER_BYTES:]
+    if len(footer) < FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != TABLE_MAGIC:
+        raise ValueError("the index has no table footer")
+    position = 0
+    for _ in range(2):  # the handle of the metaindex block, of no use here
+        _, position = _read_varint(footer, position)
+    for _, handle in _read_block(table, footer[position:]):
+        for key, value in _read_block(table, handle):
+            if key:  # the empty key holds the header
+                yield key.decode(), _parse_entry(value)
+
+
+def _read_block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of the block at a handle; keys are stored as what differs from the key before."""
+    offset, position = _read_varint(handle, 0)
+    size, _ = _read_varint(handle, position)
+    if table[offset + size] != NO_COMPRESSION:
+        raise ValueError("the index is compressed")
+    block = table[offset : offset + size]
+    end = len(block) - 4 * (struct.unpack("<I", block[-4:])[0] + 1)
+    key, position = b"", 0
+    while position < end:
+        n_shared, position = _read_varint(block, position)
+        n_new, position = _read_varint(block, position)
+        n_value, position = _read_varint(block, position)
+        key = key[:n_shared] + block[position : position + n_new]
+        position += n_new
+        yield key, block[position : position + n_value]
+        position += n_value
+
+
+def _read_varint(content: bytes, position: int) -> tuple[int, int]:
+    """A base-128 number and the position after it."""
+    value = shift = 0
+    while True:
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field of a protobuf message."""
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            value, position = _read_varint(message, position)
+            yield number, value
+            continue
+        size, position = _read_varint(message, position) if wire_type == 2 else ({1: 8, 5: 4}[wire_type], position)
+        yield number, message[position : position + size]
+        position += size
+
+
+def _parse_entry(message: bytes) -> _Entry:
+    fields = dict(_read_fields(message))
+    if fields.get(3, 0) != 0 or 7 in fields:
+        raise ValueError("the checkpoint has several shards or sliced tensors")
+    shape = tuple(_parse_dimension(part) for _, part in _read_fields(_expect_bytes(fields.get(2, b""))))
+    return _Entry(_expect_int(fields[1]), shape, _expect_int(fields.get(4, 0)), _expect_int(fields.get(5, 0)))
+
+
+def _parse_dimension(part: int | bytes) -> int:
+    return _expect_int(dict(_read_fields(_expect_bytes(part))).get(1, 0))
+
+
+def _expect_int(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise ValueError("a number was expected")
+    return value
+
+
+def _expect_bytes(value: int | bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("a message was expected")
+    return value

@@ -1,0 +1,96 @@
+"""Commands of the project beside Kedro's own: `kedro demo-media`, `kedro weights ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DEMO_FOLDER = Path("data/01_raw/demo")
+WEIGHTS_FOLDER = Path("data/06_models/weights")
+
+
+@click.group(name="vmnet_pipeline")
+def cli() -> None:
+    """Commands of vmnet_pipeline."""
+
+
+@cli.command(name="demo-media")
+@click.option("--folder", type=click.Path(path_type=Path), default=DEMO_FOLDER, show_default=True, help="Where to.")
+@click.option("--pairs", type=click.IntRange(4, 10_000), default=200, show_default=True, help="Number of clips.")
+@click.option("--seed", type=int, default=None, help="Another seed gives another collection.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; all cores by default.")
+def make_demo_media(folder: Path, pairs: int, seed: int | None, workers: int | None) -> None:
+    """Make the demo collection: real video and music files, synthesised here, the same on every machine.
+
+    Repeating it costs nothing; an interrupted run goes on where it was.
+    """
+    from vmnet_pipeline.console import track
+    from vmnet_pipeline.errors import VmnetError
+    from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
+
+    spec = DemoSpec(n_pairs=pairs) if seed is None else DemoSpec(n_pairs=pairs, seed=seed)
+    try:
+        with track("demo media", pairs) as bar:
+            path = make_demo_collection(folder, spec, n_workers=workers, progress=bar.advance)
+    except VmnetError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Demo media: {path}")
+
+
+@cli.group(name="weights")
+def manage_weights() -> None:
+    """Weight files of the feature backends: what is there, fetch, verify."""
+
+
+_weights_dir = click.option(
+    "--weights-dir",
+    type=click.Path(path_type=Path),
+    default=WEIGHTS_FOLDER,
+    show_default=True,
+    help="Folder of the files.",
+)
+_names = click.argument("names", nargs=-1)
+
+
+@manage_weights.command(name="list")
+@_weights_dir
+def list_weight_sets(weights_dir: Path) -> None:
+    """List all weight sets: whether they are here, licence, where they come from."""
+    from vmnet_pipeline.backends.weights import list_weights
+
+    for row in list_weights(weights_dir):
+        state = "here" if row["present"] else "-"
+        click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<12} {row['homepage']}")
+
+
+@manage_weights.command(name="fetch")
+@_names
+@_weights_dir
+def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
+    """Fetch weight sets by name and check them; what is there already costs nothing."""
+    from vmnet_pipeline.backends.weights import fetch_weights
+    from vmnet_pipeline.errors import VmnetError
+
+    for name in names:
+        try:
+            resolved = fetch_weights(name, weights_dir)
+        except VmnetError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"{name}: {', '.join(str(path) for path in resolved.paths)}")
+
+
+@manage_weights.command(name="verify")
+@_names
+@_weights_dir
+def verify_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
+    """Read weight files again and compare them with their checksums; all sets that are there by default."""
+    from vmnet_pipeline.backends.weights import list_weights, verify_weights
+    from vmnet_pipeline.errors import VmnetError
+
+    for name in names or [row["name"] for row in list_weights(weights_dir) if row["present"]]:
+        try:
+            verify_weights(name, weights_dir)
+        except VmnetError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"{name}: good")

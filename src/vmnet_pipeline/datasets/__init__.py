@@ -1,0 +1,30 @@
+"""Catalog datasets of the project. Names are resolved on first use, so that the catalog loads quickly."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "CheckpointDataset": "checkpoint",
+    "FeatureStoreDataset": "feature_store",
+    "FolderDataset": "folder",
+    "IdListDataset": "id_list",
+    "MediaManifestDataset": "media_manifest",
+    "PackedPairsDataset": "packed_pairs",
+}
+
+__all__ = [
+    "CheckpointDataset",
+    "FeatureStoreDataset",
+    "FolderDataset",
+    "IdListDataset",
+    "MediaManifestDataset",
+    "PackedPairsDataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,57 @@
+"""Catalog dataset over a feature store."""
+
+from __future__ import annotations
+
+from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.feature_store import FeatureChunk, FeatureStore
+
+
+class FeatureStoreDataset(LocalPathDataset[FeatureChunk, FeatureStore]):
+    """A folder of `ID.npy` files with an index. Saving adds a chunk; loading gives a lazy handle.
+
+    It exists only when its completion marker is there, which confirming writes: a store that is half
+    filled is never taken for done.
+
+    Example for the catalog:
+
+        "{backend}.features":
+          type: vmnet_pipeline.datasets.FeatureStoreDataset
+          filepath: data/04_feature/demo/{backend}
+
+    Example in Python:
+
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow
+        >>> from vmnet_pipeline.records import Fingerprint
+        >>> dataset = FeatureStoreDataset(filepath=tempfile.mkdtemp())
+        >>> result = FeatureResult(FeatureRow("007", "done", "sha256:00"), np.zeros((2, 3), np.float32))
+        >>> dataset.save(FeatureChunk(Fingerprint("toy"), (result,)))
+        >>> dataset.load().load("007").shape, dataset.exists()
+        ((2, 3), False)
+        >>> dataset.confirm()
+        >>> dataset.exists()
+        True
+    """
+
+    def load(self) -> FeatureStore:
+        """A handle; that of a folder which is not there is empty."""
+        return FeatureStore(self._filepath)
+
+    def save(self, data: FeatureChunk) -> None:
+        """Add a chunk of features; what is there stays.
+
+        Raises:
+            FeatureStoreError: The store has another fingerprint, or cannot be written.
+        """
+        store = FeatureStore(self._filepath)
+        store.write(data)
+
+    def confirm(self) -> None:
+        """Say that every planned item has been dealt with."""
+        store = FeatureStore(self._filepath)
+        store.compact()
+        store.mark_complete()
+
+    def _exists(self) -> bool:
+        return FeatureStore(self._filepath).is_complete()

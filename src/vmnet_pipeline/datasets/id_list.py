@@ -1,0 +1,44 @@
+"""Catalog dataset for csv files with one column `id`."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.files import write_text_atomically
+from vmnet_pipeline.ingestion import read_ids
+
+
+class IdListDataset(LocalPathDataset[tuple[str, ...], tuple[str, ...]]):
+    """Item ids in a csv file with the column `id`; ids are text, `007` stays `007`.
+
+    Example for the catalog:
+
+        train_ids:
+          type: vmnet_pipeline.datasets.IdListDataset
+          filepath: data/05_model_input/demo/train.csv
+
+    Example in Python:
+
+        >>> import tempfile
+        >>> dataset = IdListDataset(filepath=tempfile.mkdtemp() + "/train.csv")
+        >>> dataset.save(("007", "a"))
+        >>> dataset.load()
+        ('007', 'a')
+    """
+
+    def load(self) -> tuple[str, ...]:
+        """The ids in the order of the file.
+
+        Raises:
+            IngestError: The file has no column `id`, or is not a csv file.
+        """
+        return read_ids(self._filepath)
+
+    def save(self, data: tuple[str, ...]) -> None:
+        """Write the ids, one per line below the header `id`."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerows([["id"], *([item_id] for item_id in data)])
+        write_text_atomically(self._filepath, buffer.getvalue())

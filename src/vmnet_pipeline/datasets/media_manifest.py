@@ -1,0 +1,82 @@
+"""Catalog dataset for the manifest of a collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.errors import IngestError
+from vmnet_pipeline.files import replace_atomically
+from vmnet_pipeline.ingestion import list_folder
+from vmnet_pipeline.schemas import MANIFEST_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class MediaManifestDataset(LocalPathDataset["pd.DataFrame", "pd.DataFrame"]):
+    """One row per item of a collection, in a Parquet file.
+
+    Given `audio_dir` or `video_dir`, loading lists that folder instead, so that extraction alone needs
+    no ingestion and no pairs.
+
+    Example for the catalog:
+
+        manifest:
+          type: vmnet_pipeline.datasets.MediaManifestDataset
+          filepath: data/02_intermediate/demo/manifest.parquet
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        audio_dir: str | None = None,
+        video_dir: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Describe the dataset.
+
+        Args:
+            filepath: The Parquet file.
+            audio_dir: Folder of sound files to list instead of reading the file.
+            video_dir: Folder of video files to list instead of reading the file.
+            metadata: Free data for plugins.
+        """
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._folders = {side: Path(path) for side, path in (("audio", audio_dir), ("video", video_dir)) if path}
+
+    def _describe(self) -> dict[str, Any]:
+        return super()._describe() | {f"{side}_dir": str(path) for side, path in self._folders.items()}
+
+    def load(self) -> pd.DataFrame:
+        """The manifest, with the columns of `schemas.MANIFEST_COLUMNS`.
+
+        Raises:
+            IngestError: There is no manifest, it is damaged, or the folder to list is not there.
+        """
+        if self._folders:
+            return list_folder(self._folders.get("audio"), self._folders.get("video"))
+        import pandas as pd
+
+        try:
+            manifest = pd.read_parquet(self._filepath)
+        except FileNotFoundError as error:
+            raise IngestError(
+                f"There is no manifest {self._filepath}. Run `kedro run --pipeline ingest` with the same media_dir "
+                "first, or pass audio_dir=FOLDER or video_dir=FOLDER to extract from a bare folder."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise IngestError(
+                f"{self._filepath} is damaged ({error}). Run `kedro run --pipeline ingest` again."
+            ) from error
+        missing = [name for name in MANIFEST_COLUMNS if name not in manifest.columns]
+        if missing:
+            raise IngestError(f"{self._filepath} has no column {missing[0]}. Run `kedro run --pipeline ingest` again.")
+        return manifest
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Write the manifest; readers see the old one or the new one."""
+        with replace_atomically(self._filepath) as temporary:
+            data.to_parquet(temporary, index=False)

@@ -1,0 +1,57 @@
+"""The exceptions of the project, all under one root.
+
+Every message names the item at fault and what to do about it. An error of a single media item
+(`MediaError`) becomes a row of the manifest or of the feature index; it never ends a run.
+"""
+
+
+class VmnetError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+
+class ParameterError(VmnetError):
+    """A parameter, or a combination of parameters, that cannot be used."""
+
+
+class IngestError(VmnetError):
+    """A media folder or media.csv that cannot be turned into a manifest."""
+
+
+class MediaError(VmnetError):
+    """One media file that cannot be used; `reason` is a short stable slug for counting.
+
+    Attributes:
+        reason: What is wrong, one of a small set of slugs, e.g. `no_audio_stream`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class WeightsError(VmnetError):
+    """A weight file that is missing, or does not have the expected checksum or content."""
+
+
+class FeatureStoreError(VmnetError):
+    """A feature store that cannot be read, or that holds features of another fingerprint."""
+
+
+class ExtractionError(VmnetError):
+    """Too many items of one extraction failed."""
+
+
+class SplitError(VmnetError):
+    """A split that cannot be made or that contradicts itself."""
+
+
+class PairsError(VmnetError):
+    """Feature pairs that cannot be packed for training or evaluation."""
+
+
+class TrainingError(VmnetError):
+    """Training that cannot start or cannot go on."""
+
+
+class CheckpointError(VmnetError):
+    """A checkpoint that is missing, damaged, or made for other features."""

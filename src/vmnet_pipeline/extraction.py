@@ -1,0 +1,202 @@
+"""Run a feature backend over many media files: decoding overlaps with inference, batches cross file borders."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import ExtractionError, MediaError
+from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow
+from vmnet_pipeline.records import MediaItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import pandas as pd
+
+    from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.feature_store import FeatureStore
+    from vmnet_pipeline.records import Modality, PreparedItem
+
+logger = logging.getLogger(__name__)
+
+_Prepared = tuple["PreparedItem | None", "FeatureRow"]
+
+
+def make_backend(params: Mapping[str, Any]) -> FeatureBackend:
+    """The backend that `params["backend"]` names, with the other parameters; cheap.
+
+    Raises:
+        ParameterError: Unknown backend, or a parameter it does not have.
+    """
+    from vmnet_pipeline.backends.registry import get_backend
+
+    own = dict(params)
+    name, weights_dir = own.pop("backend"), own.pop("weights_dir")
+    return get_backend(name, own, weights_dir=weights_dir)
+
+
+def list_media_items(manifest: pd.DataFrame, modality: Modality) -> list[MediaItem]:
+    """The usable items of a manifest as one backend sees them; a checksum that is missing is made."""
+    from vmnet_pipeline.media.probe import checksum_file
+
+    def checksum_of(path: str, known: str) -> str:
+        try:
+            return known or checksum_file(path)
+        except MediaError:
+            return "unreadable"  # decoding it will say what is wrong
+
+    rows = manifest[(manifest["status"] == "ok") & (manifest[f"{modality}_path"] != "")]
+    paths, checksums = rows[f"{modality}_path"], rows[f"{modality}_checksum"]
+    return [
+        MediaItem(item_id, path, checksum_of(path, known))
+        for item_id, path, known in zip(rows["id"], paths, checksums, strict=True)
+    ]
+
+
+def select_unfinished(items: Iterable[MediaItem], store: FeatureStore) -> list[MediaItem]:
+    """The items that `store` has not dealt with yet, in their order."""
+    return [item for item in items if not store.is_finished(item.id, item.checksum)]
+
+
+def extract_items(
+    backend: FeatureBackend, items: Sequence[MediaItem], *, batch_size: int = 64, n_workers: int | None = None
+) -> Iterator[FeatureResult]:
+    """Extract the features of `items`, yielding each as it is finished, in the order of `items`.
+
+    An item that fails is yielded as a row with the reason; it never ends the run.
+
+    Args:
+        backend: Loaded by this function.
+        items: What to extract.
+        batch_size: How many patches or frames go through the network at once, across file borders.
+        n_workers: Decoding threads; all cores by default. At most `2 * n_workers` items wait in memory.
+    """
+    if not items:
+        return
+    backend.load()
+    pending: list[_Prepared] = []
+    n_entries = 0
+    for prepared, row in _prepare_items(backend, items, n_workers or os.cpu_count() or 1):
+        pending.append((prepared, row))
+        n_entries += 0 if prepared is None else len(prepared.inputs)
+        if n_entries >= batch_size:
+            yield from _infer_pending(backend, pending, batch_size)
+            pending, n_entries = [], 0
+    yield from _infer_pending(backend, pending, batch_size)
+
+
+def _prepare_items(backend: FeatureBackend, items: Sequence[MediaItem], n_workers: int) -> Iterator[_Prepared]:
+    """Decode ahead in threads, with a bounded number of items in flight."""
+    waiting: deque[Future[_Prepared]] = deque()
+    with ThreadPoolExecutor(n_workers, thread_name_prefix="decode") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(_prepare_item, backend, item))
+                if len(waiting) >= 2 * n_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _prepare_item(backend: FeatureBackend, item: MediaItem) -> _Prepared:
+    started = time.perf_counter()
+    try:
+        prepared = backend.prepare(item.path)
+    except MediaError as error:
+        return None, _failed_row(item, error.reason, str(error))
+    except Exception as error:
+        logger.exception("Item %r (%s) failed in a way that was not foreseen", item.id, item.path)
+        return None, _failed_row(item, "internal_error", f"{type(error).__name__}: {error}")
+    seconds = time.perf_counter() - started
+    row = FeatureRow(item.id, "done", item.checksum, n_valid=prepared.n_valid, seconds=round(seconds, 4))
+    return prepared, row
+
+
+def _failed_row(item: MediaItem, reason: str, error: str) -> FeatureRow:
+    return FeatureRow(item.id, "failed", item.checksum, reason=reason, error=error)
+
+
+def _infer_pending(backend: FeatureBackend, pending: list[_Prepared], batch_size: int) -> Iterator[FeatureResult]:
+    import numpy as np
+
+    inputs = [prepared.inputs for prepared, _ in pending if prepared is not None]
+    outputs: np.ndarray | None = None
+    if inputs:
+        entries = np.concatenate(inputs)
+        batches = [entries[start : start + batch_size] for start in range(0, len(entries), batch_size)]
+        outputs = np.concatenate([backend.infer(batch) for batch in batches])
+    start = 0
+    for prepared, row in pending:
+        if prepared is None or outputs is None:
+            yield FeatureResult(row, None)
+            continue
+        feature = outputs[start : start + len(prepared.inputs)]
+        start += len(prepared.inputs)
+        yield _check_result(row, feature)
+
+
+def _check_result(row: FeatureRow, feature: np.ndarray) -> FeatureResult:
+    import numpy as np
+
+    if not np.isfinite(feature).all():
+        failed = FeatureRow(
+            row.id, "failed", row.source_checksum, reason="not_finite", error="the network's output has NaN or infinity"
+        )
+        return FeatureResult(failed, None)
+    return FeatureResult(row, np.ascontiguousarray(feature))
+
+
+def chunk_results(
+    results: Iterable[FeatureResult], backend: FeatureBackend, *, max_results: int = 256, max_wait_s: float = 2.0
+) -> Iterator[FeatureChunk]:
+    """Group results for the store, so that a kill loses at most `max_wait_s` seconds of work."""
+    fingerprint = backend.fingerprint()
+    chunk: list[FeatureResult] = []
+    last = time.monotonic()
+    for result in results:
+        chunk.append(result)
+        if len(chunk) >= max_results or time.monotonic() - last >= max_wait_s:
+            yield FeatureChunk(fingerprint, tuple(chunk))
+            chunk, last = [], time.monotonic()
+    if chunk:
+        yield FeatureChunk(fingerprint, tuple(chunk))
+
+
+def summarise_rows(rows: Iterable[FeatureRow]) -> dict[str, Any]:
+    """Counts of an extraction: done, failed, failures by reason, seconds spent in decoding and front end."""
+    rows = list(rows)
+    failed = [row for row in rows if row.status == "failed"]
+    return {
+        "n_items": len(rows),
+        "n_done": len(rows) - len(failed),
+        "n_failed": len(failed),
+        "failures_by_reason": dict(sorted(Counter(row.reason for row in failed).items())),
+        "failed_items": [{"id": row.id, "reason": row.reason, "error": row.error} for row in failed[:100]],
+        "prepare_seconds": round(sum(row.seconds for row in rows), 3),
+    }
+
+
+def check_failures(summary: Mapping[str, Any], max_failed_share: float, folder: Path) -> None:
+    """Refuse an extraction of which too much failed.
+
+    Raises:
+        ExtractionError: No item is done, or the share of failed ones is above `max_failed_share`.
+    """
+    n_items, n_failed = summary["n_items"], summary["n_failed"]
+    if summary["n_done"] and n_failed <= max_failed_share * n_items:
+        return
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in summary["failures_by_reason"].items()) or "no items"
+    raise ExtractionError(
+        f"{n_failed} of {n_items} items failed in {folder} ({reasons}); at most {max_failed_share:.0%} may. Finished "
+        "features are kept. Correct the media, or raise the limit: --params extract.max_failed_share=0.9"
+    )

@@ -1,0 +1,253 @@
+"""Opening of media files that nobody vouches for; what `probe`, `audio` and `video` share.
+
+A file is opened once, here, as an ordinary file, and FFmpeg only ever sees that open file: it gets no
+path, no protocol and no way to open a second file, so a playlist that poses as a film leads nowhere.
+The format is recognised by content alone; the extension of the name has no say.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+
+from vmnet_pipeline.errors import MediaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+MediaReason = Literal[
+    "missing_file",
+    "not_a_file",
+    "empty_file",
+    "unreadable",
+    "unknown_format",
+    "too_many_streams",
+    "no_media_stream",
+    "no_audio_stream",
+    "no_video_stream",
+    "undecodable_audio",
+    "undecodable_video",
+    "frame_too_large",
+]
+"""Every `MediaError.reason` that this package raises.
+
+- `missing_file`: nothing at that path.
+- `not_a_file`: a folder, pipe, socket or device.
+- `empty_file`: zero bytes.
+- `unreadable`: the system refuses to open or read it (permission, I/O error).
+- `unknown_format`: no known container, or one that only points to other files (a playlist).
+- `too_many_streams`: more streams than any honest file has.
+- `no_media_stream`: a container with neither sound nor moving pictures, e.g. a photo or subtitles.
+- `no_audio_stream`, `no_video_stream`: the wanted side is not in the file.
+- `undecodable_audio`, `undecodable_video`: the side is there, but nothing of it decodes, or not to finite numbers.
+- `frame_too_large`: pictures beyond `MAX_SIDE_PX` or `MAX_FRAME_PX`, or without any pixel.
+"""
+
+MAX_STREAMS = 64
+MAX_SIDE_PX = 16_384
+MAX_FRAME_PX = 100_000_000
+# Failures in a row after which the rest of a stream is given up: a damaged stretch is skipped, but
+# a file whose index lists the same bad bytes a billion times cannot keep a worker busy.
+MAX_BARREN_PACKETS = 2_000
+_READ_BUFFER_BYTES = 65_536
+# Containers that hold no media but names of files, and text drawn as a film.
+_REFUSED_FORMATS = frozenset({"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "webm_dash_manifest"})
+
+
+def open_regular_file(path: str | os.PathLike[str]) -> io.FileIO:
+    """Open a regular, non-empty file for reading, unbuffered.
+
+    Pipes and devices are refused before they are opened (opening alone may block or rewind them), and
+    once more afterwards, in case the path was exchanged in between.
+
+    Raises:
+        MediaError: `missing_file`, `not_a_file`, `empty_file` or `unreadable`.
+    """
+    try:
+        _check_regular(Path(path).stat(), path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        _raise_for_system(error, path)
+    file = io.FileIO(descriptor)
+    try:
+        _check_regular(os.fstat(descriptor), path)
+    except MediaError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError("not_a_file", f"{path}: not a regular file; give the path of a media file")
+    if status.st_size == 0:
+        raise MediaError("empty_file", f"{path}: the file is empty; copy or download it again")
+
+
+def _raise_for_system(error: OSError | ValueError, path: str | os.PathLike[str]) -> NoReturn:
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOENT, errno.ENOTDIR) or isinstance(error, ValueError):
+        message = f"{path!s}: no such file; check the path in the manifest"
+        raise MediaError("missing_file", message) from error
+    message = f"{path}: cannot be opened ({error}); check its permissions and the disk"
+    raise MediaError("unreadable", message) from error
+
+
+@contextmanager
+def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
+    """Open a media file with FFmpeg, without letting it open anything else.
+
+    Raises:
+        MediaError: Any reason of `open_regular_file`, `unknown_format` or `too_many_streams`.
+    """
+    with open_regular_file(path) as file:
+        container = _open_with_ffmpeg(file, path)
+        try:
+            _check_container(container, path)
+            yield container
+        finally:
+            container.close()
+
+
+def _open_with_ffmpeg(file: io.FileIO, path: str | os.PathLike[str]) -> InputContainer:
+    import av
+
+    _silence_ffmpeg()
+    try:
+        container: InputContainer = av.open(
+            file,
+            "r",
+            options={"protocol_whitelist": "none", "max_pixels": str(MAX_FRAME_PX), "threads": "1"},
+            metadata_errors="replace",
+            buffer_size=_READ_BUFFER_BYTES,
+            io_open=_refuse_to_open,
+        )
+        return container
+    except (av.error.FFmpegError, PermissionError, ValueError, RuntimeError, MemoryError) as error:
+        raise _unknown_format(path, error) from error
+    except OSError as error:  # of the file itself, passed on through FFmpeg
+        raise MediaError("unreadable", f"{path}: cannot be read ({error}); check the disk") from error
+
+
+def _unknown_format(path: str | os.PathLike[str], error: BaseException) -> MediaError:
+    return MediaError("unknown_format", f"{path}: not a media file that FFmpeg knows ({error}); convert or remove it")
+
+
+def _refuse_to_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
+    raise PermissionError(errno.EACCES, "a media file may not open other files", url)
+
+
+@functools.cache
+def _silence_ffmpeg() -> None:
+    """Keep FFmpeg's complaints about damaged files off the terminal; errors arrive as exceptions.
+
+    Done once, so that somebody who turns the messages on for debugging keeps them.
+    """
+    import av
+
+    av.logging.set_level(None)
+
+
+def _check_container(container: InputContainer, path: str | os.PathLike[str]) -> None:
+    if _REFUSED_FORMATS & set(container.format.name.split(",")):
+        name = container.format.name
+        message = f"{path}: a list of other files ({name}), not a media file; give the media files themselves"
+        raise MediaError("unknown_format", message)
+    if len(container.streams) > MAX_STREAMS:
+        message = f"{path}: {len(container.streams)} streams, at most {MAX_STREAMS} are accepted; remux the file"
+        raise MediaError("too_many_streams", message)
+
+
+def find_audio_stream(container: InputContainer) -> AudioStream | None:
+    """The sound stream that a player would choose, or None."""
+    return cast("AudioStream | None", container.streams.best("audio"))
+
+
+def find_video_stream(container: InputContainer) -> VideoStream | None:
+    """The moving picture that a player would choose, or None: neither cover pictures nor still images count."""
+    if _is_still_format(container.format.name):
+        return None
+    best = cast("VideoStream | None", container.streams.best("video"))
+    if best is not None and _is_moving(best):
+        return best
+    return next((stream for stream in container.streams.video if _is_moving(stream)), None)
+
+
+def _is_still_format(name: str) -> bool:
+    return name == "image2" or name.endswith("_pipe")
+
+
+def _is_moving(stream: VideoStream) -> bool:
+    from av.stream import Disposition
+
+    still = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+    return not stream.disposition & still
+
+
+def has_decoder(stream: Stream) -> bool:
+    """Whether FFmpeg can decode this stream's codec at all; if not, its codec context is None."""
+    return stream.codec_context is not None
+
+
+def demux_streams(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
+    """Packets of the given streams that hold data, up to the end or the first error of reading.
+
+    The demuxer is told to leave the other streams out, so that their bytes are not read where the
+    container has an index. Empty packets are left out because they would tell the decoder to finish.
+    """
+    import av
+    from av.stream import Discard
+
+    wanted = {stream.index for stream in streams}
+    for other in container.streams:
+        if other.index not in wanted:
+            other.discard = Discard.all
+    try:
+        for packet in container.demux(*streams):
+            if packet.size > 0:
+                yield packet
+    except (av.error.FFmpegError, ValueError, OSError):
+        return
+    except IndexError:  # PyAV (18.1) stumbles at the end over streams that turned up after opening (MPEG-TS)
+        return
+
+
+def decode_packet(stream: Stream, packet: Packet[Any] | None) -> list[Any]:
+    """Frames that come out when `packet` goes in, or at the very end with None; none if it is damaged."""
+    import av
+
+    if not has_decoder(stream):
+        return []
+    try:
+        return list(stream.codec_context.decode(packet))
+    except (av.error.FFmpegError, ValueError, MemoryError):
+        return []
+
+
+def decode_stream(container: InputContainer, stream: Stream) -> Iterator[Any]:
+    """Frames of one stream in the order of presentation; damaged packets are skipped."""
+    return decode_packets(stream, demux_streams(container, stream))
+
+
+def decode_packets(stream: Stream, packets: Iterator[Packet[Any]]) -> Iterator[Any]:
+    """Frames of the given packets and those still in the decoder; gives up after a long run of failures."""
+    n_barren = 0
+    for packet in packets:
+        frames = decode_packet(stream, packet)
+        yield from frames
+        n_barren = 0 if frames else n_barren + 1
+        if n_barren >= MAX_BARREN_PACKETS:
+            break
+    yield from decode_packet(stream, None)

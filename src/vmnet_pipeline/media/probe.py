@@ -1,0 +1,187 @@
+"""What is in a media file: container, streams, durations, checksum."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.container import (
+    MAX_BARREN_PACKETS,
+    decode_packet,
+    demux_streams,
+    find_audio_stream,
+    find_video_stream,
+    has_decoder,
+    open_container,
+    open_regular_file,
+)
+from vmnet_pipeline.media.video import check_frame_size, prepare_decoder, read_display_matrix, swaps_sides
+from vmnet_pipeline.records import MediaInfo, Modality, StreamInfo
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection
+
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+_CHECKSUM_BLOCK_BYTES = 1 << 20
+_MAX_DURATION_S = 30 * 24 * 3600.0
+
+
+def checksum_file(path: str | os.PathLike[str]) -> str:
+    """Checksum of a file's content: `sha256:` and 64 hex digits. The file is streamed, never held in memory.
+
+    Raises:
+        MediaError: Reasons of `open_regular_file`, or `unreadable` when reading fails midway.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHECKSUM_BLOCK_BYTES))
+    with open_regular_file(path) as file:
+        try:
+            while n_read := file.readinto(buffer):
+                digest.update(buffer[:n_read])
+        except OSError as error:
+            raise MediaError("unreadable", f"{path}: reading failed ({error}); check the disk") from error
+    return f"sha256:{digest.hexdigest()}"
+
+
+def probe_media(path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video")) -> MediaInfo:
+    """Find out what a media file holds, and whether it can be decoded at all.
+
+    Headers alone call a broken file good, so the first frame of each side in `check` is decoded.
+
+    Args:
+        path: A media file.
+        check: Sides that must decode if present. A side that nobody wants may be left out; it is then
+            reported as its header describes it.
+
+    Returns:
+        What was found; `audio` or `video` is None if the file does not have that side.
+
+    Raises:
+        MediaError: Reasons of `open_container`, `no_media_stream` (neither side present),
+            `undecodable_audio`, `undecodable_video` or `frame_too_large`.
+    """
+    checksum = checksum_file(path)
+    with open_container(path) as container:
+        audio_stream, video_stream = find_audio_stream(container), find_video_stream(container)
+        if audio_stream is None and video_stream is None:
+            raise MediaError("no_media_stream", f"{path}: holds neither sound nor moving pictures; remove it")
+        if video_stream is not None and "video" in check:
+            prepare_decoder(video_stream, path)
+        scan = _scan_streams(container, [s for s in (audio_stream, video_stream) if s is not None], check)
+        audio = None if audio_stream is None else _describe_audio(audio_stream, scan, "audio" in check, path)
+        video = None if video_stream is None else _describe_video(video_stream, scan, "video" in check, path)
+        duration_s = _read_duration(container.duration, Fraction(1, 1_000_000))
+        container_name, size_bytes = container.format.name, container.size
+    longest_s = max((s.duration_s for s in (audio, video) if s and s.duration_s is not None), default=None)
+    return MediaInfo(container_name, duration_s or longest_s, size_bytes, checksum, audio, video)
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What going through the packets found; keys are stream indices."""
+
+    first_frames: dict[int, Any] = field(default_factory=dict)
+    durations_s: dict[int, float | None] = field(default_factory=dict)
+
+
+def _scan_streams(container: InputContainer, streams: list[Stream], check: Collection[str]) -> _Scan:
+    """Decode the first frame of each stream to be checked; read on to the end only where no duration is declared."""
+    scan = _Scan(durations_s={s.index: _declared_duration(container, s) for s in streams})
+    unchecked = {s.index for s in streams if s.type in check and has_decoder(s)}
+    unmeasured = {s.index for s in streams if scan.durations_s[s.index] is None}
+    spans: dict[int, tuple[int, int]] = {}
+    n_barren = dict.fromkeys(unchecked, 0)
+    for packet in demux_streams(container, *streams) if unchecked or unmeasured else ():
+        index = packet.stream.index
+        if index in unmeasured:
+            _widen_span(spans, packet)
+        if index in unchecked:
+            _check_packet(packet, scan, unchecked, n_barren)
+        if not unchecked and not unmeasured:
+            break
+    for stream in streams:
+        if stream.index in unchecked and (frames := decode_packet(stream, None)):
+            scan.first_frames[stream.index] = frames[0]
+        if stream.index in spans and stream.time_base:
+            start, end = spans[stream.index]
+            scan.durations_s[stream.index] = _read_duration(end - start, stream.time_base)
+    return scan
+
+
+def _widen_span(spans: dict[int, tuple[int, int]], packet: Packet[Any]) -> None:
+    if packet.pts is not None:
+        index, end = packet.stream.index, packet.pts + (packet.duration or 0)
+        first, last = spans.get(index, (packet.pts, end))
+        spans[index] = (min(first, packet.pts), max(last, end))
+
+
+def _check_packet(packet: Packet[Any], scan: _Scan, unchecked: set[int], n_barren: dict[int, int]) -> None:
+    """Feed the decoder until it gives a frame, or until it has failed so often that it never will."""
+    index = packet.stream.index
+    if frames := decode_packet(packet.stream, packet):
+        scan.first_frames[index] = frames[0]
+    n_barren[index] += 1
+    if frames or n_barren[index] >= MAX_BARREN_PACKETS:
+        unchecked.discard(index)
+
+
+def _declared_duration(container: InputContainer, stream: Stream) -> float | None:
+    """Seconds, of the stream or else of the container; None if neither says so."""
+    own = _read_duration(stream.duration, stream.time_base)
+    return own if own is not None else _read_duration(container.duration, Fraction(1, 1_000_000))
+
+
+def _read_duration(ticks: int | None, time_base: Fraction | None) -> float | None:
+    """Seconds of a duration in ticks; None for one that is absent, not positive or beyond belief."""
+    if ticks is None or time_base is None:
+        return None
+    duration_s = float(ticks * time_base)
+    return duration_s if 0 < duration_s <= _MAX_DURATION_S else None
+
+
+def _describe_audio(stream: AudioStream, scan: _Scan, check: bool, path: str | os.PathLike[str]) -> StreamInfo:
+    """The sample rate and channels are those that the decoder gives, which some headers do not know."""
+    context, frame = stream.codec_context, scan.first_frames.get(stream.index)
+    if check and frame is None:
+        message = f"{path}: its sound ({_name_codec(stream)}) cannot be decoded; convert or replace the file"
+        raise MediaError("undecodable_audio", message)
+    if frame is not None:
+        rate_hz, n_channels = frame.sample_rate, frame.layout.nb_channels
+    else:
+        rate_hz, n_channels = (context.sample_rate, context.channels) if has_decoder(stream) else (None, None)
+    duration_s = scan.durations_s[stream.index]
+    return StreamInfo(_name_codec(stream), duration_s, sample_rate_hz=rate_hz, channels=n_channels)
+
+
+def _describe_video(stream: VideoStream, scan: _Scan, check: bool, path: str | os.PathLike[str]) -> StreamInfo:
+    """Width and height are those after turning the picture upright, where a frame was decoded."""
+    frame = scan.first_frames.get(stream.index)
+    if check and frame is None:
+        message = f"{path}: its picture ({_name_codec(stream)}) cannot be decoded; convert or replace the file"
+        raise MediaError("undecodable_video", message)
+    width, height = (stream.width, stream.height) if has_decoder(stream) else (None, None)
+    if frame is not None:
+        check_frame_size(frame.width, frame.height, path)
+        turned = swaps_sides(read_display_matrix(frame))
+        width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
+    rate_hz = stream.average_rate or stream.guessed_rate
+    return StreamInfo(
+        _name_codec(stream),
+        scan.durations_s[stream.index],
+        width=width,
+        height=height,
+        frame_rate_hz=float(rate_hz) if rate_hz else None,
+    )
+
+
+def _name_codec(stream: Stream) -> str:
+    return stream.codec_context.name if has_decoder(stream) else "unknown"

@@ -1,0 +1,203 @@
+"""Losses over a batch of embedded pairs: tensors in, scalars out.
+
+The functions are the mathematics; a *loss* for the training loop is a module from `LossInputs` to named scalars, one
+of which is `total`, made by a builder listed in `LOSSES`.
+
+Source: arXiv:1704.06761, sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vmnet_pipeline.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+StructureTriples = Literal["all", "adjacent"]
+
+
+class LossInputs(NamedTuple):
+    """One batch, as a loss sees it; row i of music and of video belong together.
+
+    Attributes:
+        music: (B, E) float32 unit vectors.
+        video: (B, E) float32 unit vectors.
+        music_structure: (B, Dm) float32, the features whose neighbourhoods the music space keeps; any length.
+        video_structure: (B, Dv) float32, the same for video.
+        positives: (B, B) bool, music i matches video j; None for the diagonal.
+    """
+
+    music: Tensor
+    video: Tensor
+    music_structure: Tensor
+    video_structure: Tensor
+    positives: Tensor | None = None
+
+
+def ranking_loss(
+    x: Tensor, y: Tensor, positives: Tensor | None = None, *, margin: float, top_k: int | None = None
+) -> Tensor:
+    """Hinge on the hardest negatives y_j of every query x_i; the other direction is the call with x and y exchanged.
+
+    mean over i and over the K largest s_ij of max(0, margin + s_ij - s_i+), where s_i+ is the similarity to the
+    farthest positive. A positive that falls into the K counts 0, so with K = B the mean is over B slots.
+
+    Args:
+        x: (B, E) unit vectors, the queries.
+        y: (B, E) unit vectors.
+        positives: (B, B) bool, at least one per row; None for the diagonal.
+        margin: Least wanted gap of cosine similarity, 0-2.
+        top_k: K, cut to B; None for B.
+
+    Returns:
+        Scalar >= 0.
+    """
+    similarity = x @ y.T  # (B, B)
+    if positives is None:
+        positives = torch.eye(len(x), dtype=torch.bool, device=x.device)
+        hardest_positive = similarity.diagonal().unsqueeze(1)  # (B, 1)
+    else:
+        hardest_positive = similarity.masked_fill(~positives, torch.inf).amin(dim=1, keepdim=True)
+    costs = torch.relu(margin + similarity - hardest_positive).masked_fill(positives, 0.0)
+    k = len(x) if top_k is None else min(top_k, len(x))
+    # Along a row the cost grows with the similarity, so the K largest costs are those of the K hardest negatives.
+    return costs.mean() if k == len(x) else costs.topk(k, dim=1, sorted=False).values.mean()
+
+
+def structure_loss_adjacent(embeddings: Tensor, features: Tensor, top_k: int | None = None) -> Tensor:
+    """Structure loss over neighbouring columns, in the order of the batch, as the reference code has it.
+
+    mean over i < K, j < K - 1 of (sign D_ij(emb) - sign D_ij(u)) D_ij(emb), with D_ij(a) = a_i.a_j - a_i.a_(j+1).
+    The sign has no gradient.
+
+    Args:
+        embeddings: (B, E) unit vectors.
+        features: (B, D), of any length; normalised here to give u.
+        top_k: K, cut to B; None for B.
+
+    Returns:
+        Scalar >= 0; 0 if fewer than two items are used.
+    """
+    k = len(embeddings) if top_k is None else min(top_k, len(embeddings))
+    if k < 2:
+        return embeddings.sum() * 0.0
+    rows = embeddings[:k]
+    similarity = rows @ rows.T  # (K, K)
+    with torch.no_grad():
+        u = functional.normalize(features[:k], dim=1)
+        wanted = u @ u.T
+        wanted_sign = torch.sign(wanted[:, :-1] - wanted[:, 1:])
+    difference = similarity[:, :-1] - similarity[:, 1:]  # (K, K - 1)
+    return ((torch.sign(difference.detach()) - wanted_sign) * difference).mean()
+
+
+def structure_loss_all(embeddings: Tensor, features: Tensor) -> Tensor:
+    """Structure loss as the mean over all ordered triples (i, j, k) of distinct items.
+
+    The summand is (sign D_ijk(emb) - sign D_ijk(u)) D_ijk(emb), with D_ijk(a) = a_i.a_j - a_i.a_k. D is linear in the
+    similarities and antisymmetric in j and k, so the sum over k is a count of smaller minus greater entries in a row:
+    sorting gives the exact mean in O(B^2 log B) time and O(B^2) memory, and nothing needs to be sampled.
+
+    Args:
+        embeddings: (B, E) unit vectors.
+        features: (B, D), of any length; normalised here to give u.
+
+    Returns:
+        Scalar >= 0 up to rounding; 0 for fewer than three items.
+    """
+    n = len(embeddings)
+    if n < 3:
+        return embeddings.sum() * 0.0
+    similarity = _drop_diagonal(embeddings @ embeddings.T)  # (B, B - 1)
+    with torch.no_grad():
+        u = functional.normalize(features, dim=1)
+        weight = _sum_signs(similarity.detach()) - _sum_signs(_drop_diagonal(u @ u.T))
+    return 2.0 * (weight * similarity).sum() / (n * (n - 1) * (n - 2))
+
+
+def _drop_diagonal(square: Tensor) -> Tensor:
+    """(B, B) -> (B, B - 1): every row without its diagonal entry, order kept."""
+    n = len(square)
+    return square.flatten()[1:].view(n - 1, n + 1)[:, :-1].reshape(n, n - 1)
+
+
+def _sum_signs(rows: Tensor) -> Tensor:
+    """Sum over k of sign(a_ij - a_ik) for every entry of (B, M): how many in its row are smaller, minus greater."""
+    ordered = rows.sort(dim=1).values
+    rows = rows.contiguous()
+    n_smaller = torch.searchsorted(ordered, rows)
+    n_not_greater = torch.searchsorted(ordered, rows, right=True)
+    return (n_smaller + n_not_greater - rows.shape[1]).to(rows.dtype)
+
+
+class VMNetLoss(nn.Module):
+    """Two ranking terms and two structure terms, weighted.
+
+    Args:
+        margin: Margin of the ranking terms, cosine similarity.
+        top_k: Negatives kept per query; None for all. With adjacent triples also the size of the structure block.
+        structure_triples: `all` distinct triples, or the `adjacent` columns of the reference.
+        weight_xy: Weight of music -> video ranking.
+        weight_yx: Weight of video -> music ranking.
+        weight_structure_music: Weight of the structure of the music space.
+        weight_structure_video: Weight of the structure of the video space.
+    """
+
+    def __init__(
+        self,
+        *,
+        margin: float = 0.5,
+        top_k: int | None = None,
+        structure_triples: StructureTriples = "all",
+        weight_xy: float = 3.0,
+        weight_yx: float = 1.0,
+        weight_structure_music: float = 0.2,
+        weight_structure_video: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.margin = margin
+        self.top_k = top_k
+        self.structure_triples = structure_triples
+        self.weights = {
+            "ranking_xy": weight_xy,
+            "ranking_yx": weight_yx,
+            "structure_music": weight_structure_music,
+            "structure_video": weight_structure_video,
+        }
+
+    def forward(self, batch: LossInputs) -> dict[str, Tensor]:
+        """Scalars `ranking_xy`, `ranking_yx`, `structure_music`, `structure_video` (unweighted) and `total`."""
+        transposed = None if batch.positives is None else batch.positives.T
+        terms = {
+            "ranking_xy": ranking_loss(batch.music, batch.video, batch.positives, margin=self.margin, top_k=self.top_k),
+            "ranking_yx": ranking_loss(batch.video, batch.music, transposed, margin=self.margin, top_k=self.top_k),
+            "structure_music": self._structure(batch.music, batch.music_structure),
+            "structure_video": self._structure(batch.video, batch.video_structure),
+        }
+        total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        return {**terms, "total": total}
+
+    def _structure(self, embeddings: Tensor, features: Tensor) -> Tensor:
+        if self.structure_triples == "adjacent":
+            return structure_loss_adjacent(embeddings, features, self.top_k)
+        return structure_loss_all(embeddings, features)
+
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {"vmnet": VMNetLoss}
+
+
+def build_loss(name: str, **settings: Any) -> nn.Module:
+    """Build a loss by name from plain settings.
+
+    Raises:
+        ParameterError: The loss is unknown.
+    """
+    if name not in LOSSES:
+        raise ParameterError(f"there is no loss '{name}'; choose one of {', '.join(sorted(LOSSES))}")
+    return LOSSES[name](**settings)

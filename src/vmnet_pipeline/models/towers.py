@@ -1,0 +1,269 @@
+"""Two-tower networks: arrays of features in, unit vectors in one shared space out.
+
+A tower is any module that maps a batch to a `TowerOutput`; a new one is a class and a line in `MUSIC_TOWERS` or
+`VIDEO_TOWERS`. Builders take plain values, so configuration objects never enter a network.
+
+Source: arXiv:1704.06761 (VM-NET); the variants are called after the music feature that they were made for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vmnet_pipeline.errors import ParameterError
+
+EMBEDDING_DIM = 512
+BN_MOMENTUM = 0.01  # torch counts the new value's share: 1 - 0.99
+BN_EPSILON = 1e-3
+
+TowerBuilder: TypeAlias = Callable[[tuple[int, ...], int, float], nn.Module]
+
+
+class TowerOutput(NamedTuple):
+    """What a tower gives.
+
+    Attributes:
+        embedding: (B, E) float32, rows of unit length.
+        structure: (B, D) float32, the feature whose neighbourhoods the structure loss keeps; not normalised.
+    """
+
+    embedding: Tensor
+    structure: Tensor
+
+
+class PairOutput(NamedTuple):
+    """Both towers' outputs for a batch of pairs; row i of both sides belongs together."""
+
+    music: TowerOutput
+    video: TowerOutput
+
+
+def init_linear(layer: nn.Linear) -> nn.Linear:
+    """Draw truncated-normal weights (cut at two deviations) of deviation sqrt(2 / fan_in); biases 0; in place."""
+    std = math.sqrt(2.0 / layer.in_features)
+    nn.init.trunc_normal_(layer.weight, std=std, a=-2.0 * std, b=2.0 * std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class HiddenLayer(nn.Module):
+    """Fully connected, optional batch norm, ReLU, dropout: (B, in) -> (B, out), >= 0."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, normalise: bool, dropout: float) -> None:
+        super().__init__()
+        self.fc = init_linear(nn.Linear(in_dim, out_dim))
+        self.bn = nn.BatchNorm1d(out_dim, BN_EPSILON, BN_MOMENTUM) if normalise else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in) float32 -> (B, out) float32, >= 0."""
+        return cast("Tensor", self.dropout(torch.relu(self.bn(self.fc(x)))))
+
+
+class PooledTower(nn.Module):
+    """Hidden layers, then fc -> BN -> L2 normalisation, on one pooled vector per item: (B, D) -> (B, E).
+
+    Args:
+        input_dim: D.
+        hidden_dims: Widths of the hidden layers.
+        embedding_dim: E.
+        normalise_first: Whether the first hidden layer has batch norm.
+        dropout: Share of activations dropped, 0-1.
+    """
+
+    def __init__(
+        self, input_dim: int, hidden_dims: Sequence[int], embedding_dim: int, *, normalise_first: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        dims = [input_dim, *hidden_dims]
+        self.hidden = nn.Sequential(
+            *(
+                HiddenLayer(dims[i], dims[i + 1], normalise=normalise_first and i == 0, dropout=dropout)
+                for i in range(len(hidden_dims))
+            )
+        )
+        self.fc = init_linear(nn.Linear(dims[-1], embedding_dim))
+        self.bn = nn.BatchNorm1d(embedding_dim, BN_EPSILON, BN_MOMENTUM)
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        """(B, D) float32 -> embeddings (B, E); the structure feature is the input."""
+        z = self.bn(self.fc(self.hidden(x)))  # (B, E)
+        return TowerOutput(functional.normalize(z, dim=1), x)
+
+
+class TimeFusion(nn.Module):
+    """One filter along time, shared by all channels, then a third of the steps: (B, 1, T, C) -> (B, 1, T // 3, C)."""
+
+    def __init__(self, kernel_size: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, (kernel_size, 1), padding=(kernel_size // 2, 0))
+        nn.init.xavier_uniform_(self.conv.weight)
+        nn.init.zeros_(cast("Tensor", self.conv.bias))
+        self.bn = nn.BatchNorm2d(1, BN_EPSILON, BN_MOMENTUM)
+        self.dropout = nn.Dropout(dropout)
+        self.pool = nn.MaxPool2d((3, 1), stride=(3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, T, C) float32 -> (B, 1, T // 3, C) float32, >= 0."""
+        return cast("Tensor", self.pool(self.dropout(torch.relu(self.bn(self.conv(x))))))
+
+
+class TimeFusionTower(nn.Module):
+    """Two learned time filters and a mean over time before a `PooledTower`: (B, T, C) -> (B, E), T >= 9.
+
+    The structure feature is the (B, C) output of the time filters, so it moves while they learn.
+    """
+
+    def __init__(self, n_channels: int, hidden_dims: Sequence[int], embedding_dim: int, *, dropout: float) -> None:
+        super().__init__()
+        self.time_fusion = nn.Sequential(TimeFusion(5, dropout), TimeFusion(3, dropout))
+        self.head = PooledTower(n_channels, hidden_dims, embedding_dim, normalise_first=False, dropout=dropout)
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        """(B, T, C) float32 -> embeddings (B, E) and fused features (B, C)."""
+        fused = self.time_fusion(x.unsqueeze(1))  # (B, 1, T // 9, C)
+        return cast("TowerOutput", self.head(fused.mean(dim=2).squeeze(1)))
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std over the last axis; the statistics are buffers and so travel with the weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) float32 -> (..., D) float32."""
+        return (x - self.mean) / self.std
+
+
+class VMNet(nn.Module):
+    """A music tower and a video tower into one space.
+
+    Args:
+        music_tower: Module from (B, *music_shape) to `TowerOutput`.
+        video_tower: Module from (B, *video_shape) to `TowerOutput`.
+        music_scaler: Applied to music before its tower.
+        video_scaler: Applied to video before its tower.
+    """
+
+    def __init__(
+        self,
+        music_tower: nn.Module,
+        video_tower: nn.Module,
+        music_scaler: nn.Module | None = None,
+        video_scaler: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.music_scaler = music_scaler or nn.Identity()
+        self.video_scaler = video_scaler or nn.Identity()
+        self.music = music_tower
+        self.video = video_tower
+
+    def forward(self, music: Tensor, video: Tensor) -> PairOutput:
+        """Run both towers on (B, ...) float32 features of B pairs."""
+        return PairOutput(self.music(self.music_scaler(music)), self.video(self.video_scaler(video)))
+
+    def embed_music(self, music: Tensor) -> Tensor:
+        """Music features (B, *music_shape) float32 -> (B, E) float32 unit vectors."""
+        return cast("TowerOutput", self.music(self.music_scaler(music))).embedding
+
+    def embed_video(self, video: Tensor) -> Tensor:
+        """Video features (B, *video_shape) float32 -> (B, E) float32 unit vectors."""
+        return cast("TowerOutput", self.video(self.video_scaler(video))).embedding
+
+
+def _require_rank(input_shape: tuple[int, ...], rank: int, tower: str) -> None:
+    if len(input_shape) != rank or min(input_shape, default=0) < 1:
+        form = "(D,)" if rank == 1 else "(T, C)"
+        raise ParameterError(
+            f"tower '{tower}' takes features of shape {form} per item, but these have {input_shape}; "
+            "choose another tower or pool the features differently"
+        )
+
+
+def build_music_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Music tower on (62, 512) VGGish patches: time filters, fc 2048, fc 1024, fc E."""
+    _require_rank(input_shape, 2, "vggish")
+    if input_shape[0] < 9:
+        raise ParameterError(
+            f"tower 'vggish' pools time by 9, but features have {input_shape[0]} steps; use longer audio"
+        )
+    return TimeFusionTower(input_shape[1], (2048, 1024), embedding_dim, dropout=dropout)
+
+
+def build_music_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Music tower on one pooled vector: fc 2048 BN, fc 1024, fc E."""
+    _require_rank(input_shape, 1, "musicnn")
+    return PooledTower(input_shape[0], (2048, 1024), embedding_dim, normalise_first=True, dropout=dropout)
+
+
+def build_video_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Video tower beside the `vggish` music tower: fc 2048, fc E."""
+    _require_rank(input_shape, 1, "vggish")
+    return PooledTower(input_shape[0], (2048,), embedding_dim, normalise_first=False, dropout=dropout)
+
+
+def build_video_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Video tower beside the `musicnn` music tower: fc 2048 BN, fc E."""
+    _require_rank(input_shape, 1, "musicnn")
+    return PooledTower(input_shape[0], (2048,), embedding_dim, normalise_first=True, dropout=dropout)
+
+
+MUSIC_TOWERS: dict[str, TowerBuilder] = {"vggish": build_music_vggish, "musicnn": build_music_musicnn}
+VIDEO_TOWERS: dict[str, TowerBuilder] = {"vggish": build_video_vggish, "musicnn": build_video_musicnn}
+
+
+def _find_builder(towers: Mapping[str, TowerBuilder], name: str, side: str) -> TowerBuilder:
+    if name not in towers:
+        raise ParameterError(f"there is no {side} tower '{name}'; choose one of {', '.join(sorted(towers))}")
+    return towers[name]
+
+
+def build_model(
+    music_tower: str,
+    video_tower: str,
+    music_shape: Sequence[int],
+    video_shape: Sequence[int],
+    *,
+    embedding_dim: int = EMBEDDING_DIM,
+    dropout: float = 0.1,
+    standardise: bool = False,
+) -> VMNet:
+    """Build a freshly initialised network; the weights come from torch's global random state.
+
+    Args:
+        music_tower: Name in `MUSIC_TOWERS`.
+        video_tower: Name in `VIDEO_TOWERS`.
+        music_shape: Shape of one item's music feature, e.g. (62, 512) or (200,).
+        video_shape: Shape of one item's video feature, e.g. (2048,).
+        embedding_dim: Size of the shared space.
+        dropout: Share of activations dropped in training, 0-1; the reference keeps 0.9.
+        standardise: Put `Standardise` before both towers; its statistics are 0 and 1 until they are set.
+
+    Raises:
+        ParameterError: A tower is unknown or does not fit the feature shape.
+    """
+    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music")
+    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video")
+    return VMNet(
+        build_music(tuple(music_shape), embedding_dim, dropout),
+        build_video(tuple(video_shape), embedding_dim, dropout),
+        Standardise(music_shape[-1]) if standardise else None,
+        Standardise(video_shape[-1]) if standardise else None,
+    )
+
+
+def choose_music_tower(music_shape: Sequence[int]) -> str:
+    """Name the music tower that fits a feature's shape: `vggish` for (T, C), `musicnn` for (D,)."""
+    return "vggish" if len(music_shape) == 2 else "musicnn"

@@ -1,0 +1,45 @@
+"""Names of the pipelines, as used in `kedro run --pipeline NAME`."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline
+
+from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.pipelines.evaluate.pipeline import create_pipeline as create_evaluate
+from vmnet_pipeline.pipelines.extract.pipeline import create_pipeline as create_extract
+from vmnet_pipeline.pipelines.ingest.pipeline import create_pipeline as create_ingest
+from vmnet_pipeline.pipelines.split.pipeline import create_pipeline as create_split
+from vmnet_pipeline.pipelines.train.pipeline import create_pipeline as create_train
+
+VARIANTS = {"vmnet_musicnn": ("musicnn", "efficientnet"), "vmnet_vggish": ("vggish", "efficientnet")}
+"""Variant to its pair of backends, music and video."""
+
+DEFAULT_VARIANT = "vmnet_musicnn"
+
+
+def chain_variant(variant: str) -> Pipeline:
+    """Everything from raw media to the report, for one variant."""
+    music_backend, video_backend = VARIANTS[variant]
+    parts = [
+        create_ingest(),
+        create_extract(music_backend),
+        create_extract(video_backend),
+        create_split(),
+        create_train(variant, music_backend, video_backend),
+        create_evaluate(variant, music_backend, video_backend),
+    ]
+    return sum(parts, Pipeline([]))
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """All pipelines; `train` and `evaluate` are those of the default variant, `__default__` is its whole chain."""
+    backends = VARIANTS[DEFAULT_VARIANT]
+    return {
+        "__default__": chain_variant(DEFAULT_VARIANT),
+        "ingest": create_ingest(),
+        **{f"extract_{backend}": create_extract(backend) for backend in BACKENDS},
+        "split": create_split(),
+        "train": create_train(DEFAULT_VARIANT, *backends),
+        "evaluate": create_evaluate(DEFAULT_VARIANT, *backends),
+        **{variant: chain_variant(variant) for variant in VARIANTS},
+    }

@@ -1,0 +1,49 @@
+"""Nodes of the `split` pipeline."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.params import IngestParams, SplitParams
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:  # Kedro reads the annotations to check parameters; pandas would be slow to import for that
+    DataFrame = Any
+
+logger = logging.getLogger(__name__)
+
+Ids = tuple[str, ...]
+
+
+def split_items(
+    manifest: DataFrame, params: SplitParams, ingest_params: IngestParams
+) -> tuple[Ids, Ids, Ids, dict[str, Any]]:
+    """Divide the usable items into train, val and test by group, or take the user's own csv files.
+
+    Args:
+        manifest: The collection.
+        params: Shares, seed, and perhaps a folder with csv files.
+        ingest_params: The media folder; train.csv and test.csv in it are taken as they are.
+
+    Returns:
+        Ids of train, val and test, and a summary with sizes and checksum.
+
+    Raises:
+        SplitError: Too few groups, or the user's files contradict themselves.
+    """
+    from vmnet_pipeline.splitting import check_split, find_user_split, split_by_group, summarise_split
+
+    usable = manifest[manifest["status"] == "ok"]
+    groups = dict(zip(usable["id"], usable["group"], strict=True))
+    split = find_user_split(params.split_dir, ingest_params.media_dir)
+    doubts: list[str] = []
+    if split is not None:
+        doubts = check_split(split, groups)
+    else:
+        shares = {"train": params.train_share, "val": params.val_share, "test": params.test_share}
+        split = split_by_group(list(groups), list(groups.values()), shares, params.seed)
+    for doubt in doubts:
+        logger.warning("The split of your own: %s", doubt)
+    return split.train, split.val, split.test, summarise_split(split, groups) | {"doubts": doubts}

@@ -1,0 +1,24 @@
+"""A manifest to three lists of ids.
+
+manifest ──split_items──► train_ids, val_ids, test_ids, split_summary
+"""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node
+
+from vmnet_pipeline.pipelines.split.nodes import split_items
+
+
+def create_pipeline() -> Pipeline:
+    """The `split` pipeline."""
+    return Pipeline(
+        [
+            node(
+                split_items,
+                ["manifest", "params:split", "params:ingest"],
+                ["train_ids", "val_ids", "test_ids", "split_summary"],
+                name="split_items",
+            )
+        ]
+    )

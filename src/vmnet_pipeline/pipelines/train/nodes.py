@@ -1,0 +1,88 @@
+"""Nodes of the `train` pipeline."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.pairs import PairSet, UnpackedPairs
+from vmnet_pipeline.params import TrainParams
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from vmnet_pipeline.checkpoints import Checkpoint
+else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
+    DataFrame = Checkpoint = Any
+
+logger = logging.getLogger(__name__)
+
+Ids = tuple[str, ...]
+
+
+def pack_pairs(
+    manifest: DataFrame,
+    music_features: FeatureStore,
+    video_features: FeatureStore,
+    train_ids: Ids,
+    val_ids: Ids,
+    test_ids: Ids,
+    music_params: dict[str, Any],
+    video_params: dict[str, Any],
+) -> UnpackedPairs:
+    """Choose the ids that have both features; saving the result pools and packs them one by one.
+
+    Raises:
+        PairsError: Nothing is left for training or testing.
+    """
+    from vmnet_pipeline.extraction import make_backend
+    from vmnet_pipeline.pairs import FeatureSide, plan_pairs
+    from vmnet_pipeline.splitting import Split
+
+    sides = []
+    for params, store in ((music_params, music_features), (video_params, video_features)):
+        backend = make_backend(params)
+        sides.append(FeatureSide(backend.name, store, backend.pool))
+    groups = dict(zip(manifest["id"], manifest["group"], strict=True))
+    pairs = plan_pairs(*sides, Split(train_ids, val_ids, test_ids), groups)
+    if pairs.left_out:
+        logger.warning(
+            "%d id(s) of the split have no features and are left out: %s", len(pairs.left_out), pairs.left_out[:5]
+        )
+    return pairs
+
+
+def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> tuple[Checkpoint, list[dict[str, Any]]]:
+    """Train on the train side, keep the epoch that is best on the val side.
+
+    Args:
+        pairs: Packed pairs.
+        training_state: Folder that an interrupted run continues from.
+        params: Settings.
+
+    Returns:
+        The checkpoint, and one row per epoch.
+
+    Raises:
+        TrainingError: Too few pairs, or the loss is no longer finite.
+    """
+    from vmnet_pipeline.checkpoints import Checkpoint, read_git_revision, read_versions
+    from vmnet_pipeline.tracking import log_epoch, log_epochs
+    from vmnet_pipeline.training import train_model
+
+    train, val = pairs.side("train"), pairs.side("val")
+    result = train_model(train, val, params, state_dir=training_state, on_epoch=log_epoch)
+    log_epochs(result.history[: result.resumed_from])
+    checkpoint = Checkpoint(
+        model_config=result.model_config,
+        tensors=result.tensors,
+        fingerprints=pairs.fingerprints,
+        params=params.model_dump(mode="json"),
+        best_epoch=result.best_epoch,
+        metrics=result.metrics,
+        git_revision=read_git_revision(training_state),
+        versions=read_versions(),
+    )
+    return checkpoint, [record.to_row() for record in result.history]

@@ -1,0 +1,148 @@
+"""Small immutable records that travel between the layers. No heavy import."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Modality = Literal["audio", "video"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The identity of a feature: everything that changes its numbers.
+
+    Attributes:
+        backend: Name of the backend, e.g. `musicnn`.
+        settings: JSON-able settings: model, layer, weights sha256, preprocessing, window, engine, precision.
+    """
+
+    backend: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of the canonical JSON form, 64 characters."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        content = {"backend": self.backend, "settings": self.settings}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Fingerprint:
+        """Inverse of `to_json`."""
+        content = json.loads(text)
+        return cls(backend=content["backend"], settings=content["settings"])
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """One side (sound or picture) of one item, as feature extraction sees it.
+
+    Attributes:
+        id: Item id, safe as a file name.
+        path: File to decode.
+        checksum: Content checksum of the file.
+    """
+
+    id: str
+    path: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedItem:
+    """What a backend's front end makes of one media file.
+
+    Attributes:
+        inputs: (n, ...) network inputs, n >= 1, one per patch or frame.
+        n_valid: How many leading entries stem from real signal; the rest is padding (1 <= n_valid <= n).
+    """
+
+    inputs: np.ndarray
+    n_valid: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What probing found of one audio or video stream."""
+
+    codec: str
+    duration_s: float | None
+    sample_rate_hz: int | None = None
+    channels: int | None = None
+    width: int | None = None
+    height: int | None = None
+    frame_rate_hz: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What probing found of one media file; a side that is absent is None.
+
+    A cover picture attached to a sound file does not count as video.
+    """
+
+    container: str
+    duration_s: float | None
+    size_bytes: int
+    checksum: str
+    audio: StreamInfo | None
+    video: StreamInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairArrays:
+    """Packed features of matching pairs; row i of every member is one item. Arrays may be memory-mapped.
+
+    Attributes:
+        ids: Item ids; the same id twice means that both rows match each other.
+        groups: Song or scene of each item.
+        music: (n, ...) floating point, e.g. (n, 62, 512) or (n, 200), the pooled music features.
+        video: (n, Dv) floating point, the pooled video features.
+    """
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    music: np.ndarray
+    video: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What happened in one epoch of training.
+
+    Attributes:
+        epoch: 1-based.
+        steps: Optimiser steps since the start of training.
+        losses: Means over the epoch's batches: `total` and the loss's own unweighted terms.
+        grad_norm: Mean over batches of the L2 norm of the gradient of all parameters.
+        lr: Learning rate of the epoch's last step.
+        val: Validation metrics (`mrr`, `loss`, `recall_at_10_xy`, ...); empty when this epoch was not evaluated.
+        seconds: Wall time of the epoch with its evaluation; the one field that differs between equal runs.
+    """
+
+    epoch: int
+    steps: int
+    losses: dict[str, float]
+    grad_norm: float
+    lr: float
+    val: dict[str, float]
+    seconds: float
+
+    def to_row(self) -> dict[str, float]:
+        """One flat row: `loss` is the total, validation metrics have the prefix `val_`."""
+        terms = {name: value for name, value in self.losses.items() if name != "total"}
+        val = {f"val_{name}": value for name, value in self.val.items()}
+        head = {"epoch": self.epoch, "steps": self.steps, "loss": self.losses["total"]}
+        return {**head, **terms, "grad_norm": self.grad_norm, "lr": self.lr, **val, "seconds": self.seconds}

@@ -1,0 +1,202 @@
+"""Plots of results and of training. Plain data in, a matplotlib figure out; no global plotting state is touched.
+
+Colours are from the palette of M. Okabe and K. Ito, which colour-blind readers can tell apart; lines also differ in
+dash and marker, so that they survive black-and-white print.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmnet_pipeline.reporting.wording import DIRECTION_LABELS, describe_pool, name_metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#595959"
+_DIRECTION_STYLE = {"music_to_video": (BLUE, "o", "-"), "video_to_music": (VERMILION, "s", "--")}
+_TERM_STYLE = {
+    "loss": ("total", "black", "-"),
+    "ranking_xy": ("ranking, music → video", BLUE, "-"),
+    "ranking_yx": ("ranking, video → music", VERMILION, "--"),
+    "structure_music": ("structure, music", GREEN, "-."),
+    "structure_video": ("structure, video", PURPLE, ":"),
+    "val_loss": ("total, on validation", GREY, "--"),
+}
+_DASHES = ("-", "--", "-.", ":")
+_DASHED_KS = {1: 3, 5: 1, 10: 0}
+_FEW_POINTS = 30
+_MAX_BINS = 25
+
+
+def plot_recall(evaluation: Mapping[str, Any]) -> Figure:
+    """Draw Recall@K over K for both directions, with bootstrap intervals and the chance level.
+
+    Args:
+        evaluation: `Evaluation.to_dict()`. Cut-offs that reach the pool size (100 % by definition) are left out
+            unless there are no others.
+    """
+    figure, (axes,) = _make_figure(1, 6.8, 4.4)
+    ks: list[int] = []
+    for direction, figures in evaluation["directions"].items():
+        ks = _choose_ks(figures["recall"], int(evaluation["pool_size"]))
+        points = [figures["recall"][str(k)] for k in ks]
+        colour, marker, dash = _DIRECTION_STYLE[direction]
+        axes.plot(
+            ks, _percent(points, "value"), color=colour, marker=marker, ls=dash, label=DIRECTION_LABELS[direction]
+        )
+        if points[0]["low"] is not None:
+            axes.fill_between(ks, _percent(points, "low"), _percent(points, "high"), color=colour, alpha=0.18, lw=0)
+    axes.plot(ks, _percent(points, "chance"), color=GREY, ls=":", marker="x", ms=5, label="chance")
+    axes.set_xscale("log")
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(0, 101)
+    axes.set_xlabel("K, number of answers looked at (logarithmic)")
+    axes.set_ylabel("Recall@K (% of queries)")
+    axes.set_title(f"Recall@K, {describe_pool(evaluation)}", loc="left")
+    axes.legend(title=f"bands: {100 * evaluation['confidence_level']:g} % intervals", loc="best")
+    return figure
+
+
+def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw how often each rank of the right answer occurs, one panel for each direction.
+
+    Args:
+        evaluation: `Evaluation.to_dict()`.
+        query_rows: `Evaluation.query_rows`: mappings with `direction` and `rank`.
+    """
+    pool_size = int(evaluation["pool_size"])
+    width = max(1, -(-pool_size // _MAX_BINS))
+    edges = np.arange(0.5, pool_size + width + 0.5, width)
+    figure, panels = _make_figure(2, 8.6, 3.8, sharey=True)
+    for axes, (direction, figures) in zip(panels, evaluation["directions"].items(), strict=True):
+        ranks = np.array([row["rank"] for row in query_rows if row["direction"] == direction])
+        colour = _DIRECTION_STYLE[direction][0]
+        axes.hist(ranks, bins=edges.tolist(), color=colour, alpha=0.75, edgecolor="white", lw=0.5)
+        middle = figures["median_rank"]["value"]
+        axes.axvline(middle, color="black", lw=1.4, label=f"median rank {middle:g}")
+        if evaluation["max_positives"] == 1:
+            axes.axhline(len(ranks) * width / pool_size, color=GREY, ls=":", lw=1.6, label="chance")
+        axes.set_title(DIRECTION_LABELS[direction], loc="left")
+        axes.set_xlabel(f"rank of the right answer (1 to {pool_size})")
+        axes.set_xlim(0.5, pool_size + 0.5)
+        axes.legend(loc="upper right")
+    _count_in_whole(panels[0].yaxis)
+    panels[0].set_ylabel(f"queries per {width} rank{'s' if width > 1 else ''}")
+    figure.suptitle(f"Ranks of the right answers, {describe_pool(evaluation)}", fontsize=11)
+    return figure
+
+
+def plot_training(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
+    """Draw the loss terms and, where there are any, the validation figures over epochs.
+
+    Args:
+        history: One mapping for each epoch with `epoch`, loss terms, and any figures whose name starts with `val_`.
+            Figures that are missing in an epoch, or not finite, are skipped.
+        best_epoch: Epoch whose weights were kept; marked with a line.
+    """
+    panels = _group_curves(history)
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure, axes_list = _make_figure(columns, max(4.6 * columns, 6.4), 3.7 * rows, rows=rows)
+    for axes in axes_list[len(panels) :]:
+        axes.set_visible(False)
+    for axes, ((title, unit), names) in zip(axes_list, panels.items(), strict=False):
+        for place, name in enumerate(names):
+            _draw_curve(axes, history, name, place)
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=GREY, lw=1.2, ls=(0, (1, 1)), label=f"kept: epoch {best_epoch}")
+        axes.set(xlabel="epoch", ylabel=unit)
+        _count_in_whole(axes.xaxis)
+        axes.set_title(title, loc="left")
+        if names or best_epoch is not None:
+            axes.legend(loc="best", fontsize=8)
+    return figure
+
+
+def _make_figure(
+    columns: int, width_in: float, height_in: float, *, rows: int = 1, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of its own, without pyplot, so that no window, backend or global list is involved."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
+    for axes in panels:
+        axes.grid(True, color="#DDDDDD", lw=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.title.set_fontsize(11)
+    return figure, panels
+
+
+def _count_in_whole(axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _choose_ks(recall: Mapping[str, Any], pool_size: int) -> list[int]:
+    ks = sorted(int(k) for k in recall)
+    return [k for k in ks if k < pool_size] or ks
+
+
+def _percent(points: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [100 * point[name] for point in points]
+
+
+def _group_curves(history: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """Curves by panel, (title, unit of the axis) to names; only what holds a finite number."""
+    names = dict.fromkeys(name for row in history for name in row)
+    panels: dict[tuple[str, str], list[str]] = {}
+    for name in [name for name in _TERM_STYLE if name in names] + [name for name in names if name.startswith("val_")]:
+        panel = _choose_panel(name)
+        if len(_read_curve(history, name)[0]) and name not in panels.get(panel, []):
+            panels.setdefault(panel, []).append(name)
+    return panels or {("Loss terms", "loss"): []}
+
+
+def _choose_panel(name: str) -> tuple[str, str]:
+    if name in _TERM_STYLE:
+        return "Loss terms", "loss"
+    if "recall" in name:
+        return "Recall@K on validation", "share of queries"
+    if "median_rank" in name:
+        return "Median rank on validation", "rank"
+    if "mrr" in name:
+        return "Mean reciprocal rank on validation", "mean of 1 / rank"
+    return "Other figures on validation", "value"
+
+
+def _draw_curve(axes: Axes, history: Sequence[Mapping[str, Any]], name: str, place: int) -> None:
+    label, colour, dash = _TERM_STYLE.get(name) or _style_metric(name, place)
+    epochs, values = _read_curve(history, name)
+    marker = "." if len(values) <= _FEW_POINTS else None
+    axes.plot(epochs, values, color=colour, ls=dash, lw=1.5, marker=marker, label=label)
+
+
+def _style_metric(name: str, place: int) -> tuple[str, str, str]:
+    """Direction gives the colour, the cut-off K the dash; without a direction the mean of both is meant."""
+    k = re.search(r"_at_(\d+)", name)
+    dash = _DASHES[_DASHED_KS.get(int(k[1]), place % len(_DASHES)) if k else 0]
+    for ending, (colour, _, direction_dash) in zip(("_xy", "_yx"), _DIRECTION_STYLE.values(), strict=True):
+        if name.endswith(ending):
+            return name_metric(name), colour, dash if k else direction_dash
+    return name_metric(name), "black", dash
+
+
+def _read_curve(history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of one figure, without the epochs that lack it."""
+    points = [(row.get("epoch", number), row.get(name)) for number, row in enumerate(history, start=1)]
+    kept = [(x, y) for x, y in points if isinstance(y, int | float) and np.isfinite(y)]
+    return [float(x) for x, _ in kept], [float(y) for _, y in kept]

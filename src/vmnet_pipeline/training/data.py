@@ -1,0 +1,135 @@
+"""Training pairs: checks, identity, statistics and the order of an epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from vmnet_pipeline.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmnet_pipeline.records import PairArrays
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 16 * 2**20
+
+
+def check_pairs(pairs: PairArrays, name: str) -> None:
+    """Refuse pairs whose sides do not belong together.
+
+    Raises:
+        TrainingError: Lengths differ, or an array is not a floating-point matrix of features.
+    """
+    lengths = {"ids": len(pairs.ids), "groups": len(pairs.groups), "music": len(pairs.music), "video": len(pairs.video)}
+    if len(set(lengths.values())) != 1:
+        raise TrainingError(f"the {name} pairs have unequal lengths {lengths}; pack them again")
+    for side, array in (("music", pairs.music), ("video", pairs.video)):
+        if array.ndim < 2 or not np.issubdtype(array.dtype, np.floating):
+            raise TrainingError(
+                f"the {name} {side} features are {array.dtype} {array.shape}; "
+                "floating-point numbers of shape (n, D) or (n, T, C) are needed: pack them again"
+            )
+
+
+def check_same_shapes(train: PairArrays, val: PairArrays) -> None:
+    """Refuse validation features of another shape than the training features.
+
+    Raises:
+        TrainingError: The shape of an item differs.
+    """
+    for side in ("music", "video"):
+        expected, found = getattr(train, side).shape[1:], getattr(val, side).shape[1:]
+        if expected != found:
+            raise TrainingError(
+                f"{side} features of the validation pairs have shape {found} per item, those of the training pairs "
+                f"{expected}; pack both from the same feature store"
+            )
+
+
+def iterate_chunks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield contiguous blocks of rows of about `CHUNK_BYTES`, so that a mapped file is never loaded whole."""
+    n_rows = max(1, CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))
+    for start in range(0, len(array), n_rows):
+        yield np.ascontiguousarray(array[start : start + n_rows])
+
+
+def digest_pairs(pairs: PairArrays) -> str:
+    """Hex sha256 over ids, groups, shapes, types and every value of both sides; reads each array once."""
+    digest = hashlib.sha256()
+    for text in (*pairs.ids, *pairs.groups):
+        digest.update(len(text).to_bytes(8, "little", signed=False) + text.encode("utf-8", "surrogatepass"))
+    for array in (pairs.music, pairs.video):
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        for chunk in iterate_chunks(array):
+            digest.update(chunk.data)
+    return digest.hexdigest()
+
+
+def encode_matches(pairs: PairArrays, positives_by: Literal["id", "group", "position"]) -> np.ndarray:
+    """(n,) int64 codes; two rows match when their codes are equal."""
+    if positives_by == "position":
+        return np.arange(len(pairs), dtype=np.int64)
+    keys = pairs.ids if positives_by == "id" else pairs.groups
+    codes = {key: code for code, key in enumerate(dict.fromkeys(keys))}
+    return np.fromiter((codes[key] for key in keys), dtype=np.int64, count=len(keys))
+
+
+def measure_scale(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel (last axis) over all other axes, in chunks.
+
+    Returns:
+        Two (D,) float32 arrays. A channel without spread has deviation 1.
+    """
+    n_values = array.size // array.shape[-1]
+    total = np.zeros(array.shape[-1])
+    for chunk in iterate_chunks(array):
+        total += chunk.reshape(-1, array.shape[-1]).sum(axis=0, dtype=np.float64)
+    mean = total / n_values
+    squares = np.zeros_like(mean)
+    for chunk in iterate_chunks(array):
+        squares += ((chunk.reshape(-1, array.shape[-1]) - mean) ** 2).sum(axis=0)
+    std = np.sqrt(squares / n_values)
+    std[std < 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def fit_batch_size(batch_size: int, n_pairs: int, *, shuffle: bool) -> int:
+    """Cut the batch size for a small set, with a warning, so that it trains at all.
+
+    With shuffling the limit is half of the pairs: a batch of all of them would meet the same negatives in every epoch.
+
+    Raises:
+        TrainingError: There are fewer than two pairs, so no negatives.
+    """
+    if n_pairs < 2:
+        raise TrainingError(
+            f"there are {n_pairs} training pairs, and at least 2 are needed (each pair needs another as its negative); "
+            "add media or give the training split a larger share"
+        )
+    limit = n_pairs // 2 if shuffle and n_pairs >= 4 else n_pairs
+    if batch_size > limit:
+        logger.warning("batch_size %d is cut to %d, as there are only %d training pairs", batch_size, limit, n_pairs)
+    return min(batch_size, limit)
+
+
+def order_epoch(n_pairs: int, batch_size: int, epoch: int, *, seed: int, shuffle: bool) -> Iterator[np.ndarray]:
+    """Yield (batch_size,) row numbers per step; the last partial batch is dropped.
+
+    The order depends on nothing but the arguments, so a resumed run needs no generator state.
+    """
+    order = np.arange(n_pairs)
+    if shuffle:
+        order = np.random.default_rng((seed, epoch)).permutation(n_pairs)
+    for start in range(0, n_pairs - batch_size + 1, batch_size):
+        yield order[start : start + batch_size]
+
+
+def derive_seed(seed: int, epoch: int) -> int:
+    """Seed of dropout in one epoch; epoch 0 is the initialisation. Unlike seeds give unrelated streams."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,189 @@
+"""The state a killed training continues from: one safetensors file, written atomically, no pickle.
+
+Layout of the folder: `state.safetensors` (tensors, and the JSON part in its metadata, so that both change at once) and
+`best-EPOCH.safetensors` (the best weights so far, written before the state that refers to it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from vmnet_pipeline.files import replace_atomically
+from vmnet_pipeline.records import EpochRecord, PairArrays
+from vmnet_pipeline.training.data import digest_pairs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+    from vmnet_pipeline.params import TrainParams
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "state.safetensors"
+FORMAT_VERSION = 1
+# Settings that change neither the weights nor the history.
+NEUTRAL_PARAMS = {"state_interval_s", "n_threads"}
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training stands after a finished epoch.
+
+    Attributes:
+        run_digest: Identity of parameters and data, from `digest_run`.
+        tensors: `model/`, `loss/` and `adam/` tensors; after the last epoch only `model/`, the kept weights.
+        history: One record per finished epoch.
+        best_epoch: Epoch of the best validation so far; 0 before the first.
+        finished: Whether the training is complete.
+    """
+
+    run_digest: str
+    tensors: dict[str, Tensor]
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    finished: bool
+
+
+def digest_run(params: TrainParams, train: PairArrays, val: PairArrays | None) -> str:
+    """Hex sha256 over everything that determines the result: parameters and both sets of pairs."""
+    content = {
+        "format": FORMAT_VERSION,
+        "params": params.model_dump(mode="json", exclude=NEUTRAL_PARAMS),
+        "train": digest_pairs(train),
+        "val": None if val is None else digest_pairs(val),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def save_state(state_dir: Path, state: TrainingState) -> None:
+    """Write the state in place of the one before; a reader or a kill finds the old one or the new one."""
+    content = {
+        "run_digest": state.run_digest,
+        "history": [asdict(record) for record in state.history],
+        "best_epoch": state.best_epoch,
+        "finished": state.finished,
+    }
+    with replace_atomically(state_dir / STATE_FILE) as temporary:
+        save_file(state.tensors, temporary, metadata={"state": json.dumps(content)})
+    _remove_stale_best(state_dir, None if state.finished else state.best_epoch)
+
+
+def save_best(state_dir: Path, epoch: int, tensors: dict[str, Tensor]) -> None:
+    """Write the best weights so far; to be called before the `save_state` that names the epoch."""
+    with replace_atomically(best_path(state_dir, epoch)) as temporary:
+        save_file(tensors, temporary)
+
+
+def load_state(state_dir: Path, run_digest: str) -> TrainingState | None:
+    """Read the state of an earlier run of the same parameters and data.
+
+    Returns:
+        None when there is no state, when it belongs to another run, or when it is damaged; the latter two are logged.
+    """
+    path = state_dir / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        state = _read_state(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        logger.warning("the training state %s is damaged (%s); training starts anew", path, error)
+        return None
+    if state.run_digest != run_digest:
+        logger.info("the training state %s belongs to other parameters or data; training starts anew", path)
+        return None
+    return state
+
+
+def load_best(state_dir: Path, epoch: int) -> dict[str, Tensor] | None:
+    """Read the best weights of an epoch; None (logged) if they are gone or damaged."""
+    path = best_path(state_dir, epoch)
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        logger.warning("the best weights %s cannot be read (%s); training starts anew", path, error)
+        return None
+
+
+def clear_state(state_dir: Path) -> None:
+    """Forget an earlier training, so that the next one starts anew even with the same parameters and data."""
+    (state_dir / STATE_FILE).unlink(missing_ok=True)
+    _remove_stale_best(state_dir, None)
+
+
+def best_path(state_dir: Path, epoch: int) -> Path:
+    """File of the best weights of an epoch."""
+    return state_dir / f"best-{epoch}.safetensors"
+
+
+def copy_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a module by name, as copies on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def add_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same tensors under longer names."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def strip_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def capture_tensors(model: nn.Module, loss: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors that training continues from: weights, the loss's own parameters, and the optimiser's moments."""
+    moments = {
+        f"{index}/{name}": value.detach().cpu().contiguous()
+        for index, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+    return {
+        **add_prefix(copy_tensors(model), "model/"),
+        **add_prefix(copy_tensors(loss), "loss/"),
+        **add_prefix(moments, "adam/"),
+    }
+
+
+def restore_tensors(
+    tensors: dict[str, Tensor], model: nn.Module, loss: nn.Module, optimiser: torch.optim.Optimizer
+) -> bool:
+    """Inverse of `capture_tensors`; False (logged) if they do not fit, and then what is given may be half changed."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    try:
+        for key, tensor in strip_prefix(tensors, "adam/").items():
+            index, name = key.split("/")
+            moments.setdefault(int(index), {})[name] = tensor
+        model.load_state_dict(strip_prefix(tensors, "model/"))
+        loss.load_state_dict(strip_prefix(tensors, "loss/"))
+        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    except (RuntimeError, ValueError, KeyError) as error:
+        logger.warning("the training state does not fit the network (%s); training starts anew", error)
+        return False
+    return True
+
+
+def _read_state(path: Path) -> TrainingState:
+    with safe_open(path, framework="pt") as file:
+        content: dict[str, Any] = json.loads((file.metadata() or {})["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    history = tuple(EpochRecord(**record) for record in content["history"])
+    if [record.epoch for record in history] != list(range(1, len(history) + 1)) or not history:
+        raise ValueError("its history has gaps")
+    return TrainingState(content["run_digest"], tensors, history, int(content["best_epoch"]), bool(content["finished"]))
+
+
+def _remove_stale_best(state_dir: Path, keep_epoch: int | None) -> None:
+    kept = None if keep_epoch is None else best_path(state_dir, keep_epoch)
+    for path in state_dir.glob("best-*.safetensors"):
+        if path != kept:
+            path.unlink(missing_ok=True)
