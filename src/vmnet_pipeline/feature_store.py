@@ -127,10 +127,15 @@ class FeatureStore:
 
     @cached_property
     def rows(self) -> dict[str, FeatureRow]:
-        """The index by item id; the latest row of an item counts. Read once per handle."""
+        """The index by item id; the latest row of an item counts. Read once per handle.
+
+        A failure does not take back what is done from the same media file: another writer may have been luckier.
+        """
         rows: dict[str, FeatureRow] = {}
         for row in self._read_rows():
-            if row.status == "done" or rows.get(row.id, row).status == "failed" or not self._path(row.id).exists():
+            known = rows.get(row.id)
+            same_source = known is not None and known.source_checksum == row.source_checksum
+            if known is None or not (same_source and known.status == "done" and row.status == "failed"):
                 rows[row.id] = row
         return rows
 
@@ -167,7 +172,7 @@ class FeatureStore:
 
         path = self.path_of(item_id)
         try:
-            array = np.load(path, allow_pickle=False)
+            array: np.ndarray = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise FeatureStoreError(
                 f"{path} cannot be read ({error}). Remove the file and extract again: only missing items are done."

@@ -15,7 +15,7 @@ from vmnet_pipeline.errors import VmnetError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from kedro.io import CatalogProtocol
+    from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ class ProjectHooks:
     """Log marked datasets to MLflow and print the results; all in the main process, whatever the runner."""
 
     @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Remember the parameters that this run uses, for MLflow."""
         names = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
         self._parameters = {name.removeprefix("params:"): catalog.load(name) for name in names}
 
     @hook_impl(tryfirst=True)  # kedro-mlflow ends its run in the same hook
-    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Log parameters, artifacts and figures; print the table and where everything is."""
         from vmnet_pipeline import tracking
 
@@ -41,7 +41,7 @@ class ProjectHooks:
             kind = (getattr(dataset, "metadata", None) or {}).get("mlflow")
             if kind is None:
                 continue
-            tracking.log_file(Path(str(dataset._filepath)))
+            tracking.log_file(_path_of(catalog, name))
             if kind == "evaluation":
                 tracking.log_figures(catalog.load(name))
         if "split_summary" in pipeline.all_outputs():
@@ -72,7 +72,12 @@ def _print_error(kind: type[BaseException], error: BaseException, traceback: Tra
     sys.stderr.write(f"\n{type(own).__name__}: {own}\n(Set VMNET_TRACEBACK=1 to see where it was raised.)\n")
 
 
-def _print_results(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+def _path_of(catalog: DataCatalog, name: str) -> Path:
+    """Where a dataset keeps its content."""
+    return Path(str(getattr(catalog[name], "_filepath", "")))
+
+
+def _print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """The Recall@K table of every evaluation of this run, and the places to look at next."""
     import click
 
@@ -83,7 +88,7 @@ def _print_results(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
 
     for name in evaluations:
         variant = name.removesuffix(".evaluation")
-        report = Path(str(catalog.get(f"{variant}.report")._filepath))
+        report = _path_of(catalog, f"{variant}.report")
         click.echo(f"\n{variant}\n{format_recall_table(catalog.load(name))}\n")
         click.echo(f"Report      {report}")
     click.echo("MLflow      mlflow ui --backend-store-uri sqlite:///mlflow.db   (experiment vmnet_pipeline)")

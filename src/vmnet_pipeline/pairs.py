@@ -18,8 +18,8 @@ from vmnet_pipeline.records import Fingerprint, PairArrays
 from vmnet_pipeline.splitting import SIDES, Split
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import numpy as np
 
@@ -133,7 +133,7 @@ def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
 def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> None:
     import numpy as np
 
-    packed: np.ndarray | None = None
+    packed: np.memmap | None = None
     for index, item_id in enumerate(ids):
         pooled = side.pool(side.store.load(item_id)).astype(np.float32, copy=False)
         if packed is None:
@@ -141,7 +141,7 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> None:
         if pooled.shape != packed.shape[1:]:
             raise PairsError(
                 f"Item {item_id!r} in {side.store.folder} pools to shape {pooled.shape}, the items before it to "
-                f"{packed.shape[1:]}. All features of one side must have one width: extract this item again or remove it."
+                f"{packed.shape[1:]}. All features of one side must have one width: extract it again or remove it."
             )
         if not np.isfinite(pooled).all():
             raise PairsError(

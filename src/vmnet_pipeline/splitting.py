@@ -133,8 +133,8 @@ def _check_groups(side_of: Mapping[str, str], groups: Mapping[str, str]) -> None
         group = groups.get(item_id)
         if group is not None and sides.setdefault(group, side) != side:
             raise SplitError(
-                f"Group {group!r} stands in {sides[group]}.csv and, by item {item_id!r}, in {side}.csv: results would be "
-                "too good. Put all items of a group on one side, or correct the groups in media.csv."
+                f"Group {group!r} stands in {sides[group]}.csv and, by item {item_id!r}, in {side}.csv: results would "
+                "be too good. Put all items of a group on one side, or correct the groups in media.csv."
             )
 
 

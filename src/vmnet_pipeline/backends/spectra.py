@@ -51,7 +51,9 @@ def _raise_triangles(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 @cache
 def build_htk_filters(sample_rate_hz: int, n_fft: int, n_mels: int, low_hz: float, high_hz: float) -> np.ndarray:
-    """(n_fft // 2 + 1, n_mels) float64 HTK filters: triangles linear in mel, not normalised, DC row zero.
+    """(n_fft // 2 + 1, n_mels) float64 HTK filters: triangles linear in mel, not normalised.
+
+    The row of 0 Hz is zero, since no triangle reaches below `low_hz` >= 0.
 
     Source: the VGGish front end (tensorflow/models, research/audioset/vggish).
     """

@@ -29,7 +29,7 @@ from vmnet_pipeline.backends.checksums import FileCheck, has_stamp, read_stamp, 
 from vmnet_pipeline.errors import WeightsError
 
 DEFAULT_WEIGHTS_DIR = Path("data/06_models/weights")
-PIP_TIMEOUT_S = 15
+PIP_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 
@@ -183,7 +183,10 @@ def resolve_weights(
         missing = [file for file in weight_set.files if not (folder / file.path).is_file()]
         if not missing:
             break
-        failures += source(weight_set, missing, folder)
+        try:
+            failures += source(weight_set, missing, folder)
+        except OSError as error:  # a folder that cannot be written, a full disk
+            failures.append(str(error))
     missing = [file for file in weight_set.files if not (folder / file.path).is_file()]
     if missing:
         raise WeightsError(_explain_missing(weight_set, missing, folder, failures))

@@ -258,15 +258,23 @@ class _FrameConverter:
         self._reformatter: VideoReformatter = VideoReformatter()
         self._source: VideoFrame | None = None
         self._picture: np.ndarray = np.empty((0, 0, 3), np.uint8)
+        self._angle: int | None = None
+        self._matrix: np.ndarray | None = None
 
     def convert(self, frame: VideoFrame, path: str | os.PathLike[str]) -> np.ndarray:
         """(height, width, 3) uint8 RGB of `frame`."""
         if frame is not self._source:
             check_frame_size(frame.width, frame.height, path)
             rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-            self._picture = np.ascontiguousarray(orient_picture(rgb.to_ndarray(), read_display_matrix(frame)))
+            self._picture = np.ascontiguousarray(orient_picture(rgb.to_ndarray(), self._find_matrix(frame)))
             self._source = frame
         return self._picture
+
+    def _find_matrix(self, frame: VideoFrame) -> np.ndarray | None:
+        """Read again only when the angle changes: reading ties a frame into a cycle, its memory waits for the GC."""
+        if frame.rotation != self._angle:
+            self._angle, self._matrix = frame.rotation, read_display_matrix(frame)
+        return self._matrix
 
 
 def read_display_matrix(frame: VideoFrame) -> np.ndarray | None:

@@ -6,6 +6,7 @@ identifiers and library versions.
 
 from __future__ import annotations
 
+import heapq
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import numpy as np
 from vmnet_pipeline.errors import ParameterError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 _ALL_RATES_HZ = (16_000, 22_050, 32_000, 44_100, 48_000)
 _BLOCK_S = 0.5
@@ -156,22 +157,25 @@ def _write_streams(
     import av
 
     with av.open(str(part), "w", format=encoding.container, options={"fflags": "+bitexact"}) as container:
-        video = None if pictures is None else _add_video(container, encoding, size, frame_rate_hz)
-        audio = None if sound is None else _add_audio(container, encoding, sample_rate_hz, sound.shape[1])
-        blocks = iter(()) if sound is None else _cut_blocks(sound, sample_rate_hz, encoding.sample_format)
-        block = next(blocks, None)
-        # Sound goes in just ahead of the pictures, as muxers hold back what comes much too early.
-        for frame in _to_video_frames(pictures or (), frame_rate_hz):
-            while block is not None and block.pts * frame_rate_hz <= frame.pts * sample_rate_hz:
-                container.mux(audio.encode(block))
-                block = next(blocks, None)
-            container.mux(video.encode(frame))
-        while block is not None:
-            container.mux(audio.encode(block))
-            block = next(blocks, None)
-        for stream in (video, audio):
-            if stream is not None:
-                container.mux(stream.encode(None))
+        # All streams have to be there before the first packet is written.
+        timed = []
+        if pictures is not None:
+            video = _add_video(container, encoding, size, frame_rate_hz)
+            timed.append(_stamp(video, _to_video_frames(pictures, frame_rate_hz)))
+        if sound is not None:
+            audio = _add_audio(container, encoding, sample_rate_hz, sound.shape[1])
+            timed.append(_stamp(audio, _cut_blocks(sound, sample_rate_hz, encoding.sample_format)))
+        # Sound and pictures go in side by side, as muxers hold back what comes much too early.
+        for _, stream, frame in heapq.merge(*timed, key=lambda entry: entry[0]):
+            container.mux(stream.encode(frame))
+        for stream in container.streams:
+            container.mux(stream.encode(None))
+
+
+def _stamp(stream: Any, frames: Iterable[Any]) -> Iterator[tuple[Fraction, Any, Any]]:
+    """Put the time in seconds and the stream before every frame."""
+    for frame in frames:
+        yield frame.pts * frame.time_base, stream, frame
 
 
 def _add_video(container: Any, encoding: Encoding, size: tuple[int, int], frame_rate_hz: int) -> Any:

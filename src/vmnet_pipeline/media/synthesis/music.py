@@ -138,7 +138,7 @@ def _build_cycle(tilt: float, hollow: float, n_harmonics: int) -> np.ndarray:
     for k in range(1, n_harmonics + 1):
         share = 1.0 - hollow if k % 2 == 0 else 1.0
         cycle += share * k**-tilt * np.sin(k * phase)
-    return (cycle / np.abs(cycle).max()).astype(np.float32)
+    return np.asarray(cycle / np.abs(cycle).max(), np.float32)
 
 
 class _Band:

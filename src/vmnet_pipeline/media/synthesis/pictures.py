@@ -136,13 +136,14 @@ class _Shot:
 
     def draw(self, time_s: float, flash: float) -> np.ndarray:
         """Draw the frame at a time: (height, width, 3) uint8."""
-        frame = self._backdrop.copy()
+        frame: np.ndarray = self._backdrop.copy()
         places = (self._places + self._velocities * time_s) % 1.0
         for sprite, colour, (row, column) in zip(self._sprites, self._colours, places, strict=True):
             _blit(frame, sprite, colour, float(row), float(column))
         frame *= self._grain
         frame *= np.float32(255.0 * (1.0 + flash))
-        return np.clip(frame, 0.0, 255.0, out=frame).astype(np.uint8)
+        np.clip(frame, 0.0, 255.0, out=frame)
+        return frame.astype(np.uint8)
 
 
 def _draw_backdrop(style: SceneStyle, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -156,7 +157,7 @@ def _draw_backdrop(style: SceneStyle, rng: np.random.Generator, width: int, heig
     rays = np.tanh(4.0 * np.sin(style.n_rays * bearing + angle))
     first, second = (np.array(colour, np.float32) for colour in style.background)
     gradient = first + (second - first) * slope[..., None].astype(np.float32)
-    return (gradient * (1.0 + style.rays * 0.5 * rays[..., None])).astype(np.float32)
+    return np.asarray(gradient * (1.0 + style.rays * 0.5 * rays[..., None]), np.float32)
 
 
 def _draw_grain(style: SceneStyle, rng: np.random.Generator, width: int, height: int) -> np.ndarray:

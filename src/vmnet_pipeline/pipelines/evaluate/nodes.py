@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.pairs import PairSet
-from vmnet_pipeline.params import EvaluateParams
+from vmnet_pipeline.params import EvaluateParams, Params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,9 +47,8 @@ def plot_evaluation(
     """Recall curve, rank histogram, training curves."""
     from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_training
 
-    rows = query_ranks.to_dict("records")
-    best_epoch = checkpoint.best_epoch
-    return plot_recall(evaluation), plot_ranks(evaluation, rows), plot_training(training_history, best_epoch)
+    ranks = plot_ranks(evaluation, _list_rows(query_ranks))
+    return plot_recall(evaluation), ranks, plot_training(training_history, checkpoint.best_epoch)
 
 
 def write_report(
@@ -66,14 +66,28 @@ def write_report(
     from vmnet_pipeline.reporting.report import build_report
 
     recall, ranks, training = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)
+    settings = {name: _to_plain(value) for name, value in sorted(parameters.items())}
+    backends = " and ".join(fingerprint.backend for fingerprint in checkpoint.fingerprints.values())
     run_info = {
+        "collection": str(settings["ingest"]["media_dir"]),
+        "variant": f"VM-NET on {backends}" if backends else "VM-NET",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "git_revision": checkpoint.git_revision,
+        "best_epoch": checkpoint.best_epoch,
+        "command": f"kedro run --params media_dir={settings['ingest']['media_dir']}",
         "ingest": ingest_summary,
         "split": split_summary,
         "extraction": {"music": music_extraction, "video": video_extraction},
-        "best_epoch": checkpoint.best_epoch,
-        "git_revision": checkpoint.git_revision,
+        "params": settings,
         "versions": checkpoint.versions,
-        "parameters": parameters,
     }
     plots = {"recall": recall, "ranks": ranks, "training": training}
-    return build_report(evaluation, query_ranks.to_dict("records"), training_history, plots, run_info)
+    return build_report(evaluation, _list_rows(query_ranks), training_history, plots, run_info)
+
+
+def _to_plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Params) else value
+
+
+def _list_rows(table: DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

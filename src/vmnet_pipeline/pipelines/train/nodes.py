@@ -41,12 +41,13 @@ def pack_pairs(
     from vmnet_pipeline.pairs import FeatureSide, plan_pairs
     from vmnet_pipeline.splitting import Split
 
-    sides = []
-    for params, store in ((music_params, music_features), (video_params, video_features)):
-        backend = make_backend(params)
-        sides.append(FeatureSide(backend.name, store, backend.pool))
-    groups = dict(zip(manifest["id"], manifest["group"], strict=True))
-    pairs = plan_pairs(*sides, Split(train_ids, val_ids, test_ids), groups)
+    music, video = make_backend(music_params), make_backend(video_params)
+    pairs = plan_pairs(
+        FeatureSide(music.name, music_features, music.pool),
+        FeatureSide(video.name, video_features, video.pool),
+        Split(train_ids, val_ids, test_ids),
+        dict(zip(manifest["id"], manifest["group"], strict=True)),
+    )
     if pairs.left_out:
         logger.warning(
             "%d id(s) of the split have no features and are left out: %s", len(pairs.left_out), pairs.left_out[:5]

@@ -1,0 +1,107 @@
+"""What every dataset of the catalog keeps to: round trip, existence, missing file, description."""
+
+import doctest
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from kedro.io import DatasetError
+
+import vmnet_pipeline.datasets as datasets
+from vmnet_pipeline.checkpoints import Checkpoint
+from vmnet_pipeline.errors import VmnetError
+from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.ingestion import SourceItem, build_manifest
+from vmnet_pipeline.pairs import FeatureSide, plan_pairs
+from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.splitting import Split
+
+
+def make_chunk():
+    return FeatureChunk(Fingerprint("toy"), (FeatureResult(FeatureRow("a", "done", "s"), np.ones((1, 2), np.float32)),))
+
+
+def make_pairs(folder):
+    FeatureStore(folder).write(make_chunk())
+    side = FeatureSide("toy", FeatureStore(folder), lambda feature: feature[0])
+    return plan_pairs(side, side, Split(("a",), (), ()), {})
+
+
+def make_checkpoint():
+    from vmnet_pipeline.models.towers import build_model
+
+    config = {
+        "music_tower": "musicnn", "video_tower": "musicnn", "music_shape": [4], "video_shape": [4],
+        "embedding_dim": 8, "dropout": 0.1, "standardise": False,
+    }  # fmt: skip
+    tensors = {name: tensor.clone() for name, tensor in build_model(**config).state_dict().items()}
+    return Checkpoint(model_config=config, tensors=tensors)
+
+
+CASES = {
+    "CheckpointDataset": (lambda folder: make_checkpoint(), lambda saved, loaded: all(
+        torch.equal(saved.tensors[name], loaded.tensors[name]) for name in saved.tensors)),
+    "FeatureStoreDataset": (lambda folder: make_chunk(), lambda saved, loaded: loaded.done_ids() == ["a"]),
+    "IdListDataset": (lambda folder: ("007", "b"), lambda saved, loaded: loaded == saved),
+    "MediaManifestDataset": (
+        lambda folder: build_manifest([SourceItem("007", "", "", "", "no_video_file", "x")], lambda path: None),
+        lambda saved, loaded: saved.equals(loaded),
+    ),
+    "PackedPairsDataset": (lambda folder: make_pairs(folder / "store"), lambda saved, loaded: loaded.ids == ("a",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_round_trip_and_existence(name, tmp_path):
+    make, same = CASES[name]
+    dataset = getattr(datasets, name)(filepath=str(tmp_path / "place"))
+    assert not dataset.exists()
+    data = make(tmp_path)
+    dataset.save(data)
+    if name == "FeatureStoreDataset":
+        assert not dataset.exists()
+        dataset.confirm()
+    assert dataset.exists()
+    assert same(data, dataset.load())
+    assert str(tmp_path / "place") in str(dataset)
+    dataset.release()
+    assert same(data, dataset.load())
+
+
+@pytest.mark.parametrize("name", ["CheckpointDataset", "IdListDataset", "MediaManifestDataset", "PackedPairsDataset"])
+def test_loading_what_is_not_there_is_an_error_of_the_project(name, tmp_path):
+    dataset = getattr(datasets, name)(filepath=str(tmp_path / "place"))
+    with pytest.raises(DatasetError) as caught:
+        dataset.load()
+    assert isinstance(caught.value.__cause__, VmnetError)
+
+
+def test_only_keywords_are_taken():
+    for name in datasets.__all__:
+        with pytest.raises(TypeError):
+            getattr(datasets, name)("somewhere")
+
+
+def test_the_lazy_names_are_all_there():
+    assert sorted(datasets.__all__) == sorted(datasets._MODULES)
+    with pytest.raises(AttributeError):
+        _ = datasets.Nothing
+
+
+@pytest.mark.parametrize("module", ["feature_store", "folder", "id_list"])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(importlib.import_module(f"vmnet_pipeline.datasets.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_a_folder_dataset_cannot_be_saved(tmp_path):
+    with pytest.raises((DatasetError, NotImplementedError)):
+        datasets.FolderDataset(filepath=str(tmp_path)).save(None)
+
+
+def test_the_manifest_lists_a_bare_folder_instead(tmp_path):
+    (tmp_path / "a.mp3").write_bytes(b"x")
+    dataset = datasets.MediaManifestDataset(filepath=str(tmp_path / "none.parquet"), audio_dir=str(tmp_path))
+    assert dataset.load()["id"].tolist() == ["a"]

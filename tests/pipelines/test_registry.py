@@ -1,0 +1,63 @@
+"""The pipelines as Kedro sees them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kedro.config import OmegaConfigLoader
+from kedro.io import DataCatalog
+
+from vmnet_pipeline.naming import name_collection
+from vmnet_pipeline.pipeline_registry import DEFAULT_VARIANT, VARIANTS, register_pipelines
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "tensorflow", "librosa", "pandas", "scipy", "sklearn", "matplotlib", "openvino", "mlflow", "av")
+
+
+@pytest.fixture(scope="module")
+def pipelines():
+    return register_pipelines()
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    loader = OmegaConfigLoader(
+        str(ROOT / "conf"), base_env="base", default_run_env="local", custom_resolvers={"collection": name_collection}
+    )
+    return DataCatalog.from_config(loader["catalog"])
+
+
+def test_the_names_that_users_type_are_there(pipelines):
+    expected = {"__default__", "ingest", "extract_vggish", "extract_musicnn", "extract_efficientnet", "split", "train"}
+    assert expected | {"evaluate", *VARIANTS} == set(pipelines)
+
+
+def test_nothing_but_the_plan_of_an_extraction_is_kept_in_memory(pipelines, catalog):
+    for name, pipeline in pipelines.items():
+        for dataset in pipeline.datasets():
+            if dataset.startswith("params:") or dataset == "parameters" or dataset.endswith(".missing"):
+                continue
+            assert dataset in catalog, f"{dataset} of {name} is not in the catalog"
+            assert type(catalog[dataset]).__name__ != "MemoryDataset"
+
+
+def test_every_dataset_has_a_layer_for_kedro_viz(pipelines, catalog):
+    for dataset in pipelines[DEFAULT_VARIANT].datasets():
+        if not (dataset.startswith("params:") or dataset == "parameters" or dataset.endswith(".missing")):
+            assert catalog[dataset].metadata["kedro-viz"]["layer"], dataset
+
+
+def test_the_whole_chain_is_one_piece(pipelines):
+    free = {name for name in pipelines["__default__"].inputs() if not name.startswith("param")}
+    assert free == {"musicnn.stored_features", "efficientnet.stored_features", f"{DEFAULT_VARIANT}.training_state"}
+
+
+def test_nothing_heavy_is_imported_to_register_the_pipelines():
+    code = (
+        "import sys; import vmnet_pipeline.settings, vmnet_pipeline.cli, vmnet_pipeline.datasets;"
+        "from vmnet_pipeline.pipeline_registry import register_pipelines; register_pipelines();"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src")
+    assert done.stdout.strip() == "[]"

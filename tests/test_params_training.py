@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from vmnet_pipeline.params import LossParams, TrainParams
+
+
+def test_reference_protocol_is_the_published_setting() -> None:
+    params = TrainParams(protocol="reference")
+    assert (params.epochs, params.batch_size, params.learning_rate) == (202, 1024, 3e-4)
+    assert (params.lr_decay, params.lr_decay_steps, params.adam_epsilon) == (0.96, 1000, 1e-8)
+    assert (params.shuffle, params.keep, params.standardise, params.positives_by) == (False, "last", False, "position")
+    assert (params.loss.margin, params.loss.top_k, params.loss.structure_triples) == (0.5, 1024, "adjacent")
+    assert params.model.dropout == 0.1
+
+
+def test_published_numbers_may_be_overridden() -> None:
+    params = TrainParams(protocol="reference", epochs=3, loss={"margin": 0.1, "top_k": 100})
+    assert (params.epochs, params.batch_size) == (3, 1024)
+    assert (params.loss.margin, params.loss.top_k, params.loss.structure_triples) == (0.1, 100, "adjacent")
+    assert TrainParams(protocol="reference", loss=LossParams(margin=0.1)).loss.top_k == 1024
+
+
+@pytest.mark.parametrize(
+    "given", [{"shuffle": True}, {"keep": "best"}, {"standardise": True}, {"loss": {"structure_triples": "all"}}]
+)
+def test_a_contradiction_of_the_protocol_is_refused(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="use protocol 'default'"):
+        TrainParams(protocol="reference", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", ["default", "reference"])
+def test_resolved_parameters_make_the_same_parameters(protocol: str) -> None:
+    params = TrainParams(protocol=protocol)  # type: ignore[arg-type]
+    assert TrainParams(**params.model_dump(mode="json")) == params
+
+
+@pytest.mark.parametrize("given", [{"epoch": 3}, {"epochs": 0}, {"batch_size": 1}, {"loss": {"marge": 1}}])
+def test_unknown_names_and_values_out_of_bounds_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainParams(**given)  # type: ignore[arg-type]
