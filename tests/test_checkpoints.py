@@ -228,7 +228,7 @@ def test_features_of_another_identity_are_refused() -> None:
     other = Fingerprint("musicnn", {"window_s": 60.0, "layer": "penultimate"})
     with pytest.raises(CheckpointError, match=r"other audio features \(window_s 300.0, not 60.0\)"):
         check_fingerprints(checkpoint, {"audio": other})
-    with pytest.raises(CheckpointError, match="backend musicnn, not vggish"):
+    with pytest.raises(CheckpointError, match="backend 'musicnn', not 'vggish'"):
         check_fingerprints(checkpoint, {"audio": Fingerprint("vggish", {})})
     check_fingerprints(replace(checkpoint, fingerprints={}), {"audio": other})
 

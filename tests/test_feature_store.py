@@ -47,7 +47,7 @@ def test_an_absent_folder_is_an_empty_store(tmp_path):
 
 def test_another_fingerprint_is_refused_and_the_difference_named(tmp_path):
     write(tmp_path, make_result("a"))
-    with pytest.raises(FeatureStoreError, match=r"width 3 there, 4 asked for.*save_dir"):
+    with pytest.raises(FeatureStoreError, match=r"width 3, not 4.*save_dir"):
         write(tmp_path, make_result("b"), fingerprint=Fingerprint("toy", {"width": 4}))
     assert FeatureStore(tmp_path).done_ids() == ["a"]
 

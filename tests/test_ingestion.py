@@ -195,6 +195,22 @@ def test_a_bare_folder_makes_a_manifest_of_one_side(tmp_path):
         list_folder((tmp_path / "empty").mkdir() or tmp_path / "empty", None)
 
 
+def test_file_names_that_are_no_text_fail_alone(clip_folder, tmp_path):
+    import os
+    import shutil
+
+    names = [b"good.mp4", b"bad\xff.mp4", b"new\nline.mp4", "emoji\N{GRINNING FACE}.mp4".encode()]
+    for name in names:
+        shutil.copy(clip_folder / "a.mp4", os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH118
+    os.mkfifo(tmp_path / "pipe.mp4")
+    manifest = build_manifest(find_items(tmp_path), probe_media).set_index("video_path")
+    (bad,) = [path for path in manifest.index if "xff" in path]
+    assert manifest.loc[bad, "reason"] == "unsupported_name"
+    assert manifest.loc[str(tmp_path / "pipe.mp4"), "reason"] == "not_a_file"
+    assert (manifest["status"] != "failed").sum() == 3
+    manifest.reset_index().to_parquet(tmp_path / "manifest.parquet")
+
+
 def test_ids_of_a_csv_are_text(tmp_path):
     (tmp_path / "train.csv").write_text("id\n007\n\n1e5\n")
     assert read_ids(tmp_path / "train.csv") == ("007", "1e5")

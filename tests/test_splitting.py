@@ -3,7 +3,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmnet_pipeline.errors import SplitError
-from vmnet_pipeline.splitting import SIDES, Split, check_split, find_user_split, split_by_group, summarise_split
+from vmnet_pipeline.splitting import (
+    SIDES,
+    Split,
+    check_split,
+    doubt_groups,
+    find_user_split,
+    split_by_group,
+    summarise_split,
+)
 
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 
@@ -89,3 +97,10 @@ def test_summary_counts_items_and_groups():
     summary = summarise_split(Split(("a", "b"), (), ("c",)), {"a": "g", "b": "g", "c": "h"})
     assert summary["sizes"] == {"train": 2, "val": 0, "test": 1}
     assert summary["n_groups"] == {"train": 1, "val": 0, "test": 1}
+
+
+def test_a_collection_without_any_group_is_doubted():
+    groups = {f"i{k}": f"i{k}" for k in range(10)}
+    assert "media.csv" in doubt_groups(groups)[0]
+    assert doubt_groups({**groups, "i11": "i0"}) == []
+    assert doubt_groups({"a": "a", "b": "b"}) == []

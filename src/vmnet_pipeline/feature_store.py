@@ -118,7 +118,7 @@ class FeatureStore:
         if stored is None or stored.digest == wanted.digest:
             return
         raise FeatureStoreError(
-            f"The feature store {self.folder} was made with other settings: {_describe_difference(stored, wanted)}. "
+            f"The feature store {self.folder} holds features of other settings: {stored.describe_difference(wanted)}. "
             "Features of different kinds are never mixed: go back to the old settings, pass another folder with "
             "--params save_dir=FOLDER or another collection=NAME, or remove the store."
         )
@@ -282,15 +282,3 @@ def _parse_row(line: str) -> FeatureRow | None:
         return FeatureRow(**content)
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _describe_difference(stored: Fingerprint, wanted: Fingerprint) -> str:
-    if stored.backend != wanted.backend:
-        return f"backend {stored.backend!r} there, {wanted.backend!r} asked for"
-    names = sorted({*stored.settings, *wanted.settings})
-    differences = [
-        f"{name} {stored.settings.get(name)!r} there, {wanted.settings.get(name)!r} asked for"
-        for name in names
-        if stored.settings.get(name) != wanted.settings.get(name)
-    ]
-    return "; ".join(differences)

@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,21 @@ def find_items(media_dir: str | Path) -> list[SourceItem]:
     items = _match_folders(path) if has_both else _list_videos(path)
     if not items:
         raise IngestError(f"No media files in {path}.{_remedy(path)}")
-    return items
+    return [_check_name(item) for item in items]
+
+
+def _check_name(item: SourceItem) -> SourceItem:
+    """A file name that is no text cannot stand in a table: such an item fails, with its name spelt out."""
+    video, audio = _spell_out(item.video), _spell_out(item.audio)
+    if (video, audio) == (item.video, item.audio):
+        return item
+    error = f"the file name {Path(video or audio).name} is not valid UTF-8; rename the file"
+    return replace(item, video=video, audio=audio, reason="unsupported_name", error=error)
+
+
+def _spell_out(path: str) -> str:
+    """`path` with undecodable bytes written as escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _remedy(path: Path) -> str:
@@ -253,7 +267,7 @@ def build_manifest(
     """
     import pandas as pd
 
-    paths = sorted({path for item in items for path in (item.video, item.audio) if path})
+    paths = sorted({path for item in items for path in (item.video, item.audio) if path and not item.reason})
     probed = _probe_files(paths, probe, n_workers or os.cpu_count() or 1, progress)
     rows = [_manifest_row(item, probed) for item in items]
     _mark_duplicates(rows)
@@ -412,7 +426,7 @@ def list_folder(audio_dir: Path | None, video_dir: Path | None) -> pd.DataFrame:
         if not folder.is_dir():
             raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")
         suffixes = VIDEO_SUFFIXES if side == "video" else AUDIO_SUFFIXES | VIDEO_SUFFIXES
-        paths = list_media_files(folder, suffixes)
+        paths = [path for path in list_media_files(folder, suffixes) if _spell_out(str(path)) == str(path)]
         if not paths:
             raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(suffixes))}")
         for item_id, path in zip(_ids_of_paths(paths, folder), paths, strict=True):

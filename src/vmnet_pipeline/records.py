@@ -35,6 +35,17 @@ class Fingerprint:
         content = {"backend": self.backend, "settings": self.settings}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
+    def describe_difference(self, other: Fingerprint) -> str:
+        """In words, what `other` has instead: `model 'a', not 'b'; ...`; empty for equal ones."""
+        if self.backend != other.backend:
+            return f"backend {self.backend!r}, not {other.backend!r}"
+        names = sorted({*self.settings, *other.settings})
+        return "; ".join(
+            f"{name} {self.settings.get(name)!r}, not {other.settings.get(name)!r}"
+            for name in names
+            if self.settings.get(name) != other.settings.get(name)
+        )
+
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
         """Inverse of `to_json`."""

@@ -18,6 +18,9 @@ SIDES = ("train", "val", "test")
 MIN_GROUPS = 2
 """Retrieval among one item says nothing, so every side gets at least this many groups where there are enough."""
 
+MIN_DOUBTFUL = 10
+"""From this many items on, it is worth asking whether really none belong together."""
+
 _Border = tuple[str, float, float]
 
 
@@ -125,6 +128,16 @@ def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
         names = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         doubts.append(f"{len(unknown)} id(s) have no usable media and are left out: {names}")
     return doubts
+
+
+def doubt_groups(groups: Mapping[str, str]) -> list[str]:
+    """A doubt in words when no two items share a group: then a song may stand on two sides without anyone knowing."""
+    if len(groups) < MIN_DOUBTFUL or len(set(groups.values())) < len(groups):
+        return []
+    return [
+        "every item is a group of its own; if some are clips of one song or one film, name their groups in a media.csv "
+        "(id,video,audio,group), otherwise the results are too good"
+    ]
 
 
 def _check_groups(side_of: Mapping[str, str], groups: Mapping[str, str]) -> None:

@@ -33,7 +33,7 @@ def split_items(
     Raises:
         SplitError: Too few groups, or the user's files contradict themselves.
     """
-    from vmnet_pipeline.splitting import check_split, find_user_split, split_by_group, summarise_split
+    from vmnet_pipeline.splitting import check_split, doubt_groups, find_user_split, split_by_group, summarise_split
 
     usable = manifest[manifest["status"] == "ok"]
     groups = dict(zip(usable["id"], usable["group"], strict=True))
@@ -44,6 +44,7 @@ def split_items(
     else:
         shares = {"train": params.train_share, "val": params.val_share, "test": params.test_share}
         split = split_by_group(list(groups), list(groups.values()), shares, params.seed)
+        doubts = doubt_groups(groups)
     for doubt in doubts:
-        logger.warning("The split of your own: %s", doubt)
+        logger.warning("Split: %s", doubt)
     return split.train, split.val, split.test, summarise_split(split, groups) | {"doubts": doubts}
