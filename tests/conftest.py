@@ -85,3 +85,13 @@ def demo_project(tmp_path_factory) -> Project:
 def project(tmp_path) -> Project:
     """An empty project."""
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def reference_checkpoints(tmp_path_factory) -> Path:
+    """A folder with `vggish` and `musicnn`, each as the reference's training leaves its summaries_dir."""
+    import reference_graph
+
+    folder = tmp_path_factory.mktemp("reference")
+    reference_graph.write_checkpoints(folder, step=7)
+    return folder

@@ -16,7 +16,7 @@ from vmnet_pipeline.files import replace_atomically, write_text_atomically
 from vmnet_pipeline.records import Fingerprint, Modality
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -173,9 +173,25 @@ def check_fingerprints(checkpoint: Checkpoint, fingerprints: Mapping[Modality, F
         if expected is None or expected.digest == found.digest:
             continue
         raise CheckpointError(
-            f"the checkpoint was trained on other {side} features ({_describe_difference(expected, found)}); "
+            f"the checkpoint was trained on other {side} features ({expected.describe_difference(found)}); "
             "extract features with the settings it was trained on, or train again on these"
         )
+
+
+def check_shapes(checkpoint: Checkpoint, music_shape: Sequence[int], video_shape: Sequence[int]) -> None:
+    """Refuse features of another shape per item than the checkpoint's network takes.
+
+    Raises:
+        CheckpointError: A shape differs; the message names both.
+    """
+    for side, found in (("music", music_shape), ("video", video_shape)):
+        expected = tuple(checkpoint.model_config[f"{side}_shape"])
+        if expected != tuple(found):
+            raise CheckpointError(
+                f"the checkpoint takes {side} features of shape {expected} per item (music tower "
+                f"{checkpoint.model_config['music_tower']!r}), "
+                f"but these have {tuple(found)}; use the features that it was trained on, or another checkpoint"
+            )
 
 
 def read_git_revision(folder: Path) -> str | None:
@@ -251,11 +267,3 @@ def _check_dtypes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor])
     for name, tensor in tensors.items():
         if name in expected and tensor.dtype != expected[name].dtype:
             raise CheckpointError(f"weights '{name}' are {tensor.dtype}, not {expected[name].dtype}; {REMEDY}")
-
-
-def _describe_difference(expected: Fingerprint, found: Fingerprint) -> str:
-    if expected.backend != found.backend:
-        return f"backend {expected.backend}, not {found.backend}"
-    names = sorted({*expected.settings, *found.settings})
-    differing = [name for name in names if expected.settings.get(name) != found.settings.get(name)]
-    return ", ".join(f"{name} {expected.settings.get(name)!r}, not {found.settings.get(name)!r}" for name in differing)

@@ -1,4 +1,4 @@
-"""Commands of the project beside Kedro's own: `kedro demo-media`, `kedro weights ...`."""
+"""Commands of the project beside Kedro's own: `kedro demo-media`, `kedro weights ...`, `kedro import-checkpoint`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 DEMO_FOLDER = Path("data/01_raw/demo")
 WEIGHTS_FOLDER = Path("data/06_models/weights")
+IMPORTS_FOLDER = Path("data/06_models/imported")
 
 
 @click.group(name="vmnet_pipeline")
@@ -36,6 +37,39 @@ def make_demo_media(folder: Path, pairs: int, seed: int | None, workers: int | N
     except VmnetError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Demo media: {path}")
+
+
+@cli.command(name="import-checkpoint")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=None,
+    help=f"Folder of the result.  [default: {IMPORTS_FOLDER}/NAME]",
+)
+def import_reference_checkpoint(path: Path, output: Path | None) -> None:
+    """Read a TensorFlow 1 checkpoint of the reference, both variants, into one of this project.
+
+    PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training: its latest checkpoint is taken.
+    """
+    from vmnet_pipeline.checkpoints import save_checkpoint
+    from vmnet_pipeline.errors import VmnetError
+    from vmnet_pipeline.naming import make_safe_id, short_digest
+    from vmnet_pipeline.reference_checkpoint import find_prefix, import_checkpoint
+
+    try:
+        prefix = find_prefix(path.expanduser())
+        checkpoint = import_checkpoint(prefix)
+        folder = output or IMPORTS_FOLDER / f"{make_safe_id(prefix.name)}-{short_digest(str(prefix.absolute()))}"
+        if (folder / "training_history.json").exists():
+            raise click.ClickException(f"{folder} holds a checkpoint that was trained here. Give another --output.")
+        save_checkpoint(folder, checkpoint)
+    except (VmnetError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    config = checkpoint.model_config
+    shapes = f"music {tuple(config['music_shape'])}, video {tuple(config['video_shape'])}"
+    click.echo(f"Imported {prefix.name}, variant vmnet_{config['music_tower']}, {shapes}: {folder}")
+    click.echo(f"Test it:  kedro run --pipeline evaluate --params pairs_dir=DIR,checkpoint={folder}")
 
 
 @cli.group(name="weights")

@@ -1,22 +1,27 @@
-"""Hooks of the project: what a run logs to MLflow at its end, and what it tells the person who started it."""
+"""Hooks of the project: what a run works on, what it checks first, what it logs, and what it tells a person."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vmnet_pipeline.errors import VmnetError
+from vmnet_pipeline.errors import ParameterError, VmnetError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
+    from kedro.framework.context import KedroContext
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
+
+    from vmnet_pipeline.records import Fingerprint, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +29,42 @@ logger = logging.getLogger(__name__)
 class ProjectHooks:
     """Log marked datasets to MLflow and print the results; all in the main process, whatever the runner."""
 
+    def __init__(self) -> None:
+        self._parameters: dict[str, Any] = {}
+        self._has_replaced_pipelines = False
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Let `train` and `evaluate` start from feature files of the user's own, where such are given.
+
+        A dataset can be pointed elsewhere by the configuration, but what a pipeline is made of cannot, and this run
+        needs neither manifest nor feature store.
+        """
+        from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
+
+        with _plain_errors():
+            variant = _choose_variant(context.config_loader["parameters"])
+        if variant is None and not self._has_replaced_pipelines:
+            return
+        from kedro.framework.project import pipelines
+
+        pipelines.update(register_pipelines() if variant is None else register_reference_pipelines(variant))
+        self._has_replaced_pipelines = variant is not None
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
+        """Give a backend without a key of its own the common parameters: its file and its registry line are enough."""
+        from vmnet_pipeline.backends.registry import BACKENDS
+
+        for backend in BACKENDS:
+            if f"params:{backend}" not in catalog and "params:backend_defaults" in catalog:
+                catalog[f"params:{backend}"] = {"backend": backend, **catalog.load("params:backend_defaults")}
+
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Remember the parameters that this run uses, for MLflow."""
+        """Check what can be checked at once, and remember the parameters that this run uses, for MLflow."""
+        with _plain_errors():
+            _check_checkpoint(run_params, pipeline, catalog)
         names = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
         self._parameters = {name.removeprefix("params:"): catalog.load(name) for name in names}
 
@@ -42,10 +80,18 @@ class ProjectHooks:
             if kind is None:
                 continue
             tracking.log_file(_path_of(catalog, name))
+            if kind == "model":
+                config = catalog.load(name).model_config
+                tracking.log_model(_path_of(catalog, name), config["music_shape"], config["video_shape"])
             if kind == "evaluation":
-                tracking.log_figures(catalog.load(name))
+                evaluation, variant = catalog.load(name), name.removesuffix(".evaluation")
+                tracking.log_figures(evaluation)
+                logs = _path_of(catalog, f"{variant}.training_state").with_name("logs")
+                tracking.write_figures(logs, evaluation, catalog.load(f"{variant}.checkpoint").best_epoch)
         if "split_summary" in pipeline.all_outputs():
             tracking.set_tags({"split_checksum": catalog.load("split_summary")["checksum"]})
+        for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):
+            tracking.set_tags({"split_checksum": catalog.load(name).split_checksum})
         _print_results(pipeline, catalog)
 
     @hook_impl
@@ -53,6 +99,76 @@ class ProjectHooks:
         """Let an error that was raised on purpose speak for itself, without a page of traceback."""
         if find_own_error(error) is not None and "VMNET_TRACEBACK" not in os.environ:
             sys.excepthook = _print_error
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """The same for an error that is raised before Kedro runs anything, when it calls no hook for errors."""
+    try:
+        yield
+    except Exception as error:
+        if find_own_error(error) is not None and "VMNET_TRACEBACK" not in os.environ:
+            sys.excepthook = _print_error
+        raise
+
+
+def _choose_variant(parameters: dict[str, Any]) -> str | None:
+    """The variant for feature files of the user's own; None when the run has none of them."""
+    from pydantic import ValidationError
+
+    from vmnet_pipeline.params import ReferenceParams
+
+    try:
+        params = ReferenceParams.model_validate(parameters.get("reference") or {})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ParameterError(f"reference.{name}: {first['msg']}, not {first['input']!r}") from error
+    if not params.places:
+        return None
+    from vmnet_pipeline.reference_layout import locate_sides, make_layout
+
+    layout = make_layout(locate_sides(**params.places), params.variant)
+    logger.info("Feature files of your own, used with %s", layout.variant)
+    return layout.variant
+
+
+def _check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Find out before features are packed that a checkpoint is missing or made for other features.
+
+    Raises:
+        ParameterError: A checkpoint to be evaluated is given to a run that trains, and would be overwritten.
+        CheckpointError: It is missing, damaged, or made for other features.
+    """
+    trained = [name for name in pipeline.all_outputs() if name.endswith(".checkpoint")]
+    if trained and "checkpoint" in (run_params.get("runtime_params") or {}):
+        raise ParameterError(
+            "checkpoint=PATH is evaluated, and this run trains: it would be overwritten. Run `kedro run --pipeline "
+            "evaluate`, or leave checkpoint away; summaries_dir=FOLDER says where a new one goes."
+        )
+    for name in (name for name in pipeline.inputs() if name.endswith(".checkpoint")):
+        checkpoint = catalog.load(name)
+        _compare_with_features(checkpoint, name.removesuffix(".checkpoint"), pipeline, catalog)
+
+
+def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    from vmnet_pipeline.checkpoints import check_fingerprints, check_shapes
+    from vmnet_pipeline.pipeline_registry import VARIANTS
+
+    if f"{variant}.reference_files" in pipeline.inputs():
+        from vmnet_pipeline.reference_layout import peek_shapes
+
+        shapes = peek_shapes(catalog.load(f"{variant}.reference_files"))
+        if shapes is not None:
+            check_shapes(checkpoint, *shapes)
+        return
+    modalities: tuple[Modality, Modality] = ("audio", "video")
+    found: dict[Modality, Fingerprint] = {}
+    for modality, backend in zip(modalities, VARIANTS.get(variant, ()), strict=False):
+        if f"{backend}.features" in pipeline.inputs():
+            fingerprint = catalog.load(f"{backend}.features").fingerprint()
+            found |= {modality: fingerprint} if fingerprint else {}
+    check_fingerprints(checkpoint, found)
 
 
 def find_own_error(error: BaseException | None) -> VmnetError | None:

@@ -1,5 +1,8 @@
 """Packed pairs: pooled features of both sides in two memory-mapped arrays, ordered train, val, test.
 
+Every feature is read once: checked, pooled and packed in one pass. What is wrong is collected and told at the end in
+one report, so that nobody repairs a collection file by file.
+
 A folder with `music.npy`, (n, D) or (n, T, D) float32; `video.npy`, (n, D) float32; and `pairs.json`: ids, groups,
 sizes of the sides, fingerprints of both features.
 """
@@ -7,13 +10,14 @@ sizes of the sides, fingerprints of both features.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.files import TEMPORARY_PREFIX
+from vmnet_pipeline.errors import FeatureStoreError, PairsError
+from vmnet_pipeline.files import TEMPORARY_PREFIX, write_text_atomically
 from vmnet_pipeline.records import Fingerprint, PairArrays
 from vmnet_pipeline.splitting import SIDES, Split
 
@@ -23,10 +27,42 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.feature_store import FeatureStore
     from vmnet_pipeline.records import Modality
 
 CONTENT_FILE = "pairs.json"
+MAX_LISTED = 100
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureSource(Protocol):
+    """Where the features of one side come from: a feature store, or a user's own files."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder to name in messages."""
+        ...
+
+    def done_ids(self) -> list[str]:
+        """Ids that have a feature."""
+        ...
+
+    def path_of(self, item_id: str) -> Path:
+        """Where the feature of an item is."""
+        ...
+
+    def load(self, item_id: str) -> np.ndarray:
+        """The feature of one item.
+
+        Raises:
+            PairsError: It cannot be read.
+            FeatureStoreError: It cannot be read.
+        """
+        ...
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Identity of the features, None when it is not known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +70,40 @@ class FeatureSide:
     """One side of the pairs before packing.
 
     Attributes:
-        backend: Name of the backend.
+        backend: Name of the backend; empty for features of unknown origin.
         store: Where its features are.
         pool: One item's feature to the form used in training.
+        shape: Shape that every item must pool to; None takes that of the first item.
     """
 
     backend: str
-    store: FeatureStore
+    store: FeatureSource
     pool: Callable[[np.ndarray], np.ndarray]
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnpackedPairs:
-    """What is to be packed: ids in order with their side, and where the features come from."""
+    """What is to be packed: ids in order with their side, and where the features come from.
+
+    Attributes:
+        music: Music features.
+        video: Video features.
+        split: Ids of the three sides.
+        groups: Group of each item; an item that is not named is a group of its own.
+        left_out: Ids of the split that have no features.
+        problems: What was found wrong before any feature was read; packing adds to it and then refuses.
+        source_key: Digest of everything that decides the packed content; packing is skipped when the folder was
+            packed under the same key. Empty: pack always.
+    """
 
     music: FeatureSide
     video: FeatureSide
     split: Split
     groups: Mapping[str, str]
     left_out: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    source_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +160,22 @@ def plan_pairs(music: FeatureSide, video: FeatureSide, split: Split, groups: Map
 
 
 def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
-    """Pool and pack features one item at a time; the folder appears whole or not at all.
+    """Check, pool and pack features one item at a time; the folder appears whole or not at all.
 
     Raises:
-        PairsError: Features of one side differ in shape; the message names the first such item.
+        PairsError: Something is wrong; the message lists every problem of every item, not only the first.
     """
+    if pairs.source_key and _packed_key(folder) == pairs.source_key:
+        logger.info("%s is packed already: the files are as they were", folder)
+        return
     ids = [item_id for side in SIDES for item_id in getattr(pairs.split, side)]
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
+        problems = list(pairs.problems)
         for name, side in (("music", pairs.music), ("video", pairs.video)):
-            _pack_side(temporary / f"{name}.npy", side, ids)
+            problems += _pack_side(temporary / f"{name}.npy", side, ids)
+        _refuse_problems(problems, folder.with_name(f"{folder.name}_problems.txt"))
         (temporary / CONTENT_FILE).write_text(json.dumps(_describe_pairs(pairs, ids)), encoding="utf-8")
         old = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         if folder.exists():
@@ -130,31 +186,73 @@ def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> None:
+def _packed_key(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / CONTENT_FILE).read_text(encoding="utf-8")).get("source_key", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _refuse_problems(problems: list[str], listing: Path) -> None:
+    """Raise one error with all problems; a long list is cut in the message and whole in the file `listing`."""
+    listing.unlink(missing_ok=True)
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise PairsError(problems[0])
+    lines = [f"{len(problems)} problems with the features:", *(f"  {problem}" for problem in problems[:MAX_LISTED])]
+    if len(problems) > MAX_LISTED:
+        write_text_atomically(listing, "\n".join(problems) + "\n")
+        lines.append(f"  ... and {len(problems) - MAX_LISTED} more; all of them are listed in {listing}")
+    raise PairsError("\n".join(lines))
+
+
+def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
+    """Pack one side and give what is wrong with it; the file is of no use if anything is."""
     import numpy as np
 
     packed: np.memmap | None = None
+    shape, problems = side.shape, []
     for index, item_id in enumerate(ids):
-        pooled = side.pool(side.store.load(item_id)).astype(np.float32, copy=False)
+        try:
+            feature = side.store.load(item_id)
+        except (PairsError, FeatureStoreError) as error:
+            problems.append(str(error))
+            continue
+        try:
+            pooled = side.pool(feature).astype(np.float32, copy=False)
+        except PairsError as error:
+            problems.append(f"{side.store.path_of(item_id)}: {error}")
+            continue
+        shape = pooled.shape if shape is None else shape
+        if problem := _find_problem(pooled, shape, item_id, side.store.path_of(item_id)):
+            problems.append(problem)
+            continue
         if packed is None:
-            packed = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(ids), *pooled.shape))
-        if pooled.shape != packed.shape[1:]:
-            raise PairsError(
-                f"Item {item_id!r} in {side.store.folder} pools to shape {pooled.shape}, the items before it to "
-                f"{packed.shape[1:]}. All features of one side must have one width: extract it again or remove it."
-            )
-        if not np.isfinite(pooled).all():
-            raise PairsError(
-                f"Item {item_id!r} in {side.store.folder} has NaN or infinity. Remove the file and extract again."
-            )
+            packed = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(ids), *shape))
         packed[index] = pooled
-    if packed is None:
-        raise PairsError(f"There is nothing to pack from {side.store.folder}.")
-    packed.flush()
+    if packed is not None:
+        packed.flush()
+    elif not problems:
+        problems.append(f"There is nothing to pack from {side.store.folder}.")
+    return problems
+
+
+def _find_problem(pooled: np.ndarray, shape: tuple[int, ...], item_id: str, path: Path) -> str:
+    import numpy as np
+
+    if pooled.shape != shape:
+        return (
+            f"Item {item_id!r} ({path}) pools to shape {pooled.shape}, the other items to {shape}. "
+            "All features of one side must have one width: make it again or remove it."
+        )
+    if not np.isfinite(pooled).all():
+        return f"Item {item_id!r} ({path}) has NaN or infinity. Make it again or remove it."
+    return ""
 
 
 def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
-    stores = {"audio": pairs.music.store, "video": pairs.video.store}
+    stores: dict[Modality, FeatureSource] = {"audio": pairs.music.store, "video": pairs.video.store}
     fingerprints = {modality: store.fingerprint() for modality, store in stores.items()}
     return {
         "ids": ids,
@@ -163,6 +261,7 @@ def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
         "fingerprints": {modality: json.loads(item.to_json()) for modality, item in fingerprints.items() if item},
         "split_checksum": pairs.split.checksum,
         "left_out": list(pairs.left_out),
+        "source_key": pairs.source_key,
     }
 
 

@@ -6,10 +6,12 @@ from kedro.pipeline import Pipeline
 
 from vmnet_pipeline.backends.registry import BACKENDS
 from vmnet_pipeline.pipelines.evaluate.pipeline import create_pipeline as create_evaluate
+from vmnet_pipeline.pipelines.evaluate.pipeline import create_reference_pipeline as create_reference_evaluate
 from vmnet_pipeline.pipelines.extract.pipeline import create_pipeline as create_extract
 from vmnet_pipeline.pipelines.ingest.pipeline import create_pipeline as create_ingest
 from vmnet_pipeline.pipelines.split.pipeline import create_pipeline as create_split
 from vmnet_pipeline.pipelines.train.pipeline import create_pipeline as create_train
+from vmnet_pipeline.pipelines.train.pipeline import create_reference_pipeline as create_reference_train
 
 VARIANTS = {"vmnet_musicnn": ("musicnn", "efficientnet"), "vmnet_vggish": ("vggish", "efficientnet")}
 """Variant to its pair of backends, music and video."""
@@ -43,3 +45,9 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": create_evaluate(DEFAULT_VARIANT, *backends),
         **{variant: chain_variant(variant) for variant in VARIANTS},
     }
+
+
+def register_reference_pipelines(variant: str) -> dict[str, Pipeline]:
+    """What a run has when it is given feature files of one's own (`pairs_dir` and the like): no step needs media."""
+    train, evaluate = create_reference_train(variant), create_reference_evaluate(variant)
+    return {"__default__": train + evaluate, "train": train, "evaluate": evaluate}

@@ -8,6 +8,7 @@ from vmnet_pipeline.naming import name_collection
 
 # Nothing is sent anywhere, and no start waits for the network. Kedro's own consent is in `.telemetry`.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # Known and harmless, but printed at every command: namespaces are meant to put dots into names.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")

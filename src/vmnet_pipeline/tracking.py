@@ -1,12 +1,17 @@
-"""What goes to MLflow: the curves of training as they grow, and what the catalog marks with `metadata: mlflow`."""
+"""What goes to MLflow: the curves of training as they grow, and what the catalog marks with `metadata: mlflow`.
+
+The same scalars go into TensorBoard event files beside the checkpoint.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.event_files import append_event, write_events
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
     from vmnet_pipeline.records import EpochRecord
 
@@ -25,8 +30,29 @@ def log_epoch(record: EpochRecord) -> None:
     import mlflow
 
     if has_active_run():
-        figures = {f"train/{name}": value for name, value in record.to_row().items() if name != "epoch"}
-        mlflow.log_metrics(figures, step=record.epoch)
+        mlflow.log_metrics(name_figures(record), step=record.epoch)
+
+
+def name_figures(record: EpochRecord) -> dict[str, float]:
+    """The scalars of one epoch by the names that MLflow and TensorBoard have, e.g. `train/loss`."""
+    return {f"train/{name}": value for name, value in record.to_row().items() if name != "epoch"}
+
+
+class EventLog:
+    """The TensorBoard event file of one training: it grows with the epochs and is whole at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "train" / "events.out.tfevents.train"
+
+    def add(self, record: EpochRecord) -> None:
+        """Add one epoch; the first one begins the file anew."""
+        if record.epoch == 1 or not self._path.exists():
+            write_events(self._path, [])
+        append_event(self._path, record.epoch, name_figures(record))
+
+    def finish(self, history: Sequence[EpochRecord]) -> None:
+        """Write the whole history, those epochs included that an interrupted run had done."""
+        write_events(self._path, [(record.epoch, name_figures(record)) for record in history])
 
 
 def log_epochs(records: Iterable[EpochRecord]) -> None:
@@ -66,8 +92,17 @@ def log_figures(evaluation: Mapping[str, Any]) -> None:
     """Log the retrieval figures with the ends of their intervals, e.g. `music_to_video/recall_at_10`."""
     import mlflow
 
-    if not has_active_run():
-        return
+    if has_active_run():
+        mlflow.log_metrics(list_figures(evaluation))
+
+
+def write_figures(folder: Path, evaluation: Mapping[str, Any], step: int) -> None:
+    """Write the same figures into a TensorBoard event file."""
+    write_events(folder / "evaluate" / "events.out.tfevents.evaluate", [(step, list_figures(evaluation))])
+
+
+def list_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """The retrieval figures of an evaluation on one level; those without a value are left out."""
     figures: dict[str, float] = {"pool_size": float(evaluation["pool_size"])}
     for direction, content in evaluation["directions"].items():
         named = {f"recall_at_{k}": figure for k, figure in content["recall"].items()}
@@ -76,7 +111,55 @@ def log_figures(evaluation: Mapping[str, Any]) -> None:
             for part in ("value", "low", "high", "chance"):
                 if figure[part] is not None:
                     figures[f"{direction}/{name}" + ("" if part == "value" else f"_{part}")] = figure[part]
-    mlflow.log_metrics(figures)
+    return figures
+
+
+def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[int]) -> None:
+    """Log a checkpoint as a model with a signature, so that `mlflow models serve` can run it.
+
+    Args:
+        folder: The checkpoint.
+        music_shape: Shape of one pooled music feature.
+        video_shape: Shape of one pooled video feature.
+    """
+    import warnings
+
+    import mlflow
+
+    import vmnet_pipeline
+    from vmnet_pipeline.checkpoints import read_versions
+
+    if not has_active_run():
+        return
+    package = Path(vmnet_pipeline.__file__).parent
+    versions = read_versions(("mlflow", "numpy", "pandas", "torch", "safetensors", "pydantic"))
+    with warnings.catch_warnings():
+        # The signature is given, so an example of the input would tell nothing more.
+        warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "served_model.py"),
+            artifacts={"checkpoint": str(folder)},
+            code_paths=[str(package)],
+            signature=make_signature(music_shape, video_shape),
+            pip_requirements=[f"{name}=={version.partition('+')[0]}" for name, version in versions.items()],
+        )
+
+
+def make_signature(music_shape: Sequence[int], video_shape: Sequence[int]) -> Any:
+    """Optional columns `music` and `video` of nested lists to optional columns of embeddings."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    def nest(shape: Sequence[int]) -> Any:
+        return Array(DataType.double if len(shape) == 1 else nest(shape[1:]))
+
+    inputs = [
+        ColSpec(nest(shape), name, required=False) for name, shape in (("music", music_shape), ("video", video_shape))
+    ]
+    outputs = [ColSpec(Array(DataType.double), f"{name}_embedding", required=False) for name in ("music", "video")]
+    return ModelSignature(Schema(inputs), Schema(outputs))
 
 
 def log_file(path: Path) -> None:

@@ -49,6 +49,7 @@ CASES = {
         lambda saved, loaded: saved.equals(loaded),
     ),
     "PackedPairsDataset": (lambda folder: make_pairs(folder / "store"), lambda saved, loaded: loaded.ids == ("a",)),
+    "TrainingHistoryDataset": (lambda folder: [{"epoch": 1, "loss": 0.5}], lambda saved, loaded: loaded == saved),
 }  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_the_lazy_names_are_all_there():
         _ = datasets.Nothing
 
 
-@pytest.mark.parametrize("module", ["feature_store", "folder", "id_list"])
+@pytest.mark.parametrize("module", ["feature_store", "folder", "id_list", "reference_files", "training_history"])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(importlib.import_module(f"vmnet_pipeline.datasets.{module}"))
     assert result.attempted > 0
@@ -105,3 +106,23 @@ def test_the_manifest_lists_a_bare_folder_instead(tmp_path):
     (tmp_path / "a.mp3").write_bytes(b"x")
     dataset = datasets.MediaManifestDataset(filepath=str(tmp_path / "none.parquet"), audio_dir=str(tmp_path))
     assert dataset.load()["id"].tolist() == ["a"]
+
+
+def test_a_checkpoint_from_elsewhere_has_no_history_but_a_damaged_one_is_an_error(tmp_path):
+    path = tmp_path / "training_history.json"
+    dataset = datasets.TrainingHistoryDataset(filepath=str(path))
+    assert dataset.load() == []
+    path.write_text("[{")
+    with pytest.raises(DatasetError, match="damaged"):
+        dataset.load()
+
+
+def test_reference_files_are_found_and_never_written(tmp_path):
+    dataset = datasets.ReferenceFilesDataset(variant="vmnet_vggish", pairs_dir=str(tmp_path))
+    assert not dataset.exists()
+    (tmp_path / "train").mkdir()
+    assert dataset.exists()
+    assert dataset.load().variant == "vmnet_vggish"
+    assert str(tmp_path) in str(dataset)
+    with pytest.raises((DatasetError, NotImplementedError)):
+        dataset.save(None)

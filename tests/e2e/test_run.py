@@ -69,7 +69,9 @@ def test_mlflow_has_parameters_curves_figures_and_artifacts(demo_project):
     evaluation = json.loads((demo_project.folder / REPORTING / "evaluation.json").read_text())
     recall = evaluation["directions"]["music_to_video"]["recall"]["10"]
     assert run.data.metrics["music_to_video/recall_at_10"] == pytest.approx(recall["value"])
-    history = json.loads((demo_project.folder / "data/06_models/demo/vmnet_musicnn/training_history.json").read_text())
+    history = json.loads(
+        (demo_project.folder / "data/06_models/demo/vmnet_musicnn/checkpoint/training_history.json").read_text()
+    )
     curve = client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in curve] == [row["epoch"] for row in history]
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}

@@ -9,7 +9,12 @@ from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 
 from vmnet_pipeline.naming import name_collection
-from vmnet_pipeline.pipeline_registry import DEFAULT_VARIANT, VARIANTS, register_pipelines
+from vmnet_pipeline.pipeline_registry import (
+    DEFAULT_VARIANT,
+    VARIANTS,
+    register_pipelines,
+    register_reference_pipelines,
+)
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "tensorflow", "librosa", "pandas", "scipy", "sklearn", "matplotlib", "openvino", "mlflow", "av")
@@ -51,6 +56,19 @@ def test_every_dataset_has_a_layer_for_kedro_viz(pipelines, catalog):
 def test_the_whole_chain_is_one_piece(pipelines):
     free = {name for name in pipelines["__default__"].inputs() if not name.startswith("param")}
     assert free == {"musicnn.stored_features", "efficientnet.stored_features", f"{DEFAULT_VARIANT}.training_state"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_files_of_ones_own_need_nothing_of_the_media_pipelines(variant, catalog):
+    parts = register_reference_pipelines(variant)
+    whole = parts["train"] + parts["evaluate"]
+    assert {node.name for node in parts["__default__"].nodes} == {node.name for node in whole.nodes}
+    free = {name for name in whole.inputs() if not name.startswith("param")}
+    assert free == {f"{variant}.reference_files", f"{variant}.training_state"}
+    named = {name for name in whole.datasets() if not name.startswith("param")}
+    assert all(name in catalog and name.startswith(f"{variant}.") for name in named)
+    evaluation = {name for name in parts["evaluate"].inputs() if not name.startswith("param")}
+    assert evaluation == {f"{variant}.{name}" for name in ("reference_files", "checkpoint", "training_history")}
 
 
 def test_nothing_heavy_is_imported_to_register_the_pipelines():

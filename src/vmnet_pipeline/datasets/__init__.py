@@ -12,6 +12,8 @@ _MODULES = {
     "IdListDataset": "id_list",
     "MediaManifestDataset": "media_manifest",
     "PackedPairsDataset": "packed_pairs",
+    "ReferenceFilesDataset": "reference_files",
+    "TrainingHistoryDataset": "training_history",
 }
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "IdListDataset",
     "MediaManifestDataset",
     "PackedPairsDataset",
+    "ReferenceFilesDataset",
+    "TrainingHistoryDataset",
 ]
 
 

@@ -30,11 +30,12 @@ def evaluate_checkpoint(
     """
     import pandas as pd
 
-    from vmnet_pipeline.checkpoints import build_from_checkpoint, check_fingerprints
+    from vmnet_pipeline.checkpoints import build_from_checkpoint, check_fingerprints, check_shapes
     from vmnet_pipeline.models.embedding import embed_arrays
     from vmnet_pipeline.retrieval.metrics import evaluate_retrieval
 
     check_fingerprints(checkpoint, pairs.fingerprints)
+    check_shapes(checkpoint, pairs.music.shape[1:], pairs.video.shape[1:])
     test, model = pairs.side("test"), build_from_checkpoint(checkpoint)
     music, video = embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)
     evaluation = evaluate_retrieval(music, video, test.ids, test.groups, params)
@@ -48,7 +49,7 @@ def plot_evaluation(
     from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_training
 
     ranks = plot_ranks(evaluation, _list_rows(query_ranks))
-    return plot_recall(evaluation), ranks, plot_training(training_history, checkpoint.best_epoch)
+    return plot_recall(evaluation), ranks, plot_training(training_history, checkpoint.best_epoch or None)
 
 
 def write_report(
@@ -56,33 +57,52 @@ def write_report(
     query_ranks: DataFrame,
     training_history: list[dict[str, Any]],
     checkpoint: Checkpoint,
-    ingest_summary: dict[str, Any],
-    split_summary: dict[str, Any],
-    music_extraction: dict[str, Any],
-    video_extraction: dict[str, Any],
     parameters: dict[str, Any],
+    ingest_summary: dict[str, Any] | None = None,
+    split_summary: dict[str, Any] | None = None,
+    music_extraction: dict[str, Any] | None = None,
+    video_extraction: dict[str, Any] | None = None,
+    pairs: PairSet | None = None,
 ) -> str:
-    """One self-contained HTML page about this evaluation."""
+    """One self-contained HTML page about this evaluation.
+
+    The pairs come either from media (then there are summaries of each step) or from files of the user's own (then
+    the packed pairs tell the split).
+    """
     from vmnet_pipeline.reporting.report import build_report
 
     recall, ranks, training = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)
     settings = {name: _to_plain(value) for name, value in sorted(parameters.items())}
     backends = " and ".join(fingerprint.backend for fingerprint in checkpoint.fingerprints.values())
+    tower = checkpoint.model_config["music_tower"]
     run_info = {
-        "collection": str(settings["ingest"]["media_dir"]),
-        "variant": f"VM-NET on {backends}" if backends else "VM-NET",
+        **_describe_source(settings),
+        "variant": f"VM-NET on {backends}" if backends else f"VM-NET, {tower} towers",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "git_revision": checkpoint.git_revision,
-        "best_epoch": checkpoint.best_epoch,
-        "command": f"kedro run --params media_dir={settings['ingest']['media_dir']}",
+        "best_epoch": checkpoint.best_epoch or None,
         "ingest": ingest_summary,
-        "split": split_summary,
-        "extraction": {"music": music_extraction, "video": video_extraction},
+        "split": split_summary if pairs is None else {"sizes": dict(pairs.sizes), "checksum": pairs.split_checksum},
+        "extraction": {"music": music_extraction or {}, "video": video_extraction or {}},
         "params": settings,
         "versions": checkpoint.versions,
     }
     plots = {"recall": recall, "ranks": ranks, "training": training}
     return build_report(evaluation, _list_rows(query_ranks), training_history, plots, run_info)
+
+
+def _describe_source(settings: dict[str, Any]) -> dict[str, str]:
+    """What the figures are about, and a command that gives them again."""
+    reference = settings.get("reference") or {}
+    places = {name: place for name, place in reference.items() if place is not None and name != "variant"}
+    if not places:
+        media_dir = settings["ingest"]["media_dir"]
+        return {"collection": str(media_dir), "command": f"kedro run --params media_dir={media_dir}"}
+    given = ",".join(f"{name}={place}" for name, place in places.items())
+    return {
+        "collection": ", ".join(str(place) for place in places.values()),
+        "command": f"kedro run --pipelines=train,evaluate --params {given}",
+    }
 
 
 def _to_plain(value: Any) -> Any:
@@ -101,6 +121,7 @@ def _list_rows(table: DataFrame) -> list[dict[str, Any]]:
     rows = table.drop(columns=answers).to_dict("records")
     tops = table[answers].to_numpy().tolist()
     return [
-        {str(name): value for name, value in row.items()} | {"top_ids": [item_id for item_id in top if isinstance(item_id, str)]}
+        {str(name): value for name, value in row.items()}
+        | {"top_ids": [item_id for item_id in top if isinstance(item_id, str)]}
         for row, top in zip(rows, tops, strict=True)
     ]

@@ -6,9 +6,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.feature_store import FeatureStore
 from vmnet_pipeline.pairs import PairSet, UnpackedPairs
-from vmnet_pipeline.params import TrainParams
+from vmnet_pipeline.params import SplitParams, TrainParams
+from vmnet_pipeline.records import EpochRecord, PairArrays
+from vmnet_pipeline.reference_layout import ReferenceLayout
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,6 +58,26 @@ def pack_pairs(
     return pairs
 
 
+def pack_reference_pairs(
+    reference_files: ReferenceLayout, split_params: SplitParams, train_params: TrainParams
+) -> UnpackedPairs:
+    """Plan the packing of feature files of one's own; saving the result reads, checks and packs them.
+
+    Without a val.csv some training groups are held out for model selection, except under `protocol: reference`.
+
+    Raises:
+        PairsError: The files cannot be used.
+    """
+    from vmnet_pipeline.reference_layout import plan_reference_pairs
+
+    return plan_reference_pairs(
+        reference_files,
+        val_share=split_params.val_share / max(split_params.train_share + split_params.val_share, 1e-9),
+        seed=split_params.seed,
+        holds_out_val=train_params.protocol != "reference",
+    )
+
+
 def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> tuple[Checkpoint, list[dict[str, Any]]]:
     """Train on the train side, keep the epoch that is best on the val side.
 
@@ -67,15 +90,23 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
         The checkpoint, and one row per epoch.
 
     Raises:
-        TrainingError: Too few pairs, or the loss is no longer finite.
+        TrainingError: Too few pairs (less than a batch, under `protocol: reference`), or the loss is not finite.
     """
     from vmnet_pipeline.checkpoints import Checkpoint, read_git_revision, read_versions
-    from vmnet_pipeline.tracking import log_epoch, log_epochs
+    from vmnet_pipeline.tracking import EventLog, log_epoch, log_epochs
     from vmnet_pipeline.training import train_model
 
     train, val = pairs.side("train"), pairs.side("val")
-    result = train_model(train, val, params, state_dir=training_state, on_epoch=log_epoch)
+    _check_sizes(train, params)
+    events = EventLog(training_state.with_name("logs"))
+
+    def log_everywhere(record: EpochRecord) -> None:
+        log_epoch(record)
+        events.add(record)
+
+    result = train_model(train, val, params, state_dir=training_state, on_epoch=log_everywhere)
     log_epochs(result.history[: result.resumed_from])
+    events.finish(result.history)
     checkpoint = Checkpoint(
         model_config=result.model_config,
         tensors=result.tensors,
@@ -87,3 +118,13 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
         versions=read_versions(),
     )
     return checkpoint, [record.to_row() for record in result.history]
+
+
+def _check_sizes(train: PairArrays, params: TrainParams) -> None:
+    if not len(train):
+        raise TrainingError("There are no training items: give a train.csv with ids and their features.")
+    if params.protocol == "reference" and len(train) < params.batch_size:
+        raise TrainingError(
+            f"{len(train)} training items do not fill one batch of {params.batch_size}, and protocol 'reference' drops "
+            f"the last partial batch, so nothing would be trained on. Pass train.batch_size={len(train)} or less."
+        )

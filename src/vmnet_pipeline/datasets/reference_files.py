@@ -1,0 +1,90 @@
+"""Catalog dataset over feature files in the layout of the reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.reference_layout import ReferenceLayout
+
+
+class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
+    """Features and csv files that are there already; loading finds them and reads none.
+
+    Example for the catalog:
+
+        "{variant}.reference_files":
+          type: vmnet_pipeline.datasets.ReferenceFilesDataset
+          variant: "{variant}"
+          pairs_dir: ${runtime_params:pairs_dir, null}
+
+    Example in Python:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "test.csv").write_text("id")
+        >>> list(ReferenceFilesDataset(variant="vmnet_musicnn", pairs_dir=str(folder)).load().sides)
+        ['test']
+    """
+
+    def __init__(
+        self,
+        *,
+        variant: str,
+        pairs_dir: str | None = None,
+        train_data_dir: str | None = None,
+        train_csv_path: str | None = None,
+        test_data_dir: str | None = None,
+        test_csv_path: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Describe the dataset.
+
+        Args:
+            variant: `vmnet_musicnn` or `vmnet_vggish`; decides how music features are pooled.
+            pairs_dir: Folder with train.csv, test.csv, train/ and test/.
+            train_data_dir: Folder with audio/ and video/ of the training items, in place of the one in `pairs_dir`.
+            train_csv_path: Their ids.
+            test_data_dir: Folder of the test items.
+            test_csv_path: Their ids.
+            metadata: Free data for plugins.
+        """
+        self._variant = variant
+        self._places = {
+            "pairs_dir": pairs_dir,
+            "train_data_dir": train_data_dir,
+            "train_csv_path": train_csv_path,
+            "test_data_dir": test_data_dir,
+            "test_csv_path": test_csv_path,
+        }
+        self.metadata = metadata
+
+    def _describe(self) -> dict[str, Any]:
+        return {name: str(place) for name, place in self._places.items() if place is not None}
+
+    def load(self) -> ReferenceLayout:
+        """Where the files are.
+
+        Raises:
+            ParameterError: A folder is given without its csv file, or the variant is unknown.
+            PairsError: There is no such folder, or nothing is in it.
+        """
+        from vmnet_pipeline.reference_layout import locate_sides, make_layout
+
+        return make_layout(locate_sides(**self._places), self._variant)
+
+    def save(self, data: None) -> None:
+        """Not possible: these are a user's own files."""
+        raise NotImplementedError("a ReferenceFilesDataset can only be loaded")
+
+    def _exists(self) -> bool:
+        from vmnet_pipeline.errors import VmnetError
+        from vmnet_pipeline.reference_layout import locate_sides
+
+        try:
+            return bool(locate_sides(**self._places))
+        except VmnetError:
+            return False

@@ -1,0 +1,49 @@
+"""Catalog dataset for the history of a training, which a checkpoint from elsewhere does not have."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.errors import CheckpointError
+from vmnet_pipeline.files import write_text_atomically
+
+
+class TrainingHistoryDataset(LocalPathDataset[list[dict[str, Any]], list[dict[str, Any]]]):
+    """One row per epoch in a JSON file; without the file there is no history, and that is no error.
+
+    Example for the catalog:
+
+        "{variant}.training_history":
+          type: vmnet_pipeline.datasets.TrainingHistoryDataset
+          filepath: data/06_models/demo/{variant}/checkpoint/training_history.json
+
+    Example in Python:
+
+        >>> import tempfile
+        >>> dataset = TrainingHistoryDataset(filepath=tempfile.mkdtemp() + "/training_history.json")
+        >>> dataset.load()
+        []
+        >>> dataset.save([{"epoch": 1, "loss": 0.5}])
+        >>> dataset.load()
+        [{'epoch': 1, 'loss': 0.5}]
+    """
+
+    def load(self) -> list[dict[str, Any]]:
+        """The rows; none when there is no file.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        try:
+            rows: list[dict[str, Any]] = json.loads(self._filepath.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self._filepath} is damaged ({error}). Remove it, or train again.") from error
+        return rows
+
+    def save(self, data: list[dict[str, Any]]) -> None:
+        """Write the rows; readers see the old file or the new one."""
+        write_text_atomically(self._filepath, json.dumps(data, indent=2) + "\n")

@@ -1,0 +1,97 @@
+"""What users of the reference have, features and checkpoints, goes through the commands."""
+
+import json
+import shutil
+
+import numpy as np
+
+from reference_data import make_reference_data
+from vmnet_pipeline.checkpoints import load_checkpoint
+
+
+def read_evaluation(folder):
+    (path,) = folder.rglob("evaluation.json")
+    return json.loads(path.read_text())
+
+
+def test_ones_own_features_are_trained_on_and_tested_without_media(project, tmp_path):
+    data = make_reference_data(tmp_path / "old", separator="\t")
+    output = project.kedro(
+        "run", "--pipelines=train,evaluate", "--params", f"pairs_dir={data},train.epochs=8,train.batch_size=8"
+    )
+    assert "R@10" in output
+    assert "used with vmnet_musicnn" in output
+    (collection,) = (project.folder / "data/06_models").glob("old-*")
+    assert load_checkpoint(collection / "vmnet_musicnn/checkpoint").model_config["video_shape"] == [30]
+    assert not (project.folder / "data/02_intermediate").exists()
+    first = read_evaluation(project.folder / "data/08_reporting")
+    report = (project.folder / "data/08_reporting" / collection.name / "vmnet_musicnn/report.html").read_text()
+    assert f"pairs_dir={data}" in report
+    assert first["pool_size"] == 10
+    assert list((collection / "vmnet_musicnn/logs").rglob("events.out.tfevents.*"))
+
+    # The same checkpoint, moved, tests the same: without training, and without reading the features again.
+    moved = tmp_path / "moved"
+    shutil.move(collection / "vmnet_musicnn/checkpoint", moved)
+    output = project.kedro("run", "--pipeline", "evaluate", "--params", f"pairs_dir={data},checkpoint={moved}")
+    assert "is packed already" in output
+    assert "train_network" not in output
+    assert read_evaluation(project.folder / "data/08_reporting")["directions"] == first["directions"]
+
+    # A run that would overwrite it, and features of another width, are refused before anything runs.
+    output = project.kedro(
+        "run", "--pipelines=train,evaluate", "--params", f"pairs_dir={data},checkpoint={moved}", ok=False
+    )
+    assert "ParameterError" in output
+    assert "would be overwritten" in output
+    for path in data.rglob("video/*.npy"):
+        np.save(path, np.load(path)[:, :29])
+    output = project.kedro(
+        "run", "--pipeline", "evaluate", "--params", f"pairs_dir={data},checkpoint={moved}", ok=False
+    )
+    assert "CheckpointError: the checkpoint takes video features of shape (30,)" in output
+    assert "Traceback" not in output
+    assert "Running node" not in output
+
+
+def test_the_protocol_of_the_reference_with_places_one_by_one(project, tmp_path):
+    data = make_reference_data(tmp_path / "old", kind="pooled_vggish", n_train=16, n_test=10)
+    summaries = tmp_path / "summaries"
+    places = ",".join(f"{side}_data_dir={data / side},{side}_csv_path={data / side}.csv" for side in ("train", "test"))
+    params = f"{places},summaries_dir={summaries},train.protocol=reference,evaluate.pool_size=4"
+    run = ("run", "--pipelines=train,evaluate", "--params")
+    output = project.kedro(*run, f"{params},train.epochs=2", ok=False)
+    assert "16 training items do not fill one batch of 1024" in output
+    project.kedro(*run, f"{params},train.epochs=2,train.batch_size=8")
+    checkpoint = load_checkpoint(summaries / "vmnet_vggish/checkpoint")
+    assert checkpoint.model_config["music_shape"] == [62, 512]
+    assert checkpoint.model_config["standardise"] is False
+    assert checkpoint.best_epoch == 2
+    assert checkpoint.params["loss"]["top_k"] == 1024
+    evaluation = read_evaluation(summaries)
+    assert (evaluation["pool_size"], evaluation["n_pools"], evaluation["ties"]) == (4, 2, "lower index")
+    history = json.loads((summaries / "vmnet_vggish/checkpoint/training_history.json").read_text())
+    assert [row["steps"] for row in history] == [2, 4]
+    assert not any(name.startswith("val_") for name in history[0])
+    assert (summaries / "vmnet_vggish/logs/train/events.out.tfevents.train").exists()
+    assert (summaries / "vmnet_vggish/report.html").exists()
+
+
+def test_an_imported_checkpoint_is_tested(project, tmp_path, reference_checkpoints):
+    output = project.kedro("import-checkpoint", str(reference_checkpoints / "musicnn"), "--output", "imported")
+    assert "variant vmnet_musicnn, music (500,), video (2048,): imported" in output
+    data = tmp_path / "test only"
+    rng = np.random.default_rng(0)
+    for modality, width in (("audio", 500), ("video", 2048)):
+        (data / "test" / modality).mkdir(parents=True)
+        for k in range(12):
+            np.save(data / "test" / modality / f"{k:03d}.npy", rng.random((3 + k % 2, width), dtype=np.float32))
+    (data / "test.csv").write_text("id\n" + "".join(f"{k:03d}\n" for k in range(12)))
+    project.kedro("run", "--pipeline", "evaluate", "--params", f"pairs_dir={data},checkpoint=imported")
+    assert read_evaluation(project.folder / "data/08_reporting")["n_items"] == 12
+
+
+def test_a_wrong_place_ends_at_once_with_one_clear_error(project):
+    output = project.kedro("run", "--params", "pairs_dir=/no/such/folder", ok=False)
+    assert "PairsError: There is no folder /no/such/folder" in output
+    assert "Traceback" not in output

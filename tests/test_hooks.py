@@ -1,0 +1,108 @@
+"""What the hooks do before a run: which pipelines it has, and what is refused at once."""
+
+from types import SimpleNamespace
+
+import pytest
+from kedro.framework.project import configure_project, pipelines
+from kedro.io import DataCatalog, MemoryDataset
+
+from reference_data import make_reference_data
+from vmnet_pipeline import hooks
+from vmnet_pipeline.checkpoints import Checkpoint
+from vmnet_pipeline.errors import CheckpointError, ParameterError
+from vmnet_pipeline.feature_store import FeatureChunk, FeatureStore
+from vmnet_pipeline.hooks import ProjectHooks
+from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
+from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.reference_layout import locate_sides, make_layout
+
+PLAIN = {"music_tower": "musicnn", "video_tower": "musicnn", "embedding_dim": 8, "dropout": 0.1, "standardise": False}
+
+
+def make_checkpoint(music=24, video=30, **fingerprints):
+    return Checkpoint({**PLAIN, "music_shape": [music], "video_shape": [video]}, {}, fingerprints)
+
+
+def make_context(**places):
+    return SimpleNamespace(config_loader={"parameters": {"reference": places}})
+
+
+@pytest.fixture
+def project_pipelines():
+    configure_project("vmnet_pipeline")
+    yield pipelines
+    configure_project("vmnet_pipeline")
+
+
+def test_files_of_ones_own_change_train_and_evaluate_for_that_run_alone(tmp_path, project_pipelines):
+    data = make_reference_data(tmp_path, kind="pooled_vggish", n_train=2, n_test=2)
+    own = ProjectHooks()
+    usual = set(project_pipelines["train"].inputs())
+    own.after_context_created(make_context(pairs_dir=str(data)))
+    assert "vmnet_vggish.reference_files" in project_pipelines["train"].inputs()
+    assert "vmnet_vggish.reference_files" in project_pipelines["evaluate"].inputs()
+    assert "manifest" not in (project_pipelines["train"] + project_pipelines["evaluate"]).inputs()
+    own.after_context_created(make_context())
+    assert set(project_pipelines["train"].inputs()) == usual
+
+
+def test_a_misspelt_variant_is_a_parameter_error(tmp_path):
+    with pytest.raises(ParameterError, match=r"reference\.variant.*vmnet_x"):
+        hooks._choose_variant({"reference": {"pairs_dir": str(tmp_path), "variant": "vmnet_x"}})
+
+
+def check(pipeline, datasets, **given):
+    names = [name for name in pipeline.datasets() if name not in datasets]
+    catalog = DataCatalog({**{name: MemoryDataset() for name in names}, **datasets})
+    hooks._check_checkpoint({"runtime_params": given}, pipeline, catalog)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        (make_checkpoint(), None),
+        (make_checkpoint(music=25), r"takes music features of shape \(25,\)"),
+        (make_checkpoint(video=31), r"takes video features of shape \(31,\)"),
+    ],
+)
+def test_a_checkpoint_for_other_files_is_refused_before_they_are_read(tmp_path, checkpoint, message):
+    layout = make_layout(locate_sides(make_reference_data(tmp_path, n_train=2, n_test=2)))
+    datasets = {
+        "vmnet_musicnn.reference_files": MemoryDataset(layout),
+        "vmnet_musicnn.checkpoint": MemoryDataset(checkpoint, copy_mode="assign"),
+    }
+    pipeline = register_reference_pipelines("vmnet_musicnn")["evaluate"]
+    if message is None:
+        check(pipeline, datasets, checkpoint="x")
+        return
+    with pytest.raises(CheckpointError, match=message):
+        check(pipeline, datasets, checkpoint="x")
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "message"),
+    [
+        (Fingerprint("musicnn", {"weights": "a"}), None),
+        (Fingerprint("musicnn", {"weights": "b"}), "weights 'b', not 'a'"),
+        (Fingerprint("vggish"), r"backend '?vggish'?, not '?musicnn"),
+    ],
+)
+def test_a_checkpoint_for_another_backend_is_refused_before_anything_is_packed(tmp_path, fingerprint, message):
+    FeatureStore(tmp_path / "m").write(FeatureChunk(Fingerprint("musicnn", {"weights": "a"}), ()))
+    datasets = {
+        "musicnn.features": MemoryDataset(FeatureStore(tmp_path / "m"), copy_mode="assign"),
+        "efficientnet.features": MemoryDataset(FeatureStore(tmp_path / "v"), copy_mode="assign"),
+        "vmnet_musicnn.checkpoint": MemoryDataset(make_checkpoint(audio=fingerprint), copy_mode="assign"),
+    }
+    pipeline = register_pipelines()["evaluate"]
+    if message is None:
+        check(pipeline, datasets)
+        return
+    with pytest.raises(CheckpointError, match=message):
+        check(pipeline, datasets)
+
+
+def test_a_given_checkpoint_is_never_trained_over():
+    with pytest.raises(ParameterError, match="would be overwritten"):
+        check(register_pipelines()["__default__"], {}, checkpoint="x")
+    check(register_pipelines()["train"], {})
