@@ -82,7 +82,8 @@ class ProjectHooks:
             tracking.log_file(_path_of(catalog, name))
             if kind == "model":
                 config = catalog.load(name).model_config
-                tracking.log_model(_path_of(catalog, name), config["music_shape"], config["video_shape"])
+                variant = name.removesuffix(".checkpoint")
+                tracking.log_model(_path_of(catalog, name), config["music_shape"], config["video_shape"], variant)
             if kind == "evaluation":
                 evaluation, variant = catalog.load(name), name.removesuffix(".evaluation")
                 tracking.log_figures(evaluation)

@@ -114,13 +114,14 @@ def list_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
     return figures
 
 
-def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[int]) -> None:
-    """Log a checkpoint as a model with a signature, so that `mlflow models serve` can run it.
+def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[int], name: str) -> None:
+    """Register a checkpoint as a model with a signature, so that `mlflow models serve` can run it.
 
     Args:
         folder: The checkpoint.
         music_shape: Shape of one pooled music feature.
         video_shape: Shape of one pooled video feature.
+        name: Registered name; every training adds a version.
     """
     import warnings
 
@@ -142,6 +143,7 @@ def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[in
             artifacts={"checkpoint": str(folder)},
             code_paths=[str(package)],
             signature=make_signature(music_shape, video_shape),
+            registered_model_name=name,
             pip_requirements=[f"{name}=={version.partition('+')[0]}" for name, version in versions.items()],
         )
 

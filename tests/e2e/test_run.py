@@ -74,6 +74,7 @@ def test_mlflow_has_parameters_curves_figures_and_artifacts(demo_project):
     )
     curve = client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in curve] == [row["epoch"] for row in history]
+    assert [model.name for model in client.search_registered_models()] == ["vmnet_musicnn"]
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"report.html", "recall_curve.png", "test.csv", "checkpoint", "evaluation.json"} <= names
 
