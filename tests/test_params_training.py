@@ -30,7 +30,20 @@ def test_a_contradiction_of_the_protocol_is_refused(given: dict[str, object]) ->
         TrainParams(protocol="reference", **given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("protocol", ["default", "reference"])
+def test_best_protocol_only_proposes() -> None:
+    params = TrainParams(protocol="best")
+    assert (params.model.music_tower, params.model.video_tower, params.loss.name) == (
+        "canonical",
+        "canonical",
+        "contrastive",
+    )
+    assert (params.lr_schedule, params.average_decay, params.shuffle, params.keep) == ("cosine", 0.99, True, "best")
+    params = TrainParams(protocol="best", epochs=3, loss={"name": "vmnet"}, model={"embedding_dim": 20})
+    assert (params.epochs, params.loss.name, params.model.embedding_dim) == (3, "vmnet", 20)
+    assert params.model.music_tower == "canonical"
+
+
+@pytest.mark.parametrize("protocol", ["default", "reference", "best"])
 def test_resolved_parameters_make_the_same_parameters(protocol: str) -> None:
     params = TrainParams(protocol=protocol)  # type: ignore[arg-type]
     assert TrainParams(**params.model_dump(mode="json")) == params

@@ -92,6 +92,55 @@ def test_a_killed_and_resumed_run_gives_the_same_bits(tmp_path: Path, keep: str,
     assert whole.best_epoch == resumed.best_epoch
 
 
+OPTIONS = {
+    "average": {"average_decay": 0.9, "weight_decay": 0.1, "lr_schedule": "cosine", "warmup_epochs": 1.5},
+    "augmented": {"feature_noise": 0.5, "mixup_alpha": 1.0},
+    "memory": {"loss": {"name": "contrastive", "memory_size": 20}},
+    "semi_hard": {"loss": {"negatives": "semi_hard", "top_k": 4}},
+    "best": {"protocol": "best", "model": {"embedding_dim": 9}, "batch_size": 13},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_every_option_resumes_to_the_same_bits(tmp_path: Path, name: str, keep: str) -> None:
+    params = TrainParams(**{**SMALL, "model": {**TINY}, **OPTIONS[name], "keep": keep})  # type: ignore[arg-type]
+    whole = train_model(TRAIN, VAL, params, state_dir=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train_model(TRAIN, VAL, params, state_dir=tmp_path / "cut", on_epoch=kill_after(3))
+    resumed = train_model(TRAIN, VAL, params, state_dir=tmp_path / "cut")
+    assert resumed.resumed_from == 3
+    assert same_weights(whole, resumed)
+    assert untimed(whole.history) == untimed(resumed.history)
+
+
+def test_the_average_is_what_is_evaluated_and_kept(tmp_path: Path) -> None:
+    from vmnet_pipeline.models.losses import VMNetLoss
+    from vmnet_pipeline.training.validation import evaluate_model
+
+    params = TrainParams(**{**SMALL, "average_decay": 0.9})  # type: ignore[arg-type]
+    result = train_model(TRAIN, VAL, params, state_dir=tmp_path / "a")
+    metrics = evaluate_model(result.build(), VMNetLoss(), VAL, np.arange(len(VAL)), 8)
+    assert metrics == pytest.approx(result.metrics, rel=1e-5)
+    plain = train_model(TRAIN, VAL, TrainParams(**SMALL), state_dir=tmp_path / "b")  # type: ignore[arg-type]
+    assert [r.losses for r in plain.history] == [r.losses for r in result.history]  # averaging does not steer training
+    assert not same_weights(plain, result)
+
+
+def test_best_protocol_learns_small_sets_of_one_group(tmp_path: Path) -> None:
+    train = replace(make_pairs(130, 1), groups=("song",) * 130)
+    result = train_model(train, make_pairs(40, 2), TrainParams(protocol="best", n_threads=1), state_dir=tmp_path)
+    assert result.metrics["recall_at_10_xy"] > 0.6  # chance: 0.25
+
+
+def test_a_bad_feature_is_named_by_the_best_protocol_too(tmp_path: Path) -> None:
+    video = TRAIN.video.copy()
+    video[4, 2] = np.nan
+    params = TrainParams(protocol="best", batch_size=13, standardise=False)
+    with pytest.raises(TrainingError, match=r"features of 1-4 hold NaN"):
+        train_model(replace(TRAIN, video=video), VAL, params, state_dir=tmp_path)
+
+
 def test_a_resumed_run_keeps_a_best_epoch_from_before_the_kill(tmp_path: Path) -> None:
     params = TrainParams(**{**SMALL, "epochs": 60, "patience": 3, "learning_rate": 3e-3})  # type: ignore[arg-type]
     whole = train_model(TRAIN, VAL, params, state_dir=tmp_path / "whole")

@@ -61,15 +61,22 @@ class SplitParams(Params):
         return self
 
 
-# --- pairs
+class ReferenceParams(Params):
+    """Feature files of one's own in the layout of the reference; they take the place of ingestion and extraction."""
 
+    pairs_dir: Path | None = Field(None, description="Folder with train.csv, test.csv, train/ and test/.")
+    train_data_dir: Path | None = Field(None, description="Folder with audio/ and video/ of the training items.")
+    train_csv_path: Path | None = Field(None, description="Their ids.")
+    test_data_dir: Path | None = Field(None, description="Folder with audio/ and video/ of the test items.")
+    test_csv_path: Path | None = Field(None, description="Their ids.")
+    variant: Literal["vmnet_musicnn", "vmnet_vggish"] | None = Field(
+        None, description="Variant for these files; null recognises it from their shapes."
+    )
 
-class PairsParams(Params):
-    """Which backends' features are paired for training, and in which form."""
-
-    music_backend: str = Field("musicnn", description="Backend of the music side.")
-    video_backend: str = Field("efficientnet", description="Backend of the video side.")
-    keep_patches: Literal["auto"] | bool = Field("auto", description="Keep the patch axis of music features.")
+    @property
+    def places(self) -> dict[str, Path]:
+        """The places that are given, by name."""
+        return {name: value for name, value in self if name != "variant" and value is not None}
 
 
 # --- evaluation
@@ -113,6 +120,19 @@ REFERENCE_LOSS_FIXED: dict[str, Any] = {"structure_triples": "adjacent"}
 # What it proposes: its published settings, which may be overridden.
 REFERENCE_PROPOSED: dict[str, Any] = {"epochs": 202, "batch_size": 1024, "learning_rate": 3e-4, "patience": None}
 REFERENCE_LOSS_PROPOSED: dict[str, Any] = {"margin": 0.5, "top_k": 1024}
+# What `protocol: best` proposes: the settings that won on validation pairs, see docs/quality.md.
+BEST_PROPOSED: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 512,
+    "learning_rate": 1e-3,
+    "lr_schedule": "cosine",
+    "warmup_epochs": 2,
+    "weight_decay": 0.01,
+    "average_decay": 0.99,
+    "patience": 10,
+}
+BEST_LOSS_PROPOSED: dict[str, Any] = {"name": "contrastive"}
+BEST_MODEL_PROPOSED: dict[str, Any] = {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 36}
 
 
 class ModelParams(Params):
@@ -125,11 +145,16 @@ class ModelParams(Params):
 
 
 class LossParams(Params):
-    """Ranking and structure terms of VM-NET."""
+    """Ranking and structure terms of VM-NET, or the contrastive loss."""
 
-    name: Literal["vmnet"] = Field("vmnet", description="Loss by name.")
+    name: Literal["vmnet", "contrastive"] = Field(
+        "vmnet", description="`vmnet`: hinge and structure terms. `contrastive`: symmetric InfoNCE."
+    )
     margin: float = Field(0.5, ge=0.0, le=2.0, description="Margin of the ranking terms, cosine similarity.")
     top_k: int | None = Field(None, ge=1, description="Hardest negatives kept per query; null for all.")
+    negatives: Literal["hardest", "semi_hard"] = Field(
+        "hardest", description="Negatives that count: the most similar, or only those less similar than the positive."
+    )
     structure_triples: Literal["all", "adjacent"] = Field(
         "all", description="Triples of the structure terms: all distinct ones, or the reference's adjacent columns."
     )
@@ -137,17 +162,23 @@ class LossParams(Params):
     weight_yx: float = Field(1.0, ge=0.0, description="Weight of video -> music ranking.")
     weight_structure_music: float = Field(0.2, ge=0.0, description="Weight of the structure of the music space.")
     weight_structure_video: float = Field(0.2, ge=0.0, description="Weight of the structure of the video space.")
+    temperature: float = Field(0.07, ge=1e-3, le=1.0, description="Contrastive: first temperature.")
+    learn_temperature: bool = Field(True, description="Contrastive: whether the temperature is trained.")
+    memory_size: int = Field(0, ge=0, description="Contrastive: embeddings of earlier batches kept as negatives.")
 
 
 class TrainParams(Params):
     """Training of one variant.
 
     `protocol: reference` fixes the settings in `REFERENCE_FIXED` and `REFERENCE_LOSS_FIXED` (another value given
-    beside it is an error) and proposes those in `REFERENCE_PROPOSED` and `REFERENCE_LOSS_PROPOSED`.
+    beside it is an error) and proposes those in `REFERENCE_PROPOSED` and `REFERENCE_LOSS_PROPOSED`. `protocol: best`
+    only proposes, see `BEST_PROPOSED`.
     """
 
-    protocol: Literal["default", "reference"] = Field(
-        "default", description="`reference` trains as the reference code does: file order, last step kept, ..."
+    protocol: Literal["default", "reference", "best"] = Field(
+        "default",
+        description="`reference` trains as the reference code does: file order, last step kept, ... `best`: the "
+        "towers, loss and optimiser that retrieve best.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of weights, order and dropout.")
     epochs: int = Field(200, ge=1, description="Passes over the training pairs.")
@@ -155,6 +186,28 @@ class TrainParams(Params):
     learning_rate: float = Field(3e-4, gt=0.0, description="Adam's first learning rate.")
     lr_decay: float = Field(0.96, gt=0.0, le=1.0, description="Factor on the learning rate every `lr_decay_steps`.")
     lr_decay_steps: int = Field(1000, ge=1, description="Steps between two decays (staircase).")
+    lr_schedule: Literal["staircase", "cosine"] = Field(
+        "staircase", description="`cosine` goes down to 0 over all epochs and leaves `lr_decay` aside."
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0.0, description="Epochs over which the learning rate rises to its first value."
+    )
+    weight_decay: float = Field(0.0, ge=0.0, description="Decoupled decay of weight matrices; 0 gives plain Adam.")
+    average_decay: float | None = Field(
+        None,
+        ge=0.0,
+        lt=1.0,
+        description="Decay of the moving average of weights that is evaluated and kept; null: none.",
+    )
+    feature_noise: float = Field(
+        0.0,
+        ge=0.0,
+        description="Deviation of noise on inputs in training, in deviations of each input if standardised.",
+    )
+    mixup_alpha: float = Field(0.0, ge=0.0, description="Beta parameter of mixing pairs in training; 0: no mixing.")
+    mask_groups: bool = Field(
+        True, description="Contrastive: other items of the same group (song) are not taken as negatives."
+    )
     adam_epsilon: float = Field(1e-8, gt=0.0, description="Adam's epsilon.")
     shuffle: bool = Field(True, description="New seeded order of the training pairs every epoch.")
     positives_by: Literal["id", "group", "position"] = Field(
@@ -175,12 +228,24 @@ class TrainParams(Params):
     @model_validator(mode="before")
     @classmethod
     def _apply_protocol(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("protocol") != "reference":
+        if not isinstance(data, dict):
             return data
-        loss = data.get("loss") or {}
-        loss = loss.model_dump(exclude_unset=True) if isinstance(loss, LossParams) else loss
-        settings = _impose(data, REFERENCE_FIXED, REFERENCE_PROPOSED)
-        return {**settings, "loss": _impose(loss, REFERENCE_LOSS_FIXED, REFERENCE_LOSS_PROPOSED)}
+        if data.get("protocol") == "reference":
+            settings = _impose(data, REFERENCE_FIXED, REFERENCE_PROPOSED)
+            return {**settings, "loss": _impose(_as_dict(data, "loss"), REFERENCE_LOSS_FIXED, REFERENCE_LOSS_PROPOSED)}
+        if data.get("protocol") == "best":
+            nested = {
+                "loss": {**BEST_LOSS_PROPOSED, **_as_dict(data, "loss")},
+                "model": {**BEST_MODEL_PROPOSED, **_as_dict(data, "model")},
+            }
+            return {**BEST_PROPOSED, **data, **nested}
+        return data
+
+
+def _as_dict(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """What was given under a nested name, as plain settings."""
+    given = data.get(name) or {}
+    return given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else dict(given)
 
 
 def _impose(given: dict[str, Any], fixed: dict[str, Any], proposed: dict[str, Any]) -> dict[str, Any]:

@@ -61,4 +61,4 @@ def embed_arrays(
 
 def embedding_dim(model: VMNet) -> int:
     """Size of the shared space of a network."""
-    return int(list(model.music.parameters())[-1].shape[0])
+    return int(getattr(model.music, "embedding_dim", 0) or list(model.music.parameters())[-1].shape[0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -220,8 +220,38 @@ def build_video_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropou
     return PooledTower(input_shape[0], (2048,), embedding_dim, normalise_first=True, dropout=dropout)
 
 
-MUSIC_TOWERS: dict[str, TowerBuilder] = {"vggish": build_music_vggish, "musicnn": build_music_musicnn}
-VIDEO_TOWERS: dict[str, TowerBuilder] = {"vggish": build_video_vggish, "musicnn": build_video_musicnn}
+def build_music_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Music side of a pair of towers that start from canonical correlation analysis; (D,) or (T, D) features."""
+    return _build_canonical(input_shape, embedding_dim, dropout, side="music")
+
+
+def build_video_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Video side of a pair of towers that start from canonical correlation analysis; (D,) or (T, D) features."""
+    return _build_canonical(input_shape, embedding_dim, dropout, side="video")
+
+
+def _build_canonical(
+    input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, side: Literal["music", "video"]
+) -> nn.Module:
+    from vmnet_pipeline.models.canonical import CanonicalTower
+
+    if len(input_shape) not in (1, 2) or min(input_shape) < 1:
+        raise ParameterError(
+            f"tower 'canonical' takes features of shape (D,) or (T, D) per item, but these have {input_shape}"
+        )
+    return CanonicalTower(input_shape[-1], embedding_dim, side=side, dropout=dropout)
+
+
+MUSIC_TOWERS: dict[str, TowerBuilder] = {
+    "vggish": build_music_vggish,
+    "musicnn": build_music_musicnn,
+    "canonical": build_music_canonical,
+}
+VIDEO_TOWERS: dict[str, TowerBuilder] = {
+    "vggish": build_video_vggish,
+    "musicnn": build_video_musicnn,
+    "canonical": build_video_canonical,
+}
 
 
 def _find_builder(towers: Mapping[str, TowerBuilder], name: str, side: str) -> TowerBuilder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -78,6 +78,15 @@ def encode_matches(pairs: PairArrays, positives_by: Literal["id", "group", "posi
     keys = pairs.ids if positives_by == "id" else pairs.groups
     codes = {key: code for code, key in enumerate(dict.fromkeys(keys))}
     return np.fromiter((codes[key] for key in keys), dtype=np.int64, count=len(keys))
+
+
+def halve_groups(pairs: PairArrays, seed: int) -> np.ndarray:
+    """(n,) bool, True for half of the groups, drawn by seed; items of one group stay together if there are several."""
+    codes = encode_matches(pairs, "group")
+    if codes.max() == 0:
+        codes = np.arange(len(pairs))  # one group cannot be divided by groups
+    order = np.random.default_rng((seed, 0)).permutation(int(codes.max()) + 1)
+    return cast("np.ndarray", order[codes] % 2 == 0)
 
 
 def measure_scale(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

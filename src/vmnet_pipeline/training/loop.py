@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vmnet_pipeline.errors import TrainingError
+from vmnet_pipeline.models.canonical import fit_towers
 from vmnet_pipeline.models.embedding import gather_rows
-from vmnet_pipeline.models.losses import build_loss
+from vmnet_pipeline.models.losses import ContrastiveLoss, build_loss
 from vmnet_pipeline.models.towers import Standardise, VMNet, build_model, choose_music_tower
 from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.training.data import (
@@ -25,9 +26,11 @@ from vmnet_pipeline.training.data import (
     derive_seed,
     encode_matches,
     fit_batch_size,
+    halve_groups,
     measure_scale,
     order_epoch,
 )
+from vmnet_pipeline.training.optimise import WeightAverage, add_noise, build_optimiser, learning_rate, mix_pairs
 from vmnet_pipeline.training.state import (
     TrainingState,
     add_prefix,
@@ -98,10 +101,17 @@ class _Run:
     batch_size: int
     train_codes: np.ndarray
     val_codes: np.ndarray | None
+    groups: np.ndarray | None
+    average: WeightAverage | None
     steps: int = 0
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def kept_model(self) -> VMNet:
+        """The network that is evaluated and kept: the average of weights where there is one."""
+        return self.model if self.average is None else self.average.model
 
 
 def train_model(
@@ -220,13 +230,25 @@ def _start_run(params: TrainParams, train: PairArrays, val: PairArrays | None, c
     if params.standardise:
         _set_scale(model.music_scaler, train.music)
         _set_scale(model.video_scaler, train.video)
+    score_scale = fit_towers(model, train.music, train.video, halves=halve_groups(train, params.seed))
     model.to(device)
-    loss = build_loss(**params.loss.model_dump()).to(device)
-    trainable = [*model.parameters(), *loss.parameters()]
-    optimiser = torch.optim.Adam(trainable, lr=params.learning_rate, eps=params.adam_epsilon)
-    val_codes = None if val is None else encode_matches(val, params.positives_by)
-    train_codes = encode_matches(train, params.positives_by)
-    return _Run(params, train, val, device, model, loss, optimiser, batch_size, train_codes, val_codes)
+    loss = build_loss(**params.loss.model_dump(), embedding_dim=params.model.embedding_dim).to(device)
+    if score_scale is not None and isinstance(loss, ContrastiveLoss):
+        loss.set_scale(score_scale)
+    return _Run(
+        params,
+        train,
+        val,
+        device,
+        model,
+        loss,
+        build_optimiser(model, loss, params),
+        batch_size,
+        encode_matches(train, params.positives_by),
+        None if val is None else encode_matches(val, params.positives_by),
+        encode_matches(train, "group") if params.mask_groups else None,
+        None if params.average_decay is None else WeightAverage(model, params.average_decay),
+    )
 
 
 def _set_scale(scaler: nn.Module, array: np.ndarray) -> None:
@@ -245,7 +267,7 @@ def _run_epochs(run: _Run, run_digest: str, state_dir: Path, on_epoch: EpochCall
             record = _run_epoch(run, epoch)
             run.history.append(record)
             if _is_best(run, record):
-                run.best_epoch, run.best_tensors = epoch, copy_tensors(run.model)
+                run.best_epoch, run.best_tensors = epoch, copy_tensors(run.kept_model)
             stops = _is_out_of_patience(run)
             if epoch < epochs and not stops and time.monotonic() - saved_at >= run.params.state_interval_s:
                 _save_progress(run, run_digest, state_dir)
@@ -271,6 +293,7 @@ def _run_epoch(run: _Run, epoch: int) -> EpochRecord:
     params = run.params
     torch.manual_seed(derive_seed(params.seed, epoch))
     run.model.train()
+    run.loss.train()
     sums: dict[str, float] = {}
     norms = []
     for rows in order_epoch(len(run.train), run.batch_size, epoch, seed=params.seed, shuffle=params.shuffle):
@@ -279,13 +302,9 @@ def _run_epoch(run: _Run, epoch: int) -> EpochRecord:
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value
     losses = {name: value / len(norms) for name, value in sums.items()}
-    lr = _learning_rate(params, run.steps - 1)
+    lr = learning_rate(params, run.steps - 1, len(norms))
     val = _evaluate(run, epoch)
     return EpochRecord(epoch, run.steps, losses, sum(norms) / len(norms), lr, val, time.perf_counter() - start)
-
-
-def _learning_rate(params: TrainParams, step: int) -> float:
-    return params.learning_rate * params.lr_decay ** (step // params.lr_decay_steps)
 
 
 def _run_step(run: _Run, rows: np.ndarray, epoch: int) -> tuple[dict[str, float], float]:
@@ -293,17 +312,32 @@ def _run_step(run: _Run, rows: np.ndarray, epoch: int) -> tuple[dict[str, float]
     music = gather_rows(run.train.music, rows).to(run.device)
     video = gather_rows(run.train.video, rows).to(run.device)
     codes = torch.from_numpy(run.train_codes[rows]).to(run.device)
-    terms = run.loss(make_loss_inputs(run.model(music, video), codes))
+    groups = None if run.groups is None else torch.from_numpy(run.groups[rows]).to(run.device)
+    terms = run.loss(make_loss_inputs(run.model(*_augment(run, music, video)), codes, groups))
     if not torch.isfinite(terms["total"]):
         raise TrainingError(_explain_bad_loss(run, rows, epoch, music, video))
     for group in run.optimiser.param_groups:
-        group["lr"] = _learning_rate(run.params, run.steps)
+        group["lr"] = learning_rate(run.params, run.steps, len(run.train) // run.batch_size)
     run.optimiser.zero_grad(set_to_none=True)
     terms["total"].backward()
     norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
     run.optimiser.step()
     run.steps += 1
+    if run.average is not None:
+        run.average.update(run.model, run.steps)
     return {name: float(value.detach()) for name, value in terms.items()}, float(norm)
+
+
+def _augment(run: _Run, music: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+    """Features as the network sees them in training; the noise is measured in deviations where those are known."""
+    params = run.params
+    if params.mixup_alpha:
+        music, video = mix_pairs(music, video, params.mixup_alpha)
+    if params.feature_noise:
+        stds = [getattr(scaler, "std", 1.0) for scaler in (run.model.music_scaler, run.model.video_scaler)]
+        music = add_noise(music, params.feature_noise * stds[0])
+        video = add_noise(video, params.feature_noise * stds[1])
+    return music, video
 
 
 def _explain_bad_loss(run: _Run, rows: np.ndarray, epoch: int, music: Tensor, video: Tensor) -> str:
@@ -320,7 +354,7 @@ def _evaluate(run: _Run, epoch: int) -> dict[str, float]:
     is_due = epoch % run.params.eval_every == 0 or epoch == run.params.epochs
     if run.val is None or run.val_codes is None or not is_due:
         return {}
-    return evaluate_model(run.model, run.loss, run.val, run.val_codes, run.batch_size)
+    return evaluate_model(run.kept_model, run.loss, run.val, run.val_codes, run.batch_size)
 
 
 def _score(record: EpochRecord) -> tuple[float, float]:
@@ -341,17 +375,21 @@ def _is_out_of_patience(run: _Run) -> bool:
     return n_since_best >= run.params.patience
 
 
+def _average_of(run: _Run) -> VMNet | None:
+    return None if run.average is None else run.average.model
+
+
 def _save_progress(run: _Run, run_digest: str, state_dir: Path) -> None:
     if run.best_epoch and not best_path(state_dir, run.best_epoch).exists():
         save_best(state_dir, run.best_epoch, run.best_tensors)
-    tensors = capture_tensors(run.model, run.loss, run.optimiser)
+    tensors = capture_tensors(run.model, run.loss, run.optimiser, _average_of(run))
     save_state(state_dir, TrainingState(run_digest, tensors, tuple(run.history), run.best_epoch, finished=False))
 
 
 def _resume(run: _Run, state: TrainingState, state_dir: Path) -> bool:
     """Put a fresh run where the state stands; False if the state turns out not to fit."""
     best = load_best(state_dir, state.best_epoch) if state.best_epoch else {}
-    if best is None or not restore_tensors(state.tensors, run.model, run.loss, run.optimiser):
+    if best is None or not restore_tensors(state.tensors, run.model, run.loss, run.optimiser, _average_of(run)):
         return False
     run.best_epoch, run.best_tensors = state.best_epoch, best
     run.history = list(state.history)
@@ -362,7 +400,7 @@ def _resume(run: _Run, state: TrainingState, state_dir: Path) -> bool:
 
 def _finish(run: _Run, run_digest: str, state_dir: Path, config: dict[str, Any], resumed_from: int) -> TrainingResult:
     keeps_best = run.best_epoch > 0
-    tensors = run.best_tensors if keeps_best else copy_tensors(run.model)
+    tensors = run.best_tensors if keeps_best else copy_tensors(run.kept_model)
     kept_epoch = run.best_epoch if keeps_best else len(run.history)
     history = tuple(run.history)
     save_state(state_dir, TrainingState(run_digest, add_prefix(tensors, "model/"), history, kept_epoch, finished=True))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Settings that change neither the weights nor the history.
 NEUTRAL_PARAMS = {"state_interval_s", "n_threads"}
 
@@ -41,7 +41,8 @@ class TrainingState:
 
     Attributes:
         run_digest: Identity of parameters and data, from `digest_run`.
-        tensors: `model/`, `loss/` and `adam/` tensors; after the last epoch only `model/`, the kept weights.
+        tensors: `model/`, `loss/`, `adam/` and perhaps `average/` tensors;
+            after the last epoch only `model/`, the kept weights.
         history: One record per finished epoch.
         best_epoch: Epoch of the best validation so far; 0 before the first.
         finished: Whether the training is complete.
@@ -140,8 +141,10 @@ def strip_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def capture_tensors(model: nn.Module, loss: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors that training continues from: weights, the loss's own parameters, and the optimiser's moments."""
+def capture_tensors(
+    model: nn.Module, loss: nn.Module, optimiser: torch.optim.Optimizer, average: nn.Module | None = None
+) -> dict[str, Tensor]:
+    """All tensors that training continues from: weights and their average, the loss's own, the optimiser's moments."""
     moments = {
         f"{index}/{name}": value.detach().cpu().contiguous()
         for index, values in optimiser.state_dict()["state"].items()
@@ -151,11 +154,16 @@ def capture_tensors(model: nn.Module, loss: nn.Module, optimiser: torch.optim.Op
         **add_prefix(copy_tensors(model), "model/"),
         **add_prefix(copy_tensors(loss), "loss/"),
         **add_prefix(moments, "adam/"),
+        **({} if average is None else add_prefix(copy_tensors(average), "average/")),
     }
 
 
 def restore_tensors(
-    tensors: dict[str, Tensor], model: nn.Module, loss: nn.Module, optimiser: torch.optim.Optimizer
+    tensors: dict[str, Tensor],
+    model: nn.Module,
+    loss: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: nn.Module | None = None,
 ) -> bool:
     """Inverse of `capture_tensors`; False (logged) if they do not fit, and then what is given may be half changed."""
     moments: dict[int, dict[str, Tensor]] = {}
@@ -165,6 +173,8 @@ def restore_tensors(
             moments.setdefault(int(index), {})[name] = tensor
         model.load_state_dict(strip_prefix(tensors, "model/"))
         loss.load_state_dict(strip_prefix(tensors, "loss/"))
+        if average is not None:
+            average.load_state_dict(strip_prefix(tensors, "average/"))
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     except (RuntimeError, ValueError, KeyError) as error:
         logger.warning("the training state does not fit the network (%s); training starts anew", error)

@@ -57,10 +57,11 @@ def match_mask(codes: Tensor) -> Tensor | None:
     return None if int(mask.sum()) == len(codes) else mask
 
 
-def make_loss_inputs(output: PairOutput, codes: Tensor) -> LossInputs:
+def make_loss_inputs(output: PairOutput, codes: Tensor, groups: Tensor | None = None) -> LossInputs:
     """Arrange the towers' outputs of one batch for a loss."""
     music, video = output
-    return LossInputs(music.embedding, video.embedding, music.structure, video.structure, match_mask(codes))
+    mask = match_mask(codes)
+    return LossInputs(music.embedding, video.embedding, music.structure, video.structure, mask, codes, groups)
 
 
 @torch.no_grad()
@@ -74,6 +75,7 @@ def evaluate_model(
         (music -> video) and `yx`: `mrr_`, `median_rank_`, `recall_at_K_`.
     """
     model.eval()
+    loss.eval()
     device = next(model.parameters()).device
     music, video, total = [], [], 0.0
     for rows in np.array_split(np.arange(len(pairs)), -(-len(pairs) // batch_size)):

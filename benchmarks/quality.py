@@ -1,0 +1,183 @@
+"""Retrieval quality of every variant beside the optimum, on pairs whose best possible ranking is known.
+
+    python benchmarks/quality.py                          # everything, three seeds
+    python benchmarks/quality.py --variants optimum cca best --seeds 0 1 2
+    python benchmarks/quality.py --latent 16 --music-dim 200 --video-dim 1280 --variants optimum cca best
+
+Settings and epochs are chosen on validation pairs only. The one exception is in the name: `reference, peak on test`
+watches the test pairs, as the reference code does; nothing else uses that figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from baselines import cosine, fit_cca, fit_neighbours, fit_pls, ranks_of, recall
+from paired_views import Design, Views, generate, optimal_scores
+
+from vmnet_pipeline.params import TrainParams
+
+VMNET = {"batch_size": 512, "epochs": 30, "patience": 10}
+PLAIN = {**VMNET, "lr_schedule": "cosine", "warmup_epochs": 2, "learning_rate": 1e-3}
+CONTRASTIVE = {**PLAIN, "loss": {"name": "contrastive"}}
+NOISE = {**CONTRASTIVE, "feature_noise": 1.0}
+BEST = {"protocol": "best"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vmnet": VMNET,
+    "vmnet-cosine": PLAIN,
+    "vmnet-noise": {**PLAIN, "feature_noise": 1.0},
+    "vmnet-semi-hard": {**VMNET, "loss": {"negatives": "semi_hard", "top_k": 64}},
+    "vmnet-hardest": {**VMNET, "loss": {"top_k": 8}},
+    "contrastive": CONTRASTIVE,
+    "contrastive-memory": {**CONTRASTIVE, "loss": {"name": "contrastive", "memory_size": 1024}},
+    "contrastive-noise": NOISE,
+    "contrastive-mixup": {**CONTRASTIVE, "mixup_alpha": 1.0},
+    "contrastive-decay": {**CONTRASTIVE, "weight_decay": 0.5},
+    "contrastive-dropout": {**CONTRASTIVE, "model": {"dropout": 0.5}},
+    "contrastive-average": {**CONTRASTIVE, "average_decay": 0.99},
+    "contrastive-noise-average": {**NOISE, "average_decay": 0.99},
+    "canonical-vmnet-loss": {**BEST, "loss": {"name": "vmnet"}},
+    "best-untrained": {**BEST, "epochs": 1, "learning_rate": 1e-9, "warmup_epochs": 0},
+    "best-noise": {**BEST, "feature_noise": 0.5},
+    "best": BEST,
+}
+Sides = tuple[Views, Views, Views]
+BASELINES = {"cca": fit_cca, "pls": fit_pls, "neighbours": fit_neighbours}
+CHANCE, OPTIMUM, REFERENCE = "chance", "optimum", "reference"
+
+
+def measure(name: str, sides: Sides, design: Design, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Ranks of the test pairs under one variant."""
+    train, val, test = sides
+    start = time.perf_counter()
+    extra: dict[str, Any] = {}
+    if name == OPTIMUM:
+        ranks = ranks_of(optimal_scores(test, design.correlations))
+    elif name == CHANCE:
+        ranks = ranks_of(np.random.default_rng((seed, 2)).random((design.n_test, design.n_test)))
+    elif name in BASELINES:
+        score = BASELINES[name](train.pairs, val.pairs)
+        ranks, extra = ranks_of(score(test.pairs)), {"val": recall(ranks_of(score(val.pairs)))}
+    else:
+        ranks, extra = train_variant(name, sides, seed, options)
+    return {"ranks": ranks, "seconds": time.perf_counter() - start, **extra}
+
+
+def train_variant(name: str, sides: Sides, seed: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
+    """Test ranks of a trained variant, and its best epoch and validation recall."""
+    from vmnet_pipeline.models.embedding import embed_arrays
+    from vmnet_pipeline.training import train_model
+
+    train, val, test = (side.pairs for side in sides)
+    fixed = {"seed": seed, "device": options.device, "n_threads": options.threads, "state_interval_s": 1e9}
+    if name == REFERENCE:
+        params = TrainParams(protocol="reference", epochs=options.reference_epochs, eval_every=2, **fixed)
+        watched = test
+    else:
+        params, watched = TrainParams(**{**VARIANTS[name], **fixed}), val
+    with tempfile.TemporaryDirectory() as folder:
+        result = train_model(train, watched, params, state_dir=Path(folder), progress=False)
+    model = result.build()
+    ranks = ranks_of(cosine(embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)))
+    curve = {r.epoch: 50.0 * (r.val["recall_at_10_xy"] + r.val["recall_at_10_yx"]) for r in result.history if r.val}
+    if name == REFERENCE:
+        epoch = max(curve, key=lambda e: curve[e])
+        return ranks, {"peak_on_test": curve[epoch], "peak_epoch": epoch}
+    return ranks, {"val": curve[result.best_epoch], "best_epoch": result.best_epoch}
+
+
+def compare(ranks: np.ndarray, other: np.ndarray, n_resamples: int = 2000) -> tuple[float, float, float]:
+    """Paired bootstrap over test items: difference of R@10 in points and its 95 % interval.
+
+    Args:
+        ranks: (n_seeds, 2, n) of one variant.
+        other: The same of another one, on the same items.
+    """
+    difference = 100.0 * ((ranks <= 10).astype(float) - (other <= 10)).mean(axis=1)  # (n_seeds, n)
+    rng = np.random.default_rng(0)
+    flat = difference.ravel()
+    draws = [flat[rng.integers(0, len(flat), len(flat))].mean() for _ in range(n_resamples)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(flat.mean()), float(low), float(high)
+
+
+def report(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown table: mean over seeds with the 95 % interval of that mean, and the paired difference to `best`."""
+    lines = [
+        "| variant | R@1 | R@10 music->video | R@10 video->music | R@10 | 95 % interval | per seed | val R@10 "
+        "| against best | s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    best = np.stack([item["ranks"] for item in results["best"]]) if "best" in results else None
+    for name, items in results.items():
+        ranks = np.stack([item["ranks"] for item in items])
+        _, low, high = compare(ranks, np.full_like(ranks, 10**9))
+        seeds = " ".join(f"{recall(r):.1f}" for r in ranks)
+        val = [item["val"] for item in items if item.get("val") is not None]
+        gap = ""
+        if best is not None and name != "best":
+            gap = "{:+.1f} ({:+.1f} to {:+.1f})".format(*compare(ranks, best))
+        seconds = np.mean([item["seconds"] for item in items])
+        lines.append(
+            f"| {name} | {recall(ranks, 1):.1f} | {recall(ranks[:, 0]):.1f} | {recall(ranks[:, 1]):.1f} "
+            f"| {recall(ranks):.1f} | {low:.1f} to {high:.1f} | {seeds} | {f'{np.mean(val):.1f}' if val else ''} "
+            f"| {gap} | {seconds:.0f} |"
+        )
+        if name == REFERENCE:
+            peaks = [item["peak_on_test"] for item in items]
+            text = " ".join(f"{p:.1f} (epoch {i['peak_epoch']})" for p, i in zip(peaks, items, strict=True))
+            lines.append(f"| reference, peak on test | | | | {np.mean(peaks):.1f} | | {text} | | | |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    names = [OPTIMUM, CHANCE, *BASELINES, REFERENCE, *VARIANTS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--train", type=int, default=4096)
+    parser.add_argument("--latent", type=int, default=10)
+    parser.add_argument("--music-dim", type=int, default=500)
+    parser.add_argument("--video-dim", type=int, default=2048)
+    parser.add_argument("--slope", type=float, default=Design.slope, help="1 makes the lift linear")
+    parser.add_argument("--nuisance", type=float, default=Design.nuisance)
+    parser.add_argument("--reference-epochs", type=int, default=202)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, help="JSON file for the ranks")
+    options = parser.parse_args()
+    design = replace(
+        Design(),
+        n_train=options.train,
+        n_latent=options.latent,
+        music_shape=(20, options.music_dim),
+        video_shape=(60, options.video_dim),
+        slope=options.slope,
+        nuisance=options.nuisance,
+    )
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in options.variants}
+    for seed in options.seeds:
+        sides = generate(design, seed)
+        for name in options.variants:
+            item = measure(name, sides, design, seed, options)
+            results[name].append(item)
+            rest = " ".join(f"{k}={v}" for k, v in item.items() if k not in {"ranks", "seconds"})
+            found = recall(item["ranks"])
+            print(f"seed {seed} {name}: R@10 {found:.1f} % in {item['seconds']:.0f} s {rest}", flush=True)
+    print("\n" + report(results))
+    if options.output:
+        content = {
+            name: [{**item, "ranks": item["ranks"].tolist()} for item in items] for name, items in results.items()
+        }
+        options.output.write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main()
