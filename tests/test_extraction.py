@@ -50,6 +50,9 @@ class NumberBackend:
         self.batches.append(len(inputs))
         return np.where(inputs == 999.0, np.nan, inputs**2)
 
+    def finish(self, feature):
+        return feature
+
     def pool(self, feature):
         return feature.mean(axis=0)
 
@@ -87,6 +90,102 @@ def test_a_bad_item_is_a_row_and_never_loses_the_others(caplog):
     assert rows["bug-1"].reason == "internal_error"
     assert rows["c-999"].reason == "not_finite"
     assert "bug-1" in caplog.text
+
+
+class StrictBackend(NumberBackend):
+    """As the real ones: refuses a whole call for one value that is not finite."""
+
+    def infer(self, inputs):
+        outputs = super().infer(inputs)
+        if not np.isfinite(outputs).all():
+            raise MediaError("not_finite", "the network's output has NaN")
+        return outputs
+
+
+def test_one_item_that_is_not_finite_spoils_no_other():
+    items = make_items("a-2", "c-999", "b-3", "d-1")
+    results = {result.row.id: result for result in extract_items(StrictBackend(), items, batch_size=4096)}
+    assert results["c-999"].row.reason == "not_finite"
+    assert [results[name].row.status for name in ("a-2", "b-3", "d-1")] == ["done"] * 3
+    np.testing.assert_array_equal(results["b-3"].array, (np.arange(3, dtype=np.float32)[:, None] + 3) ** 2)
+
+
+class TurnBackend(NumberBackend):
+    """Decoding and inference each wait for the other to be under way."""
+
+    def __init__(self):
+        super().__init__()
+        self.third_began = threading.Event()
+
+    def prepare(self, path):
+        if path.startswith("third"):
+            self.third_began.set()
+        return super().prepare(path)
+
+    def infer(self, inputs):
+        assert self.third_began.wait(30), "no file was decoded while the network was running"
+        return super().infer(inputs)
+
+
+def test_next_items_are_decoded_while_the_network_runs():
+    items = make_items("first-4", "second-4", "third-4", "fourth-4")
+    results = list(extract_items(TurnBackend(), items, batch_size=4, n_workers=2))
+    assert [result.row.status for result in results] == ["done"] * 4
+
+
+def test_decoding_threads_do_not_start_threads_of_their_own():
+    from threadpoolctl import threadpool_info
+
+    class Watcher(NumberBackend):
+        def prepare(self, path):
+            blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+            self.seen = getattr(self, "seen", []) + blas
+            return super().prepare(path)
+
+    backend = Watcher()
+    list(extract_items(backend, make_items("a-1", "b-1")))
+    assert backend.seen
+    assert set(backend.seen) == {1}
+
+
+@pytest.mark.parametrize(
+    ("params", "shape", "dtype"),
+    [
+        ({}, (5, 512, 6, 4), "float32"),
+        ({"dtype": "float16"}, (5, 512, 6, 4), "float16"),
+        ({"pooled": True}, (62, 512), "float32"),
+        ({"pooled": True, "dtype": "float16"}, (62, 512), "float16"),
+    ],
+)
+def test_stored_form_is_chosen_and_pools_to_the_same(tmp_path, params, shape, dtype):
+    from vmnet_pipeline.backends.vggish import VggishBackend
+    from vmnet_pipeline.media.synthesis import make_clip
+
+    sound = make_clip(tmp_path / "a.wav", duration_s=5.0, with_video=False)
+    common = {"weights": "random", "short_audio": "mask", "precision": "f32"}
+    backend, usual = (VggishBackend({**common, **extra}, weights_dir=tmp_path) for extra in (params, {}))
+    store = FeatureStore(tmp_path / "store")
+    for chunk in chunk_results(extract_items(backend, [MediaItem("a", str(sound), "x")]), backend):
+        store.write(chunk)
+    stored = np.load(tmp_path / "store" / "a.npy")
+    assert (stored.shape, stored.dtype.name) == (shape, dtype)
+    assert (store.fingerprint() == usual.fingerprint()) is (params == {})
+    pooled = backend.pool(store.load("a"))
+    assert (pooled.shape, pooled.dtype) == ((62, 512), np.float32)
+    usual.load()
+    expected = usual.pool(usual.infer(usual.prepare(str(sound)).inputs))
+    np.testing.assert_allclose(pooled, expected, atol=2e-3 * expected.max() if "dtype" in params else 1e-6)
+
+
+def test_what_float16_cannot_hold_is_a_row_and_not_infinity():
+    class Half(NumberBackend):
+        def finish(self, feature):
+            with np.errstate(over="ignore"):
+                return feature.astype(np.float16)
+
+    (result,) = extract_items(Half(), make_items("a-300"))
+    assert (result.row.status, result.row.reason) == ("failed", "not_finite")
+    assert "float16" in result.row.error
 
 
 def test_nothing_to_do_loads_no_model():

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from vmnet_pipeline.backends.engine import count_cores
 from vmnet_pipeline.errors import ExtractionError, MediaError
 from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow
 from vmnet_pipeline.records import MediaItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import numpy as np
@@ -81,15 +82,24 @@ def extract_items(
     if not items:
         return
     backend.load()
+    n_workers = n_workers or count_cores()
     pending: list[_Prepared] = []
     n_entries = 0
-    for prepared, row in _prepare_items(backend, items, n_workers or os.cpu_count() or 1):
-        pending.append((prepared, row))
-        n_entries += 0 if prepared is None else len(prepared.inputs)
-        if n_entries >= batch_size:
-            yield from _infer_pending(backend, pending, batch_size)
-            pending, n_entries = [], 0
-    yield from _infer_pending(backend, pending, batch_size)
+    with _limit_blas():
+        for prepared, row in _prepare_items(backend, items, n_workers):
+            pending.append((prepared, row))
+            n_entries += 0 if prepared is None else len(prepared.inputs)
+            if n_entries >= batch_size or len(pending) >= batch_size:
+                yield from _infer_pending(backend, pending, batch_size)
+                pending, n_entries = [], 0
+        yield from _infer_pending(backend, pending, batch_size)
+
+
+def _limit_blas() -> AbstractContextManager[Any]:
+    """One BLAS thread: the decoding threads are as many as the cores, and each multiplies mel filters."""
+    from threadpoolctl import threadpool_limits
+
+    return cast("AbstractContextManager[Any]", threadpool_limits(1, "blas"))
 
 
 def _prepare_items(backend: FeatureBackend, items: Sequence[MediaItem], n_workers: int) -> Iterator[_Prepared]:
@@ -122,38 +132,51 @@ def _prepare_item(backend: FeatureBackend, item: MediaItem) -> _Prepared:
     return prepared, row
 
 
-def _failed_row(item: MediaItem, reason: str, error: str) -> FeatureRow:
-    return FeatureRow(item.id, "failed", item.checksum, reason=reason, error=error)
+def _failed_row(item: MediaItem | FeatureRow, reason: str, error: str) -> FeatureRow:
+    checksum = item.checksum if isinstance(item, MediaItem) else item.source_checksum
+    return FeatureRow(item.id, "failed", checksum, reason=reason, error=error)
 
 
 def _infer_pending(backend: FeatureBackend, pending: list[_Prepared], batch_size: int) -> Iterator[FeatureResult]:
-    import numpy as np
-
     inputs = [prepared.inputs for prepared, _ in pending if prepared is not None]
-    outputs: np.ndarray | None = None
-    if inputs:
-        entries = np.concatenate(inputs)
-        batches = [entries[start : start + batch_size] for start in range(0, len(entries), batch_size)]
-        outputs = np.concatenate([backend.infer(batch) for batch in batches])
-    start = 0
+    features = iter(_infer_items(backend, inputs, batch_size))
     for prepared, row in pending:
-        if prepared is None or outputs is None:
-            yield FeatureResult(row, None)
-            continue
-        feature = outputs[start : start + len(prepared.inputs)]
-        start += len(prepared.inputs)
-        yield _check_result(row, feature)
+        yield FeatureResult(row, None) if prepared is None else _finish_item(backend, row, next(features))
 
 
-def _check_result(row: FeatureRow, feature: np.ndarray) -> FeatureResult:
+def _infer_items(backend: FeatureBackend, inputs: list[np.ndarray], batch_size: int) -> list[np.ndarray | MediaError]:
+    """The features of several items in common batches; where that fails, item by item, so that one spoils no other."""
     import numpy as np
 
-    if not np.isfinite(feature).all():
-        failed = FeatureRow(
-            row.id, "failed", row.source_checksum, reason="not_finite", error="the network's output has NaN or infinity"
-        )
-        return FeatureResult(failed, None)
-    return FeatureResult(row, np.ascontiguousarray(feature))
+    if not inputs:
+        return []
+    try:
+        outputs = _infer_batches(backend, np.concatenate(inputs), batch_size)
+    except MediaError as error:
+        if len(inputs) == 1:
+            return [error]
+        return [feature for item in inputs for feature in _infer_items(backend, [item], batch_size)]
+    ends = np.cumsum([len(item) for item in inputs])
+    return list(np.split(outputs, ends[:-1]))
+
+
+def _infer_batches(backend: FeatureBackend, entries: np.ndarray, batch_size: int) -> np.ndarray:
+    import numpy as np
+
+    batches = [entries[start : start + batch_size] for start in range(0, len(entries), batch_size)]
+    return np.concatenate([backend.infer(batch) for batch in batches])
+
+
+def _finish_item(backend: FeatureBackend, row: FeatureRow, feature: np.ndarray | MediaError) -> FeatureResult:
+    import numpy as np
+
+    if isinstance(feature, MediaError):
+        return FeatureResult(_failed_row(row, feature.reason, str(feature)), None)
+    stored = backend.finish(feature)
+    if np.isfinite(stored).all():
+        return FeatureResult(row, np.ascontiguousarray(stored))
+    error = f"the feature has NaN or infinity as {stored.dtype.name}; check the media file"
+    return FeatureResult(_failed_row(row, "not_finite", error), None)
 
 
 def chunk_results(

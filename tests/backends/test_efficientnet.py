@@ -1,41 +1,22 @@
-"""EfficientNet: preprocessing, networks, weight layouts, whole backend."""
+"""EfficientNet: preprocessing, networks, weight files, whole backend."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-import h5py
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from vmnet_pipeline.backends import efficientnet as module
-from vmnet_pipeline.backends.efficientnet import EfficientnetBackend, crop_and_resize, read_keras_file
-from vmnet_pipeline.backends.networks.efficientnet import VARIANTS, ConvNorm, EfficientNet
-from vmnet_pipeline.backends.networks.efficientnet_weights import read_keras_state, rename_torch_state
-from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.backends import weights
+from vmnet_pipeline.backends.efficientnet import EfficientnetBackend, crop_and_resize
+from vmnet_pipeline.backends.networks.efficientnet_lite import ConvNorm, EfficientNetLite, rename_state
+from vmnet_pipeline.errors import ParameterError, WeightsError
 
-HEADS = {"lite0": 1280, "b0": 1280, "b1": 1280, "b2": 1408, "b3": 1536, "b4": 1792, "b5": 2048, "b6": 2304, "b7": 2560}
-# Trainable and moving values of Keras's models without top, less the 7 of its normalisation layer.
-PARAMETERS = {"b0": 4_049_571 - 7, "b5": 28_513_527 - 7, "b7": 64_097_687 - 7}
-
-
-def count_values(network: torch.nn.Module) -> int:
-    return sum(t.numel() for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked"))
-
-
-@pytest.mark.parametrize("model", list(HEADS))
-def test_head_length_and_input_side(model):
-    assert VARIANTS[model].head_channels == HEADS[model]
-    assert VARIANTS[model].size_px == module.SIZES_PX[model]
-
-
-@pytest.mark.parametrize("model", list(PARAMETERS))
-def test_parameter_counts_of_keras(model):
-    with torch.device("meta"):
-        assert count_values(EfficientNet(VARIANTS[model])) == PARAMETERS[model]
+HEADS = {"b0": 1280, "b1": 1280, "b2": 1408, "b3": 1536, "b4": 1792, "b5": 2048, "b6": 2304, "b7": 2560}
 
 
 def test_crop_takes_the_centre_with_padding_32():
@@ -83,7 +64,7 @@ def test_normalisation(model, expected):
 @pytest.mark.parametrize(("size", "kernel"), [(224, 3), (113, 3), (57, 5), (56, 5)])
 def test_strided_padding_is_that_of_tensorflow(size, kernel):
     """As little as needed, the odd pixel at the end: checked on one row by counting ones under the kernel."""
-    layer = ConvNorm(1, 1, kernel, size_px=size, stride=2).eval()
+    layer = ConvNorm(1, 1, kernel, size_px=size, stride=2, has_act=False).eval()
     torch.nn.init.ones_(layer.conv.weight)
     with torch.inference_mode():
         sums = layer(torch.ones(1, 1, size, size))[0, 0].numpy() * np.sqrt(1 + 1e-3)
@@ -96,7 +77,7 @@ def test_strided_padding_is_that_of_tensorflow(size, kernel):
 
 def test_lite0_equals_the_published_implementation(weights_dir, golden_dir):
     """Golden outputs: efficientnet-lite-pytorch under the same weights (tests/golden/make_feature_golden.py)."""
-    network = EfficientnetBackend({"engine": "torch"}, weights_dir=weights_dir).build_network().eval().network
+    network = EfficientnetBackend({}, weights_dir=weights_dir).build_network().eval().network
     pictures = np.random.default_rng(8).standard_normal((2, 3, 224, 224)).astype(np.float32)
     with torch.inference_mode():
         ours = network(torch.from_numpy(pictures)).numpy()
@@ -152,88 +133,203 @@ def test_fingerprint_tells_everything_that_changes_numbers(weights_dir):
     assert len(digests | {base.digest}) == len(others) + 1
 
 
-def save_keras_like(network: EfficientNet, variant, path) -> None:
-    """An HDF5 file laid out as Keras's published ones, from a network of ours."""
-    from vmnet_pipeline.backends.networks import efficientnet_weights as layouts
-
-    state = {key: value.numpy() for key, value in network.state_dict().items()}
-    with h5py.File(path, "w") as file:
-        for place, layer in layouts._name_keras_convs(variant).items():
-            axes, kind = ((2, 3, 0, 1), "depthwise_kernel") if layer.endswith("dwconv") else ((2, 3, 1, 0), "kernel")
-            file[f"{layer}/{layer}/{kind}:0"] = state[f"{place}.weight"].transpose(axes)
-            if f"{place}.bias" in state:
-                file[f"{layer}/{layer}/bias:0"] = state[f"{place}.bias"]
-        for place, layer in layouts._name_keras_norms(variant).items():
-            for ours, theirs in layouts.NORM_KINDS.items():
-                file[f"{layer}/{layer}/{theirs}:0"] = state[f"{place}.{ours}"]
+# --- B0-B7 of keras.applications
 
 
-def test_keras_layout_survives_a_round_trip(tmp_path):
-    torch.manual_seed(0)
-    variant = VARIANTS["b0"]
-    network = EfficientNet(variant)
-    save_keras_like(network, variant, tmp_path / "b0.h5")
-    state = read_keras_state(variant, read_keras_file(tmp_path / "b0.h5"))
-    expected = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    assert set(state) == set(expected)
-    assert all(torch.equal(state[key], expected[key]) for key in expected)
+def test_every_member_of_the_family_is_known_with_its_size():
+    for model, width in {"lite0": 1280, **HEADS}.items():
+        backend = EfficientnetBackend({"model": model})
+        assert backend.input_shape == (module.SIZES_PX[model], module.SIZES_PX[model], 3)
+        assert backend.framework == ("torch" if model == "lite0" else "tensorflow")
+        assert width >= 1280
+    with pytest.raises(ParameterError, match="written in tensorflow"):
+        EfficientnetBackend({"model": "b0", "engine": "torch", "weights": "random"}).fingerprint()
 
 
-def test_backend_refuses_the_weights_of_another_member(tmp_path, monkeypatch):
-    from vmnet_pipeline.backends import weights
-
-    save_keras_like(EfficientNet(VARIANTS["b0"]), VARIANTS["b0"], tmp_path / "efficientnetb1_notop.h5")
-    unchecked = weights.WeightFile("efficientnetb1_notop.h5", weights.FileCheck())
-    table = {"efficientnet-b1": weights.WeightSet("efficientnet-b1", "", "", "", (unchecked,))}
-    monkeypatch.setattr(weights, "read_weight_table", lambda: table)
-    with pytest.raises(WeightsError, match="missing"):
-        EfficientnetBackend({"model": "b1"}, weights_dir=tmp_path).load()
-
-
-def test_damaged_keras_file_is_a_weights_error(tmp_path):
-    (tmp_path / "x.h5").write_bytes(b"not hdf5")
-    with pytest.raises(WeightsError, match="HDF5"):
-        read_keras_file(tmp_path / "x.h5")
-
-
-def check_against_keras(model: str, tmp_path, *, size_px: int) -> None:
-    """Same weights, same tensors after preprocessing: ours must give what Keras's model gives."""
+@pytest.fixture(scope="module")
+def keras():
+    module.import_tensorflow()
     import keras
+
+    return keras
+
+
+@pytest.fixture(scope="module")
+def published_b0(keras, tmp_path_factory):
+    """A file laid out as Keras publishes them: seeded weights, and the normalisation that comes with the real ones."""
+    from vmnet_pipeline.backends.networks.efficientnet_keras import draw_weights
+
+    path = tmp_path_factory.mktemp("keras") / "efficientnetb0_notop.weights.h5"
+    whole = keras.applications.EfficientNetB0(include_top=False, weights=None, pooling="avg", input_shape=(224, 224, 3))
+    draw_weights(whole, 0)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    whole.get_layer("normalization").set_weights([mean, std, np.array(0)])  # Keras's quirk: the deviation as variance
+    save_legacy(whole, path.with_name("efficientnetb0_notop.h5"))
+    return path.with_name("efficientnetb0_notop.h5")
+
+
+def save_legacy(network, path) -> None:
+    """In the layout of the published files, which `save_weights` no longer writes."""
+    import h5py
     from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
-    keras.utils.set_random_seed(0)
-    factory = getattr(keras.applications, f"EfficientNet{model.upper()}")
-    # One shape for all: the body is convolutional, so that B5 need not run at its full size here.
-    peer = factory(include_top=False, weights=None, pooling="avg", input_shape=(size_px, size_px, 3))
-    rng = np.random.default_rng(0)
-    for layer in peer.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            n = len(layer.get_weights()[0])
-            # Small gains: otherwise signals explode over the depth, and rounding with them.
-            gamma, variance = rng.uniform(0.4, 0.7, n), rng.uniform(0.8, 1.2, n)
-            layer.set_weights([gamma, rng.normal(0, 0.1, n), rng.normal(0, 0.1, n), variance])
-    with h5py.File(tmp_path / "weights.h5", "w") as file:
-        save_weights_to_hdf5_group(file, peer)
-    variant = type(VARIANTS[model])(VARIANTS[model].width, VARIANTS[model].depth, size_px)
-    network = EfficientNet(variant).eval()
-    state = read_keras_state(variant, read_keras_file(tmp_path / "weights.h5"))
-    missing, unexpected = network.load_state_dict(state, strict=False)
-    assert not unexpected
-    assert all(name.endswith("num_batches_tracked") for name in missing)
-    pictures = rng.standard_normal((2, size_px, size_px, 3)).astype(np.float32)
-    body = keras.Model(peer.get_layer("stem_conv_pad").input, peer.output)
-    theirs = np.asarray(body(pictures, training=False))
-    with torch.inference_mode():
-        ours = network(torch.from_numpy(pictures).permute(0, 3, 1, 2)).numpy()
-    assert ours.shape == (2, variant.head_channels)
-    assert np.abs(theirs).max() > 1e-3
-    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+    with h5py.File(path, "w") as file:
+        save_weights_to_hdf5_group(file, network)
+
+
+def use_file(monkeypatch, path, model="b0") -> None:
+    unchecked = weights.WeightFile(path.name, weights.FileCheck())
+    table = {f"efficientnet-{model}": weights.WeightSet(f"efficientnet-{model}", "", "", "", (unchecked,))}
+    monkeypatch.setattr(weights, "read_weight_table", lambda: table)
+
+
+def make_pictures(size_px=224, n=2) -> np.ndarray:
+    """Smooth and rough pictures, so that they differ in more than noise."""
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (n, 4, 4, 3), np.uint8)
+    return np.stack([np.asarray(Image.fromarray(picture).resize((size_px, size_px))) for picture in coarse])
+
+
+def load_as_keras_does(keras, path, monkeypatch):
+    """Keras's own model with `weights="imagenet"`, fed with our file instead of a download."""
+    from keras.src.applications import efficientnet as theirs
+
+    monkeypatch.setattr(theirs.file_utils, "get_file", lambda *_, **__: str(path))
+    shape = (224, 224, 3)
+    return keras.applications.EfficientNetB0(include_top=False, weights="imagenet", pooling="avg", input_shape=shape)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "size_px"), [("b0", 224), ("b3", 300), ("b5", 456)])
-def test_networks_equal_those_of_keras(model, size_px, tmp_path):
-    check_against_keras(model, tmp_path, size_px=size_px)
+def test_published_file_gives_what_keras_gives_on_raw_pictures(published_b0, keras, monkeypatch):
+    """Holds the trap: Keras rescales once more by 1 / sqrt(std), only where it loads the ImageNet weights."""
+    use_file(monkeypatch, published_b0)
+    pictures = make_pictures()
+    theirs = np.asarray(load_as_keras_does(keras, published_b0, monkeypatch)(pictures.astype(np.float32)))
+    backend = EfficientnetBackend({"model": "b0"}, weights_dir=published_b0.parent)
+    ours = np.asarray(backend.build_network()(pictures.astype(np.float32)))
+    assert ours.shape == (2, 1280)
+    assert np.abs(theirs[0] - theirs[1]).max() > 0.1 * np.abs(theirs).max()
+    assert np.abs(ours - theirs).max() <= 1e-3 * np.abs(theirs).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
+def test_engines_equal_the_keras_model(published_b0, keras, monkeypatch, tmp_path, engine):
+    use_file(monkeypatch, published_b0)
+    backend = EfficientnetBackend(
+        {"model": "b0", "engine": engine, "precision": "f32"}, weights_dir=published_b0.parent
+    )
+    pictures = make_pictures()
+    expected = np.asarray(backend.build_network()(pictures.astype(np.float32), training=False))
+    backend.load()
+    feature = backend.infer(pictures)
+    assert feature.dtype == np.float32
+    assert np.abs(feature - expected).max() <= 1e-3 * np.abs(expected).max()
+    assert backend.pool(feature).shape == (1280,)
+
+
+@pytest.mark.slow
+def test_weights_of_another_member_are_refused(published_b0, keras, monkeypatch):
+    use_file(monkeypatch, published_b0, "b1")
+    with pytest.raises(WeightsError, match="does not fit"):
+        EfficientnetBackend({"model": "b1"}, weights_dir=published_b0.parent).build_network()
+
+
+def test_damaged_keras_file_is_a_weights_error(tmp_path, keras, monkeypatch):
+    path = tmp_path / "efficientnetb0_notop.h5"
+    path.write_bytes(b"not hdf5")
+    use_file(monkeypatch, path)
+    with pytest.raises(WeightsError, match="damaged"):
+        EfficientnetBackend({"model": "b0"}, weights_dir=tmp_path).build_network()
+
+
+def test_keras_set_up_for_another_framework_is_refused(keras, monkeypatch):
+    from vmnet_pipeline.backends.networks.efficientnet_keras import build_network
+
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    with pytest.raises(ParameterError, match="channels_last"):
+        build_network("b0", 224, None, 0)
+
+
+@pytest.mark.slow
+def test_random_weights_are_seeded_and_tell_pictures_apart(keras):
+    pictures = make_pictures().astype(np.float32)
+    first, again, other = (
+        np.asarray(
+            EfficientnetBackend({"model": "b0", "weights": "random", "random_seed": seed}).build_network()(pictures)
+        )
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_allclose(first, again, rtol=1e-3, atol=1e-3 * np.abs(first).max())
+    assert np.abs(first - other).max() > 0.1 * np.abs(first).max()
+    assert np.abs(first[0] - first[1]).max() > 0.1 * np.abs(first).max()
+
+
+@pytest.mark.slow
+def test_b5_gives_2048_values_per_picture(keras, tmp_path):
+    path = write_video(tmp_path / "v.mp4", n_frames=20, rate_hz=10)
+    backend = EfficientnetBackend({"model": "b5", "weights": "random"}, weights_dir=tmp_path)
+    backend.load()
+    item = backend.prepare(path)
+    assert item.inputs.shape == (2, 456, 456, 3)
+    feature = backend.infer(item.inputs)
+    assert (feature.shape, feature.dtype) == ((2, 2048), np.float32)
+    assert np.isfinite(feature).all()
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("model", ["b0", "b5"])
+def test_network_equals_that_of_transformers(model, keras, peers_dir, monkeypatch):
+    """A second implementation, in torch, under the same weights."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(peers_dir)])
+    transformers = pytest.importorskip("transformers.models.efficientnet")
+    from transformers.models.efficientnet.modeling_efficientnet import EfficientNetConfig, EfficientNetModel
+
+    assert transformers
+    sizes = {"b0": (1.0, 1.0, 1280), "b5": (1.6, 2.2, 2048)}
+    width, depth, hidden = sizes[model]
+    config = EfficientNetConfig(
+        width_coefficient=width,
+        depth_coefficient=depth,
+        hidden_dim=hidden,
+        depthwise_padding=[13, 27] if model == "b5" else [],  # strided blocks whose input has an odd side
+    )
+    peer = EfficientNetModel(config).eval()
+    from vmnet_pipeline.backends.networks.efficientnet_keras import _draw_pictures, build_network
+
+    ours = build_network(model, module.SIZES_PX[model], None, 0)
+    copy_to_transformers(ours, peer)
+    # Of the kind that the random weights were fitted to: on others a random network is chaotic, and rounding grows.
+    pictures = _draw_pictures(np.random.default_rng(9), module.SIZES_PX[model])[:1]
+    with torch.inference_mode():
+        theirs = peer(torch.from_numpy(pictures).permute(0, 3, 1, 2)).pooler_output.flatten(1).numpy()
+    expected = np.asarray(ours(pictures, training=False))
+    assert np.abs(theirs - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+def copy_to_transformers(source, peer) -> None:
+    """Both list their layers in the order of computation; shapes and kinds have to agree one by one."""
+    kinds = {"Conv2D": "conv", "DepthwiseConv2D": "conv", "BatchNormalization": "norm"}
+    ours = [(kinds[type(layer).__name__], layer) for layer in order_layers(source) if type(layer).__name__ in kinds]
+    theirs = [m for m in peer.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.BatchNorm2d))]
+    assert len(ours) == len(theirs)
+    for (kind, layer), target in zip(ours, theirs, strict=True):
+        arrays = [torch.from_numpy(array.copy()) for array in layer.get_weights()]
+        if kind == "conv":
+            axes = (2, 3, 0, 1) if type(layer).__name__ == "DepthwiseConv2D" else (3, 2, 0, 1)
+            arrays[0] = arrays[0].permute(*axes)
+            names = ["weight", "bias"]
+        else:
+            names = ["weight", "bias", "running_mean", "running_var"]
+            target.eps = layer.epsilon
+        for name, array in zip(names, arrays, strict=False):
+            assert getattr(target, name).shape == array.shape
+            getattr(target, name).data = array
+
+
+def order_layers(network):
+    """Stem, blocks, top, each block as transformers lists it: expansion, depthwise, gate, projection."""
+    return [layer for layer in network.layers if layer.get_weights()]
 
 
 @pytest.mark.weights
@@ -244,8 +340,8 @@ def test_lite0_equals_the_package_live(peers_dir, weights_dir, monkeypatch):
     peer = PeerNetwork.from_name("efficientnet-lite0").eval()
     content = torch.load(weights_dir / "efficientnet-lite0-57934424.pth", weights_only=True)
     peer.load_state_dict(content)
-    ours = EfficientNet(VARIANTS["lite0"]).eval()
-    ours.load_state_dict(rename_torch_state(content))
+    ours = EfficientNetLite().eval()
+    ours.load_state_dict(rename_state(content))
     pictures = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(ours(pictures), peer.extract_features(pictures).mean(dim=(2, 3)))

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from vmnet_pipeline.backends import engine
-from vmnet_pipeline.backends.engine import BackendParams, EngineChoice, build_runner, choose_engine
+from vmnet_pipeline.backends import engine, torch_weights
+from vmnet_pipeline.backends.converted import ConvertedModels
+from vmnet_pipeline.backends.engine import BackendParams, EngineChoice, choose_engine
+from vmnet_pipeline.backends.runners import build_runner
 from vmnet_pipeline.errors import MediaError, ParameterError, WeightsError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -37,7 +39,7 @@ class Small(torch.nn.Module):
 @pytest.mark.parametrize("n_inputs", [1, 4, 5, 9])
 def test_engines_agree_with_eager_torch_for_any_number_of_inputs(name, n_inputs):
     inputs = np.random.default_rng(0).standard_normal((n_inputs, 12, 10)).astype(np.float32)
-    run = build_runner(Small(), (12, 10), EngineChoice(name, "cpu", "f32"), BackendParams(batch_size=4, n_threads=1))
+    run = build_runner(Small, (12, 10), EngineChoice(name, "cpu", "f32"), BackendParams(batch_size=4, n_threads=1))
     with torch.inference_mode():
         expected = Small().eval()(torch.from_numpy(inputs)).numpy()
     outputs = run(inputs)
@@ -47,7 +49,7 @@ def test_engines_agree_with_eager_torch_for_any_number_of_inputs(name, n_inputs)
 
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_values_that_are_not_finite_never_leave(name):
-    run = build_runner(Small(), (12, 10), EngineChoice(name, "cpu", "f32"), BackendParams())
+    run = build_runner(Small, (12, 10), EngineChoice(name, "cpu", "f32"), BackendParams())
     inputs = np.zeros((2, 12, 10), np.float32)
     inputs[1, 3, 3] = np.nan
     with pytest.raises(MediaError) as caught:
@@ -68,7 +70,7 @@ def test_values_that_are_not_finite_never_leave(name):
     ],
 )
 def test_auto_is_resolved(cuda, x86, bf16, wish, expected, monkeypatch):
-    monkeypatch.setattr(engine, "has_cuda", lambda: cuda)
+    monkeypatch.setattr(engine, "has_cuda", lambda *_: cuda)
     monkeypatch.setattr(engine, "_is_x86", lambda: x86)
     monkeypatch.setattr(engine, "has_bf16", lambda: bf16)
     choice = choose_engine(wish[0], wish[1], bf16_by_default=wish[2])
@@ -76,25 +78,112 @@ def test_auto_is_resolved(cuda, x86, bf16, wish, expected, monkeypatch):
 
 
 def test_bf16_without_hardware_is_refused(monkeypatch):
-    monkeypatch.setattr(engine, "has_cuda", lambda: False)
+    monkeypatch.setattr(engine, "has_cuda", lambda *_: False)
     monkeypatch.setattr(engine, "has_bf16", lambda: False)
     with pytest.raises(ParameterError, match="f32"):
         choose_engine("auto", "bf16", bf16_by_default=True)
+
+
+def test_networks_of_keras_run_in_tensorflow_where_openvino_does_not(monkeypatch):
+    monkeypatch.setattr(engine, "has_cuda", lambda *_: True)
+    choice = choose_engine("auto", "auto", bf16_by_default=True, framework="tensorflow")
+    assert (choice.engine, choice.device, choice.precision) == ("tensorflow", "cuda", "f32")
+    with pytest.raises(ParameterError, match="written in tensorflow"):
+        choose_engine("torch", "auto", bf16_by_default=False, framework="tensorflow")
+    with pytest.raises(ParameterError, match="not available with engine tensorflow"):
+        choose_engine("tensorflow", "bf16", bf16_by_default=False, framework="tensorflow")
+
+
+def test_outputs_of_many_requests_keep_their_order():
+    """OpenVINO finishes requests in any order."""
+    inputs = np.random.default_rng(0).standard_normal((200, 12, 10)).astype(np.float32)
+    run = build_runner(Small, (12, 10), EngineChoice("openvino", "cpu", "f32"), BackendParams(n_threads=2))
+    alone = np.concatenate([run(entry[None]) for entry in inputs])
+    np.testing.assert_array_equal(run(inputs), alone)
+
+
+def test_gpu_that_is_not_there_is_a_warning(caplog):
+    engine.warn_without_gpu(3, EngineChoice("openvino", "cpu", "f32"))
+    assert "gpu_idx=3 has no effect" in caplog.text
+    caplog.clear()
+    engine.warn_without_gpu(None, EngineChoice("openvino", "cpu", "f32"))
+    engine.warn_without_gpu(3, EngineChoice("torch", "cuda", "f32"))
+    assert not caplog.text
+
+
+# --- converted networks
+
+
+def load_small(converted, calls):
+    def make():
+        calls.append(1)
+        return Small()
+
+    return build_runner(make, (12, 10), EngineChoice("openvino", "cpu", "f32"), BackendParams(), converted)
+
+
+def test_converted_network_is_read_back_and_gives_the_same(tmp_path):
+    calls: list[int] = []
+    inputs = np.random.default_rng(0).standard_normal((3, 12, 10)).astype(np.float32)
+    first = load_small(ConvertedModels(tmp_path, {"seed": 0}), calls)(inputs)
+    again = load_small(ConvertedModels(tmp_path, {"seed": 0}), calls)(inputs)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(first, again)
+    load_small(ConvertedModels(tmp_path, {"seed": 1}), calls)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.xml", "checksums.json"])
+def test_damaged_converted_network_is_converted_again(tmp_path, name, caplog):
+    calls: list[int] = []
+    converted = ConvertedModels(tmp_path, {})
+    load_small(converted, calls)
+    path = converted.folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40  # of the weights, a number that is wrong and looks right
+    path.write_bytes(content)
+    load_small(ConvertedModels(tmp_path, {}), calls)
+    assert len(calls) == 2
+    assert "converting it again" in caplog.text
+    load_small(ConvertedModels(tmp_path, {}), calls)
+    assert len(calls) == 2
+
+
+def test_folder_that_takes_no_converted_network_costs_only_time(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    calls: list[int] = []
+    for _ in range(2):
+        load_small(ConvertedModels(tmp_path / "file", {}), calls)
+    assert len(calls) == 2
+
+
+def test_changed_network_code_or_version_is_another_network(tmp_path, monkeypatch):
+    from vmnet_pipeline.backends import converted
+
+    before = ConvertedModels(tmp_path, {}).folder
+    monkeypatch.setattr(converted, "_hash_network_code", lambda: "changed")
+    assert ConvertedModels(tmp_path, {}).folder != before
+    monkeypatch.undo()
+    monkeypatch.setattr(converted.metadata, "version", lambda name: "99")
+    assert ConvertedModels(tmp_path, {}).folder != before
 
 
 def test_openvino_writes_nothing_home_and_loads_no_telemetry(tmp_path):
     program = (
         f"import sys; sys.path.insert(0, {str(SRC)!r})\n"
         "from vmnet_pipeline.backends.registry import get_backend\n"
-        "backend = get_backend('vggish', {'weights': 'random', 'engine': 'openvino', 'precision': 'f32'})\n"
+        "params = {'weights': 'random', 'engine': 'openvino', 'precision': 'f32'}\n"
+        f"backend = get_backend('vggish', params, weights_dir={str(tmp_path / 'weights')!r})\n"
         "backend.load()\n"
         "assert 'openvino' in sys.modules\n"
         "print([name for name in sys.modules if name.startswith('openvino_telemetry') and sys.modules[name]])"
     )
-    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert result.stdout.strip() == "[]", result.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list(home.iterdir())
 
 
 def test_pickled_code_in_a_weight_file_is_not_run(tmp_path):
@@ -104,7 +193,7 @@ def test_pickled_code_in_a_weight_file_is_not_run(tmp_path):
 
     torch.save({"features.0.weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(WeightsError, match="not a readable"):
-        engine.load_torch_file(tmp_path / "evil.pth")
+        torch_weights.load_torch_file(tmp_path / "evil.pth")
     assert not (tmp_path / "owned").exists()
 
 
@@ -112,20 +201,20 @@ def test_pickled_code_in_a_weight_file_is_not_run(tmp_path):
 def test_damaged_weight_file_is_a_weights_error(content, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(WeightsError, match="fetch it again"):
-        engine.load_torch_file(tmp_path / "x.pth")
+        torch_weights.load_torch_file(tmp_path / "x.pth")
 
 
 def test_weight_file_without_a_dict_is_a_weights_error(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="dict"):
-        engine.load_torch_file(tmp_path / "x.pth")
+        torch_weights.load_torch_file(tmp_path / "x.pth")
 
 
 @pytest.mark.gpu
 def test_cuda_agrees_with_cpu():
     inputs = np.random.default_rng(0).standard_normal((5, 12, 10)).astype(np.float32)
     cpu, cuda = (
-        build_runner(Small(), (12, 10), EngineChoice("torch", device, "f32"), BackendParams())(inputs)
+        build_runner(Small, (12, 10), EngineChoice("torch", device, "f32"), BackendParams())(inputs)
         for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(cuda, cpu, rtol=1e-4, atol=1e-6)

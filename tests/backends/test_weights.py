@@ -25,8 +25,9 @@ MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 CHECK = FileCheck(size=len(CONTENT), sha256=SHA256)
 
 
-def make_table(monkeypatch, *, url=None, member=None, package=None, check=CHECK) -> None:
-    files = (WeightFile("folder/model.bin", check, member, url),)
+def make_table(monkeypatch, *, url=None, member=None, package=None, check=CHECK, local=None) -> None:
+    sources = (("local", local), ("package", member), ("url", url))
+    files = (WeightFile("folder/model.bin", check, tuple(source for source in sources if source[1])),)
     table = {"toy": WeightSet("toy", "CC0-1.0", "nobody", "https://example.org/toy", files, package)}
     monkeypatch.setattr(weights, "read_weight_table", lambda: table)
 
@@ -98,7 +99,56 @@ def pip_looks_only_in(monkeypatch):
     return restrict
 
 
-def test_packaged_table_is_complete():
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A current folder without a project."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_table_is_found_without_a_project(elsewhere):
+    assert "vggish" in weights.read_weight_table()
+
+
+def test_table_of_the_project_counts_and_the_private_one_goes_over_it(elsewhere):
+    row = "{licence: CC0, citation: c, homepage: 'https://h', files: [{path: %s, sources: [{url: 'https://u'}]}]}"
+    (elsewhere / "conf/base").mkdir(parents=True)
+    (elsewhere / "conf/local").mkdir()
+    (elsewhere / "conf/base/weights.yml").write_text(f"a: {row % 'a.bin'}\nb: {row % 'b.bin'}\n")
+    assert sorted(weights.read_weight_table()) == ["a", "b"]
+    (elsewhere / "conf/local/weights.yml").write_text(f"b: {row % 'mine.bin'}\n")
+    table = weights.read_weight_table()
+    assert [table[name].files[0].path for name in ("a", "b")] == ["a.bin", "mine.bin"]
+
+
+@pytest.mark.parametrize("text", ["a: 3", "a: {files: []}", "][", "a: {licence: l, files: [{path: p, shaX: 1}]}"])
+def test_table_that_cannot_be_read_is_named(elsewhere, text):
+    (elsewhere / "conf/base").mkdir(parents=True)
+    (elsewhere / "conf/base/weights.yml").write_text(text)
+    with pytest.raises(WeightsError, match=r"conf/base/weights\.yml"):
+        weights.read_weight_table()
+
+
+def test_sources_are_tried_in_their_order(tmp_path, monkeypatch, server):
+    url, handler = server
+    put_file(tmp_path / "mine")
+    make_table(monkeypatch, url=url, local=str(tmp_path / "mine/folder/model.bin"))
+    assert weights.resolve_weights("toy", tmp_path / "first").paths[0].read_bytes() == CONTENT
+    assert not handler.requests
+    make_table(monkeypatch, url=url, local=str(tmp_path / "nowhere.bin"))
+    assert weights.resolve_weights("toy", tmp_path / "second").paths[0].read_bytes() == CONTENT
+    assert len(handler.requests) == 1
+
+
+def test_local_file_that_is_another_one_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mine.bin").write_bytes(CONTENT[:-1] + b"x")
+    make_table(monkeypatch, local=str(tmp_path / "mine.bin"))
+    with pytest.raises(WeightsError, match="sha256"):
+        weights.resolve_weights("toy", tmp_path / "weights")
+    assert not list((tmp_path / "weights").rglob("*.bin"))
+
+
+def test_known_table_is_complete():
     table = weights.read_weight_table()
     assert {"MSD_musicnn", "MTT_musicnn", "MSD_musicnn_big", "vggish", "efficientnet-lite0"} <= set(table)
     assert {f"efficientnet-b{k}" for k in range(8)} <= set(table)
@@ -108,7 +158,8 @@ def test_packaged_table_is_complete():
         assert weight_set.homepage.startswith("https://")
         assert weight_set.package is None or len(weight_set.package.sha256) == 64
         for file in weight_set.files:
-            assert file.url or (weight_set.package and file.member)
+            kinds = {kind for kind, _ in file.sources}
+            assert "url" in kinds or ("package" in kinds and weight_set.package)
             assert not Path(file.path).is_absolute()
             assert file.check != FileCheck() or weight_set.name == "MSD_musicnn_big"
 

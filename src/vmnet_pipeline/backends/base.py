@@ -14,7 +14,8 @@ class FeatureBackend(Protocol):
     """Turns one media file into one feature array.
 
     The feature of an item is `infer` over all entries of `prepare`, concatenated along axis 0, so that
-    a caller may batch entries of several files together. Construction is cheap and imports nothing
+    a caller may batch entries of several files together; `finish` brings it to the form that is stored.
+    Construction is cheap and imports nothing
     heavy; `load` does the heavy imports and reads the weights once.
     """
 
@@ -49,6 +50,10 @@ class FeatureBackend(Protocol):
         """Run the network: (m, ...) inputs to (m, ...) float32 outputs, one per input. Needs `load`."""
         ...
 
+    def finish(self, feature: np.ndarray) -> np.ndarray:
+        """One item's whole feature in the form that is stored: float32 as it is, unless other was asked for."""
+        ...
+
     def pool(self, feature: np.ndarray) -> np.ndarray:
-        """Pool one item's feature to the form that training uses (table in `docs/features.md`)."""
+        """Pool one item's stored feature to the form that training uses (table in `docs/features.md`)."""
         ...

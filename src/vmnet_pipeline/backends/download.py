@@ -1,10 +1,11 @@
-"""Download one weight file: resumable, checked before it gets its name."""
+"""Download one weight file through pooch: resumable, checked before it gets its name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.backends.checksums import FileCheck, verify_file, write_stamp
+from vmnet_pipeline.backends.checksums import FileCheck, read_stamp, verify_file, write_stamp
+from vmnet_pipeline.errors import WeightsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,19 +26,35 @@ def download_file(url: str, target: Path, check: FileCheck, timeout_s: tuple[flo
         OSError: The server cannot be reached or refuses (all errors of requests are OSErrors).
         WeightsError: The file that came is not the published one; it is thrown away.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    known_hash = f"sha256:{check.sha256}" if check.sha256 else f"md5:{check.md5}" if check.md5 else None
     partial = target.with_name(target.name + ".part")
-    _fetch_rest(url, partial, timeout_s)
+
+    def fetch(url: str, output_file: str, _pooch: Any) -> None:
+        fetch_rest(url, partial, timeout_s)
+        try:
+            verify_file(partial, check, label=url)  # also by size and by prefix, which pooch does not know
+        except WeightsError:
+            partial.unlink()
+            raise
+        partial.replace(output_file)
+
     try:
-        digest = verify_file(partial, check, label=url)
-    except Exception:
-        partial.unlink()
-        raise
-    partial.replace(target)
-    write_stamp(target, digest)
+        pooch.retrieve(url, known_hash, fname=target.name, path=target.parent, downloader=fetch)
+    except ValueError as error:  # pooch's own check
+        raise WeightsError(f"{url}: {error}") from error
+    target.chmod(0o644)
+    write_stamp(target, read_stamp(target))
 
 
-def _fetch_rest(url: str, partial: Path, timeout_s: tuple[float, float]) -> None:
+def fetch_rest(url: str, partial: Path, timeout_s: tuple[float, float]) -> None:
+    """Fetch what is missing of a file that may have been begun.
+
+    Raises:
+        OSError: The server cannot be reached, refuses, or ends too early; what came is kept.
+    """
     import requests
     from tqdm import tqdm
 

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from vmnet_pipeline.backends import engine, weights
+from vmnet_pipeline.backends import torch_weights, weights
+from vmnet_pipeline.backends.engine import BackendParams, Framework, import_tensorflow
+from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.media.video import sample_frames
-from vmnet_pipeline.records import Fingerprint, Modality, PreparedItem
+from vmnet_pipeline.records import Modality, PreparedItem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from vmnet_pipeline.backends.networks.efficientnet import NormalizedEfficientNet
 
 CROP_PADDING = 32
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -39,7 +38,7 @@ SIZES_PX = {
 }
 
 
-class EfficientnetParams(engine.BackendParams):
+class EfficientnetParams(BackendParams):
     """Parameters of the `efficientnet` backend."""
 
     model: Literal["lite0", "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"] = Field(
@@ -73,115 +72,74 @@ def get_normalization(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     return (LITE_MEAN, LITE_STD) if model.startswith("lite") else (IMAGENET_MEAN, IMAGENET_STD)
 
 
-def read_keras_file(path: Path) -> dict[str, np.ndarray]:
-    """Variables of a Keras HDF5 weight file, `layer/kind` -> array.
-
-    Raises:
-        WeightsError: The file is damaged.
-    """
-    import h5py  # type: ignore[import-untyped, unused-ignore]
-
-    variables: dict[str, np.ndarray] = {}
-
-    def collect(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            *_, layer, kind = name.removesuffix(":0").split("/")
-            variables[f"{layer}/{kind.removesuffix(':0')}"] = node[()]
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(collect)
-    except OSError as error:
-        raise WeightsError(f"{path}: not a readable HDF5 file ({error}); delete it and fetch it again") from error
-    return variables
-
-
-class EfficientnetBackend:
+class EfficientnetBackend(NetworkBackend):
     """(T, D) float32 per item, one row per frame; D is 1280 for lite0 and b0, 2048 for b5."""
 
     name: ClassVar[str] = "efficientnet"
     modality: ClassVar[Modality] = "video"
+    params_type: ClassVar[type[BackendParams]] = EfficientnetParams
+    network_settings: ClassVar[tuple[str, ...]] = ("model", "mean", "std")
 
-    def __init__(
-        self, params: Mapping[str, Any] | None = None, *, weights_dir: str | Path = weights.DEFAULT_WEIGHTS_DIR
-    ) -> None:
-        self.params = EfficientnetParams(**(params or {}))
-        self._weights_dir = weights_dir
-        self._run: Callable[[np.ndarray], np.ndarray] | None = None
+    @property
+    def weights_name(self) -> str:
+        """See `NetworkBackend`."""
+        return f"efficientnet-{self.params.model}"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_run": None}  # workers load for themselves
+    @property
+    def framework(self) -> Framework:
+        """See `NetworkBackend`; Keras has all but Lite0."""
+        return "torch" if self.params.model == "lite0" else "tensorflow"
 
     @property
     def _size_px(self) -> int:
         return SIZES_PX[self.params.model]
 
     @property
-    def _weights_name(self) -> str:
-        return f"efficientnet-{self.params.model}"
+    def input_shape(self) -> tuple[int, ...]:
+        """See `NetworkBackend`."""
+        return (self._size_px, self._size_px, 3)
 
-    def fingerprint(self) -> Fingerprint:
-        """See `FeatureBackend.fingerprint`."""
-        params = self.params
-        mean, std = get_normalization(params.model)
-        identity = weights.identify_weights(params.weights, params.random_seed, self._weights_name, self._weights_dir)
-        settings = {
-            "model": params.model,
-            "rate_hz": params.rate_hz,
-            "max_duration_s": params.max_duration_s,
+    def describe_settings(self) -> dict[str, Any]:
+        """See `NetworkBackend`."""
+        mean, std = get_normalization(self.params.model)
+        return {
+            "model": self.params.model,
+            "rate_hz": self.params.rate_hz,
+            "max_duration_s": self.params.max_duration_s,
             "decoder": "ffmpeg, picture on screen at t",
             "front_end": f"centre crop padding {CROP_PADDING}, pillow bicubic antialiased to {self._size_px} px",
             "mean": list(mean),
             "std": list(std),
-            "weights": identity,
-            **engine.choose_engine(params.engine, params.precision, bf16_by_default=False).describe(),
         }
-        return Fingerprint(self.name, settings)
 
-    def load(self) -> None:
-        """See `FeatureBackend.load`."""
-        if self._run is not None:
-            return
-        choice = engine.choose_engine(self.params.engine, self.params.precision, bf16_by_default=False)
-        shape = (self._size_px, self._size_px, 3)
-        self._run = engine.build_runner(self.build_network(), shape, choice, self.params)
-
-    def build_network(self) -> NormalizedEfficientNet:
-        """The torch network with its weights.
-
-        Raises:
-            WeightsError: The weights are not to be had or are damaged.
-        """
-        from vmnet_pipeline.backends.networks.efficientnet import VARIANTS, EfficientNet, NormalizedEfficientNet
-
-        variant = VARIANTS[self.params.model]
-        network = engine.build_seeded(lambda: EfficientNet(variant), self.params.random_seed)
+    def build_network(self) -> Any:
+        """See `NetworkBackend`; takes (B, size, size, 3) RGB in 0-255 and normalises inside."""
+        path: Path | None = None
         if self.params.weights == "pretrained":
-            engine.load_state(network, self._read_state(), self._weights_name)
-        return NormalizedEfficientNet(network, *get_normalization(self.params.model))
+            (path,) = weights.resolve_weights(self.weights_name, self._weights_dir).paths
+        return self._build_lite(path) if self.framework == "torch" else self._build_keras(path)
 
-    def _read_state(self) -> dict[str, Any]:
-        from vmnet_pipeline.backends.networks.efficientnet import VARIANTS
-        from vmnet_pipeline.backends.networks.efficientnet_weights import read_keras_state, rename_torch_state
+    def _build_keras(self, path: Path | None) -> Any:
+        import_tensorflow()
+        from vmnet_pipeline.backends.networks.efficientnet_keras import build_network, normalize_inputs
 
-        (path,) = weights.resolve_weights(self._weights_name, self._weights_dir).paths
-        try:
-            if path.suffix == ".h5":
-                return read_keras_state(VARIANTS[self.params.model], read_keras_file(path))
-            return rename_torch_state(engine.load_torch_file(path))
-        except KeyError as error:
-            raise WeightsError(f"{path}: tensor {error} is missing") from error
+        network = build_network(self.params.model, self._size_px, path, self.params.random_seed)
+        return normalize_inputs(network, self._size_px, *get_normalization(self.params.model))
+
+    def _build_lite(self, path: Path | None) -> Any:
+        from vmnet_pipeline.backends.networks.efficientnet_lite import EfficientNetLite, NormalizedLite, rename_state
+
+        network = torch_weights.build_seeded(EfficientNetLite, self.params.random_seed)
+        if path is not None:
+            try:
+                state = rename_state(torch_weights.load_torch_file(path))
+            except KeyError as error:
+                raise WeightsError(f"{path}: layer {error} does not belong to this network") from error
+            torch_weights.load_state(network, state, self.weights_name)
+        return NormalizedLite(network, *get_normalization(self.params.model))
 
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (T, size, size, 3) uint8, a quarter of what floats would take."""
         frames = sample_frames(path, rate_hz=self.params.rate_hz, max_duration_s=self.params.max_duration_s)
         pictures = np.stack([crop_and_resize(picture, self._size_px) for _, picture in frames])
         return PreparedItem(pictures, len(pictures))
-
-    def infer(self, inputs: np.ndarray) -> np.ndarray:
-        """See `FeatureBackend.infer`; (m, size, size, 3) uint8 to (m, D)."""
-        return engine.require_loaded(self._run, self.name)(inputs)
-
-    def pool(self, feature: np.ndarray) -> np.ndarray:
-        """(T, D) to (D,) float32: mean over time."""
-        return np.asarray(feature.mean(axis=0, dtype=np.float64), np.float32)

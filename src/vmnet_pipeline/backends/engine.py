@@ -1,14 +1,13 @@
-"""Run a network: natively in torch, or through OpenVINO on x86 processors.
+"""Which engine runs a network, and how precisely.
 
-Measured on two cores with avx512_bf16, OpenVINO, inputs per second in f32 and bf16 (torch in f32 behind), and the
-lowest cosine between an item's pooled features in bf16 and f32: VGGish 133, 256 (78), above 0.9999; musicnn 49, 72 (9),
-0.9995; EfficientNet-lite0 128, 189 (16), 0.992. So bf16 is taken by itself for VGGish alone: for EfficientNet it is too
-far off (0.999 is asked for), and musicnn is hundreds of times faster than real time without it. A dynamic batch axis is
-as fast as a fixed one.
+Measured in inputs per second on two cores with avx512_bf16 through OpenVINO, and the lowest cosine between an item's
+pooled features in bf16 and in f32: see `docs/benchmarks-extraction.md`. `auto` takes bf16 only for a network whose
+cosine is at least 0.999 with its published weights or, where those are out of reach, whose kind is known to bear it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -16,21 +15,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vmnet_pipeline.errors import MediaError, ParameterError, WeightsError
+from vmnet_pipeline.errors import ParameterError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+logger = logging.getLogger(__name__)
 
-    import numpy as np
-    from torch import nn
-
-Network = TypeVar("Network", bound="nn.Module")
-EngineName = Literal["auto", "torch", "openvino"]
+EngineName = Literal["auto", "torch", "tensorflow", "openvino"]
 PrecisionName = Literal["auto", "f32", "bf16"]
+Framework = Literal["torch", "tensorflow"]
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
@@ -43,13 +38,22 @@ class BackendParams(BaseModel):
         "pretrained", description="`random` is for trying things out only; it is marked in every feature's fingerprint."
     )
     random_seed: int = Field(0, ge=0, description="Seed of `weights: random`.")
-    engine: EngineName = Field("auto", description="`auto`: torch on a CUDA device, OpenVINO on x86, else torch.")
+    engine: EngineName = Field(
+        "auto", description="`auto`: the network's own framework on a CUDA device, else OpenVINO on x86, else its own."
+    )
     precision: PrecisionName = Field(
         "auto",
-        description="`auto`: bf16 for vggish where the processor computes it in hardware, else f32.",
+        description="`auto`: bf16 where the processor has it and the features bear it (cosine 0.999), else f32.",
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Network inputs per call; not part of the fingerprint.")
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="Of the stored features; float16 halves them. float32 is the contract with users."
+    )
+    pooled: bool = Field(False, description="Store what training uses, e.g. (62, 512) in place of (62, 512, 6, 4).")
+    batch_size: int = Field(
+        32, ge=1, le=4096, description="Inputs per call of torch or tensorflow; not part of the fingerprint."
+    )
     n_threads: int | None = Field(None, ge=1, le=1024, description="Threads of the engine; by default all cores.")
+    gpu_idx: int | None = Field(None, ge=0, description="CUDA device; of no effect where there is none.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class EngineChoice:
     """A resolved engine: never `auto`.
 
     Attributes:
-        engine: `torch` or `openvino`.
+        engine: `torch`, `tensorflow` or `openvino`.
         device: `cpu` or `cuda`.
         precision: `f32` or `bf16`.
     """
@@ -71,7 +75,9 @@ class EngineChoice:
         return {"engine": self.engine, "device": self.device, "precision": self.precision}
 
 
-def choose_engine(engine: EngineName, precision: PrecisionName, *, bf16_by_default: bool) -> EngineChoice:
+def choose_engine(
+    engine: EngineName, precision: PrecisionName, *, bf16_by_default: bool, framework: Framework = "torch"
+) -> EngineChoice:
     """Resolve `auto` for this machine.
 
     Args:
@@ -79,18 +85,22 @@ def choose_engine(engine: EngineName, precision: PrecisionName, *, bf16_by_defau
         precision: Wanted precision.
         bf16_by_default: Whether `auto` may take bf16: only for a network whose pooled features keep a cosine of
             at least 0.999 to those of f32.
+        framework: What the network is written in, which is what runs it where OpenVINO does not.
 
     Raises:
-        ParameterError: OpenVINO was asked for where there is none, or bf16 where the processor lacks it.
+        ParameterError: An engine that cannot run this network, or bf16 where it is not to be had.
     """
-    device = "cuda" if engine != "openvino" and has_cuda() else "cpu"
-    if engine == "auto":
-        engine = "openvino" if device == "cpu" and _is_x86() else "torch"
+    if engine not in ("auto", "openvino", framework):
+        raise ParameterError(f"engine {engine}: this network is written in {framework}; use {framework} or openvino")
+    device = "cuda" if engine != "openvino" and has_cuda(framework) else "cpu"
+    chosen = ("openvino" if device == "cpu" and _is_x86() else framework) if engine == "auto" else engine
     if precision == "auto":
-        precision = "bf16" if bf16_by_default and engine == "openvino" and has_bf16() else "f32"
+        precision = "bf16" if bf16_by_default and chosen == "openvino" and has_bf16() else "f32"
+    if precision == "bf16" and chosen == "tensorflow":
+        raise ParameterError("precision bf16: not available with engine tensorflow; use f32, or engine openvino")
     if precision == "bf16" and device == "cpu" and not has_bf16():
         raise ParameterError("precision bf16: this processor computes it in software only; use precision f32")
-    return EngineChoice(engine, device, precision)
+    return EngineChoice(chosen, device, precision)
 
 
 def _is_x86() -> bool:
@@ -108,162 +118,33 @@ def has_bf16() -> bool:
 
 
 @cache
-def has_cuda() -> bool:
-    """Whether torch can use a CUDA device; torch is imported only where that is possible at all."""
-    has_driver = sys.platform != "linux" or any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
-    if metadata.version("torch").endswith("+cpu") or not has_driver:
+def has_cuda(framework: Framework = "torch") -> bool:
+    """Whether the framework can use a CUDA device; it is imported only where that is possible at all."""
+    if sys.platform == "linux" and not any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg")):
+        return False
+    if framework == "tensorflow":
+        return bool(import_tensorflow().config.list_physical_devices("GPU"))
+    if metadata.version("torch").endswith("+cpu"):
         return False
     import torch
 
     return torch.cuda.is_available()
 
 
-def build_runner(
-    network: nn.Module, input_shape: tuple[int, ...], choice: EngineChoice, params: BackendParams
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a network callable on arrays.
+def import_tensorflow() -> Any:
+    """Import tensorflow without its greetings."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow
 
-    Args:
-        network: In evaluation mode afterwards.
-        input_shape: Shape of one input, without the batch axis.
-        choice: Resolved engine.
-        params: Batch size and threads.
-
-    Returns:
-        A function from (m, *input_shape) numbers to (m, ...) float32, any m >= 1; it raises `MediaError`
-        (`not_finite`) rather than take or give a value that is not finite.
-    """
-    network = network.eval().requires_grad_(False)
-    make = _compile_openvino if choice.engine == "openvino" else _wrap_torch
-    run = make(network, input_shape, choice, params)
-
-    def run_all(inputs: np.ndarray) -> np.ndarray:
-        return _run_batches(run, inputs, params.batch_size)
-
-    return run_all
+    return tensorflow
 
 
-def _run_batches(run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, batch_size: int) -> np.ndarray:
-    import numpy as np
-
-    # OpenVINO's ReLU turns not-a-number into zero, so looking at the outputs alone would miss it.
-    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
-        raise MediaError("not_finite", "the network's input has values that are not finite; check the media file")
-    pieces = [
-        run(np.ascontiguousarray(inputs[start : start + batch_size], np.float32))
-        for start in range(0, len(inputs), batch_size)
-    ]
-    outputs = np.concatenate(pieces).astype(np.float32, copy=False)
-    if not np.isfinite(outputs).all():
-        raise MediaError("not_finite", "the network gave values that are not finite; check the media file")
-    return outputs
-
-
-def _wrap_torch(
-    network: nn.Module, _input_shape: tuple[int, ...], choice: EngineChoice, params: BackendParams
-) -> Callable[[np.ndarray], np.ndarray]:
-    import torch
-
-    if params.n_threads is not None:
-        torch.set_num_threads(params.n_threads)
-    dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
-    network = network.to(device=choice.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def run(inputs: np.ndarray) -> np.ndarray:
-        # TF32 would be a third precision behind the name f32, so it is switched off around each call.
-        tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with torch.inference_mode(), tf32, torch.autocast(choice.device, dtype, enabled=dtype != torch.float32):
-            return network(torch.from_numpy(inputs).to(choice.device)).float().cpu().numpy()  # type: ignore[no-any-return]
-
-    return run
-
-
-def _count_cores() -> int:
+def count_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _import_openvino() -> Any:
-    """Import OpenVINO with its usage statistics off: it would send events, and write into the home folder."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
-
-
-def _compile_openvino(
-    network: nn.Module, input_shape: tuple[int, ...], choice: EngineChoice, params: BackendParams
-) -> Callable[[np.ndarray], np.ndarray]:
-    import torch
-
-    openvino = _import_openvino()
-    example = torch.zeros(1, *input_shape)
-    # Traced here because the converter's own tracing runs the network several times over to check itself.
-    traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-    model = openvino.convert_model(traced, example_input=example)
-    model.reshape([-1, *input_shape])
-    settings = {
-        "INFERENCE_PRECISION_HINT": choice.precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": params.n_threads or _count_cores(),
-    }
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-
-    def run(inputs: np.ndarray) -> np.ndarray:
-        return request.infer({0: inputs})[0].copy()  # type: ignore[no-any-return]
-
-    return run
-
-
-def load_torch_file(path: Path) -> dict[str, Any]:
-    """Read tensors from a .pth file; code inside it is never run.
-
-    Raises:
-        WeightsError: The file is not a plain dict of tensors.
-    """
-    import pickle
-
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path}: not a readable weight file ({error}); delete it and fetch it again") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a dict of tensors; delete it and fetch it again")
-    return content
-
-
-def load_state(network: nn.Module, state: dict[str, Any], source: str) -> None:
-    """Put all tensors of a state dict into a network; names and shapes must agree exactly.
-
-    Raises:
-        WeightsError: They do not.
-    """
-    try:
-        network.load_state_dict(
-            {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-            | {key: value for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
-        )
-    except RuntimeError as error:
-        raise WeightsError(f"weights {source!r} do not fit the network: {error}") from error
-
-
-def require_loaded(run: Callable[[np.ndarray], np.ndarray] | None, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The runner of a backend that was loaded.
-
-    Raises:
-        RuntimeError: It was not.
-    """
-    if run is None:
-        raise RuntimeError(f"backend {name!r}: call load() before infer()")
-    return run
-
-
-def build_seeded(make: Callable[[], Network], seed: int) -> Network:
-    """Build a network with random weights that depend on the seed only; the global generator is left alone."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
+def warn_without_gpu(gpu_idx: int | None, choice: EngineChoice) -> None:
+    """Say so when a CUDA device was asked for that is not used."""
+    if gpu_idx is not None and choice.device != "cuda":
+        logger.warning("gpu_idx=%d has no effect: %s runs on the processor here", gpu_idx, choice.engine)

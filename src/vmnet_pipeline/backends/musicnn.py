@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from vmnet_pipeline.backends import engine, spectra, weights
+from vmnet_pipeline.backends import spectra, torch_weights, weights
+from vmnet_pipeline.backends.engine import BackendParams
+from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.media.audio import decode_audio
-from vmnet_pipeline.records import Fingerprint, Modality, PreparedItem
+from vmnet_pipeline.records import Modality, PreparedItem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork
 
 SAMPLE_RATE_HZ = 16_000
@@ -31,7 +30,7 @@ LOG_SCALE = 10_000.0
 SIZES = {"MSD_musicnn": (64, 200), "MTT_musicnn": (64, 200), "MSD_musicnn_big": (512, 500)}
 
 
-class MusicnnParams(engine.BackendParams):
+class MusicnnParams(BackendParams):
     """Parameters of the `musicnn` backend."""
 
     model: Literal["MSD_musicnn", "MTT_musicnn", "MSD_musicnn_big"] = Field(
@@ -84,63 +83,46 @@ def cut_patches(samples: np.ndarray, short_audio: str = "repeat") -> np.ndarray:
     return log_mel[: n_patches * PATCH_FRAMES].reshape(n_patches, PATCH_FRAMES, N_MELS)
 
 
-class MusicnnBackend:
+class MusicnnBackend(NetworkBackend):
     """(T, D) float32 per item, one row per 3 s of sound; D is 200, 500 for the big model, other for other layers."""
 
     name: ClassVar[str] = "musicnn"
     modality: ClassVar[Modality] = "audio"
+    params_type: ClassVar[type[BackendParams]] = MusicnnParams
+    network_settings: ClassVar[tuple[str, ...]] = ("model", "layer")
+    input_shape = (PATCH_FRAMES, N_MELS)
 
-    def __init__(
-        self, params: Mapping[str, Any] | None = None, *, weights_dir: str | Path = weights.DEFAULT_WEIGHTS_DIR
-    ) -> None:
-        self.params = MusicnnParams(**(params or {}))
-        self._weights_dir = weights_dir
-        self._run: Callable[[np.ndarray], np.ndarray] | None = None
+    @property
+    def weights_name(self) -> str:
+        """See `NetworkBackend`."""
+        return str(self.params.model)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_run": None}  # workers load for themselves
-
-    def fingerprint(self) -> Fingerprint:
-        """See `FeatureBackend.fingerprint`."""
-        params = self.params
-        settings = {
-            "model": params.model,
-            "layer": params.layer,
-            "max_duration_s": params.max_duration_s,
-            "short_audio": params.short_audio,
+    def describe_settings(self) -> dict[str, Any]:
+        """See `NetworkBackend`."""
+        return {
+            "model": self.params.model,
+            "layer": self.params.layer,
+            "max_duration_s": self.params.max_duration_s,
+            "short_audio": self.params.short_audio,
             "decoder": "ffmpeg, channel mean, soxr HQ 16000 Hz",
             "front_end": "slaney mel 96, fft 512, hop 256, power, centred zero pad, log10(10000 x + 1), 187 frames",
-            "weights": weights.identify_weights(params.weights, params.random_seed, params.model, self._weights_dir),
-            **engine.choose_engine(params.engine, params.precision, bf16_by_default=False).describe(),
         }
-        return Fingerprint(self.name, settings)
-
-    def load(self) -> None:
-        """See `FeatureBackend.load`."""
-        if self._run is not None:
-            return
-        choice = engine.choose_engine(self.params.engine, self.params.precision, bf16_by_default=False)
-        self._run = engine.build_runner(self.build_network(), (PATCH_FRAMES, N_MELS), choice, self.params)
 
     def build_network(self) -> MusicnnNetwork:
-        """The torch network with its weights.
-
-        Raises:
-            WeightsError: The weights are not to be had or are damaged.
-        """
+        """See `NetworkBackend`."""
         from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork, read_state
         from vmnet_pipeline.backends.tensorflow_checkpoint import read_checkpoint
 
         n_mid, n_dense = SIZES[self.params.model]
         seed, layer = self.params.random_seed, self.params.layer
-        network = engine.build_seeded(lambda: MusicnnNetwork(n_mid, n_dense, layer), seed)
+        network = torch_weights.build_seeded(lambda: MusicnnNetwork(n_mid, n_dense, layer), seed)
         if self.params.weights == "pretrained":
             resolved = weights.resolve_weights(self.params.model, self._weights_dir)
             try:
                 state = read_state(network, read_checkpoint(*resolved.paths))
             except KeyError as error:
                 raise WeightsError(f"weights {self.params.model!r}: variable {error} is missing") from error
-            engine.load_state(network, state, self.params.model)
+            torch_weights.load_state(network, state, self.params.model)
         return network
 
     def prepare(self, path: str) -> PreparedItem:
@@ -148,11 +130,3 @@ class MusicnnBackend:
         samples = decode_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, max_duration_s=self.params.max_duration_s)
         patches = cut_patches(samples, self.params.short_audio)
         return PreparedItem(patches, len(patches))
-
-    def infer(self, inputs: np.ndarray) -> np.ndarray:
-        """See `FeatureBackend.infer`; (m, 187, 96) to (m, D)."""
-        return engine.require_loaded(self._run, self.name)(inputs)
-
-    def pool(self, feature: np.ndarray) -> np.ndarray:
-        """(T, D) to (D,) float32: mean over time."""
-        return np.asarray(feature.mean(axis=0, dtype=np.float64), np.float32)

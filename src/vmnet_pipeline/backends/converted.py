@@ -1,0 +1,83 @@
+"""Networks converted for OpenVINO, kept beside the weights: the next start needs no framework and no conversion.
+
+Converting EfficientNet-B5 takes tensorflow, Keras and some twenty seconds; reading it back takes a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import uuid
+from functools import cache
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.backends.checksums import FileCheck, hash_file, verify_file
+from vmnet_pipeline.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+FOLDER = "converted"
+_FRAMEWORKS = ("openvino", "torch", "tensorflow", "keras")
+
+
+class ConvertedModels:
+    """One network's place among the converted ones.
+
+    Args:
+        weights_dir: Folder of the weights; converted networks lie below it.
+        identity: Whatever else than code and versions decides the network's numbers, JSON-able.
+    """
+
+    def __init__(self, weights_dir: str | Path, identity: dict[str, Any]) -> None:
+        versions = {name: metadata.version(name) for name in _FRAMEWORKS}
+        content = {"identity": identity, "versions": versions, "code": _hash_network_code()}
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+        self.folder = Path(weights_dir) / FOLDER / key
+
+    def load_or_convert(self, openvino: Any, convert: Callable[[], Any]) -> Any:
+        """The network as an OpenVINO model: read if it is here and whole, else converted, and kept where possible."""
+        if (self.folder / "checksums.json").exists():
+            try:
+                return self._read(openvino)
+            except (OSError, ValueError, KeyError, RuntimeError, WeightsError) as error:
+                logger.warning("Converted network %s is damaged (%s); converting it again", self.folder, error)
+                shutil.rmtree(self.folder, ignore_errors=True)
+        model = convert()
+        with contextlib.suppress(OSError, RuntimeError):  # a folder that cannot be written costs a conversion next time
+            self._write(openvino, model)
+        return model
+
+    def _read(self, openvino: Any) -> Any:
+        checksums = json.loads((self.folder / "checksums.json").read_text(encoding="utf-8"))
+        for name in ("model.xml", "model.bin"):
+            verify_file(self.folder / name, FileCheck(sha256=checksums[name]))
+        return openvino.Core().read_model(str(self.folder / "model.xml"))
+
+    def _write(self, openvino: Any, model: Any) -> None:
+        temporary = self.folder.with_name(f".incoming-{uuid.uuid4().hex}")
+        temporary.mkdir(parents=True)
+        try:
+            openvino.save_model(model, str(temporary / "model.xml"), compress_to_fp16=False)
+            checksums = {name: hash_file(temporary / name)[0] for name in ("model.xml", "model.bin")}
+            (temporary / "checksums.json").write_text(json.dumps(checksums), encoding="utf-8")
+            temporary.rename(self.folder)  # fails where another process was faster: its model is the same
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@cache
+def _hash_network_code() -> str:
+    """Digest of the modules that define networks, so that a changed network is never taken from the store."""
+    digest = hashlib.sha256()
+    folder = resources.files("vmnet_pipeline.backends") / "networks"
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".py"):
+            digest.update(entry.read_bytes())
+    return digest.hexdigest()
