@@ -218,7 +218,7 @@ class TrainParams(Params):
     patience: int | None = Field(50, ge=1, description="Stop after so many evaluations without gain; null: never.")
     eval_every: int = Field(1, ge=1, description="Epochs between two evaluations on the validation pairs.")
     state_interval_s: float = Field(
-        2.0, ge=0.0, description="Seconds between two writes of the state that a rerun continues from; 0: every epoch."
+        0.0, ge=0.0, description="Seconds between two writes of the state that a rerun continues from; 0: every epoch."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one.")
     n_threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's setting.")
