@@ -15,7 +15,7 @@ TOLERANCE = 1e-4
 
 
 def naive_vggish_log_mel(samples: np.ndarray) -> np.ndarray:
-    """SPEC formulas, one frame, one bin and one band at a time."""
+    """The published formulas, one frame, one bin and one band at a time."""
 
     def mel(hz: float) -> float:
         return 1127.0 * math.log(1.0 + hz / 700.0)
