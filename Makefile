@@ -14,7 +14,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format lock clean
+.PHONY: help setup demo test test-all peers lint format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,7 +34,7 @@ $(VENV)/.torch: $(VENV)/.python Makefile
 	|| { echo "   no CPU build found by pip, taking the default build"; $(PIP) install "torch==$(TORCH_VERSION)"; }; fi
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.torch requirements.lock requirements-peers.txt pyproject.toml
+$(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
 	@echo "== packages of requirements.lock (some minutes the first time)"
 	@$(PIP) install -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
@@ -51,7 +51,13 @@ demo: setup ## demo media, the whole pipeline on them, the Recall@K table
 test: setup ## the tests: offline, on the CPU, some minutes
 	@$(BIN)/python -m pytest
 
-test-all: setup ## also the slow tests and those that need peer packages
+peers: .peers/.installed ## other implementations of the same networks, for parity tests and benchmarks
+
+.peers/.installed: requirements-peers.txt | setup
+	@$(PIP) install --no-deps --require-hashes --upgrade --target .peers -r requirements-peers.txt
+	@touch $@
+
+test-all: setup peers ## also the slow tests and those that need peer packages
 	@$(BIN)/python -m pytest -m "not gpu"
 
 lint: setup ## ruff, mypy, import contracts
