@@ -89,6 +89,7 @@ class MusicnnBackend(NetworkBackend):
     name: ClassVar[str] = "musicnn"
     modality: ClassVar[Modality] = "audio"
     params_type: ClassVar[type[BackendParams]] = MusicnnParams
+    bf16_by_default: ClassVar[bool] = True
     network_settings: ClassVar[tuple[str, ...]] = ("model", "layer")
     input_shape = (PATCH_FRAMES, N_MELS)
 
