@@ -7,28 +7,7 @@ import numpy as np
 import pytest
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.retrieval.graded import ndcg_at_k, recall_in_pools
-
-
-@pytest.mark.parametrize(("pool_size", "k"), [(1, 1), (3, 1), (4, 2), (6, 2), (6, 6)])
-def test_recall_in_pools_is_the_mean_over_all_pools(pool_size: int, k: int) -> None:
-    ranks, n = [1, 2, 4, 6], 6
-    hits = []
-    for rank in ranks:
-        others = [r for r in range(1, n + 1) if r != rank]
-        for pool in itertools.combinations(others, pool_size - 1):
-            hits.append((rank, sum(r < rank for r in pool) < k))
-    expected = np.mean([np.mean([hit for rank, hit in hits if rank == wanted]) for wanted in ranks])
-    assert recall_in_pools(np.array(ranks), n, pool_size, k) == pytest.approx(expected)
-
-
-def test_a_pool_of_the_whole_gallery_changes_nothing() -> None:
-    ranks = np.array([1, 3, 10, 11, 1024])
-    assert recall_in_pools(ranks, 1024, 1024, 10) == pytest.approx(3 / 5)
-    assert recall_in_pools(ranks, 2000, 1000, 10) > 3 / 5
-    for bad in ((5, 10), (2000, 0)):
-        with pytest.raises(PairsError):
-            recall_in_pools(ranks, bad[0], 5, bad[1])
+from vmnet_pipeline.retrieval.graded import ndcg_at_k
 
 
 def naive_ndcg(scores: list[float], gains: list[float], k: int) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.retrieval.hubness import correct_scores, count_occurrences, measure_hubness
+from vmnet_pipeline.retrieval.hubness import correct_both, correct_scores, count_occurrences, measure_hubness
 
 
 def make_sides(n: int = 40, m: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +33,18 @@ def test_corrected_dot_products_rank_as_naive_csls(chunk_size: int) -> None:
     csls = 2 * scores - r_query[:, None] - r_gallery[None, :]
     x, y = correct_scores(queries, gallery, k=4, chunk_size=chunk_size)
     np.testing.assert_allclose(x @ y.T - r_query[:, None], csls, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 100])
+def test_vectors_for_both_directions_give_naive_csls(chunk_size: int) -> None:
+    music, video = make_sides()
+    scores = music @ video.T
+    r_music = np.array([np.mean(sorted(row)[-4:]) for row in scores])
+    r_video = np.array([np.mean(sorted(column)[-4:]) for column in scores.T])
+    x, y = correct_both(music, video, k=4, chunk_size=chunk_size)
+    np.testing.assert_allclose(x @ y.T, 2 * scores - r_music[:, None] - r_video, rtol=1e-4, atol=1e-4)
+    few = correct_both(music[:3], video, k=10)  # K is cut to the other side
+    assert np.allclose(few[1][:, -1], (video @ music[:3].T).mean(axis=1), atol=1e-5)
 
 
 def test_correction_makes_hubs_rarer() -> None:

@@ -181,6 +181,70 @@ def test_positives_by_group_accept_any_clip_of_the_song() -> None:
         evaluate_retrieval(music, video, ids, None, EvaluateParams(positives="group"))
 
 
+def test_ndcg_of_groups_has_its_chance_level() -> None:
+    rng = np.random.default_rng(3)
+    music, video = (make_unit(rng.standard_normal((600, 64))) for _ in range(2))
+    groups = [f"song {i // (1 + i % 3)}" for i in range(600)]
+    params = EvaluateParams(positives="group")
+    figures = evaluate_retrieval(music, video, [str(i) for i in range(600)], groups, params).directions
+    assert figures["music_to_video"].ndcg.chance == figures["video_to_music"].ndcg.chance
+    for direction in figures.values():
+        assert direction.ndcg.low < direction.ndcg.chance < direction.ndcg.high  # type: ignore[operator]
+    song = evaluate_retrieval(music, music, [str(i) for i in range(600)], groups, params).directions["music_to_video"]
+    assert song.recall["1"].value == 1.0
+    assert song.ndcg.value < 1.0  # other clips of the song are not found first
+    alone = evaluate_retrieval(music, music, [str(i) for i in range(600)]).directions["music_to_video"]
+    assert alone.ndcg.value == 1.0
+
+
+def make_hub(n: int = 120) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Pairs with one video that is close to all music."""
+    music, video, ids = make_pairs(n, 1.2, dim=32)
+    music = make_unit(music + 0.12)
+    video = make_unit(video + 0.12)
+    video[7] = make_unit(music.mean(axis=0, keepdims=True))[0]
+    return music, video, ids
+
+
+def test_hubs_are_counted_among_the_first_ten() -> None:
+    music, video, ids = make_hub()
+    evaluation = evaluate_retrieval(music, video, ids, params=EvaluateParams(top_n=3))
+    top = np.argsort(-(music @ video.T), axis=1)[:, :10]
+    counts = np.bincount(top.reshape(-1), minlength=120)
+    hubness = evaluation.directions["music_to_video"].hubness
+    assert counts.argmax() == 7
+    assert hubness["max"] == counts.max()
+    assert hubness["unreached"] == pytest.approx((counts == 0).mean())
+    assert hubness["k"] == 10.0
+    assert {len(row["top_ids"]) for row in evaluation.query_rows} == {3}
+    small = evaluate_retrieval(music[:6], video[:6], ids[:6]).directions["music_to_video"].hubness
+    assert small == {"k": 6.0, "max": 6.0, "skewness": 0.0, "unreached": 0.0}
+
+
+def test_csls_ranks_as_a_naive_loop_and_lowers_hubs() -> None:
+    music, video, ids = make_hub()
+    plain = evaluate_retrieval(music, video, ids)
+    corrected = evaluate_retrieval(music, video, ids, params=EvaluateParams(similarity="csls", csls_neighbours=5))
+    scores = (music @ video.T).astype(float)
+    csls = 2 * scores - np.sort(scores, axis=1)[:, -5:].mean(axis=1, keepdims=True)
+    csls -= np.sort(scores, axis=0)[-5:].mean(axis=0)
+    for direction, matrix in (("music_to_video", csls), ("video_to_music", csls.T)):
+        ranks = [row["rank"] for row in corrected.query_rows if row["direction"] == direction]
+        assert ranks == (1 + (matrix > np.diag(matrix)[:, None]).sum(axis=1)).tolist()
+    there = "music_to_video"
+    assert corrected.directions[there].hubness["max"] < plain.directions[there].hubness["max"]
+    assert (plain.similarity, plain.csls_neighbours) == ("cosine", None)
+    assert (corrected.similarity, corrected.csls_neighbours) == ("csls", 5)
+
+
+def test_csls_of_pools_looks_at_its_pool_only() -> None:
+    music, video, ids = make_pairs(60, 1.0)
+    params = EvaluateParams(pool_size=20, similarity="csls")
+    rows = evaluate_retrieval(music, video, ids, params=params).query_rows
+    alone = evaluate_retrieval(music[20:40], video[20:40], ids[20:40], params=params).query_rows
+    assert [row["rank"] for row in rows if row["pool"] == 1] == [row["rank"] for row in alone]
+
+
 def test_repeated_ids_are_positives_of_each_other() -> None:
     music, video, ids = make_pairs(20, 1.0)
     evaluation = evaluate_retrieval(music, video, [*ids[:10], *ids[:10]])

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.retrieval import ranking
-from vmnet_pipeline.retrieval.ranking import rank_positives, rank_queries
+from vmnet_pipeline.retrieval import counting, ranking
+from vmnet_pipeline.retrieval.graded import ndcg_at_k
+from vmnet_pipeline.retrieval.ranking import rank_both, rank_positives, rank_queries
 
 
 def make_unit_rows(rng: np.random.Generator, n: int, dim: int = 8) -> np.ndarray:
@@ -114,6 +115,47 @@ def test_chunks_never_change_the_result(
         assert np.array_equal(*scores)
 
 
+@pytest.mark.parametrize("ties", ["mid", "lower_index"])
+@pytest.mark.parametrize(("gallery_chunk", "chunk_size"), [(1000, 1000), (16, 13), (7, 40), (300, 3)])
+@pytest.mark.parametrize("tied", [False, True])
+def test_both_directions_at_once_equal_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, gallery_chunk: int, chunk_size: int, ties: ranking.Ties, tied: bool
+) -> None:
+    rng = np.random.default_rng(8)
+    music, video = (
+        (make_tied_rows(rng, 90), make_tied_rows(rng, 61))
+        if tied
+        else (
+            make_unit_rows(rng, 90, 96),
+            make_unit_rows(rng, 61, 96),
+        )
+    )
+    music_keys, video_keys = rng.permutation(np.arange(90) % 30), rng.permutation(np.arange(61) % 30)
+    there = rank_queries(music, video, music_keys, video_keys, ties=ties, top_n=10)
+    back = rank_queries(video, music, video_keys, music_keys, ties=ties, top_n=10)
+    monkeypatch.setattr(ranking, "GALLERY_CHUNK", gallery_chunk)
+    both = rank_both(music, video, music_keys, video_keys, ties=ties, top_n=10, chunk_size=chunk_size)
+    for together, alone, queries, gallery in ((both[0], there, music, video), (both[1], back, video, music)):
+        for name in ("ranks", "average_precision", "ndcg", "n_positives"):
+            assert getattr(together, name).tolist() == getattr(alone, name).tolist(), name
+        scores = [np.sum(queries.astype(float)[:, None] * gallery[r.top], axis=2) for r in (together, alone)]
+        assert np.array_equal(*scores)
+
+
+@pytest.mark.parametrize("ties", ["mid", "lower_index"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_ndcg_is_that_of_the_whole_matrix(ties: ranking.Ties, tied: bool) -> None:
+    rng = np.random.default_rng(2)
+    make = make_tied_rows if tied else make_unit_rows
+    queries, gallery = make(rng, 40), make(rng, 40)
+    keys = rng.integers(0, 12, 40)  # from one positive to more than some queries find
+    scores = queries.astype(float) @ gallery.T.astype(float)
+    if ties == "lower_index":  # a stable order is one without ties
+        scores = -np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1).astype(float)
+    expected = ndcg_at_k(scores, (keys[:, None] == keys[None, :]).astype(float), 10)
+    np.testing.assert_allclose(rank_queries(queries, gallery, keys, keys, ties=ties).ndcg, expected, rtol=1e-12)
+
+
 def test_scores_closer_than_float32_rounding_are_still_told_apart() -> None:
     dim = 512
     query = np.full((1, dim), dim**-0.5, dtype=np.float32)
@@ -125,11 +167,11 @@ def test_scores_closer_than_float32_rounding_are_still_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("ties", "expected"), [("mid", [10.5] * 20), ("lower_index", list(range(1, 21)))])
-@pytest.mark.parametrize("max_rescored", [0, 5, 1024])
+@pytest.mark.parametrize("max_rescored", [0, 5, 1000])
 def test_collapsed_embeddings_all_tie(
     monkeypatch: pytest.MonkeyPatch, ties: ranking.Ties, expected: list[float], max_rescored: int
 ) -> None:
-    monkeypatch.setattr(ranking, "MAX_RESCORED", max_rescored)
+    monkeypatch.setattr(counting, "MAX_RESCORED", max_rescored)
     same = np.repeat(make_unit_rows(np.random.default_rng(0), 1, 64), 20, axis=0)
     assert rank_positives(same, same, ties=ties, chunk_size=7).tolist() == expected
 

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.retrieval.graded import ndcg_at_k
 from vmnet_pipeline.retrieval.scores import (
     bootstrap_intervals,
     expect_chance,
+    expect_ndcg,
     mean_reciprocal_rank,
     median_rank,
     recall_at_k,
@@ -134,3 +136,22 @@ def test_bad_input_is_refused() -> None:
         bootstrap_intervals(np.ones(3), [1], groups=["a", "b"])
     with pytest.raises(PairsError, match="1 to 4 positives"):
         expect_chance(4, [5], [1])
+
+
+@pytest.mark.parametrize("n_right", [1, 2, 5])
+def test_ndcg_by_chance_is_the_mean_over_all_orders(n_right: int) -> None:
+    orders = np.array(list(itertools.permutations(range(5))), dtype=float)
+    gains = np.tile((np.arange(5) < n_right).astype(float), (len(orders), 1))
+    expected = ndcg_at_k(orders, gains, 10).mean()
+    assert expect_ndcg(5, [n_right]) == pytest.approx(expected)
+    assert expect_ndcg(5, [n_right, 5]) == pytest.approx((expected + 1.0) / 2)
+
+
+def test_intervals_of_further_values_are_drawn_with_the_ranks() -> None:
+    ranks = np.random.default_rng(0).integers(1, 60, 80)
+    reciprocal = 1.0 / ranks
+    found = bootstrap_intervals(ranks, [5], groups=np.arange(80) // 2, others=np.column_stack([reciprocal, ranks <= 5]))
+    np.testing.assert_allclose(found.others, [found.mrr, found.recall[5]])
+    assert bootstrap_intervals(ranks, [5]).others == ()
+    alone = bootstrap_intervals(ranks, [5], groups=np.zeros(80), others=reciprocal[:, None])
+    assert alone.others == (None,)

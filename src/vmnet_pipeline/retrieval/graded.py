@@ -1,4 +1,4 @@
-"""Figures for other pool sizes than the gallery's, and for graded or several right answers."""
+"""Figures for graded right answers."""
 
 from __future__ import annotations
 
@@ -10,34 +10,6 @@ import numpy.typing as npt
 from vmnet_pipeline.errors import PairsError
 
 Array: TypeAlias = npt.NDArray[Any]
-
-
-def recall_in_pools(ranks: Array, n_gallery: int, pool_size: int, k: int) -> float:
-    """Expected Recall@K when each query searches its match among a random part of the gallery.
-
-    Exact, by the hypergeometric distribution of the better-ranked items that fall into the pool: figures of sets of
-    different size become comparable without drawing pools.
-
-    Args:
-        ranks: (n,) ranks of the one match in the whole gallery, 1-based; a mid-rank is rounded up.
-        n_gallery: N, size of that gallery.
-        pool_size: P, 1 to N, the match included.
-        k: K >= 1.
-
-    Returns:
-        Share, 0-1.
-
-    Raises:
-        PairsError: The pool does not fit the gallery, K is below 1, or a rank is outside 1 ... N.
-    """
-    ranks = np.ceil(np.asarray(ranks, dtype=np.float64)).astype(np.int64)
-    if not 1 <= pool_size <= n_gallery or k < 1 or not ranks.size or ranks.min() < 1 or ranks.max() > n_gallery:
-        raise PairsError(f"A pool of {pool_size} at K = {k} does not fit a gallery of {n_gallery} and these ranks.")
-    from scipy.stats import hypergeom
-
-    values, times = np.unique(ranks, return_counts=True)
-    reached = hypergeom.cdf(k - 1, n_gallery - 1, values - 1, pool_size - 1)
-    return float((reached * times).sum() / times.sum())
 
 
 def ndcg_at_k(scores: Array, gains: Array, k: int) -> Array:

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.retrieval.nearest import find_nearest
 
 Array: TypeAlias = npt.NDArray[Any]
+HUB_K = 10
 
 
-def count_occurrences(queries: Array, gallery: Array, *, k: int = 10, chunk_size: int = 1024) -> Array:
+def count_occurrences(queries: Array, gallery: Array, *, k: int = HUB_K, chunk_size: int = 1024) -> Array:
     """How often each gallery item is among the K best answers.
 
     Args:
@@ -32,13 +34,8 @@ def count_occurrences(queries: Array, gallery: Array, *, k: int = 10, chunk_size
         PairsError: Widths differ, or K is below 1.
     """
     _check(queries, gallery, k)
-    k = min(k, len(gallery))
-    counts = np.zeros(len(gallery), dtype=np.int64)
-    for start in range(0, len(queries), chunk_size):
-        scores = queries[start : start + chunk_size] @ gallery.T
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        counts += np.bincount(best.ravel(), minlength=len(gallery))
-    return counts
+    nearest, _ = find_nearest(_as_float32(queries), _as_float32(gallery), k, chunk_size)
+    return np.bincount(nearest.column.reshape(-1), minlength=len(gallery))
 
 
 def measure_hubness(counts: Array) -> dict[str, float]:
@@ -48,7 +45,7 @@ def measure_hubness(counts: Array) -> dict[str, float]:
     return {"skewness": skewness, "max": float(counts.max()), "unreached": float((counts == 0).mean())}
 
 
-def correct_scores(queries: Array, gallery: Array, *, k: int = 10, chunk_size: int = 1024) -> tuple[Array, Array]:
+def correct_scores(queries: Array, gallery: Array, *, k: int = HUB_K, chunk_size: int = 1024) -> tuple[Array, Array]:
     """Append a coordinate so that dot products are CSLS scores, up to a constant of each query, and ranks theirs.
 
     CSLS is 2 s_ij - r_i - r_j with r the mean of an item's K highest scores on the other side. r_i changes no rank of
@@ -67,16 +64,43 @@ def correct_scores(queries: Array, gallery: Array, *, k: int = 10, chunk_size: i
         PairsError: Widths differ, or K is below 1.
     """
     _check(queries, gallery, k)
-    k = min(k, len(queries))
-    closeness = [
-        np.partition(gallery[start : start + chunk_size] @ queries.T, -k, axis=1)[:, -k:].mean(axis=1)
-        for start in range(0, len(gallery), chunk_size)
-    ]
+    _, neighbours = find_nearest(_as_float32(queries), _as_float32(gallery), k, chunk_size)
     minus_one = np.full((len(queries), 1), -1.0)
     return (
         np.hstack([2.0 * queries, minus_one]).astype(np.float32),
-        np.hstack([gallery, np.concatenate(closeness)[:, None]]).astype(np.float32),
+        np.hstack([gallery, neighbours.score.mean(axis=1, keepdims=True)]).astype(np.float32),
     )
+
+
+def correct_both(music: Array, video: Array, *, k: int = 10, chunk_size: int = 1024) -> tuple[Array, Array]:
+    """Append two coordinates so that dot products are CSLS scores, whichever side asks.
+
+    [2 x_i, r_i, -1] . [y_j, -1, r_j] = 2 s_ij - r_i - r_j, with r the mean of an item's K highest scores on the other
+    side: one set of vectors for both directions. As the neighbourhoods are those of the set itself, every rank depends
+    on all of it: a figure for a set as a whole, not for a query that comes alone.
+
+    Args:
+        music: (Nx, D) floating point.
+        video: (Ny, D).
+        k: K, cut to the size of the other side; at least 1.
+        chunk_size: Items scored together.
+
+    Returns:
+        (Nx, D + 2) and (Ny, D + 2) float32; not of unit length.
+
+    Raises:
+        PairsError: Widths differ, or K is below 1.
+    """
+    _check(music, video, k)
+    music, video = _as_float32(music), _as_float32(video)
+    there, back = (side.score.mean(axis=1, keepdims=True) for side in find_nearest(music, video, k, chunk_size))
+    return np.hstack([2.0 * music, there, np.full_like(there, -1.0)]), np.hstack(
+        [video, np.full_like(back, -1.0), back]
+    )
+
+
+def _as_float32(side: Array) -> Array:
+    return np.asarray(side, dtype=np.float32)
 
 
 def _check(queries: Array, gallery: Array, k: int) -> None:

@@ -7,20 +7,24 @@ used alone and are re-exported here.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.retrieval.ranking import RankedQueries, check_side, rank_positives, rank_queries
+from vmnet_pipeline.retrieval.figures import DIRECTIONS, DirectionFigures, Evaluation, Figure, PoolFigures
+from vmnet_pipeline.retrieval.hubness import HUB_K, correct_both, measure_hubness
+from vmnet_pipeline.retrieval.pools import median_rank_in_pools, reach_in_pools
+from vmnet_pipeline.retrieval.ranking import RankedQueries, check_side, rank_both, rank_positives, rank_queries
 from vmnet_pipeline.retrieval.scores import (
     Chance,
     Interval,
     Intervals,
     bootstrap_intervals,
     expect_chance,
+    expect_ndcg,
     mean_reciprocal_rank,
     median_rank,
     recall_at_k,
@@ -53,106 +57,7 @@ __all__ = [
 Array: TypeAlias = npt.NDArray[Any]
 logger = logging.getLogger(__name__)
 
-# our name of a direction -> its name in the original code
-DIRECTIONS = {"music_to_video": "recall_xy", "video_to_music": "recall_yx"}
 _UNIT_LENGTH_SLACK = 1e-2
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured figure with its interval and what random order would give.
-
-    Attributes:
-        value: The measured figure.
-        low: Lower end of the bootstrap interval; None where it cannot be told.
-        high: Upper end; None together with `low`.
-        chance: Expected value under random order; None where it is not defined.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    chance: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class DirectionFigures:
-    """The figures of one direction.
-
-    Attributes:
-        reference_name: What the original code calls this recall.
-        recall: K (as text, for JSON) to recall, in [0, 1]. For K >= pool size it is 1 by definition.
-        median_rank: >= 1.
-        mrr: Mean reciprocal rank, in (0, 1].
-        mean_average_precision: In (0, 1]; the same as `mrr` when every query has one positive.
-    """
-
-    reference_name: str
-    recall: dict[str, Figure]
-    median_rank: Figure
-    mrr: Figure
-    mean_average_precision: Figure
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Both directions, how they were measured, and the rank of every query.
-
-    Attributes:
-        n_items: Pairs that were evaluated.
-        n_dropped: Pairs left out because they did not fill a pool.
-        n_groups: Independent groups among the evaluated pairs; None without groups.
-        pool_size: Gallery size that every rank refers to.
-        n_pools: Number of pools; 1 for the whole gallery.
-        protocol: `whole gallery` or `pools in file order`.
-        ties: `mid-rank` or `lower index`.
-        positives: What makes an answer right: `id` or `group`.
-        max_positives: Most right answers that a query has in its pool.
-        shuffled: True when pairs were mismatched on purpose (control: everything should be at chance).
-        resampled_by: Unit of the bootstrap: `group` or `query`.
-        n_resamples: Bootstrap draws.
-        confidence_level: Of the intervals, in (0, 1).
-        seed: Of the bootstrap and of the mismatching.
-        warnings: What a reader must know about these figures.
-        directions: Figures by direction, keys of `DIRECTIONS`.
-        query_rows: One row for each query and direction: id, group, direction, pool, rank, n_positives, top_ids.
-    """
-
-    n_items: int
-    n_dropped: int
-    n_groups: int | None
-    pool_size: int
-    n_pools: int
-    protocol: str
-    ties: str
-    positives: str
-    max_positives: int
-    shuffled: bool
-    resampled_by: str
-    n_resamples: int
-    confidence_level: float
-    seed: int
-    warnings: tuple[str, ...]
-    directions: dict[str, DirectionFigures]
-    query_rows: list[dict[str, Any]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form of everything but the rows of the queries."""
-        names = [name for name in self.__slots__ if name not in ("directions", "query_rows", "warnings")]
-        content: dict[str, Any] = {name: getattr(self, name) for name in names}
-        content["warnings"] = list(self.warnings)
-        content["directions"] = {name: asdict(figures) for name, figures in self.directions.items()}
-        return content
-
-    def to_metrics(self) -> dict[str, float]:
-        """Flat names to values, e.g. `music_to_video.recall_at_10`, for experiment tracking."""
-        metrics: dict[str, float] = {"pool_size": float(self.pool_size)}
-        for name, figures in self.directions.items():
-            metrics |= {f"{name}.recall_at_{k}": figure.value for k, figure in figures.recall.items()}
-            metrics[f"{name}.median_rank"] = figures.median_rank.value
-            metrics[f"{name}.mrr"] = figures.mrr.value
-            metrics[f"{name}.mean_average_precision"] = figures.mean_average_precision.value
-        return metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +97,7 @@ def evaluate_retrieval(
     """
     params = params or _default_params()
     problem, warnings = _pose_problem(music_emb, video_emb, ids, groups, params)
-    ranked = {
-        "music_to_video": _rank_pools(problem, params, turned=False),
-        "video_to_music": _rank_pools(problem, params, turned=True),
-    }
+    ranked = _rank_pools(problem, params)
     kept = problem.pools[-1].stop
     units = groups if params.resample_by == "group" else None
     return Evaluation(
@@ -204,6 +106,8 @@ def evaluate_retrieval(
         n_groups=None if groups is None else len(set(groups[:kept])),
         pool_size=problem.pools[0].stop,
         n_pools=len(problem.pools),
+        similarity=params.similarity,
+        csls_neighbours=params.csls_neighbours if params.similarity == "csls" else None,
         protocol="pools in file order" if params.pool_size else "whole gallery",
         ties="lower index" if params.pool_size else "mid-rank",
         positives=params.positives,
@@ -218,7 +122,11 @@ def evaluate_retrieval(
             name: _summarise(name, result, problem.pools[0].stop, None if units is None else units[:kept], params)
             for name, result in ranked.items()
         },
-        query_rows=[row for name, result in ranked.items() for row in _list_rows(name, result, ids, groups, problem)],
+        query_rows=[
+            row
+            for name, result in ranked.items()
+            for row in _list_rows(name, result, ids, groups, problem, params.top_n)
+        ],
     )
 
 
@@ -304,27 +212,26 @@ def _cut_pools(n: int, pool_size: int | None) -> tuple[list[slice], list[str]]:
     return [slice(first, first + pool_size) for first in range(0, n - pool_size + 1, pool_size)], []
 
 
-def _rank_pools(problem: _Problem, params: EvaluateParams, *, turned: bool) -> RankedQueries:
-    sides = [(problem.music, problem.music_keys), (problem.video, problem.video_keys)]
-    (queries, query_keys), (gallery, gallery_keys) = reversed(sides) if turned else sides
-    results = [
-        rank_queries(
-            queries[pool],
-            gallery[pool],
-            query_keys[pool],
-            gallery_keys[pool],
-            ties="lower_index" if params.pool_size else "mid",
-            top_n=params.top_n,
-            chunk_size=params.chunk_size,
-        )
-        for pool in problem.pools
-    ]
-    return RankedQueries(
-        ranks=np.concatenate([result.ranks for result in results]),
-        average_precision=np.concatenate([result.average_precision for result in results]),
-        n_positives=np.concatenate([result.n_positives for result in results]),
-        top=np.concatenate([result.top + pool.start for result, pool in zip(results, problem.pools, strict=True)]),
+def _rank_pools(problem: _Problem, params: EvaluateParams) -> dict[str, RankedQueries]:
+    """Ranks of both directions, each pool on its own."""
+    pools = [_rank_pool(problem, pool, params) for pool in problem.pools]
+    return {name: RankedQueries.join(parts) for name, parts in zip(DIRECTIONS, zip(*pools, strict=True), strict=True)}
+
+
+def _rank_pool(problem: _Problem, pool: slice, params: EvaluateParams) -> list[RankedQueries]:
+    music, video = problem.music[pool], problem.video[pool]
+    if params.similarity == "csls":
+        music, video = correct_both(music, video, k=params.csls_neighbours, chunk_size=params.chunk_size)
+    both = rank_both(
+        music,
+        video,
+        problem.music_keys[pool],
+        problem.video_keys[pool],
+        ties="lower_index" if params.pool_size else "mid",
+        top_n=max(params.top_n, HUB_K),
+        chunk_size=params.chunk_size,
     )
+    return [replace(result, top=result.top + pool.start) for result in both]
 
 
 def _summarise(
@@ -332,6 +239,7 @@ def _summarise(
 ) -> DirectionFigures:
     recall = recall_at_k(result.ranks, params.ks)
     chance = expect_chance(pool_size, result.n_positives, params.ks)
+    pools = _reach_pools(result, pool_size, params)
     spread = bootstrap_intervals(
         result.ranks,
         params.ks,
@@ -340,6 +248,7 @@ def _summarise(
         params.seed,
         units,
         result.average_precision,
+        np.column_stack([result.ndcg, *pools.values()]),
     )
     one_each = int(result.n_positives.max()) == 1
     return DirectionFigures(
@@ -350,7 +259,52 @@ def _summarise(
         mean_average_precision=_make_figure(
             float(result.average_precision.mean()), spread.mean_average_precision, chance.mrr if one_each else None
         ),
+        ndcg=_make_figure(
+            float(result.ndcg.mean()),
+            spread.others[0],
+            expect_ndcg(pool_size, result.n_positives),
+        ),
+        hubness=_measure_hubs(result.top, pool_size),
+        pools=_summarise_pools(result, pool_size, pools, spread.others[1:], params.ks),
     )
+
+
+def _measure_hubs(top: Array, pool_size: int) -> dict[str, float]:
+    """Hubness of the first `HUB_K` answers; every item of every pool is a gallery item once."""
+    counts = np.bincount(top[:, :HUB_K].reshape(-1), minlength=len(top))
+    return {"k": float(min(HUB_K, pool_size)), **measure_hubness(counts)}
+
+
+def _reach_pools(result: RankedQueries, n_gallery: int, params: EvaluateParams) -> dict[int, Array]:
+    """Size of random pools to the (n, len(ks)) expected hits in them; none beside the pool protocol.
+
+    None for several right answers either: a pool of part of them would ask an easier or a harder question, depending
+    on how they are drawn.
+    """
+    if params.pool_size is not None or int(result.n_positives.max()) > 1:
+        return {}
+    return {
+        size: reach_in_pools(result.ranks, n_gallery, size, params.ks)
+        for size in sorted(set(params.pool_sizes))
+        if size < n_gallery
+    }
+
+
+def _summarise_pools(
+    result: RankedQueries, n_gallery: int, pools: dict[int, Array], spread: Sequence[Interval | None], ks: Sequence[int]
+) -> dict[str, PoolFigures]:
+    """Figures of every size of random pools; `spread` has the intervals of their recalls, one after the other."""
+    intervals, figures = iter(spread), {}
+    for size, reached in pools.items():
+        chance = expect_chance(size, [1], ks)
+        figures[str(size)] = PoolFigures(
+            recall={
+                str(k): _make_figure(float(share), next(intervals), chance.recall[k])
+                for k, share in zip(ks, reached.mean(axis=0), strict=True)
+            },
+            median_rank=_make_figure(median_rank_in_pools(result.ranks, n_gallery, size), None, chance.median_rank),
+        )
+    return figures
 
 
 def _make_figure(value: float, interval: Interval | None, chance: float | None) -> Figure:
@@ -359,7 +313,12 @@ def _make_figure(value: float, interval: Interval | None, chance: float | None) 
 
 
 def _list_rows(
-    direction: str, result: RankedQueries, ids: Sequence[str], groups: Sequence[str] | None, problem: _Problem
+    direction: str,
+    result: RankedQueries,
+    ids: Sequence[str],
+    groups: Sequence[str] | None,
+    problem: _Problem,
+    top_n: int,
 ) -> list[dict[str, Any]]:
     pool_size = problem.pools[0].stop
     return [
@@ -370,7 +329,7 @@ def _list_rows(
             "pool": row // pool_size,
             "rank": float(rank),
             "n_positives": int(result.n_positives[row]),
-            "top_ids": [str(ids[answer]) for answer in result.top[row]],
+            "top_ids": [str(ids[answer]) for answer in result.top[row, :top_n]],
         }
         for row, rank in enumerate(result.ranks)
     ]

@@ -4,30 +4,29 @@ Scores are inner products. A float32 matrix product finds, chunk by chunk, what 
 positive; whatever lies within the rounding error of that product is scored again in float64. So ranks
 are those of a float64 loop, whatever the chunk size and the linear algebra library.
 
-Memory: the two sides, plus about `chunk_size * GALLERY_CHUNK * 8` bytes (70 MB at the default).
+Both directions can share one set of scores: a chunk is read by rows for its queries and by columns for its
+gallery rows, so that the whole costs one matrix product instead of two.
+
+Memory: the two sides, about `chunk_size * GALLERY_CHUNK * 8` bytes (70 MB at the default), and some tens of numbers
+per item.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.retrieval.counting import PairCounter, Ties, bound_rounding, combine_positives
+from vmnet_pipeline.retrieval.nearest import GALLERY_CHUNK, TopAnswers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Array: TypeAlias = npt.NDArray[Any]
-Ties = Literal["mid", "lower_index"]
-
-GALLERY_CHUNK = 8192
-# A query with more near ties than this is a collapsed embedding: its near ties count as ties, unscored.
-MAX_RESCORED = 1024
-_RESCORE_BLOCK = 8192
-_FLOAT32_ROUNDING = 2.0**-24
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +36,21 @@ class RankedQueries:
     Attributes:
         ranks: (n,) float64, >= 1, rank of the best positive.
         average_precision: (n,) float64, in (0, 1], over all positives of the query.
+        ndcg: (n,) float64, in [0, 1], normalised discounted cumulative gain at 10, every positive counting 1.
         n_positives: (n,) int64, >= 1, positives of the query in the gallery.
         top: (n, top_n) int64, gallery rows of the best answers, best first.
     """
 
     ranks: Array
     average_precision: Array
+    ndcg: Array
     n_positives: Array
     top: Array
+
+    @classmethod
+    def join(cls, parts: Sequence[RankedQueries]) -> RankedQueries:
+        """The queries of all parts, in order."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +109,36 @@ def rank_queries(
     Raises:
         PairsError: The sides do not fit together, hold NaN or infinity, or a query has no positive.
     """
-    if chunk_size < 1:
-        raise PairsError(f"chunk_size is {chunk_size}; give 1 or more.")
-    queries, gallery = check_side(queries, "queries"), check_side(gallery, "gallery")
-    if queries.shape[1] != gallery.shape[1]:
-        raise PairsError(
-            f"Queries have {queries.shape[1]} dimensions, the gallery {gallery.shape[1]}; embed both alike."
-        )
+    queries, gallery = _check_sides(queries, gallery, chunk_size)
     positives = _find_positives(query_keys, gallery_keys, len(queries), len(gallery))
-    tolerance = _bound_rounding(queries, gallery)
-    chunks = [
-        _rank_chunk(queries, gallery, positives, (first, min(first + chunk_size, len(queries))), tolerance, ties, top_n)
-        for first in range(0, len(queries), chunk_size)
-    ]
-    return RankedQueries(
-        ranks=np.concatenate([chunk.ranks for chunk in chunks]),
-        average_precision=np.concatenate([chunk.average_precision for chunk in chunks]),
-        n_positives=np.diff(positives.start),
-        top=np.concatenate([chunk.top for chunk in chunks]),
-    )
+    task = _Task(queries, gallery, bound_rounding(queries, gallery), ties, top_n)
+    return _run_chunks(task, positives, None, chunk_size)[0]
+
+
+def rank_both(
+    music: Array,
+    video: Array,
+    music_keys: Sequence[object] | Array | None = None,
+    video_keys: Sequence[object] | Array | None = None,
+    *,
+    ties: Ties = "mid",
+    top_n: int = 0,
+    chunk_size: int = 1024,
+) -> tuple[RankedQueries, RankedQueries]:
+    """Rank in both directions from one set of scores; see `rank_queries`, which this equals for each direction.
+
+    Returns:
+        Music items as queries among the videos, and videos as queries among the music items.
+
+    Raises:
+        PairsError: As `rank_queries`.
+    """
+    music, video = _check_sides(music, video, chunk_size)
+    there = _find_positives(music_keys, video_keys, len(music), len(video))
+    back = _find_positives(video_keys, music_keys, len(video), len(music))
+    task = _Task(music, video, bound_rounding(music, video), ties, top_n)
+    forward, backward = _run_chunks(task, there, back, chunk_size)
+    return forward, backward
 
 
 def check_side(side: Array, name: str, ids: Sequence[str] | None = None) -> Array:
@@ -148,6 +165,17 @@ def check_side(side: Array, name: str, ids: Sequence[str] | None = None) -> Arra
         rows = bad[:5].tolist() if ids is None or len(ids) != len(array) else [str(ids[row]) for row in bad[:5]]
         raise PairsError(f"{name} holds NaN or infinity in {bad.size} row(s), first {rows}; embed them again.")
     return array
+
+
+def _check_sides(queries: Array, gallery: Array, chunk_size: int) -> tuple[Array, Array]:
+    if chunk_size < 1:
+        raise PairsError(f"chunk_size is {chunk_size}; give 1 or more.")
+    queries, gallery = check_side(queries, "queries"), check_side(gallery, "gallery")
+    if queries.shape[1] != gallery.shape[1]:
+        raise PairsError(
+            f"Queries have {queries.shape[1]} dimensions, the gallery {gallery.shape[1]}; embed both alike."
+        )
+    return queries, gallery
 
 
 def _find_positives(
@@ -183,151 +211,51 @@ def _match_codes(query_codes: Array, gallery_codes: Array) -> _Positives:
     return _Positives(start, order[np.repeat(first, counts) + within])
 
 
-def _bound_rounding(queries: Array, gallery: Array) -> float:
-    """Bound the error of a float32 inner product: dim u |q| |g|, and a few u for rounding the limits.
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What all chunks of one direction have in common."""
 
-    Source: N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.5.
-    """
-    norm_q, norm_g = (float(np.sqrt(np.einsum("ij,ij->i", side, side).max())) for side in (queries, gallery))
-    return float((queries.shape[1] + 8) * _FLOAT32_ROUNDING * norm_q * norm_g * 1.001)
+    queries: Array
+    gallery: Array
+    tolerance: float
+    ties: Ties
+    top_n: int
 
-
-def _rank_chunk(
-    queries: Array,
-    gallery: Array,
-    positives: _Positives,
-    span: tuple[int, int],
-    tolerance: float,
-    ties: Ties,
-    top_n: int,
-) -> RankedQueries:
-    start = positives.start[span[0] : span[1] + 1]
-    column = positives.column[start[0] : start[-1]]
-    counts = np.diff(start)
-    counter = _PairCounter(queries[span[0] : span[1]], gallery, counts, column, tolerance, ties)
-    top = _TopAnswers(len(counts), min(top_n, len(gallery)))
-    for first in range(0, len(gallery), GALLERY_CHUNK):
-        scores = counter.queries @ gallery[first : first + GALLERY_CHUNK].T  # (q, g)
-        top.update(scores, first)
-        counter.update(scores, first)
-    above, equal = counter.settle()
-    ranks, precision = _combine_positives(counter.row, counter.score, above, equal, ties)
-    return RankedQueries(ranks, precision, counts, top.sort(counter.queries, gallery))
+    def turn(self) -> _Task:
+        """The other direction."""
+        return _Task(self.gallery, self.queries, self.tolerance, self.ties, self.top_n)
 
 
-class _PairCounter:
-    """Counts, for every (query, positive) pair of a chunk, the negatives above it and level with it."""
+class _Chunk:
+    """Some queries on their way through the gallery."""
 
-    def __init__(
-        self, queries: Array, gallery: Array, counts: Array, column: Array, tolerance: float, ties: Ties
-    ) -> None:
-        self.queries, self.gallery, self.column, self.lower_only = queries, gallery, column, ties == "lower_index"
-        self.row = np.repeat(np.arange(len(counts)), counts)
-        self.score = _score_pairs(queries, gallery, self.row, column)  # (n_pairs,) float64
-        self.low = (self.score - tolerance).astype(np.float32)
-        self.high = (self.score + tolerance).astype(np.float32)
-        self.above = np.zeros(len(column), dtype=np.int64)
-        self.n_near = np.zeros(len(column), dtype=np.int64)
-        self.near_equal = np.zeros(len(column), dtype=np.int64)
-        self.near: list[tuple[Array, Array]] = []
-        slot = np.arange(len(column)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.slots = [np.flatnonzero(slot == s) for s in range(int(counts.max()))]
+    def __init__(self, task: _Task, positives: _Positives, first: int, size: int) -> None:
+        start = positives.start[first : first + size + 1]
+        self.n_positives, self.gallery = np.diff(start), task.gallery
+        self.queries, self.ties = task.queries[first : first + size], task.ties
+        column = positives.column[start[0] : start[-1]]
+        self.counter = PairCounter(self.queries, task.gallery, self.n_positives, column, task.tolerance, task.ties)
+        self.top = TopAnswers(len(self.queries), min(task.top_n, len(task.gallery)))
 
-    def update(self, scores: Array, first: int) -> None:
-        """Take in the (q, g) scores of the gallery rows from `first`; overwrites the positives' entries."""
-        inside = (self.column >= first) & (self.column < first + scores.shape[1])
-        scores[self.row[inside], self.column[inside] - first] = -np.inf
-        for pairs in self.slots:
-            block = scores if len(pairs) == len(scores) else scores[self.row[pairs]]
-            above = block > self.high[pairs, None]
-            self.above[pairs] += np.count_nonzero(above, axis=1)
-            near = (block >= self.low[pairs, None]) ^ above
-            local, offset = np.nonzero(near)
-            self._keep_near(pairs[local], offset + first)
-
-    def _keep_near(self, pair: Array, column: Array) -> None:
-        self.n_near += np.bincount(pair, minlength=len(self.column))
-        weight = (column < self.column[pair]) if self.lower_only else None
-        self.near_equal += np.bincount(pair, weights=weight, minlength=len(self.column)).astype(np.int64)
-        few = self.n_near[pair] <= MAX_RESCORED
-        self.near.append((pair[few], column[few]))
-
-    def settle(self) -> tuple[Array, Array]:
-        """Score the near ties exactly; (n_pairs,) negatives above and negatives that tie."""
-        collapsed = self.n_near > MAX_RESCORED
-        equal = np.where(collapsed, self.near_equal, 0)
-        pair = np.concatenate([kept[0] for kept in self.near])
-        column = np.concatenate([kept[1] for kept in self.near])
-        pair, column = pair[~collapsed[pair]], column[~collapsed[pair]]
-        exact = _score_pairs(self.queries, self.gallery, self.row[pair], column)
-        self.above += np.bincount(pair[exact > self.score[pair]], minlength=len(self.column))
-        tied = exact == self.score[pair]
-        if self.lower_only:
-            tied &= column < self.column[pair]
-        return self.above, equal + np.bincount(pair[tied], minlength=len(self.column))
+    def settle(self) -> RankedQueries:
+        above, equal = self.counter.settle()
+        figures = combine_positives(self.counter.row, self.counter.score, above, equal, self.ties)
+        return RankedQueries(*figures, self.n_positives, self.top.sort(self.queries, self.gallery))
 
 
-def _score_pairs(queries: Array, gallery: Array, row: Array, column: Array) -> Array:
-    """Inner products of chosen pairs, float64; equal rows give equal scores to the last bit."""
-    scores = np.empty(len(row), dtype=np.float64)
-    for first in range(0, len(row), _RESCORE_BLOCK):
-        part = slice(first, first + _RESCORE_BLOCK)
-        # multiply and sum: the order of additions depends on dim only, not on the place of the row
-        scores[part] = np.multiply(queries[row[part]], gallery[column[part]], dtype=np.float64).sum(axis=1)
-    return scores
-
-
-def _combine_positives(row: Array, score: Array, above: Array, equal: Array, ties: Ties) -> tuple[Array, Array]:
-    """Ranks of the best positives and average precisions, from the pairs of a chunk sorted by query.
-
-    Of p positives that tie with n negatives in random order, the t-th has t n / (p + 1) of them before it.
-    """
-    order = np.lexsort((above + equal, -score, row)) if ties == "lower_index" else np.lexsort((-score, row))
-    row, score = row[order], score[order]
-    before = (above + equal)[order].astype(np.float64)
-    if ties == "mid":
-        place, size = _number_runs((np.diff(row) != 0) | (np.diff(score) != 0))
-        before = above[order] + equal[order] * place / (size + 1.0)
-    place, size = _number_runs(np.diff(row) != 0)
-    precision = np.bincount(row, weights=place / (place + before)) / np.bincount(row)
-    return 1.0 + before[place == 1], precision
-
-
-def _number_runs(breaks: Array) -> tuple[Array, Array]:
-    """For n entries with n - 1 breaks between them: 1-based place in the run, and size of the run."""
-    first = np.flatnonzero(np.concatenate([[True], breaks]))
-    size = np.diff(np.append(first, len(breaks) + 1))
-    return np.arange(len(breaks) + 1) - np.repeat(first, size) + 1, np.repeat(size, size)
-
-
-class _TopAnswers:
-    """The best `n` gallery rows of each query, merged over gallery chunks."""
-
-    def __init__(self, n_queries: int, n: int) -> None:
-        self.n = n
-        self.score = np.full((n_queries, n), -np.inf, dtype=np.float32)
-        self.column = np.zeros((n_queries, n), dtype=np.int64)
-
-    def update(self, scores: Array, first: int) -> None:
-        """Take in the (q, g) scores of the gallery rows from `first`."""
-        if self.n == 0:
-            return
-        better = np.flatnonzero(scores.max(axis=1) > self.score.min(axis=1))
-        block = scores[better]
-        keep = max(block.shape[1] - self.n, 0)
-        local = (
-            np.argpartition(block, keep, axis=1)[:, keep:]
-            if keep
-            else np.tile(np.arange(block.shape[1]), (len(block), 1))
-        )
-        score = np.concatenate([self.score[better], np.take_along_axis(block, local, axis=1)], axis=1)
-        column = np.concatenate([self.column[better], local + first], axis=1)
-        best = np.lexsort((column, -score), axis=1)[:, : self.n]
-        self.score[better] = np.take_along_axis(score, best, axis=1)
-        self.column[better] = np.take_along_axis(column, best, axis=1)
-
-    def sort(self, queries: Array, gallery: Array) -> Array:
-        """Gallery rows (q, n) int64 by falling float64 score, ties to the lower row."""
-        rows = np.repeat(np.arange(len(self.column)), self.n)
-        exact = _score_pairs(queries, gallery, rows, self.column.reshape(-1)).reshape(self.column.shape)
-        return np.take_along_axis(self.column, np.lexsort((self.column, -exact), axis=1), axis=1)
+def _run_chunks(task: _Task, positives: _Positives, back: _Positives | None, chunk_size: int) -> list[RankedQueries]:
+    """Rank the queries of a task and, with the positives of the other direction, those of its turn."""
+    columns = range(0, len(task.gallery), GALLERY_CHUNK)
+    turned = [] if back is None else [_Chunk(task.turn(), back, column, GALLERY_CHUNK) for column in columns]
+    done = []
+    for first in range(0, len(task.queries), chunk_size):
+        chunk = _Chunk(task, positives, first, chunk_size)
+        for number, column in enumerate(columns):
+            scores = chunk.queries @ task.gallery[column : column + GALLERY_CHUNK].T  # (q, g)
+            views = [(chunk, scores, column), *((other, scores.T, first) for other in turned[number : number + 1])]
+            for reader, view, seen in views:
+                reader.top.update(view, seen)
+            for reader, view, seen in views:  # only now: counting overwrites the scores of the positives
+                reader.counter.update(view, seen)
+        done.append(chunk.settle())
+    return [RankedQueries.join(done), *([RankedQueries.join([chunk.settle() for chunk in turned])] if turned else [])]

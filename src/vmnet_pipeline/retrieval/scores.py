@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.retrieval.counting import sum_discounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Array: TypeAlias = npt.NDArray[Any]
 Interval = tuple[float, float]
+_DRAWS_TOGETHER = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,14 @@ class Intervals:
         median_rank: (low, high), >= 1.
         mrr: (low, high), in (0, 1].
         mean_average_precision: (low, high), in (0, 1]; equal to `mrr` unless precisions were given.
+        others: (low, high) of the mean of every further column that was given.
     """
 
     recall: dict[int, Interval | None]
     median_rank: Interval | None
     mrr: Interval | None
     mean_average_precision: Interval | None
+    others: tuple[Interval | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,18 @@ def expect_chance(n_gallery: int, n_positives: Sequence[int] | Array, ks: Sequen
     )
 
 
+def expect_ndcg(n_gallery: int, n_positives: Sequence[int] | Array) -> float:
+    """Normalised discounted cumulative gain at 10 of a random order: every place is equally often right.
+
+    Args:
+        n_gallery: N, >= 1.
+        n_positives: (n,) P of each query, 1 <= P <= N.
+    """
+    n_right = np.asarray(n_positives)
+    ideal = sum_discounts(n_right)
+    return float((n_right / n_gallery * sum_discounts(np.array(n_gallery)) / ideal).mean())
+
+
 def _reach_by_chance(n: int, n_right: int) -> Array:
     """(n,) probability that at least one of `n_right` positives is among the first 1 ... n places."""
     drawn = np.arange(n)
@@ -123,6 +139,7 @@ def bootstrap_intervals(
     seed: int = 0,
     groups: Sequence[object] | Array | None = None,
     precisions: Array | None = None,
+    others: Array | None = None,
 ) -> Intervals:
     """Percentile bootstrap over queries, or over groups of queries.
 
@@ -140,6 +157,7 @@ def bootstrap_intervals(
         seed: Of the random generator.
         groups: (n,) labels; None draws queries.
         precisions: (n,) average precision of each query; None takes 1 / rank.
+        others: (n, m) further values of each query whose means are wanted; None for none.
 
     Raises:
         PairsError: Bad ranks, or as many groups as ranks are not given.
@@ -149,29 +167,32 @@ def bootstrap_intervals(
     ranks = _check_ranks(ranks)
     unit = _number_groups(groups, len(ranks))
     n_units = int(unit.max()) + 1
+    reciprocal = 1.0 / ranks
+    values = [*(ranks <= k for k in ks), reciprocal, reciprocal if precisions is None else precisions]
+    values += [] if others is None else list(others.T)
+    n_others = len(values) - len(ks) - 2
     if n_units < 2:
-        return Intervals(dict.fromkeys(map(int, ks)), None, None, None)
-    draws = _draw_figures(ranks, ks, unit, precisions, n_resamples, np.random.default_rng(seed))
+        return Intervals(dict.fromkeys(map(int, ks)), None, None, None, (None,) * n_others)
+    draws = _draw_figures(ranks, values, unit, n_resamples, np.random.default_rng(seed))
     tail = (1.0 - level) / 2
     low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
     pairs = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    return Intervals({int(k): pairs[i] for i, k in enumerate(ks)}, pairs[-1], pairs[-3], pairs[-2])
+    mrr, precision, *rest = pairs[len(ks) : -1]
+    return Intervals({int(k): pairs[i] for i, k in enumerate(ks)}, pairs[-1], mrr, precision, tuple(rest))
 
 
-def _draw_figures(
-    ranks: Array, ks: Sequence[int], unit: Array, precisions: Array | None, n_resamples: int, rng: np.random.Generator
-) -> Array:
-    """(n_resamples, len(ks) + 3): recalls, mean reciprocal rank, mean average precision, median rank."""
-    reciprocal = 1.0 / ranks
-    per_query = [*(ranks <= k for k in ks), reciprocal, reciprocal if precisions is None else precisions]
-    sums = np.stack([np.bincount(unit, weights=value) for value in per_query], axis=1)  # (n_units, len(ks) + 2)
-    sizes = np.bincount(unit)
+def _draw_figures(ranks: Array, values: list[Array], unit: Array, n_resamples: int, rng: np.random.Generator) -> Array:
+    """(n_resamples, len(values) + 1): the means of all values, and last the median rank."""
+    sums = np.stack([np.bincount(unit, weights=value) for value in values], axis=1)  # (n_units, len(values))
+    sizes, n_units = np.bincount(unit), len(sums)
     order = np.argsort(ranks, kind="stable")
-    draws = np.empty((n_resamples, len(per_query) + 1))
-    for draw in draws:
-        times = np.bincount(rng.integers(0, len(sizes), len(sizes)), minlength=len(sizes))
-        draw[:-1] = times @ sums / (times @ sizes)
-        draw[-1] = _weigh_median(ranks[order], times[unit[order]])
+    ordered, unit_in_order = ranks[order], unit[order]
+    draws = np.empty((n_resamples, len(values) + 1))
+    for first in range(0, n_resamples, _DRAWS_TOGETHER):
+        part = draws[first : first + _DRAWS_TOGETHER]
+        times = np.stack([np.bincount(rng.integers(0, n_units, n_units), minlength=n_units) for _ in part])
+        part[:, :-1] = times.astype(np.float64) @ sums / (times @ sizes)[:, None]
+        part[:, -1] = [_weigh_median(ordered, row[unit_in_order]) for row in times]
     return draws
 
 

@@ -1,0 +1,102 @@
+"""Conditions on the metadata of items, e.g. `group=jazz`, `duration<60`, `tag=rock`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmnet_pipeline.errors import SearchIndexError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
+
+ALIASES = {"tag": "tags", "duration": "duration_s"}
+LIST_SEPARATOR = ", "
+"""Between the values of a column that holds several, such as `tags`."""
+_FORM = re.compile(r"\s*(?P<column>[^<>=!]+?)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>.*?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One condition.
+
+    Attributes:
+        column: Column of the metadata.
+        operator: `=`, `!=`, `<`, `<=`, `>` or `>=`.
+        value: What the column is compared with: text for `=` and `!=`, a number for the others.
+    """
+
+    column: str
+    operator: str
+    value: str
+
+
+def parse_filter(text: str) -> Filter:
+    """Read a condition as a user writes it.
+
+    Raises:
+        SearchIndexError: It is none.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise SearchIndexError(f"{text!r} is no filter; write for example group=jazz, tag=rock or 'duration<60'")
+    column, operator, value = match["column"], match["operator"], match["value"]
+    if operator not in ("=", "!="):
+        try:
+            float(value)
+        except ValueError:
+            raise SearchIndexError(f"filter {text!r} compares with {value!r}, which is no number") from None
+    return Filter(ALIASES.get(column, column), operator, value)
+
+
+def select_items(items: pd.DataFrame, filters: Iterable[Filter | str]) -> np.ndarray:
+    """Which rows of a metadata table meet all conditions: (n,) bool. An empty cell meets none but `!=`.
+
+    Columns of text are compared exactly but for case; `tags` meets `=` if one of its tags does.
+
+    Raises:
+        SearchIndexError: There is no such column, or it holds no numbers.
+    """
+    selected = np.ones(len(items), dtype=bool)
+    for item in filters:
+        selected &= _meet(items, parse_filter(item) if isinstance(item, str) else item)
+    return selected
+
+
+def _meet(items: pd.DataFrame, condition: Filter) -> np.ndarray:
+    import pandas as pd
+
+    if condition.column not in items.columns:
+        known = ", ".join(str(name) for name in items.columns)
+        raise SearchIndexError(f"items have no {condition.column!r} to filter by; they have {known}")
+    column = items[condition.column]
+    if condition.operator in ("=", "!="):
+        equal = _equals(column, condition.value)
+        return equal if condition.operator == "=" else ~equal
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if len(numbers) and np.isnan(numbers).all() and not column.isna().all():
+        raise SearchIndexError(f"{condition.column!r} holds no numbers; compare it with = or !=")
+    compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[condition.operator]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(compare(numbers, float(condition.value)), dtype=bool)
+
+
+def _equals(column: pd.Series, value: str) -> np.ndarray:
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        try:
+            return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan) == float(value))
+        except ValueError:
+            return np.zeros(len(column), dtype=bool)
+    texts = column.astype("str").fillna("").str.casefold()
+    wanted = value.casefold()
+    if column.name == "tags":
+        padded = LIST_SEPARATOR + texts + LIST_SEPARATOR
+        return padded.str.contains(f"{LIST_SEPARATOR}{wanted}{LIST_SEPARATOR}", regex=False).to_numpy(dtype=bool)
+    return (texts == wanted).to_numpy(dtype=bool)

@@ -1,0 +1,157 @@
+"""A search index on disk.
+
+    FOLDER/current              name of the version that counts, and the sha256 of its contents.json
+    FOLDER/VERSION/vectors.faiss
+    FOLDER/VERSION/items.parquet       one row per position: id, metadata, alive
+    FOLDER/VERSION/contents.json       kind, parameters, and the sha256 of the two files
+
+A version is written whole under a temporary name; then the one small file `current` is replaced. Whatever happens to
+a writer, readers find the old version or the new one. The version before the current one is kept for readers that are
+just opening it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.files import TEMPORARY_PREFIX, replace_folder, write_text_atomically
+from vmnet_pipeline.params import IndexParams
+from vmnet_pipeline.retrieval.index import VectorIndex, import_faiss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+POINTER = "current"
+CONTENTS = "contents.json"
+VECTORS = "vectors.faiss"
+ITEMS = "items.parquet"
+FORMAT_VERSION = 1
+VERSION_PREFIX = "version-"
+REMEDY = "build it anew: kedro run --pipeline index"
+
+
+def save_index(folder: Path, index: VectorIndex) -> None:
+    """Write an index as the new current version; a kill at any moment leaves the old one in force."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{VERSION_PREFIX}{uuid.uuid4().hex[:12]}"
+    with _writer_lock(folder):
+        previous = _find_previous(folder)
+        with replace_folder(folder / name) as temporary:
+            import_faiss().write_index(index.faiss_index, str(temporary / VECTORS))
+            index.items.assign(alive=index.alive).to_parquet(temporary / ITEMS, index=False)
+            contents = json.dumps(_describe(index, temporary), indent=2, sort_keys=True) + "\n"
+            (temporary / CONTENTS).write_text(contents, encoding="utf-8")
+        digest = hashlib.sha256(contents.encode()).hexdigest()
+        write_text_atomically(folder / POINTER, f"{name} {digest}\n")
+        _remove_old(folder, {name, previous})
+
+
+def load_index(folder: Path) -> VectorIndex:
+    """Read the current version of an index, comparing every byte with its checksum.
+
+    Raises:
+        SearchIndexError: There is none, or a file is damaged; the message names the file.
+    """
+    for attempt in (1, 2):
+        name, digest = _read_pointer(folder)
+        try:
+            return _load_version(folder / name, digest)
+        except FileNotFoundError as error:
+            # A writer may have replaced this version twice since the pointer was read.
+            if attempt == 2 or _read_pointer(folder)[0] == name:
+                raise SearchIndexError(f"{error.filename or folder / name} is missing; {REMEDY}") from error
+    raise AssertionError("unreachable")
+
+
+def has_index(folder: Path) -> bool:
+    """Whether an index was saved in `folder`."""
+    return (folder / POINTER).is_file()
+
+
+def _describe(index: VectorIndex, folder: Path) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": index.kind,
+        "dim": index.dim,
+        "n_items": len(index),
+        "n_removed": len(index.alive) - len(index),
+        "params": index.params.model_dump(mode="json"),
+        "about": index.about,
+        "files": {name: _hash_file(folder / name) for name in (VECTORS, ITEMS)},
+    }
+
+
+def _load_version(folder: Path, digest: str) -> VectorIndex:
+    import numpy as np
+    import pandas as pd
+
+    text = (folder / CONTENTS).read_bytes()
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise SearchIndexError(f"{folder / CONTENTS} is damaged: its checksum is not that in {POINTER}; {REMEDY}")
+    contents = json.loads(text)
+    if contents["format_version"] != FORMAT_VERSION:
+        raise SearchIndexError(f"{folder / CONTENTS} is of another version of this package; {REMEDY}")
+    for name, expected in contents["files"].items():
+        if _hash_file(folder / name) != expected:
+            raise SearchIndexError(f"{folder / name} is damaged: its checksum is not that in {CONTENTS}; {REMEDY}")
+    try:
+        params = IndexParams.model_validate(contents["params"])
+    except ValidationError as error:
+        raise SearchIndexError(f"{folder / CONTENTS} has parameters that are not known here; {REMEDY}") from error
+    items = pd.read_parquet(folder / ITEMS)
+    alive = items.pop("alive").to_numpy(dtype=bool)
+    faiss_index = import_faiss().read_index(str(folder / VECTORS))
+    return VectorIndex(faiss_index, contents["kind"], items, np.array(alive), params, contents["about"])
+
+
+def _read_pointer(folder: Path) -> tuple[str, str]:
+    path = folder / POINTER
+    try:
+        name, digest = path.read_text(encoding="ascii").split()
+    except FileNotFoundError as error:
+        raise SearchIndexError(f"there is no search index in {folder}; {REMEDY}") from error
+    except (OSError, ValueError) as error:
+        raise SearchIndexError(f"{path} is damaged ({error}); {REMEDY}") from error
+    if not name.startswith(VERSION_PREFIX) or "/" in name:
+        raise SearchIndexError(f"{path} is damaged: {name!r} is no version; {REMEDY}")
+    return name, digest
+
+
+def _find_previous(folder: Path) -> str:
+    """The version in force before a new one; empty if there is none, or none that can be told."""
+    try:
+        return _read_pointer(folder)[0]
+    except SearchIndexError:
+        return ""
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _writer_lock(folder: Path) -> Iterator[None]:
+    """One writer at a time; the lock goes with the process that holds it."""
+    import fcntl
+
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_old(folder: Path, kept: set[str]) -> None:
+    """Remove versions that nobody reads any more, and what killed writers left; called under the writer's lock."""
+    for path in folder.iterdir():
+        is_old = path.name.startswith((VERSION_PREFIX, TEMPORARY_PREFIX)) and path.name not in kept
+        if is_old and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
