@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,4 +73,40 @@ def test_missing_and_damaged_pairs_are_errors(tmp_path, sides):
     write_pairs(tmp_path / "pairs", plan_pairs(*sides, SPLIT, GROUPS))
     np.save(tmp_path / "pairs" / "video.npy", np.zeros((2, 5), np.float32))
     with pytest.raises(PairsError, match="damaged"):
+        read_pairs(tmp_path / "pairs")
+
+
+def test_a_side_is_packed_as_sequences(tmp_path, sides):
+    music, video = sides
+    write_pairs(tmp_path / "pairs", plan_pairs(replace(music, max_steps=4), video, SPLIT, GROUPS))
+    pairs = read_pairs(tmp_path / "pairs")
+    assert isinstance(pairs.music.values, np.memmap)
+    assert pairs.music.lengths.tolist() == [3, 4, 4, 2]  # 007 had five steps
+    assert pairs.music.shape == (4, 4, 3)
+    assert pairs.video.shape == (4, 5)
+    for name, expected in (("train", [1, 3]), ("val", [2]), ("test", [0])):
+        values, mask = pairs.side(name).music.take(np.arange(len(expected)))
+        np.testing.assert_array_equal(values[:, 0, 0], expected)
+        assert mask.any(axis=1).all()
+    write_pairs(tmp_path / "pairs", plan_pairs(music, video, SPLIT, GROUPS))
+    assert read_pairs(tmp_path / "pairs").music.shape == (4, 3)
+    assert sorted(path.name for path in (tmp_path / "pairs").iterdir()) == ["music.npy", "pairs.json", "video.npy"]
+
+
+def test_bad_sequences_name_the_item(tmp_path, sides):
+    music, video = (replace(side, max_steps=4) for side in sides)
+    np.save(tmp_path / "m" / "007.npy", np.zeros((2, 4), np.float32))
+    np.save(tmp_path / "m" / "c.npy", np.zeros(3, np.float32))
+    np.save(tmp_path / "v" / "a.npy", np.full((2, 5), np.nan, np.float32))
+    with pytest.raises(PairsError) as caught:
+        write_pairs(tmp_path / "pairs", plan_pairs(music, video, SPLIT, GROUPS))
+    for words in (("'007'", "(4,)", "(3,)"), ("c.npy", "neither (T, D)"), ("'a'", "NaN")):
+        assert any(all(word in line for word in words) for line in str(caught.value).splitlines()), words
+
+
+def test_damaged_sequences_are_errors(tmp_path, sides):
+    music, video = sides
+    write_pairs(tmp_path / "pairs", plan_pairs(replace(music, max_steps=4), video, SPLIT, GROUPS))
+    (tmp_path / "pairs" / "music_offsets.npy").unlink()
+    with pytest.raises(PairsError, match="no packed pairs that can be read"):
         read_pairs(tmp_path / "pairs")

@@ -4,7 +4,8 @@ Every feature is read once: checked, pooled and packed in one pass. What is wron
 one report, so that nobody repairs a collection file by file.
 
 A folder with `music.npy`, (n, D) or (n, T, D) float32; `video.npy`, (n, D) float32; and `pairs.json`: ids, groups,
-sizes of the sides, fingerprints of both features.
+sizes of the sides, fingerprints of both features. A side that is packed as sequences has its steps in these files, see
+`sequences`, and its limit of steps in `pairs.json`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vmnet_pipeline.errors import FeatureStoreError, PairsError
 from vmnet_pipeline.files import TEMPORARY_PREFIX, write_text_atomically
 from vmnet_pipeline.records import Fingerprint, PairArrays
+from vmnet_pipeline.sequences import SequenceWriter, read_sequences, take_steps
 from vmnet_pipeline.splitting import SIDES, Split
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.records import Modality
+    from vmnet_pipeline.records import FeatureArray, Modality
 
 CONTENT_FILE = "pairs.json"
 MAX_LISTED = 100
@@ -73,13 +75,15 @@ class FeatureSide:
         backend: Name of the backend; empty for features of unknown origin.
         store: Where its features are.
         pool: One item's feature to the form used in training.
-        shape: Shape that every item must pool to; None takes that of the first item.
+        shape: Shape that every item must pool to, (D,) for sequences; None takes that of the first item.
+        max_steps: None packs pooled features; a number packs sequences, thinned to so many steps, and `pool` is unused.
     """
 
     backend: str
     store: FeatureSource
     pool: Callable[[np.ndarray], np.ndarray]
     shape: tuple[int, ...] | None = None
+    max_steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,8 @@ class PairSet:
     Attributes:
         ids: Item ids, ordered train, val, test.
         groups: Group of each item.
-        music: (n, D) or (n, T, D) float32.
-        video: (n, D) float32.
+        music: (n, D) or (n, T, D) float32, or sequences of such steps.
+        video: (n, D) float32, or sequences.
         sizes: Number of items per side.
         fingerprints: Identity of the features of each modality; empty for features of unknown origin.
         split_checksum: Checksum of the split that was packed.
@@ -123,8 +127,8 @@ class PairSet:
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
-    music: np.ndarray
-    video: np.ndarray
+    music: FeatureArray
+    video: FeatureArray
     sizes: Mapping[str, int]
     fingerprints: dict[Modality, Fingerprint] = field(default_factory=dict)
     split_checksum: str = ""
@@ -173,7 +177,7 @@ def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
     temporary.mkdir(parents=True)
     try:
         problems = list(pairs.problems)
-        for name, side in (("music", pairs.music), ("video", pairs.video)):
+        for name, side in _sides_of(pairs):
             problems += _pack_side(temporary / f"{name}.npy", side, ids)
         _refuse_problems(problems, folder.with_name(f"{folder.name}_problems.txt"))
         (temporary / CONTENT_FILE).write_text(json.dumps(_describe_pairs(pairs, ids)), encoding="utf-8")
@@ -211,43 +215,62 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
     """Pack one side and give what is wrong with it; the file is of no use if anything is."""
     import numpy as np
 
-    packed: np.memmap | None = None
+    writer: SequenceWriter | _ArrayWriter | None = None
     shape, problems = side.shape, []
-    for index, item_id in enumerate(ids):
+    for item_id in ids:
         try:
             feature = side.store.load(item_id)
         except (PairsError, FeatureStoreError) as error:
             problems.append(str(error))
             continue
         try:
-            pooled = side.pool(feature).astype(np.float32, copy=False)
+            pooled = take_steps(feature, side.max_steps) if side.max_steps else side.pool(feature)
         except PairsError as error:
             problems.append(f"{side.store.path_of(item_id)}: {error}")
             continue
-        shape = pooled.shape if shape is None else shape
-        if problem := _find_problem(pooled, shape, item_id, side.store.path_of(item_id)):
+        pooled = pooled.astype(np.float32, copy=False)
+        found = pooled.shape[1:] if side.max_steps else pooled.shape
+        shape = found if shape is None else shape
+        if problem := _find_problem(pooled, found, shape, f"Item {item_id!r} ({side.store.path_of(item_id)})"):
             problems.append(problem)
             continue
-        if packed is None:
-            packed = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(ids), *shape))
-        packed[index] = pooled
-    if packed is not None:
-        packed.flush()
+        if writer is None:
+            writer = SequenceWriter(path, shape[0]) if side.max_steps else _ArrayWriter(path, (len(ids), *shape))
+        writer.add(pooled)
+    if writer is not None:
+        writer.close()
     elif not problems:
         problems.append(f"There is nothing to pack from {side.store.folder}.")
     return problems
 
 
-def _find_problem(pooled: np.ndarray, shape: tuple[int, ...], item_id: str, path: Path) -> str:
+class _ArrayWriter:
+    """Writes items of one shape into a memory-mapped array of known length."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        import numpy as np
+
+        self._array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        self._n_added = 0
+
+    def add(self, pooled: np.ndarray) -> None:
+        self._array[self._n_added] = pooled
+        self._n_added += 1
+
+    def close(self) -> None:
+        self._array.flush()
+
+
+def _find_problem(pooled: np.ndarray, found: tuple[int, ...], shape: tuple[int, ...], item: str) -> str:
     import numpy as np
 
-    if pooled.shape != shape:
+    if found != shape:
         return (
-            f"Item {item_id!r} ({path}) pools to shape {pooled.shape}, the other items to {shape}. "
+            f"{item} pools to shape {found}, the other items to {shape}. "
             "All features of one side must have one width: make it again or remove it."
         )
     if not np.isfinite(pooled).all():
-        return f"Item {item_id!r} ({path}) has NaN or infinity. Make it again or remove it."
+        return f"{item} has NaN or infinity. Make it again or remove it."
     return ""
 
 
@@ -262,7 +285,12 @@ def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
         "split_checksum": pairs.split.checksum,
         "left_out": list(pairs.left_out),
         "source_key": pairs.source_key,
+        "max_steps": {name: side.max_steps for name, side in _sides_of(pairs) if side.max_steps},
     }
+
+
+def _sides_of(pairs: UnpackedPairs) -> tuple[tuple[str, FeatureSide], tuple[str, FeatureSide]]:
+    return ("music", pairs.music), ("video", pairs.video)
 
 
 def read_pairs(folder: Path) -> PairSet:
@@ -271,12 +299,11 @@ def read_pairs(folder: Path) -> PairSet:
     Raises:
         PairsError: The folder is missing or damaged.
     """
-    import numpy as np
-
     try:
         content = json.loads((folder / CONTENT_FILE).read_text(encoding="utf-8"))
-        music = np.load(folder / "music.npy", mmap_mode="r", allow_pickle=False)
-        video = np.load(folder / "video.npy", mmap_mode="r", allow_pickle=False)
+        max_steps = content.get("max_steps", {})
+        music = _open_side(folder / "music.npy", max_steps.get("music"))
+        video = _open_side(folder / "video.npy", max_steps.get("video"))
         pairs = PairSet(
             tuple(content["ids"]), tuple(content["groups"]), music, video, content["sizes"],
             {modality: Fingerprint(**item) for modality, item in content["fingerprints"].items()},
@@ -291,3 +318,9 @@ def read_pairs(folder: Path) -> PairSet:
             f"{folder} is damaged: its parts differ in length. Remove it and run `kedro run --pipeline train`."
         )
     return pairs
+
+
+def _open_side(path: Path, max_steps: int | None) -> FeatureArray:
+    import numpy as np
+
+    return read_sequences(path, max_steps) if max_steps else np.load(path, mmap_mode="r", allow_pickle=False)

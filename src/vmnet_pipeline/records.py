@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     import numpy as np
+
+    FeatureArray: TypeAlias = "np.ndarray | Sequences"
 
 Modality = Literal["audio", "video"]
 
@@ -110,20 +114,90 @@ class MediaInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Sequences:
+    """Steps (patches, frames) of many items, one item after the other; items differ in length.
+
+    Attributes:
+        values: (total, D) floating point, may be memory-mapped.
+        offsets: (n + 1,) int64, ascending; item i has the rows `offsets[i]` to `offsets[i + 1]`, at least one.
+        max_steps: No item has more steps than this.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    max_steps: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, part: slice) -> Sequences:
+        """Consecutive items as a view; nothing is copied."""
+        start, stop, _ = part.indices(len(self))
+        return Sequences(self.values, self.offsets[start : max(start, stop) + 1], self.max_steps)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n, max_steps, D): the array that would hold all items."""
+        return (len(self), self.max_steps, self.values.shape[1])
+
+    @property
+    def ndim(self) -> int:
+        """3, as of that array."""
+        return 3
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy type of the values."""
+        return self.values.dtype
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, steps of each item."""
+        import numpy as np
+
+        return np.diff(self.offsets)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """(sum of lengths, D): the steps of these items as a view."""
+        return self.values[self.offsets[0] : self.offsets[-1]]
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Copy some items, read in file order.
+
+        Args:
+            rows: (B,) numbers of items.
+
+        Returns:
+            (B, T, D) float32 with T the longest length among them and zeros behind each item, and a (B, T) bool mask
+            that is True where a step is.
+        """
+        import numpy as np
+
+        lengths = self.lengths[rows]
+        mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
+        values = np.zeros((*mask.shape, self.values.shape[1]), np.float32)
+        for place in np.argsort(rows, kind="stable"):
+            start = self.offsets[rows[place]]
+            values[place, : lengths[place]] = self.values[start : start + lengths[place]]
+        return values, mask
+
+
+@dataclass(frozen=True, slots=True)
 class PairArrays:
     """Packed features of matching pairs; row i of every member is one item. Arrays may be memory-mapped.
 
     Attributes:
         ids: Item ids; the same id twice means that both rows match each other.
         groups: Song or scene of each item.
-        music: (n, ...) floating point, e.g. (n, 62, 512) or (n, 200), the pooled music features.
-        video: (n, Dv) floating point, the pooled video features.
+        music: (n, ...) floating point, e.g. (n, 62, 512) or (n, 200), the pooled music features; or their sequences.
+        video: (n, Dv) floating point, the pooled video features; or their sequences.
     """
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
-    music: np.ndarray
-    video: np.ndarray
+    music: FeatureArray
+    video: FeatureArray
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -12,9 +12,11 @@ from vmnet_pipeline.models.losses import (
     LossInputs,
     VMNetLoss,
     build_loss,
+    draw_triples,
     ranking_loss,
     structure_loss_adjacent,
     structure_loss_all,
+    structure_loss_sampled,
 )
 
 
@@ -132,6 +134,56 @@ def test_all_triples_with_ties_match_a_naive_loop() -> None:
     assert float(structure_loss_all(embeddings, features)) == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.parametrize("k", [1, 4, None])
+def test_sum_of_violations_matches_a_naive_loop(k: int | None) -> None:
+    codes = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])
+    positives = codes[:, None] == codes[None, :]
+    x, y = random_unit(9, 4, 3), random_unit(9, 4, 4)
+    total, n_violating = 0.0, 0
+    for i in range(9):
+        hardest = min(float(x[i] @ y[j]) for j in range(9) if positives[i, j])
+        costs = [0.2 + float(x[i] @ y[j]) - hardest for j in range(9) if not positives[i, j]]
+        violations = sorted((cost for cost in costs if cost > 0), reverse=True)[:k]
+        total, n_violating = total + sum(violations), n_violating + len(violations)
+    value = float(ranking_loss(x, y, positives, margin=0.2, top_k=k, hinge="sum"))
+    assert value == pytest.approx(total / 9, abs=1e-12)
+    assert n_violating >= 9
+    loss = VMNetLoss(margin=0.2, top_k=k, hinge="sum")
+    assert float(loss(LossInputs(x, y, x, y, positives))["ranking_xy"]) == pytest.approx(value, abs=1e-12)
+
+
+def test_drawn_triples_are_distinct_and_equally_likely() -> None:
+    torch.manual_seed(0)
+    i, j, k = draw_triples(4, 24_000)
+    triples = list(zip(i.tolist(), j.tolist(), k.tolist(), strict=True))
+    assert set(triples) == set(itertools.permutations(range(4), 3))
+    counts = np.unique(np.array(triples), axis=0, return_counts=True)[1]
+    assert np.abs(counts - 1000).max() < 5 * 1000**0.5  # standard deviation of a count: about 31
+
+
+def test_sampled_triples_match_a_naive_loop_over_the_same_ones() -> None:
+    embeddings, features = random_unit(7, 4, 11), 3.0 * torch.randn(7, 6, dtype=torch.float64)
+    torch.manual_seed(3)
+    drawn = draw_triples(7, 50)
+    s, u = embeddings @ embeddings.T, unit(features) @ unit(features).T
+    values = []
+    for i, j, k in zip(*(part.tolist() for part in drawn), strict=True):
+        d = float(s[i, j] - s[i, k])
+        values.append((np.sign(d) - np.sign(float(u[i, j] - u[i, k]))) * d)
+    torch.manual_seed(3)
+    assert float(structure_loss_sampled(embeddings, features, 50)) == pytest.approx(np.mean(values), abs=1e-12)
+
+
+def test_sampled_triples_tend_to_all_of_them_and_evaluation_takes_all() -> None:
+    batch = golden_batch()
+    loss = VMNetLoss(structure_triples="sampled", n_structure_triples=40_000)
+    torch.manual_seed(1)
+    assert float(loss(batch)["structure_music"]) == pytest.approx(0.419727, abs=0.02)
+    assert float(loss(batch)["structure_music"]) != float(loss(batch)["structure_music"])
+    loss.eval()
+    assert float(loss(batch)["structure_music"]) == pytest.approx(0.419727, abs=1e-6)
+
+
 def test_a_kept_structure_costs_nothing() -> None:
     x = random_unit(8, 5, 12)
     assert float(structure_loss_all(x, 3.0 * x)) == pytest.approx(0.0, abs=1e-12)
@@ -163,7 +215,8 @@ def test_gradient_of_all_triples_equals_that_of_the_naive_sum() -> None:
 
 def test_no_gradient_flows_into_the_wanted_structure() -> None:
     embeddings, features = random_unit(6, 4, 19).requires_grad_(), random_unit(6, 5, 20).requires_grad_()
-    (structure_loss_all(embeddings, features) + structure_loss_adjacent(embeddings, features)).backward()
+    terms = [structure_loss_all(embeddings, features), structure_loss_adjacent(embeddings, features)]
+    torch.stack([*terms, structure_loss_sampled(embeddings, features, 20)]).sum().backward()
     assert features.grad is None
     assert embeddings.grad is not None
     assert embeddings.grad.abs().sum() > 0
@@ -172,7 +225,7 @@ def test_no_gradient_flows_into_the_wanted_structure() -> None:
 @pytest.mark.parametrize("n", [1, 2])
 def test_batches_too_small_for_triples_give_zero_with_a_gradient(n: int) -> None:
     x = random_unit(n, 4, 21).requires_grad_()
-    value = structure_loss_all(x, x)
+    value = structure_loss_all(x, x) + structure_loss_sampled(x, x, 5)
     value.backward()
     assert value.item() == 0.0
     assert x.grad is not None

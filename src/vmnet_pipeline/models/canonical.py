@@ -15,7 +15,7 @@ interpretation of canonical correlation analysis (2005), for the Gaussian model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ from torch.nn import functional
 
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models.towers import TowerOutput, VMNet, init_linear
+from vmnet_pipeline.records import Sequences
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.records import FeatureArray
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -89,7 +93,8 @@ class CanonicalTower(nn.Module):
     def forward(self, x: Tensor) -> TowerOutput:
         """(B, D) or (B, T, D) float32 -> embeddings (B, E); the structure feature is the (averaged) input."""
         pooled = x.mean(dim=1) if x.ndim == 3 else x  # (B, D)
-        variates = pooled @ self.projection  # (B, E - 4)
+        with torch.autocast(pooled.device.type, enabled=False):  # large terms cancel, which takes all the digits
+            variates = pooled @ self.projection  # (B, E - 4)
         hidden = self.hidden(variates * self.weight)  # (B, H)
         variates = variates + self.bend(hidden)
         quadratic = ((variates**2 - 1.0) * self.curvature).sum(dim=1) + self.offset(hidden).squeeze(1)  # (B,)
@@ -251,7 +256,7 @@ def _information(correlations: Array) -> float:
     return float(-0.5 * np.log1p(-(correlations**2)).sum())
 
 
-def fit_towers(model: VMNet, music: Array, video: Array, *, halves: Array) -> float | None:
+def fit_towers(model: VMNet, music: FeatureArray, video: FeatureArray, *, halves: Array) -> float | None:
     """Fit a model's canonical towers to training pairs, through its own scalers.
 
     Args:
@@ -264,13 +269,15 @@ def fit_towers(model: VMNet, music: Array, video: Array, *, halves: Array) -> fl
         The squared radius: the factor from dot products to log-likelihood ratios; None without canonical towers.
 
     Raises:
-        ParameterError: Only one of the two towers is canonical.
+        ParameterError: Only one of the two towers is canonical, or the features are sequences.
     """
     sides = (model.music, model.video)
     if not any(isinstance(side, CanonicalTower) for side in sides):
         return None
     if not all(isinstance(side, CanonicalTower) for side in sides):
         raise ParameterError("tower 'canonical' works only beside itself; set music_tower and video_tower to it")
+    if isinstance(music, Sequences) or isinstance(video, Sequences):
+        raise ParameterError("tower 'canonical' takes pooled features, and these are sequences; pack them pooled")
     towers = cast("tuple[CanonicalTower, CanonicalTower]", sides)
     n = len(towers[0].scale)
     fit = fit_canonical(_Scaled(music, model.music_scaler), _Scaled(video, model.video_scaler), n, halves=halves)  # type: ignore[arg-type]

@@ -7,32 +7,47 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vmnet_pipeline.models.towers import MaskedSequence
+from vmnet_pipeline.records import Sequences
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vmnet_pipeline.models.towers import VMNet
+    from vmnet_pipeline.models.towers import Features, VMNet
+    from vmnet_pipeline.records import FeatureArray
 
 
-def gather_rows(array: np.ndarray, indices: np.ndarray) -> Tensor:
+def gather_rows(array: FeatureArray, indices: np.ndarray) -> Features:
     """Copy the rows `indices` of an array, which may be memory-mapped, into a float32 tensor of the same order.
 
-    Rows are read in file order: on a memory-mapped file that is fewer and longer reads.
+    Sequences come with a mask. Nothing is checked: an index out of range gives some other row.
     """
+    if isinstance(array, Sequences):
+        values, mask = array.take(indices)
+        return MaskedSequence(torch.from_numpy(values), torch.from_numpy(mask))
     rows = torch.empty((len(indices), *array.shape[1:]), dtype=torch.float32)
-    order = np.argsort(indices, kind="stable")
-    rows.numpy()[order] = array[indices[order]]
+    if array.dtype == np.float32:
+        np.take(array, indices, axis=0, out=rows.numpy(), mode="clip")  # any other mode makes a second copy
+    else:
+        rows.numpy()[:] = array[indices]
     return rows
 
 
+def find_finite(features: Features) -> Tensor:
+    """(B,) bool, True for items without NaN or infinity; what pads a sequence is finite."""
+    values = features.values if isinstance(features, MaskedSequence) else features
+    return torch.isfinite(values.flatten(1)).all(dim=1)
+
+
 def embed_arrays(
-    model: VMNet, music: np.ndarray | None = None, video: np.ndarray | None = None, batch_size: int = 1024
+    model: VMNet, music: FeatureArray | None = None, video: FeatureArray | None = None, batch_size: int = 1024
 ) -> np.ndarray:
     """Embed one side, batch by batch, in inference mode; the model's own mode is put back afterwards.
 
     Args:
         model: The network, on any device.
-        music: (n, *music_shape) features, or None; may be memory-mapped.
-        video: (n, *video_shape) features, or None; exactly one of the two is given.
+        music: (n, *music_shape) features or sequences, or None; may be memory-mapped.
+        video: (n, *video_shape) features or sequences, or None; exactly one of the two is given.
         batch_size: Items per step.
 
     Returns:
@@ -47,7 +62,8 @@ def embed_arrays(
     assert array is not None  # noqa: S101 - narrows the type; checked above
     weight = next(model.parameters())
     was_training = model.training
-    model.eval()
+    if was_training:  # going through all modules costs more than embedding one item should
+        model.eval()
     try:
         with torch.inference_mode():
             parts = [
@@ -55,7 +71,8 @@ def embed_arrays(
                 for i in range(0, len(array), batch_size)
             ]
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
     return np.concatenate(parts) if parts else np.empty((0, embedding_dim(model)), dtype=np.float32)
 
 

@@ -37,6 +37,25 @@ class TowerOutput(NamedTuple):
     structure: Tensor
 
 
+class MaskedSequence(NamedTuple):
+    """Sequences of unlike length in one tensor.
+
+    Attributes:
+        values: (B, T, D) float32; what stands behind the end of an item has no meaning.
+        mask: (B, T) bool, True where a step is; each item has at least one.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> MaskedSequence:
+        """The same on a device."""
+        return MaskedSequence(*(part.to(device, non_blocking=non_blocking) for part in self))
+
+
+Features: TypeAlias = Tensor | MaskedSequence
+
+
 class PairOutput(NamedTuple):
     """Both towers' outputs for a batch of pairs; row i of both sides belongs together."""
 
@@ -93,7 +112,7 @@ class PooledTower(nn.Module):
 
     def forward(self, x: Tensor) -> TowerOutput:
         """(B, D) float32 -> embeddings (B, E); the structure feature is the input."""
-        z = self.bn(self.fc(self.hidden(x)))  # (B, E)
+        z = self.bn(self.fc(self.hidden(x)).float())  # (B, E), in float32 whatever the layers compute in
         return TowerOutput(functional.normalize(z, dim=1), x)
 
 
@@ -111,7 +130,14 @@ class TimeFusion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, T, C) float32 -> (B, 1, T // 3, C) float32, >= 0."""
-        return cast("Tensor", self.pool(self.dropout(torch.relu(self.bn(self.conv(x))))))
+        return cast("Tensor", self.pool(self.dropout(torch.relu(self.bn(self._filter(x))))))
+
+    def _filter(self, x: Tensor) -> Tensor:
+        """The convolution, as one product per item: forward and backward take a tenth of the time on a CPU."""
+        identity = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
+        matrix = functional.conv2d(identity[None, None], self.conv.weight, padding=self.conv.padding)[0]  # (1, T, T)
+        filtered = torch.bmm(matrix.expand(len(x), -1, -1), x.squeeze(1))  # (B, T, C)
+        return filtered.unsqueeze(1) + cast("Tensor", self.conv.bias)
 
 
 class TimeFusionTower(nn.Module):
@@ -142,8 +168,10 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) float32 -> (..., D) float32."""
+    def forward(self, x: Features) -> Features:
+        """(..., D) float32 -> (..., D) float32; of sequences the values."""
+        if isinstance(x, MaskedSequence):
+            return x._replace(values=(x.values - self.mean) / self.std)
         return (x - self.mean) / self.std
 
 
@@ -170,17 +198,34 @@ class VMNet(nn.Module):
         self.music = music_tower
         self.video = video_tower
 
-    def forward(self, music: Tensor, video: Tensor) -> PairOutput:
+    def forward(self, music: Features, video: Features) -> PairOutput:
         """Run both towers on (B, ...) float32 features of B pairs."""
-        return PairOutput(self.music(self.music_scaler(music)), self.video(self.video_scaler(video)))
+        return PairOutput(self._run_music(music), self._run_video(video))
 
-    def embed_music(self, music: Tensor) -> Tensor:
+    def embed_music(self, music: Features) -> Tensor:
         """Music features (B, *music_shape) float32 -> (B, E) float32 unit vectors."""
-        return cast("TowerOutput", self.music(self.music_scaler(music))).embedding
+        return self._run_music(music).embedding
 
-    def embed_video(self, video: Tensor) -> Tensor:
+    def embed_video(self, video: Features) -> Tensor:
         """Video features (B, *video_shape) float32 -> (B, E) float32 unit vectors."""
-        return cast("TowerOutput", self.video(self.video_scaler(video))).embedding
+        return self._run_video(video).embedding
+
+    def _run_music(self, music: Features) -> TowerOutput:
+        _refuse_sequences(music, self.music, "music")
+        return cast("TowerOutput", self.music(self.music_scaler(music)))
+
+    def _run_video(self, video: Features) -> TowerOutput:
+        _refuse_sequences(video, self.video, "video")
+        return cast("TowerOutput", self.video(self.video_scaler(video)))
+
+
+def _refuse_sequences(features: Features, tower: nn.Module, side: str) -> None:
+    """Raise where sequences meet a tower for features of one shape."""
+    if isinstance(features, MaskedSequence) and not any(hasattr(part, "takes_sequences") for part in tower.modules()):
+        raise ParameterError(
+            f"the {side} features are sequences, and its tower takes features of one shape per item; "
+            f"use {side}_tower 'sequence' or 'transformer', or pack the features pooled"
+        )
 
 
 def _require_rank(input_shape: tuple[int, ...], rank: int, tower: str) -> None:
@@ -230,6 +275,23 @@ def build_video_canonical(input_shape: tuple[int, ...], embedding_dim: int, drop
     return _build_canonical(input_shape, embedding_dim, dropout, side="video")
 
 
+def build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Either side: attention over all steps of a sequence, (T, D) with T at most that of the shape."""
+    return _build_sequence(input_shape, embedding_dim, dropout, depth=0)
+
+
+def build_transformer(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Either side: two transformer layers, then the same attention."""
+    return _build_sequence(input_shape, embedding_dim, dropout, depth=2)
+
+
+def _build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, depth: int) -> nn.Module:
+    from vmnet_pipeline.models.sequence import SequenceTower
+
+    _require_rank(input_shape, 2, "transformer" if depth else "sequence")
+    return SequenceTower(input_shape[1], embedding_dim, depth=depth, dropout=dropout)
+
+
 def _build_canonical(
     input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, side: Literal["music", "video"]
 ) -> nn.Module:
@@ -246,11 +308,15 @@ MUSIC_TOWERS: dict[str, TowerBuilder] = {
     "vggish": build_music_vggish,
     "musicnn": build_music_musicnn,
     "canonical": build_music_canonical,
+    "sequence": build_sequence,
+    "transformer": build_transformer,
 }
 VIDEO_TOWERS: dict[str, TowerBuilder] = {
     "vggish": build_video_vggish,
     "musicnn": build_video_musicnn,
     "canonical": build_video_canonical,
+    "sequence": build_sequence,
+    "transformer": build_transformer,
 }
 
 
@@ -269,29 +335,39 @@ def build_model(
     embedding_dim: int = EMBEDDING_DIM,
     dropout: float = 0.1,
     standardise: bool = False,
+    n_members: int = 1,
 ) -> VMNet:
     """Build a freshly initialised network; the weights come from torch's global random state.
 
     Args:
         music_tower: Name in `MUSIC_TOWERS`.
         video_tower: Name in `VIDEO_TOWERS`.
-        music_shape: Shape of one item's music feature, e.g. (62, 512) or (200,).
+        music_shape: Shape of one item's music feature, e.g. (62, 512) or (200,); of sequences (most steps, D).
         video_shape: Shape of one item's video feature, e.g. (2048,).
         embedding_dim: Size of the shared space.
         dropout: Share of activations dropped in training, 0-1; the reference keeps 0.9.
         standardise: Put `Standardise` before both towers; its statistics are 0 and 1 until they are set.
+        n_members: Several networks of this kind as one, see `models.ensemble`; their embeddings are joined.
 
     Raises:
         ParameterError: A tower is unknown or does not fit the feature shape.
     """
     build_music = _find_builder(MUSIC_TOWERS, music_tower, "music")
     build_video = _find_builder(VIDEO_TOWERS, video_tower, "video")
-    return VMNet(
-        build_music(tuple(music_shape), embedding_dim, dropout),
-        build_video(tuple(video_shape), embedding_dim, dropout),
-        Standardise(music_shape[-1]) if standardise else None,
-        Standardise(video_shape[-1]) if standardise else None,
-    )
+    members = [
+        VMNet(
+            build_music(tuple(music_shape), embedding_dim, dropout),
+            build_video(tuple(video_shape), embedding_dim, dropout),
+            Standardise(music_shape[-1]) if standardise else None,
+            Standardise(video_shape[-1]) if standardise else None,
+        )
+        for _ in range(n_members)
+    ]
+    if n_members == 1:
+        return members[0]
+    from vmnet_pipeline.models.ensemble import join_networks
+
+    return join_networks(members, embedding_dim)
 
 
 def choose_music_tower(music_shape: Sequence[int]) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from vmnet_pipeline.errors import TrainingError
+from vmnet_pipeline.records import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmnet_pipeline.records import PairArrays
+    from vmnet_pipeline.records import FeatureArray, PairArrays
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,9 @@ def digest_pairs(pairs: PairArrays) -> str:
         digest.update(len(text).to_bytes(8, "little", signed=False) + text.encode("utf-8", "surrogatepass"))
     for array in (pairs.music, pairs.video):
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        for chunk in iterate_chunks(array):
+        if isinstance(array, Sequences):
+            digest.update(np.ascontiguousarray(array.lengths).data)
+        for chunk in iterate_chunks(_values_of(array)):
             digest.update(chunk.data)
     return digest.hexdigest()
 
@@ -89,12 +92,18 @@ def halve_groups(pairs: PairArrays, seed: int) -> np.ndarray:
     return cast("np.ndarray", order[codes] % 2 == 0)
 
 
-def measure_scale(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel (last axis) over all other axes, in chunks.
+def _values_of(array: FeatureArray) -> np.ndarray:
+    """All numbers: the array itself, or the steps of all sequences without any padding."""
+    return array.steps if isinstance(array, Sequences) else array
+
+
+def measure_scale(features: FeatureArray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel (last axis) over all other axes, in chunks; every step counts once.
 
     Returns:
         Two (D,) float32 arrays. A channel without spread has deviation 1.
     """
+    array = _values_of(features)
     n_values = array.size // array.shape[-1]
     total = np.zeros(array.shape[-1])
     for chunk in iterate_chunks(array):

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.models.towers import MaskedSequence
+
 if TYPE_CHECKING:
-    from vmnet_pipeline.models.towers import VMNet
+    from vmnet_pipeline.models.towers import Features, VMNet
     from vmnet_pipeline.params import TrainParams
 
 AVERAGE_WARM_UP_STEPS = 10
@@ -23,12 +26,12 @@ def build_optimiser(model: nn.Module, loss: nn.Module, params: TrainParams) -> t
     """
     trainable = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
     if not params.weight_decay:
-        return torch.optim.Adam(trainable, lr=params.learning_rate, eps=params.adam_epsilon)
+        return torch.optim.Adam(trainable, lr=params.learning_rate, eps=params.adam_epsilon, fused=True)
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": params.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=params.learning_rate, eps=params.adam_epsilon)
+    return torch.optim.AdamW(groups, lr=params.learning_rate, eps=params.adam_epsilon, fused=True)
 
 
 def learning_rate(params: TrainParams, step: int, steps_per_epoch: int) -> float:
@@ -67,12 +70,14 @@ class WeightAverage:
                 value.copy_(current[name])
 
 
-def add_noise(features: Tensor, deviation: float | Tensor) -> Tensor:
+def add_noise(features: Features, deviation: float | Tensor) -> Features:
     """Gaussian noise from torch's global random state; what (B, ..., D) features share survives it."""
+    if isinstance(features, MaskedSequence):
+        return features._replace(values=features.values + deviation * torch.randn_like(features.values))
     return features + deviation * torch.randn_like(features)
 
 
-def mix_pairs(music: Tensor, video: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def mix_pairs(music: Features, video: Features, alpha: float) -> tuple[Tensor, Tensor]:
     """Mix each pair with another one, in the same proportion on both sides, so that mixtures match mixtures.
 
     Args:
@@ -80,8 +85,13 @@ def mix_pairs(music: Tensor, video: Tensor, alpha: float) -> tuple[Tensor, Tenso
         video: (B, ...) features.
         alpha: Parameter of the symmetric beta distribution of the share; the pair's own share is at least a half.
 
+    Raises:
+        ParameterError: One side has sequences, whose steps do not stand for each other.
+
     Source: H. Zhang et al., arXiv:1710.09412.
     """
+    if isinstance(music, MaskedSequence) or isinstance(video, MaskedSequence):
+        raise ParameterError("pairs with sequences of unlike length cannot be mixed; set mixup_alpha to 0")
     share = torch.distributions.Beta(alpha, alpha).sample().item()
     share = max(share, 1.0 - share)
     partner = torch.randperm(len(music))
