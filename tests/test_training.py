@@ -20,6 +20,7 @@ from vmnet_pipeline.models.towers import MUSIC_TOWERS, VIDEO_TOWERS, PooledTower
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.training import TrainingResult, clear_state, train_model
+from vmnet_pipeline.training.run import Run
 from vmnet_pipeline.training.state import STATE_FILE
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ OPTIONS = {
     "augmented": {"feature_noise": 0.5, "mixup_alpha": 1.0},
     "memory": {"loss": {"name": "contrastive", "memory_size": 20}},
     "semi_hard": {"loss": {"negatives": "semi_hard", "top_k": 4}},
+    "sampled": {"loss": {"structure_triples": "sampled", "n_structure_triples": 50, "hinge": "sum"}},
     "best": {"protocol": "best", "model": {"embedding_dim": 9}, "batch_size": 13},
 }
 
@@ -394,16 +396,16 @@ def test_standardisation_uses_training_statistics(tmp_path: Path) -> None:
 
 
 def test_reference_protocol_keeps_file_order_and_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmnet_pipeline.training import loop
+    from vmnet_pipeline.training import step
 
     orders: list[list[int]] = []
-    original = loop._run_step
+    original = step.run_step
 
-    def record_step(run: loop._Run, rows: np.ndarray, epoch: int) -> tuple[dict[str, float], float]:
-        orders.append(rows.tolist())
-        return original(run, rows, epoch)
+    def record_step(run: Run, batch: step.Batch) -> dict[str, torch.Tensor]:
+        orders.append(batch.rows.tolist())
+        return original(run, batch)
 
-    monkeypatch.setattr(loop, "_run_step", record_step)
+    monkeypatch.setattr(step, "run_step", record_step)
     params = TrainParams(protocol="reference", epochs=2, batch_size=10, model=TINY, device="cpu")
     result = train_model(TRAIN, VAL, params, state_dir=tmp_path)
     assert orders == [list(range(10)), list(range(10, 20))] * 2

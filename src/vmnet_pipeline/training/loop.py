@@ -7,30 +7,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.models.canonical import fit_towers
-from vmnet_pipeline.models.embedding import gather_rows
-from vmnet_pipeline.models.losses import ContrastiveLoss, build_loss
-from vmnet_pipeline.models.towers import Standardise, VMNet, build_model, choose_music_tower
+from vmnet_pipeline.models.towers import VMNet, build_model
 from vmnet_pipeline.records import EpochRecord, PairArrays
-from vmnet_pipeline.training.data import (
-    check_pairs,
-    check_same_shapes,
-    derive_seed,
-    encode_matches,
-    fit_batch_size,
-    halve_groups,
-    measure_scale,
-    order_epoch,
-)
-from vmnet_pipeline.training.optimise import WeightAverage, add_noise, build_optimiser, learning_rate, mix_pairs
+from vmnet_pipeline.training import distributed
+from vmnet_pipeline.training.data import check_pairs, check_same_shapes
+from vmnet_pipeline.training.optimise import learning_rate
+from vmnet_pipeline.training.run import Run, assemble_run, connect, model_config_of, settled_torch, start_run
 from vmnet_pipeline.training.state import (
     TrainingState,
     add_prefix,
@@ -45,18 +35,19 @@ from vmnet_pipeline.training.state import (
     save_state,
     strip_prefix,
 )
-from vmnet_pipeline.training.validation import evaluate_model, make_loss_inputs
+from vmnet_pipeline.training.step import train_epoch
+from vmnet_pipeline.training.validation import evaluate_model
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy as np
 
     from vmnet_pipeline.params import TrainParams
 
 logger = logging.getLogger(__name__)
 
 EpochCallback = Callable[[EpochRecord], None]
+
+_NEXT_EPOCH, _END = "next epoch", "end"
 
 
 @dataclass(frozen=True)
@@ -87,33 +78,6 @@ class TrainingResult:
         return model.eval()
 
 
-@dataclass
-class _Run:
-    """Everything that moves while training."""
-
-    params: TrainParams
-    train: PairArrays
-    val: PairArrays | None
-    device: torch.device
-    model: VMNet
-    loss: nn.Module
-    optimiser: torch.optim.Adam
-    batch_size: int
-    train_codes: np.ndarray
-    val_codes: np.ndarray | None
-    groups: np.ndarray | None
-    average: WeightAverage | None
-    steps: int = 0
-    history: list[EpochRecord] = field(default_factory=list)
-    best_epoch: int = 0
-    best_tensors: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def kept_model(self) -> VMNet:
-        """The network that is evaluated and kept: the average of weights where there is one."""
-        return self.model if self.average is None else self.average.model
-
-
 def train_model(
     train: PairArrays,
     val: PairArrays | None,
@@ -128,6 +92,8 @@ def train_model(
     On the CPU the resumed run gives the same weights, bit for bit, as one that was never disturbed: order and dropout
     of an epoch depend only on seed and epoch. A finished run whose state is still in `state_dir` is returned without
     training (`training.state.clear_state` forgets it); a state of other parameters or data is not used and is replaced.
+
+    With several processes (see `training.distributed`) the leading one calls this, the others `follow_training`.
 
     Args:
         train: Training pairs, at least two.
@@ -153,29 +119,62 @@ def train_model(
     if state is not None and state.finished:
         logger.info("already trained with these parameters and data: %d epochs", len(state.history))
         return _make_result(config, strip_prefix(state.tensors, "model/"), state.history, state.best_epoch, 0)
-    with _settled_torch(params):
-        run = _start_run(params, train, val, config)
+    with settled_torch(params):
+        run = start_run(params, train, val, config)
         if state is not None and not _resume(run, state, state_dir):
-            run = _start_run(params, train, val, config)
+            run = start_run(params, train, val, config)
         resumed_from = len(run.history)
+        _call_followers(run)
+        connect(run)
         _run_epochs(run, run_digest, state_dir, on_epoch, progress)
     return _finish(run, run_digest, state_dir, config, resumed_from)
 
 
-def model_config_of(params: TrainParams, pairs: PairArrays) -> dict[str, Any]:
-    """Arguments of `build_model` for these parameters and feature shapes; resolves `auto`."""
-    music_shape = [int(size) for size in pairs.music.shape[1:]]
-    music_tower = params.model.music_tower
-    music_tower = choose_music_tower(music_shape) if music_tower == "auto" else music_tower
-    return {
-        "music_tower": music_tower,
-        "video_tower": music_tower if params.model.video_tower == "auto" else params.model.video_tower,
-        "music_shape": music_shape,
-        "video_shape": [int(size) for size in pairs.video.shape[1:]],
-        "embedding_dim": params.model.embedding_dim,
-        "dropout": params.model.dropout,
-        "standardise": params.standardise,
-    }
+@dataclass(frozen=True)
+class _Job:
+    """A training as the other processes learn of it; `tensors` are those of `capture_tensors`."""
+
+    params: TrainParams
+    config: dict[str, Any]
+    train: PairArrays
+    tensors: dict[str, Tensor]
+    steps: int
+    n_epochs_done: int
+    batch_size: int
+
+
+def _call_followers(run: Run) -> None:
+    if distributed.n_processes() > 1:
+        tensors = capture_tensors(run.model, run.loss, run.optimiser, run.average_model)
+        job = _Job(run.params, run.config, run.train, tensors, run.steps, len(run.history), run.batch_size)
+        distributed.tell(job)
+
+
+def follow_training() -> None:
+    """Compute this process's share of every training of the leading process, until `dismiss_followers`."""
+    while (job := distributed.hear()) is not None:
+        with settled_torch(job.params):
+            model = build_model(**job.config)
+            run = assemble_run(job.params, job.train, None, job.config, model, job.batch_size)
+            restore_tensors(job.tensors, run.model, run.loss, run.optimiser, run.average_model)
+            run.steps = job.steps
+            connect(run)
+            try:
+                _follow_epochs(run, job.n_epochs_done + 1)
+            except TrainingError as error:
+                logger.debug("the leading process reports this: %s", error)
+
+
+def _follow_epochs(run: Run, epoch: int) -> None:
+    train_epoch(run, epoch)
+    while distributed.hear() == _NEXT_EPOCH:
+        epoch += 1
+        train_epoch(run, epoch)
+
+
+def dismiss_followers() -> None:
+    """Let the other processes return from `follow_training`."""
+    distributed.tell(None)
 
 
 def _usable_validation(train: PairArrays, val: PairArrays | None) -> PairArrays | None:
@@ -190,97 +189,45 @@ def _usable_validation(train: PairArrays, val: PairArrays | None) -> PairArrays 
     return val
 
 
-@contextmanager
-def _settled_torch(params: TrainParams) -> Iterator[None]:
-    """Keep torch's global settings and random state as the caller had them."""
-    n_threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with torch.random.fork_rng():
-        try:
-            if params.n_threads is not None:
-                torch.set_num_threads(params.n_threads)
-            # On CUDA this would need an environment variable set before start; equality is promised for the CPU.
-            if choose_device(params.device).type == "cpu":
-                torch.use_deterministic_algorithms(True, warn_only=True)
-            yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.set_num_threads(n_threads)
-
-
-def choose_device(name: str) -> torch.device:
-    """Device by name; `auto` is CUDA where there is one.
-
-    Raises:
-        TrainingError: CUDA was asked for and is not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device 'cuda' was asked for, but torch finds no CUDA device; use 'cpu' or 'auto'")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _start_run(params: TrainParams, train: PairArrays, val: PairArrays | None, config: dict[str, Any]) -> _Run:
-    device = choose_device(params.device)
-    batch_size = fit_batch_size(params.batch_size, len(train), shuffle=params.shuffle)
-    torch.manual_seed(derive_seed(params.seed, 0))
-    model = build_model(**config)
-    if params.standardise:
-        _set_scale(model.music_scaler, train.music)
-        _set_scale(model.video_scaler, train.video)
-    score_scale = fit_towers(model, train.music, train.video, halves=halve_groups(train, params.seed))
-    model.to(device)
-    loss = build_loss(**params.loss.model_dump(), embedding_dim=params.model.embedding_dim).to(device)
-    if score_scale is not None and isinstance(loss, ContrastiveLoss):
-        loss.set_scale(score_scale)
-    return _Run(
-        params,
-        train,
-        val,
-        device,
-        model,
-        loss,
-        build_optimiser(model, loss, params),
-        batch_size,
-        encode_matches(train, params.positives_by),
-        None if val is None else encode_matches(val, params.positives_by),
-        encode_matches(train, "group") if params.mask_groups else None,
-        None if params.average_decay is None else WeightAverage(model, params.average_decay),
-    )
-
-
-def _set_scale(scaler: nn.Module, array: np.ndarray) -> None:
-    mean, std = measure_scale(array)
-    scaler = cast("Standardise", scaler)
-    scaler.mean.copy_(torch.from_numpy(mean))
-    scaler.std.copy_(torch.from_numpy(std))
-
-
-def _run_epochs(run: _Run, run_digest: str, state_dir: Path, on_epoch: EpochCallback | None, progress: bool) -> None:
+def _run_epochs(run: Run, run_digest: str, state_dir: Path, on_epoch: EpochCallback | None, progress: bool) -> None:
     epochs, done = run.params.epochs, len(run.history)
     saved_at = time.monotonic()
     shows_bar = progress and sys.stderr.isatty()
     with tqdm(total=epochs, initial=done, desc="train", unit="epoch", disable=not shows_bar) as bar:
         for epoch in range(done + 1, epochs + 1):
-            record = _run_epoch(run, epoch)
-            run.history.append(record)
-            if _is_best(run, record):
-                run.best_epoch, run.best_tensors = epoch, copy_tensors(run.kept_model)
-            stops = _is_out_of_patience(run)
-            if epoch < epochs and not stops and time.monotonic() - saved_at >= run.params.state_interval_s:
-                _save_progress(run, run_digest, state_dir)
-                saved_at = time.monotonic()
-            bar.update()
-            bar.set_postfix_str(_describe(record), refresh=False)
-            if progress and not shows_bar and (epoch == epochs or epoch % max(1, epochs // 10) == 0):
-                logger.info("epoch %d of %d: %s", epoch, epochs, _describe(record))
-            if on_epoch is not None:
-                on_epoch(record)
-            if stops:
-                logger.info("stopped after epoch %d: no better validation since epoch %d", epoch, run.best_epoch)
+            start = time.perf_counter()
+            losses = train_epoch(run, epoch)
+            with _followers_waiting(run):
+                record = _record_epoch(run, epoch, losses, start)
+                if not _is_over(run) and time.monotonic() - saved_at >= run.params.state_interval_s:
+                    _save_progress(run, run_digest, state_dir)
+                    saved_at = time.monotonic()
+                bar.update()
+                bar.set_postfix_str(_describe(record), refresh=False)
+                if progress and not shows_bar and (epoch == epochs or epoch % max(1, epochs // 10) == 0):
+                    logger.info("epoch %d of %d: %s", epoch, epochs, _describe(record))
+                if on_epoch is not None:
+                    on_epoch(record)
+            if _is_over(run):
                 break
+    if len(run.history) < epochs:
+        logger.info("stopped after epoch %d: no better validation since epoch %d", len(run.history), run.best_epoch)
+
+
+@contextmanager
+def _followers_waiting(run: Run) -> Iterator[None]:
+    """Meanwhile the other processes wait; then they are told whether there is another epoch."""
+    verdict = _END
+    try:
+        yield
+        verdict = _END if _is_over(run) else _NEXT_EPOCH
+    finally:
+        distributed.tell(verdict)
+
+
+def _is_over(run: Run) -> bool:
+    """Whether no epoch follows."""
+    return len(run.history) >= run.params.epochs or _is_out_of_patience(run)
 
 
 def _describe(record: EpochRecord) -> str:
@@ -288,69 +235,19 @@ def _describe(record: EpochRecord) -> str:
     return f"loss {record.losses['total']:.3f}{val}"
 
 
-def _run_epoch(run: _Run, epoch: int) -> EpochRecord:
-    start = time.perf_counter()
-    params = run.params
-    torch.manual_seed(derive_seed(params.seed, epoch))
-    run.model.train()
-    run.loss.train()
-    sums: dict[str, float] = {}
-    norms = []
-    for rows in order_epoch(len(run.train), run.batch_size, epoch, seed=params.seed, shuffle=params.shuffle):
-        terms, norm = _run_step(run, rows, epoch)
-        norms.append(norm)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value
-    losses = {name: value / len(norms) for name, value in sums.items()}
-    lr = learning_rate(params, run.steps - 1, len(norms))
+def _record_epoch(run: Run, epoch: int, losses: dict[str, float], start: float) -> EpochRecord:
+    """Evaluate after an epoch and add it to the history; its weights are remembered if they are the best so far."""
+    norm = losses.pop("grad_norm")
+    lr = learning_rate(run.params, run.steps - 1, len(run.train) // run.batch_size)
     val = _evaluate(run, epoch)
-    return EpochRecord(epoch, run.steps, losses, sum(norms) / len(norms), lr, val, time.perf_counter() - start)
+    record = EpochRecord(epoch, run.steps, losses, norm, lr, val, time.perf_counter() - start)
+    run.history.append(record)
+    if _is_best(run, record):
+        run.best_epoch, run.best_tensors = epoch, copy_tensors(run.kept_model)
+    return record
 
 
-def _run_step(run: _Run, rows: np.ndarray, epoch: int) -> tuple[dict[str, float], float]:
-    """One optimiser step on one batch; gives the loss terms and the gradient norm."""
-    music = gather_rows(run.train.music, rows).to(run.device)
-    video = gather_rows(run.train.video, rows).to(run.device)
-    codes = torch.from_numpy(run.train_codes[rows]).to(run.device)
-    groups = None if run.groups is None else torch.from_numpy(run.groups[rows]).to(run.device)
-    terms = run.loss(make_loss_inputs(run.model(*_augment(run, music, video)), codes, groups))
-    if not torch.isfinite(terms["total"]):
-        raise TrainingError(_explain_bad_loss(run, rows, epoch, music, video))
-    for group in run.optimiser.param_groups:
-        group["lr"] = learning_rate(run.params, run.steps, len(run.train) // run.batch_size)
-    run.optimiser.zero_grad(set_to_none=True)
-    terms["total"].backward()
-    norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
-    run.optimiser.step()
-    run.steps += 1
-    if run.average is not None:
-        run.average.update(run.model, run.steps)
-    return {name: float(value.detach()) for name, value in terms.items()}, float(norm)
-
-
-def _augment(run: _Run, music: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-    """Features as the network sees them in training; the noise is measured in deviations where those are known."""
-    params = run.params
-    if params.mixup_alpha:
-        music, video = mix_pairs(music, video, params.mixup_alpha)
-    if params.feature_noise:
-        stds = [getattr(scaler, "std", 1.0) for scaler in (run.model.music_scaler, run.model.video_scaler)]
-        music = add_noise(music, params.feature_noise * stds[0])
-        video = add_noise(video, params.feature_noise * stds[1])
-    return music, video
-
-
-def _explain_bad_loss(run: _Run, rows: np.ndarray, epoch: int, music: Tensor, video: Tensor) -> str:
-    place = f"the loss is not finite in epoch {epoch}, step {run.steps + 1}"
-    finite = torch.isfinite(music.flatten(1)).all(dim=1) & torch.isfinite(video.flatten(1)).all(dim=1)
-    bad = [run.train.ids[row] for row in rows[~finite.cpu().numpy()]]
-    if bad:
-        more = "" if len(bad) <= 5 else f" and {len(bad) - 5} more"
-        return f"{place}: features of {', '.join(bad[:5])}{more} hold NaN or infinity; extract these items again"
-    return f"{place}, though all features are; use a smaller learning_rate (now {run.params.learning_rate:g})"
-
-
-def _evaluate(run: _Run, epoch: int) -> dict[str, float]:
+def _evaluate(run: Run, epoch: int) -> dict[str, float]:
     is_due = epoch % run.params.eval_every == 0 or epoch == run.params.epochs
     if run.val is None or run.val_codes is None or not is_due:
         return {}
@@ -362,34 +259,30 @@ def _score(record: EpochRecord) -> tuple[float, float]:
     return (record.val["mrr"], -record.val["loss"])
 
 
-def _is_best(run: _Run, record: EpochRecord) -> bool:
+def _is_best(run: Run, record: EpochRecord) -> bool:
     if run.params.keep == "last" or not record.val:
         return False
     return run.best_epoch == 0 or _score(record) > _score(run.history[run.best_epoch - 1])
 
 
-def _is_out_of_patience(run: _Run) -> bool:
+def _is_out_of_patience(run: Run) -> bool:
     if run.params.patience is None or run.best_epoch == 0:
         return False
     n_since_best = sum(bool(record.val) for record in run.history[run.best_epoch :])
     return n_since_best >= run.params.patience
 
 
-def _average_of(run: _Run) -> VMNet | None:
-    return None if run.average is None else run.average.model
-
-
-def _save_progress(run: _Run, run_digest: str, state_dir: Path) -> None:
+def _save_progress(run: Run, run_digest: str, state_dir: Path) -> None:
     if run.best_epoch and not best_path(state_dir, run.best_epoch).exists():
         save_best(state_dir, run.best_epoch, run.best_tensors)
-    tensors = capture_tensors(run.model, run.loss, run.optimiser, _average_of(run))
+    tensors = capture_tensors(run.model, run.loss, run.optimiser, run.average_model)
     save_state(state_dir, TrainingState(run_digest, tensors, tuple(run.history), run.best_epoch, finished=False))
 
 
-def _resume(run: _Run, state: TrainingState, state_dir: Path) -> bool:
+def _resume(run: Run, state: TrainingState, state_dir: Path) -> bool:
     """Put a fresh run where the state stands; False if the state turns out not to fit."""
     best = load_best(state_dir, state.best_epoch) if state.best_epoch else {}
-    if best is None or not restore_tensors(state.tensors, run.model, run.loss, run.optimiser, _average_of(run)):
+    if best is None or not restore_tensors(state.tensors, run.model, run.loss, run.optimiser, run.average_model):
         return False
     run.best_epoch, run.best_tensors = state.best_epoch, best
     run.history = list(state.history)
@@ -398,7 +291,7 @@ def _resume(run: _Run, state: TrainingState, state_dir: Path) -> bool:
     return True
 
 
-def _finish(run: _Run, run_digest: str, state_dir: Path, config: dict[str, Any], resumed_from: int) -> TrainingResult:
+def _finish(run: Run, run_digest: str, state_dir: Path, config: dict[str, Any], resumed_from: int) -> TrainingResult:
     keeps_best = run.best_epoch > 0
     tensors = run.best_tensors if keeps_best else copy_tensors(run.kept_model)
     kept_epoch = run.best_epoch if keeps_best else len(run.history)

@@ -53,8 +53,7 @@ def summarise_ranks(ranks: Tensor, direction: str) -> dict[str, float]:
 
 def match_mask(codes: Tensor) -> Tensor | None:
     """(B, B) bool of matching rows, or None when every row matches only itself."""
-    mask = codes[:, None] == codes[None, :]
-    return None if int(mask.sum()) == len(codes) else mask
+    return None if len(torch.unique(codes)) == len(codes) else codes[:, None] == codes[None, :]
 
 
 def make_loss_inputs(output: PairOutput, codes: Tensor, groups: Tensor | None = None) -> LossInputs:
