@@ -4,6 +4,10 @@ Two Gaussian views u, v of ten dimensions with given canonical correlations are 
 features: rotation, leaky rectifier (invertible, another one for each view), full-rank linear map; then nuisance that an
 item's frames share and noise of each frame. There are far more feature dimensions than latent and nuisance ones, so u
 and v can be recovered, and the likelihood ratio of the Gaussian pair gives the order that no other can beat.
+
+With `clutter` some frames of each item show something else: another draw of the latent view, and a constant by which
+such frames can be told, as title cards and silence can. The mean over frames then loses what a choice of frames keeps.
+The optimum knows u and v, so with clutter it is a bound that need not be reachable.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmnet_pipeline.records import PairArrays
+from vmnet_pipeline.sequences import stack_sequences
 
 CHUNK = 64
 
@@ -33,6 +38,8 @@ class Design:
     n_nuisance: int = 20
     nuisance: float = 0.7
     frame_noise: float = 1.0
+    clutter: float = 0.0  # mean share of frames that show something else
+    keeps_frames: bool = False  # pairs as sequences too, of unlike length; needs memory for all frames
 
     @property
     def correlations(self) -> np.ndarray:
@@ -41,11 +48,12 @@ class Design:
 
 @dataclass(frozen=True)
 class Views:
-    """Pairs of one side with the latent views they were made from, (n, n_latent) each."""
+    """Pairs of one side with the latent views they were made from, (n, n_latent) each; perhaps also as sequences."""
 
     pairs: PairArrays
     u: np.ndarray
     v: np.ndarray
+    sequences: PairArrays | None = None
 
 
 class Lift:
@@ -57,14 +65,30 @@ class Lift:
         self.rotation = np.linalg.qr(rng.normal(size=(n, n)))[0]
         self.mixing = rng.normal(size=(n, shape[1])) / np.sqrt(n)
         self.nuisance = design.nuisance * rng.normal(size=(design.n_nuisance, shape[1])) / np.sqrt(design.n_nuisance)
+        self.mark = rng.normal(size=shape[1]) if design.clutter else 0.0
 
     def frames(self, latent: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(n, n_latent) -> (n, T, D) float32."""
-        turned = latent @ self.rotation
-        bent = np.where(turned > 0, turned, self.design.slope * turned)
-        level = bent @ self.mixing + rng.normal(size=(len(latent), self.design.n_nuisance)) @ self.nuisance
+        level = self._mix(latent) + rng.normal(size=(len(latent), self.design.n_nuisance)) @ self.nuisance
         noise = rng.standard_normal((len(latent), *self.shape), dtype=np.float32)
         return level[:, None, :].astype(np.float32) + np.float32(self.design.frame_noise) * noise
+
+    def _mix(self, latent: np.ndarray) -> np.ndarray:
+        turned = latent @ self.rotation
+        return np.where(turned > 0, turned, self.design.slope * turned) @ self.mixing
+
+    def sequences(self, latent: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """(n, n_latent) -> n arrays (T, D) float32, T from half to all of the frames; the first is never clutter."""
+        frames = self.frames(latent, rng)
+        n, n_frames = frames.shape[:2]
+        shows_other = rng.random((n, n_frames)) < rng.uniform(0, 2 * self.design.clutter, size=(n, 1))
+        shows_other[:, 0] = False
+        other = self._mix(rng.normal(size=(shows_other.sum(), latent.shape[1]))) - np.repeat(
+            self._mix(latent), shows_other.sum(axis=1), axis=0
+        )
+        frames[shows_other] += (other + self.mark).astype(np.float32)
+        lengths = rng.integers(n_frames // 2, n_frames + 1, size=n)
+        return [item[:length] for item, length in zip(frames, lengths, strict=True)]
 
     def pooled(self, latent: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(n, n_latent) -> (n, D) float32, the mean over frames, made in chunks."""
@@ -82,8 +106,19 @@ def generate(design: Design, seed: int) -> tuple[Views, Views, Views]:
         r = design.correlations
         v = r * u + np.sqrt(1.0 - r**2) * rng.normal(size=u.shape)
         ids = tuple(f"{name}-{i:06d}" for i in range(n))
-        sides.append(Views(PairArrays(ids, ids, music.pooled(u, rng), video.pooled(v, rng)), u, v))
+        if design.keeps_frames:
+            sides.append(_keep_frames(ids, music.sequences(u, rng), video.sequences(v, rng), u, v))
+        else:
+            sides.append(Views(PairArrays(ids, ids, music.pooled(u, rng), video.pooled(v, rng)), u, v))
     return sides[0], sides[1], sides[2]
+
+
+def _keep_frames(
+    ids: tuple[str, ...], music: list[np.ndarray], video: list[np.ndarray], u: np.ndarray, v: np.ndarray
+) -> Views:
+    pooled = PairArrays(ids, ids, *(np.stack([item.mean(axis=0) for item in side]) for side in (music, video)))
+    whole = PairArrays(ids, ids, *(stack_sequences(side, max(map(len, side))) for side in (music, video)))
+    return Views(pooled, u, v, whole)
 
 
 def optimal_scores(views: Views, correlations: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
     python benchmarks/quality.py                          # everything, three seeds
     python benchmarks/quality.py --variants optimum cca best --seeds 0 1 2
     python benchmarks/quality.py --latent 16 --music-dim 200 --video-dim 1280 --variants optimum cca best
+    python benchmarks/quality.py --frames 12 24 --clutter 0.4 --music-dim 64 --video-dim 128 --train 2048 \\
+        --variants optimum cca contrastive sequence
 
 Settings and epochs are chosen on validation pairs only. The one exception is in the name: `reference, peak on test`
 watches the test pairs, as the reference code does; nothing else uses that figure.
@@ -16,13 +18,16 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from baselines import cosine, fit_cca, fit_neighbours, fit_pls, ranks_of, recall
 from paired_views import Design, Views, generate, optimal_scores
 
-from vmnet_pipeline.params import TrainParams
+from vmnet_pipeline.params import BASELINES, TrainParams
+from vmnet_pipeline.retrieval.baselines import fit_baseline
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.records import PairArrays
 
 VMNET = {"batch_size": 512, "epochs": 30, "patience": 10}
 PLAIN = {**VMNET, "lr_schedule": "cosine", "warmup_epochs": 2, "learning_rate": 1e-3}
@@ -35,6 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vmnet-noise": {**PLAIN, "feature_noise": 1.0},
     "vmnet-semi-hard": {**VMNET, "loss": {"negatives": "semi_hard", "top_k": 64}},
     "vmnet-hardest": {**VMNET, "loss": {"top_k": 8}},
+    "vmnet-sum": {**VMNET, "loss": {"hinge": "sum"}},
+    "vmnet-sampled": {**VMNET, "loss": {"structure_triples": "sampled"}},
     "contrastive": CONTRASTIVE,
     "contrastive-memory": {**CONTRASTIVE, "loss": {"name": "contrastive", "memory_size": 1024}},
     "contrastive-noise": NOISE,
@@ -47,10 +54,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "best-untrained": {**BEST, "epochs": 1, "learning_rate": 1e-9, "warmup_epochs": 0},
     "best-noise": {**BEST, "feature_noise": 0.5},
     "best": BEST,
+    "sequence": {**CONTRASTIVE, "model": {"music_tower": "sequence"}},
+    "sequence-music": {**CONTRASTIVE, "model": {"music_tower": "sequence", "video_tower": "musicnn"}},
+    "sequence-video": {**CONTRASTIVE, "model": {"video_tower": "sequence"}},
+    "sequence-of-mean": {**CONTRASTIVE, "model": {"music_tower": "sequence"}},
+    "transformer": {**CONTRASTIVE, "model": {"music_tower": "transformer"}},
 }
 Sides = tuple[Views, Views, Views]
-BASELINES = {"cca": fit_cca, "pls": fit_pls, "neighbours": fit_neighbours}
-CHANCE, OPTIMUM, REFERENCE = "chance", "optimum", "reference"
+OPTIMUM, REFERENCE = "optimum", "reference"
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n, m) cosine similarities."""
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T
+
+
+def ranks_of(scores: np.ndarray) -> np.ndarray:
+    """(2, n) ranks of the diagonal, along rows and along columns."""
+    own = np.diag(scores)
+    return np.stack([1 + (scores > own[:, None]).sum(axis=1), 1 + (scores > own[None, :]).sum(axis=0)])
+
+
+def recall(ranks: np.ndarray, k: int = 10) -> float:
+    """Recall at K in %, mean of both directions."""
+    return 100.0 * float((ranks <= k).mean())
 
 
 def measure(name: str, sides: Sides, design: Design, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -60,11 +87,10 @@ def measure(name: str, sides: Sides, design: Design, seed: int, options: argpars
     extra: dict[str, Any] = {}
     if name == OPTIMUM:
         ranks = ranks_of(optimal_scores(test, design.correlations))
-    elif name == CHANCE:
-        ranks = ranks_of(np.random.default_rng((seed, 2)).random((design.n_test, design.n_test)))
     elif name in BASELINES:
-        score = BASELINES[name](train.pairs, val.pairs)
-        ranks, extra = ranks_of(score(test.pairs)), {"val": recall(ranks_of(score(val.pairs)))}
+        embed = fit_baseline(name, train.pairs, val.pairs, seed)
+        ranks = ranks_of(cosine(*embed(test.pairs)))
+        extra = {"val": recall(ranks_of(cosine(*embed(val.pairs))))}
     else:
         ranks, extra = train_variant(name, sides, seed, options)
     return {"ranks": ranks, "seconds": time.perf_counter() - start, **extra}
@@ -75,8 +101,9 @@ def train_variant(name: str, sides: Sides, seed: int, options: argparse.Namespac
     from vmnet_pipeline.models.embedding import embed_arrays
     from vmnet_pipeline.training import train_model
 
-    train, val, test = (side.pairs for side in sides)
+    train, val, test = (choose_form(side, name) for side in sides)
     fixed = {"seed": seed, "device": options.device, "n_threads": options.threads, "state_interval_s": 1e9}
+    fixed["precision"] = options.precision
     if name == REFERENCE:
         params = TrainParams(protocol="reference", epochs=options.reference_epochs, eval_every=2, **fixed)
         watched = test
@@ -91,6 +118,20 @@ def train_variant(name: str, sides: Sides, seed: int, options: argparse.Namespac
         epoch = max(curve, key=lambda e: curve[e])
         return ranks, {"peak_on_test": curve[epoch], "peak_epoch": epoch}
     return ranks, {"val": curve[result.best_epoch], "best_epoch": result.best_epoch}
+
+
+def choose_form(side: Views, name: str) -> PairArrays:
+    """Pairs as this variant's towers take them; `sequence-of-mean`, a control, has the mean as its only step."""
+    if name == "sequence-of-mean":
+        return replace(side.pairs, music=side.pairs.music[:, None], video=side.pairs.video[:, None])
+    model = TrainParams(**VARIANTS.get(name, {})).model
+    takes_frames = model.music_steps is not None, model.video_steps is not None
+    if not any(takes_frames):
+        return side.pairs
+    if side.sequences is None:
+        raise SystemExit("towers over sequences need frames: give --frames MUSIC VIDEO")
+    music, video = ((side.pairs, side.sequences)[takes] for takes in takes_frames)
+    return replace(side.pairs, music=music.music, video=video.video)
 
 
 def compare(ranks: np.ndarray, other: np.ndarray, n_resamples: int = 2000) -> tuple[float, float, float]:
@@ -138,9 +179,10 @@ def report(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    names = [OPTIMUM, CHANCE, *BASELINES, REFERENCE, *VARIANTS]
+    names = [OPTIMUM, *BASELINES, REFERENCE, *VARIANTS]
+    usual = [name for name in names if not name.startswith(("sequence", "transformer"))]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--variants", nargs="+", choices=names, default=usual, metavar="NAME", help=", ".join(names))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train", type=int, default=4096)
     parser.add_argument("--latent", type=int, default=10)
@@ -148,19 +190,24 @@ def main() -> None:
     parser.add_argument("--video-dim", type=int, default=2048)
     parser.add_argument("--slope", type=float, default=Design.slope, help="1 makes the lift linear")
     parser.add_argument("--nuisance", type=float, default=Design.nuisance)
+    parser.add_argument("--frames", nargs=2, type=int, metavar=("MUSIC", "VIDEO"), help="most frames; keeps them all")
+    parser.add_argument("--clutter", type=float, default=Design.clutter, help="share of frames that show another thing")
     parser.add_argument("--reference-epochs", type=int, default=202)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=["auto", "f32", "bf16"], default="auto")
     parser.add_argument("--output", type=Path, help="JSON file for the ranks")
     options = parser.parse_args()
     design = replace(
         Design(),
         n_train=options.train,
         n_latent=options.latent,
-        music_shape=(20, options.music_dim),
-        video_shape=(60, options.video_dim),
+        music_shape=(options.frames[0] if options.frames else 20, options.music_dim),
+        video_shape=(options.frames[1] if options.frames else 60, options.video_dim),
         slope=options.slope,
         nuisance=options.nuisance,
+        clutter=options.clutter,
+        keeps_frames=options.frames is not None,
     )
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in options.variants}
     for seed in options.seeds:

@@ -5,17 +5,19 @@ The same scalars go into TensorBoard event files beside the checkpoint.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.event_files import append_event, write_events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from vmnet_pipeline.records import EpochRecord
 
 MAX_VALUE_LENGTH = 500
+MAX_METRICS = 1000  # of one request
 
 
 def has_active_run() -> bool:
@@ -55,10 +57,61 @@ class EventLog:
         write_events(self._path, [(record.epoch, name_figures(record)) for record in history])
 
 
-def log_epochs(records: Iterable[EpochRecord]) -> None:
-    """Log epochs that an interrupted run had done, so that the curves of this run are whole."""
-    for record in records:
+class RunLog:
+    """The curves of one training in the active MLflow run: live while it runs, whole at its end."""
+
+    def __init__(self) -> None:
+        self._logged: set[int] = set()
+
+    def add(self, record: EpochRecord) -> None:
+        """Log an epoch as soon as it is done."""
         log_epoch(record)
+        self._logged.add(record.epoch)
+
+    def finish(self, history: Sequence[EpochRecord]) -> None:
+        """Log the epochs that an earlier, interrupted run had done, so that the curves of this run are whole."""
+        log_history([record for record in history if record.epoch not in self._logged])
+
+    def figures(self, figures: Mapping[str, float]) -> None:
+        """Log results by name."""
+        import mlflow
+
+        if has_active_run():
+            mlflow.log_metrics(dict(figures))
+
+
+@contextmanager
+def child_run(name: str, parameters: Mapping[str, Any]) -> Iterator[RunLog]:
+    """A run within the active one, for one seed of a sweep, with parameters and curves of its own.
+
+    Without an active run nothing is logged.
+    """
+    import mlflow
+
+    if not has_active_run():
+        yield RunLog()
+        return
+    with mlflow.start_run(run_name=name, nested=True):
+        log_parameters(parameters)
+        yield RunLog()
+
+
+def log_history(history: Sequence[EpochRecord]) -> None:
+    """Log many epochs in few requests."""
+    import time
+
+    import mlflow
+    from mlflow.entities import Metric
+
+    run = mlflow.active_run()
+    if run is None:
+        return
+    now_ms = int(time.time() * 1000)
+    metrics = [
+        Metric(name, value, now_ms, record.epoch) for record in history for name, value in name_figures(record).items()
+    ]
+    for start in range(0, len(metrics), MAX_METRICS):
+        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
 
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
@@ -96,6 +149,22 @@ def log_figures(evaluation: Mapping[str, Any]) -> None:
         mlflow.log_metrics(list_figures(evaluation))
 
 
+def log_comparison(comparison: Mapping[str, Any]) -> None:
+    """Log the figures of all rows of a comparison, e.g. `best/both/mrr`, with the ends of their intervals."""
+    import mlflow
+
+    figures: dict[str, float] = {}
+    for row in comparison["rows"]:
+        name = row["name"].replace(" ", "_")
+        figures[f"{name}/val_mrr"] = sum(row["val_mrr"]) / len(row["val_mrr"])
+        for metric, figure in row["figures"].items():
+            for part in ("value", "low", "high"):
+                if figure[part] is not None:
+                    figures[f"{name}/{metric}" + ("" if part == "value" else f"_{part}")] = figure[part]
+    if has_active_run():
+        mlflow.log_metrics(figures)
+
+
 def write_figures(folder: Path, evaluation: Mapping[str, Any], step: int) -> None:
     """Write the same figures into a TensorBoard event file."""
     write_events(folder / "evaluate" / "events.out.tfevents.evaluate", [(step, list_figures(evaluation))])
@@ -106,7 +175,10 @@ def list_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
     figures: dict[str, float] = {"pool_size": float(evaluation["pool_size"])}
     for direction, content in evaluation["directions"].items():
         named = {f"recall_at_{k}": figure for k, figure in content["recall"].items()}
-        named |= {name: content[name] for name in ("median_rank", "mrr", "mean_average_precision")}
+        named |= {name: content[name] for name in ("median_rank", "mrr", "mean_average_precision", "ndcg")}
+        for size, pool in content["pools"].items():
+            named |= {f"recall_at_{k}_in_{size}": figure for k, figure in pool["recall"].items()}
+        figures |= {f"{direction}/hubs_{name}": value for name, value in content["hubness"].items()}
         for name, figure in named.items():
             for part in ("value", "low", "high", "chance"):
                 if figure[part] is not None:

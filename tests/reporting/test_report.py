@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sample_evaluation import evaluate_noisy_pairs
+from sample_evaluation import drop_new_figures, evaluate_noisy_pairs
 
 from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_training
 from vmnet_pipeline.reporting.report import Leaf, build_report, encode_png, flatten_tree
@@ -204,3 +204,27 @@ def test_pools_and_warnings_are_told() -> None:
     assert "mismatched on purpose" in text
     several = build_report(evaluate_noisy_pairs(positives="group").to_dict())
     assert "Mean average precision" in several
+    assert "nDCG at 10" in several
+
+
+def test_random_pools_and_hubs_have_tables_of_their_own() -> None:
+    evaluation = evaluate_noisy_pairs(n=60, pool_sizes=(20, 40)).to_dict()
+    text = " ".join(Page(build_report(evaluation)).text.split())
+    for name, figures in evaluation["directions"].items():
+        recall, hubs = figures["pools"]["40"]["recall"]["5"], figures["hubness"]
+        for part in (f"{100 * recall['value']:.1f} %", f"{100 * recall['low']:.1f} to {100 * recall['high']:.1f}"):
+            assert part in text, name
+        assert f"{hubs['skewness']:z.2f}" in text
+    assert "Recall@5 in 40" in text
+    assert "Median rank in 20" in text
+    assert "Recall@20 in 20" not in text
+
+
+def test_files_of_earlier_versions_give_a_page(evaluation: dict[str, Any]) -> None:
+    html = build_report(drop_new_figures(evaluation))
+    assert Page(html).open == []
+    assert "Random pools" not in html
+    assert "Hubs" not in html
+    assert "Hubs" in build_report(evaluation)
+    several = evaluate_noisy_pairs(positives="group").to_dict()
+    assert "nDCG" not in build_report(drop_new_figures(several))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sample_evaluation import evaluate_noisy_pairs
+from sample_evaluation import drop_new_figures, evaluate_noisy_pairs
 
 from vmnet_pipeline.reporting.report import format_recall_table
 
@@ -62,3 +62,25 @@ def test_without_intervals_columns_still_line_up() -> None:
     line = next(line for line in format_recall_table(evaluation).splitlines() if line.startswith("R@1 "))
     assert "[" not in line
     assert len(line) == len(format_recall_table(evaluate_noisy_pairs().to_dict()).splitlines()[5])
+
+
+def test_one_line_tells_pools_and_hubs(evaluation: dict[str, Any]) -> None:
+    there, back = (figures["hubness"] for figures in evaluation["directions"].values())
+    expected = f"Hubs: up to {there['max']:.0f} / {back['max']:.0f} times in a top 10; "
+    assert expected in format_recall_table(evaluation)
+    assert "Pools of" not in format_recall_table(evaluation)
+    pooled = evaluate_noisy_pairs(n=60, pool_sizes=(40, 20)).to_dict()
+    pools = [figures["pools"]["20"]["recall"]["10"]["value"] for figures in pooled["directions"].values()]
+    (line,) = [line for line in format_recall_table(pooled).splitlines() if "Hubs: " in line]
+    assert line.startswith(f"Pools of 20: R@10 {100 * pools[0]:.1f} / {100 * pools[1]:.1f} %. Hubs: up to ")
+
+
+def test_a_correction_of_hubs_is_told(evaluation: dict[str, Any]) -> None:
+    assert "CSLS" not in format_recall_table(evaluation)
+    assert "CSLS over 10 neighbours" in format_recall_table(evaluate_noisy_pairs(similarity="csls").to_dict())
+
+
+def test_files_of_earlier_versions_are_shown_without_what_they_lack(evaluation: dict[str, Any]) -> None:
+    full = format_recall_table(evaluation)
+    older = format_recall_table(drop_new_figures(evaluation))
+    assert [line for line in full.splitlines() if not line.startswith("Hubs")] == older.splitlines()

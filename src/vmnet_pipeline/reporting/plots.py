@@ -43,7 +43,7 @@ def plot_recall(evaluation: Mapping[str, Any]) -> Figure:
         evaluation: `Evaluation.to_dict()`. Cut-offs that reach the pool size (100 % by definition) are left out
             unless there are no others.
     """
-    figure, (axes,) = _make_figure(1, 6.8, 4.4)
+    figure, (axes,) = make_figure(1, 6.8, 4.4)
     ks: list[int] = []
     for direction, figures in evaluation["directions"].items():
         ks = _choose_ks(figures["recall"], int(evaluation["pool_size"]))
@@ -76,7 +76,7 @@ def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, 
     pool_size = int(evaluation["pool_size"])
     width = max(1, -(-pool_size // _MAX_BINS))
     edges = np.arange(0.5, pool_size + width + 0.5, width)
-    figure, panels = _make_figure(2, 8.6, 3.8, sharey=True)
+    figure, panels = make_figure(2, 8.6, 3.8, sharey=True)
     for axes, (direction, figures) in zip(panels, evaluation["directions"].items(), strict=True):
         ranks = np.array([row["rank"] for row in query_rows if row["direction"] == direction])
         colour = _DIRECTION_STYLE[direction][0]
@@ -106,7 +106,7 @@ def plot_training(history: Sequence[Mapping[str, Any]], best_epoch: int | None =
     panels = _group_curves(history)
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
-    figure, axes_list = _make_figure(columns, max(4.6 * columns, 6.4), 3.7 * rows, rows=rows)
+    figure, axes_list = make_figure(columns, max(4.6 * columns, 6.4), 3.7 * rows, rows=rows)
     for axes in axes_list[len(panels) :]:
         axes.set_visible(False)
     for axes, ((title, unit), names) in zip(axes_list, panels.items(), strict=False):
@@ -122,7 +122,7 @@ def plot_training(history: Sequence[Mapping[str, Any]], best_epoch: int | None =
     return figure
 
 
-def _make_figure(
+def make_figure(
     columns: int, width_in: float, height_in: float, *, rows: int = 1, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of its own, without pyplot, so that no window, backend or global list is involved."""
@@ -196,7 +196,10 @@ def _style_metric(name: str, place: int) -> tuple[str, str, str]:
 
 
 def _read_curve(history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of one figure, without the epochs that lack it."""
+    """Epochs and values of one figure, without the epochs that lack it; NaN where the next member of several begins."""
     points = [(row.get("epoch", number), row.get(name)) for number, row in enumerate(history, start=1)]
-    kept = [(x, y) for x, y in points if isinstance(y, int | float) and np.isfinite(y)]
-    return [float(x) for x, _ in kept], [float(y) for _, y in kept]
+    kept = [(float(x), float(y)) for x, y in points if isinstance(y, int | float) and np.isfinite(y)]
+    for place in range(len(kept) - 1, 0, -1):
+        if kept[place][0] <= kept[place - 1][0]:
+            kept.insert(place, (np.nan, np.nan))
+    return [x for x, _ in kept], [y for _, y in kept]

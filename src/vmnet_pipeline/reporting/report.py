@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.reporting.table import format_recall_table
-from vmnet_pipeline.reporting.wording import DIRECTION_LABELS, describe_method, describe_pool, humanise
+from vmnet_pipeline.reporting.wording import (
+    DIRECTION_LABELS,
+    choose_pool_ks,
+    describe_method,
+    describe_pool,
+    humanise,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -177,9 +183,13 @@ def _lay_out_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     if evaluation["max_positives"] > 1:
         means = [d["mean_average_precision"] for d in directions.values()]
         rows.append(_lay_out_row("Mean average precision", means, 1, 3, ""))
+        if "ndcg" in first:
+            rows.append(_lay_out_row("nDCG at 10", [d["ndcg"] for d in directions.values()], 1, 3, ""))
     return {
         "labels": [(DIRECTION_LABELS[name], figures["reference_name"]) for name, figures in directions.items()],
         "rows": rows,
+        "pools": _lay_out_pools(list(directions.values())),
+        "hubs": _lay_out_hubs(list(directions.values())),
         "summary": f"{evaluation['n_items']:,} items, {describe_pool(evaluation)}",
         "method": describe_method(evaluation),
         "level": f"{100 * evaluation['confidence_level']:g} %",
@@ -188,6 +198,31 @@ def _lay_out_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "n_dropped": evaluation["n_dropped"],
         "warnings": evaluation["warnings"],
     }
+
+
+def _lay_out_pools(directions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Recall and median rank for every size of random pools; nothing for files of earlier versions."""
+    rows = []
+    for size in directions[0].get("pools") or {}:
+        pools, name = [figures["pools"][size] for figures in directions], f"in {int(size):,}"
+        rows += [
+            _lay_out_row(f"Recall@{k} {name}", [pool["recall"][k] for pool in pools], 100, 1, " %")
+            for k in choose_pool_ks(pools[0]["recall"])
+        ]
+        rows.append(_lay_out_row(f"Median rank {name}", [pool["median_rank"] for pool in pools], 1, 0, ""))
+    return rows
+
+
+def _lay_out_hubs(directions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    hubs = [figures["hubness"] for figures in directions if "hubness" in figures]
+    if not hubs:
+        return []
+    kinds = {
+        f"Most frequent item, times in a top {hubs[0]['k']:.0f}": [f"{hub['max']:,.0f}" for hub in hubs],
+        f"Items in no top {hubs[0]['k']:.0f}": [f"{100 * hub['unreached']:.1f} %" for hub in hubs],
+        "Skewness of the counts": [f"{hub['skewness']:z.2f}" for hub in hubs],
+    }
+    return [{"name": name, "cells": [(cell, "") for cell in cells], "trivial": False} for name, cells in kinds.items()]
 
 
 def _lay_out_row(name: str, figures: Sequence[Mapping[str, Any]], scale: int, digits: int, unit: str) -> dict[str, Any]:

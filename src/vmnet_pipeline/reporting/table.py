@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.reporting.wording import DIRECTION_LABELS, describe_method, describe_pool
+from vmnet_pipeline.reporting.wording import DIRECTION_LABELS, describe_extras, describe_method, describe_pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def _format_figure(figure: Mapping[str, Any], scale: int, digits: int) -> str:
 
 
 def _list_notes(evaluation: Mapping[str, Any]) -> list[str]:
-    notes = textwrap.wrap(describe_method(evaluation), _WIDTH)
+    notes = textwrap.wrap(describe_method(evaluation), _WIDTH) + textwrap.wrap(describe_extras(evaluation), _WIDTH)
     if any(int(k) >= evaluation["pool_size"] for k in next(iter(evaluation["directions"].values()))["recall"]):
         notes.append(f"* K reaches the pool size of {evaluation['pool_size']:,}: 100 % by definition.")
     if evaluation["n_dropped"]:

@@ -24,10 +24,34 @@ def describe_method(evaluation: Mapping[str, Any]) -> str:
     """How ranks and intervals were made, in one sentence."""
     unit = "groups" if evaluation["resampled_by"] == "group" else "queries"
     right = "any item of the same group" if evaluation["positives"] == "group" else "the item itself"
+    neighbours = evaluation.get("csls_neighbours")  # absent in files of earlier versions
+    similarity = f"similarity: CSLS over {neighbours} neighbours; " if neighbours else ""
     return (
-        f"Right answer: {right}; ties: {evaluation['ties']}; {100 * evaluation['confidence_level']:g} % intervals: "
-        f"percentile bootstrap over {unit}, {evaluation['n_resamples']:,} draws."
+        f"Right answer: {right}; {similarity}ties: {evaluation['ties']}; "
+        f"{100 * evaluation['confidence_level']:g} % intervals: percentile bootstrap over {unit}, "
+        f"{evaluation['n_resamples']:,} draws."
     )
+
+
+def describe_extras(evaluation: Mapping[str, Any]) -> str:
+    """Recall in the smallest random pools and the hubs of both directions, in the order of the directions, briefly."""
+    directions, parts = list(evaluation["directions"].values()), []
+    pools = directions[0].get("pools") or {}
+    if pools:
+        size = min(pools, key=int)
+        k = max(choose_pool_ks(pools[size]["recall"]), key=int)
+        shares = " / ".join(f"{100 * figures['pools'][size]['recall'][k]['value']:.1f}" for figures in directions)
+        parts.append(f"Pools of {int(size):,}: R@{k} {shares} %.")
+    hubs = [figures["hubness"] for figures in directions if "hubness" in figures]
+    if hubs:
+        most, never = (f"{hub['max']:.0f}" for hub in hubs), (f"{100 * hub['unreached']:.1f}" for hub in hubs)
+        parts.append(f"Hubs: up to {' / '.join(most)} times in a top {hubs[0]['k']:.0f}; {' / '.join(never)} % never.")
+    return " ".join(parts)
+
+
+def choose_pool_ks(recall: Mapping[str, Any]) -> list[str]:
+    """The cut-offs up to 10, which papers tell; the first one if all are larger."""
+    return [k for k in recall if int(k) <= 10] or [next(iter(recall))]
 
 
 def name_metric(name: str) -> str:

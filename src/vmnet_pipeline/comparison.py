@@ -1,0 +1,324 @@
+"""Variants of training side by side: the same pairs, the same seeds, the same bootstrap draws.
+
+Nothing here is chosen on the test pairs: epochs and the baselines' settings are chosen on validation pairs, and the
+test pairs are only measured. Every training has a folder of state of its own, so that repeating a comparison trains
+nothing again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vmnet_pipeline.errors import ParameterError, TrainingError
+from vmnet_pipeline.models.embedding import embed_arrays
+from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.retrieval.baselines import fit_baseline
+from vmnet_pipeline.retrieval.paired import bootstrap_means
+from vmnet_pipeline.retrieval.ranking import rank_positives
+from vmnet_pipeline.training.members import EpochLog, join_results, train_members
+from vmnet_pipeline.training.run import model_config_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from vmnet_pipeline.params import CompareParams, TrainParams
+    from vmnet_pipeline.records import PairArrays
+    from vmnet_pipeline.training import TrainingResult
+
+Array: TypeAlias = npt.NDArray[Any]
+Sides: TypeAlias = tuple[Array, Array]
+Kind = Literal["baseline", "variant", "ensemble"]
+
+DIRECTIONS = ("music_to_video", "video_to_music")
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog(EpochLog, Protocol):
+    """Where the curves and figures of one training go."""
+
+    def figures(self, figures: Mapping[str, float]) -> None:
+        """Take in results by name."""
+        ...
+
+
+OpenLog: TypeAlias = "Callable[[str, Mapping[str, Any]], AbstractContextManager[RunLog]]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison.
+
+    Attributes:
+        name: Of the variant or baseline.
+        kind: What it is; `ensemble` joins the networks of all seeds of a variant.
+        values: (n_seeds, n_metrics, n_queries) float64, what each test query contributes to each metric.
+        median_ranks: (n_seeds, 2) per direction.
+        val_mrr: Mean reciprocal rank of both directions on the validation pairs, per seed.
+        seeds: Of the trainings; empty for what does not depend on a seed.
+        best_epochs: Kept epoch, per seed.
+        seconds: Training time, per seed.
+    """
+
+    name: str
+    kind: Kind
+    values: Array
+    median_ranks: Array
+    val_mrr: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
+    best_epochs: tuple[int, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+
+@dataclass
+class _Trained:
+    """Embeddings by the networks of one variant, one entry per seed."""
+
+    val: list[Sides] = field(default_factory=list)
+    test: list[Sides] = field(default_factory=list)
+    best_epochs: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def plan_variants(params: CompareParams, train_params: TrainParams, train: PairArrays) -> dict[str, list[TrainParams]]:
+    """Settings of every training, by variant; checked before anything is trained.
+
+    Raises:
+        ParameterError: The settings of a variant cannot be used, on these pairs.
+    """
+    from pydantic import ValidationError
+
+    plan = {}
+    for name, settings in params.variants.items():
+        try:
+            plan[name] = [train_params.override({**settings, "seed": seed}) for seed in params.seeds]
+            with torch.device("meta"):
+                build_model(**model_config_of(plan[name][0], train))
+        except ParameterError as error:
+            raise ParameterError(f"compare.variants.{name}: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ParameterError(f"compare.variants.{name}: {place} {first['msg']}".replace("  ", " ")) from error
+    return plan
+
+
+def compare_variants(
+    sides: Mapping[str, PairArrays],
+    train_params: TrainParams,
+    params: CompareParams,
+    *,
+    state_dir: Path,
+    open_log: OpenLog,
+) -> dict[str, Any]:
+    """Train every variant with every seed, measure all and the baselines on the test pairs.
+
+    Args:
+        sides: Pairs by side: `train`, `val` and `test`.
+        train_params: Settings that the variants change.
+        params: What is compared.
+        state_dir: Folder of the states, one folder in it per variant and seed.
+        open_log: Name and settings of a training to where its curves go.
+
+    Returns:
+        JSON-able: how it was measured, and one row per variant, ensemble and baseline, see `summarise_rows`.
+
+    Raises:
+        ParameterError: The settings of a variant cannot be used.
+        TrainingError: A side has fewer than two pairs, or a training fails; the message names the variant.
+    """
+    for side in ("train", "val", "test"):
+        if len(sides[side]) < 2:
+            raise TrainingError(
+                f"There are {len(sides[side])} pairs in {side}, and a comparison needs at least 2; "
+                "give it a larger share."
+            )
+    plan = plan_variants(params, train_params, sides["train"])
+    rows = []
+    for name, trainings in plan.items():
+        trained = _train_variant(name, trainings, sides, state_dir, params.ks, open_log)
+        rows += _list_rows(name, trained, sides, params)
+    for name in params.baselines:
+        logger.info("baseline %s", name)
+        rows.append(_measure_baseline(name, sides, params))
+    return summarise_rows(rows, sides["test"], params) | {
+        "sizes": {side: len(pairs) for side, pairs in sides.items()},
+        "settings": {name: trainings[0].model_dump(mode="json") for name, trainings in plan.items()},
+    }
+
+
+def _train_variant(
+    name: str,
+    trainings: Sequence[TrainParams],
+    sides: Mapping[str, PairArrays],
+    state_dir: Path,
+    ks: Sequence[int],
+    open_log: OpenLog,
+) -> _Trained:
+    trained = _Trained()
+    for params in trainings:
+        title, folder = f"{name}, seed {params.seed}", state_dir / name / f"seed_{params.seed}"
+        logger.info("variant %s", title)
+        with open_log(title, {"variant": name, "train": params}) as log:
+            try:
+                result = _train_once(title, params, sides, folder, log, open_log)
+            except (TrainingError, ParameterError) as error:
+                raise type(error)(f"variant {title}: {error}") from error
+            _embed_sides(trained, result, sides)
+            values = list_contributions(rank_pairs(*trained.test[-1], sides["test"]), ks)
+            log.figures(dict(zip(list_metrics(ks), values.mean(axis=1).tolist(), strict=True)))
+    return trained
+
+
+def _train_once(
+    title: str, params: TrainParams, sides: Mapping[str, PairArrays], folder: Path, log: RunLog, open_log: OpenLog
+) -> TrainingResult:
+    def open_member(number: int, member: TrainParams) -> AbstractContextManager[RunLog]:
+        return open_log(f"{title}, member {number + 1}", {"train": member}) if number else nullcontext(log)
+
+    train, val = sides["train"], sides["val"]
+    return join_results(train_members(train, val, params, state_dir=folder, open_log=open_member), val, params)
+
+
+def _embed_sides(trained: _Trained, result: TrainingResult, sides: Mapping[str, PairArrays]) -> None:
+    model = result.build()
+    for side, place in (("val", trained.val), ("test", trained.test)):
+        place.append((embed_arrays(model, music=sides[side].music), embed_arrays(model, video=sides[side].video)))
+    trained.best_epochs.append(result.best_epoch)
+    trained.seconds.append(sum(record.seconds for record in result.history))
+
+
+def _list_rows(name: str, trained: _Trained, sides: Mapping[str, PairArrays], params: CompareParams) -> list[Row]:
+    """The variant, and what its seeds give together."""
+    details: dict[str, Any] = {"best_epochs": tuple(trained.best_epochs), "seconds": tuple(trained.seconds)}
+    row = _make_row(name, "variant", trained.val, trained.test, sides, params.ks, seeds=params.seeds, **details)
+    if len(params.seeds) < 2:
+        return [row]
+    joint = [_join_embeddings(trained.val)], [_join_embeddings(trained.test)]
+    together: dict[str, Any] = {"seeds": params.seeds, "seconds": (math.fsum(trained.seconds),)}
+    return [row, _make_row(f"{name} x{len(params.seeds)}", "ensemble", *joint, sides, params.ks, **together)]
+
+
+def _join_embeddings(members: Sequence[Sides]) -> Sides:
+    """As `models.ensemble` does it: the product of joint embeddings is the mean of the members' products."""
+    scale = 1.0 / math.sqrt(len(members))
+    music, video = (np.concatenate([pair[side] for pair in members], axis=1) * np.float32(scale) for side in (0, 1))
+    return music, video
+
+
+def _measure_baseline(name: str, sides: Mapping[str, PairArrays], params: CompareParams) -> Row:
+    seeds = params.seeds if name == "chance" else ()
+    embedders = [fit_baseline(name, sides["train"], sides["val"], seed) for seed in seeds or (0,)]
+    val = [embed(sides["val"]) for embed in embedders]
+    test = [embed(sides["test"]) for embed in embedders]
+    return _make_row(name, "baseline", val, test, sides, params.ks, seeds=seeds)
+
+
+def _make_row(
+    name: str,
+    kind: Kind,
+    val: Sequence[Sides],
+    test: Sequence[Sides],
+    sides: Mapping[str, PairArrays],
+    ks: Sequence[int],
+    **details: Any,
+) -> Row:
+    on_val = [1.0 / rank_pairs(*pair, sides["val"]) for pair in val]
+    ranks = [rank_pairs(*pair, sides["test"]) for pair in test]
+    return Row(
+        name,
+        kind,
+        values=np.stack([list_contributions(item, ks) for item in ranks]),
+        median_ranks=np.stack([np.median(item, axis=1) for item in ranks]),
+        val_mrr=tuple(float(item.mean()) for item in on_val),
+        **details,
+    )
+
+
+def rank_pairs(music: Array, video: Array, pairs: PairArrays) -> Array:
+    """(2, n) ranks in the whole gallery, ties by mid-rank: music -> video and video -> music."""
+    ids = np.asarray(pairs.ids)
+    return np.stack([rank_positives(music, video, ids, ids), rank_positives(video, music, ids, ids)])
+
+
+def list_contributions(ranks: Array, ks: Sequence[int]) -> Array:
+    """(n_metrics, n) float64: what each query adds to each of `list_metrics`, from (2, n) ranks."""
+    per_direction = [np.stack([*(ranks[side] <= k for k in ks), 1.0 / ranks[side]]) for side in (0, 1)]
+    return np.concatenate([*per_direction, np.mean(per_direction, axis=0)]).astype(np.float64)
+
+
+def list_metrics(ks: Sequence[int]) -> list[str]:
+    """Names of the metrics: per direction and for their mean, Recall@K and MRR."""
+    names = [*(f"recall_at_{k}" for k in ks), "mrr"]
+    return [f"{direction}/{name}" for direction in (*DIRECTIONS, "both") for name in names]
+
+
+def summarise_rows(rows: Sequence[Row], test: PairArrays, params: CompareParams) -> dict[str, Any]:
+    """Means with intervals, and the paired difference of every row to one of them.
+
+    Args:
+        rows: What was measured, on the same test pairs.
+        test: The test pairs; their groups are what the bootstrap draws.
+        params: Settings of the bootstrap, and the row to compare with.
+
+    Returns:
+        `metrics` and `rows`; each row has `figures` (metric to `value`, `low`, `high`), the same as `difference` to the
+        row `against`, `per_seed` (metric to values), `median_rank` per direction and `val_mrr`. Shares are in [0, 1].
+    """
+    metrics = list_metrics(params.ks)
+    against = params.against or next(iter(params.variants))
+    place = next(index for index, row in enumerate(rows) if row.name == against)
+    draws = bootstrap_means([row.values for row in rows], test.groups, params.n_resamples, params.seed)
+    means = np.stack([row.values.mean(axis=(0, 2)) for row in rows])  # (rows, metrics)
+    return {
+        "n_groups": len(set(test.groups)),
+        "seeds": list(params.seeds),
+        "against": against,
+        "n_resamples": params.n_resamples,
+        "confidence_level": params.confidence_level,
+        "ks": list(params.ks),
+        "rows": [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "seeds": list(row.seeds),
+                "best_epochs": list(row.best_epochs),
+                "seconds": list(row.seconds),
+                "val_mrr": list(row.val_mrr),
+                "median_rank": dict(zip(DIRECTIONS, row.median_ranks.mean(axis=0).tolist(), strict=True)),
+                "per_seed": dict(zip(metrics, row.values.mean(axis=2).T.tolist(), strict=True)),
+                "figures": _list_figures(metrics, means[index], draws[:, index], params.confidence_level),
+                "difference": _list_figures(
+                    metrics,
+                    means[index] - means[place],
+                    draws[:, index] - draws[:, place],
+                    params.confidence_level,
+                ),
+            }
+            for index, row in enumerate(rows)
+        ],
+    }
+
+
+def _list_figures(metrics: Sequence[str], values: Array, draws: Array, level: float) -> dict[str, Any]:
+    """Value and interval of each metric; no interval without draws."""
+    if not len(draws):
+        return {
+            name: {"value": float(value), "low": None, "high": None}
+            for name, value in zip(metrics, values, strict=True)
+        }
+    low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    return {
+        name: {"value": float(values[i]), "low": float(low[i]), "high": float(high[i])}
+        for i, name in enumerate(metrics)
+    }

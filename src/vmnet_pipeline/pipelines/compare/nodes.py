@@ -1,0 +1,44 @@
+"""Nodes of the `compare` pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.pairs import PairSet
+from vmnet_pipeline.params import CompareParams, TrainParams
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:  # Kedro reads the annotations to check parameters; this would be slow to import for that
+    Figure = Any
+
+
+def measure_variants(
+    pairs: PairSet, comparison_state: Path, train_params: TrainParams, params: CompareParams
+) -> dict[str, Any]:
+    """Train every variant with every seed and measure all of them, and the baselines, on the test side.
+
+    Args:
+        pairs: Packed pairs.
+        comparison_state: Folder that an interrupted comparison continues from.
+        train_params: Settings that the variants change.
+        params: What is compared.
+
+    Raises:
+        ParameterError: The settings of a variant cannot be used.
+        TrainingError: A side has too few pairs, or a training fails.
+    """
+    from vmnet_pipeline.comparison import compare_variants
+    from vmnet_pipeline.splitting import SIDES
+    from vmnet_pipeline.tracking import child_run
+
+    sides = {side: pairs.side(side) for side in SIDES}
+    return compare_variants(sides, train_params, params, state_dir=comparison_state, open_log=child_run)
+
+
+def plot_comparison(comparison: dict[str, Any]) -> Figure:
+    """Figures of all rows with their intervals."""
+    from vmnet_pipeline.reporting.comparison import plot_comparison as plot
+
+    return plot(comparison)

@@ -1,0 +1,41 @@
+"""Nodes of the `tune` pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.pairs import PairSet
+from vmnet_pipeline.params import TrainParams, TuneParams
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+else:  # Kedro reads the annotations to check parameters; this would be slow to import for that
+    DataFrame = Any
+
+
+def search_settings(
+    pairs: PairSet, tuning_state: Path, train_params: TrainParams, params: TuneParams
+) -> tuple[dict[str, Any], DataFrame, str]:
+    """Search for the training settings that are best on the val side; the test side is not looked at.
+
+    Args:
+        pairs: Packed pairs.
+        tuning_state: Folder of the study; a rerun does the trials that are missing.
+        train_params: Settings that trials change.
+        params: What is searched.
+
+    Returns:
+        The search, its trials as a table, and the best settings as YAML.
+
+    Raises:
+        ParameterError: The space cannot be used.
+        TuningError: The study belongs to another search, or too many trials fail.
+    """
+    from vmnet_pipeline.reporting.tuning import tabulate_trials, write_settings
+    from vmnet_pipeline.tracking import child_run
+    from vmnet_pipeline.tuning import search_settings as search
+
+    train, val = pairs.side("train"), pairs.side("val")
+    tuning = search(train, val, train_params, params, folder=tuning_state, open_log=child_run)
+    return tuning, tabulate_trials(tuning), write_settings(tuning)

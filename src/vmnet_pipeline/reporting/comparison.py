@@ -1,0 +1,131 @@
+"""A comparison of variants as text for the console and as a plot."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmnet_pipeline.reporting.plots import BLUE, GREEN, GREY, VERMILION, make_figure
+from vmnet_pipeline.reporting.wording import DIRECTION_LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_NAME, _CELL, _WIDTH = 20, 20, 100
+_COLOURS = {"variant": BLUE, "ensemble": VERMILION, "baseline": GREY}
+
+
+def format_comparison(comparison: Mapping[str, Any]) -> str:
+    """Lay out a table per direction and one of paired differences, at most 100 columns.
+
+    Args:
+        comparison: What `comparison.compare_variants` gives.
+    """
+    title = f"Comparison on {comparison['sizes']['test']:,} test pairs in {comparison['n_groups']:,} groups"
+    parts = [[title, "=" * len(title)]]
+    for direction, label in DIRECTION_LABELS.items():
+        parts.append(_lay_out_direction(comparison, direction, label.replace("→", "->")))
+    parts.append(_lay_out_differences(comparison))
+    parts.append(_list_notes(comparison))
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _lay_out_direction(comparison: Mapping[str, Any], direction: str, label: str) -> list[str]:
+    names = [f"{direction}/recall_at_{k}" for k in comparison["ks"]]
+    head = [f"R@{k} %" for k in comparison["ks"]]
+    lines = [_join(label, *head, "MRR", last="MedR")]
+    lines.append("-" * len(lines[0]))
+    for row in comparison["rows"]:
+        cells = [_format_figure(row["figures"][name], 100, 1) for name in names]
+        mrr = _format_figure(row["figures"][f"{direction}/mrr"], 1, 3)
+        lines.append(_join(row["name"], *cells, mrr, last=f"{row['median_rank'][direction]:.1f}"))
+    return lines
+
+
+def _lay_out_differences(comparison: Mapping[str, Any]) -> list[str]:
+    k = choose_k(comparison)
+    lines = [_join(f"minus {comparison['against']}", f"R@{k}, points", "MRR", "MRR on validation", last="s")]
+    lines.append("-" * len(lines[0]))
+    for row in comparison["rows"]:
+        same = row["name"] == comparison["against"]
+        cells = ["", ""]
+        if not same:
+            difference = row["difference"]
+            cells = [
+                _format_figure(difference[f"both/recall_at_{k}"], 100, 1, sign="+"),
+                _format_figure(difference["both/mrr"], 1, 3, sign="+"),
+            ]
+        seconds = f"{np.mean(row['seconds']):.0f}" if row["seconds"] else "-"
+        lines.append(_join(row["name"], *cells, f"{np.mean(row['val_mrr']):.3f}", last=seconds))
+    return lines
+
+
+def choose_k(comparison: Mapping[str, Any]) -> int:
+    """The largest cut-off below the size of the gallery, where recall still says something."""
+    ks: list[int] = comparison["ks"]
+    return max([k for k in ks if k < comparison["sizes"]["test"]] or ks)
+
+
+def _list_notes(comparison: Mapping[str, Any]) -> list[str]:
+    seeds = ", ".join(str(seed) for seed in comparison["seeds"])
+    level = f"{100 * comparison['confidence_level']:g}"
+    text = (
+        f"Means over seeds {seeds}; `x{len(comparison['seeds'])}` are the networks of all seeds as one. Whole gallery, "
+        f"ties by mid-rank. [{level} % intervals]: bootstrap over groups and seeds, the same "
+        f"{comparison['n_resamples']:,} draws for all rows, so that differences (mean of both directions) are paired. "
+        "Nothing was chosen on test pairs."
+    )
+    lines = textwrap.wrap(text, _WIDTH)
+    if len(comparison["seeds"]) < 3:
+        lines += textwrap.wrap("Warning: fewer than three seeds say little about the spread between trainings.", _WIDTH)
+    return lines
+
+
+def _join(name: str, *cells: str, last: str) -> str:
+    width = min(_CELL, (_WIDTH - _NAME - 6) // max(len(cells), 1))
+    return f"{name:<{_NAME}}" + "".join(f"{cell:>{width}}" for cell in cells) + f"{last:>6}"
+
+
+def _format_figure(figure: Mapping[str, Any], scale: int, digits: int, sign: str = "") -> str:
+    value = f"{scale * figure['value']:{sign}.{digits}f}"
+    if figure["low"] is None:
+        return value
+    low, high = (f"{scale * figure[part]:{sign}.{digits}f}" for part in ("low", "high"))
+    value, low, high = (text.replace("100.0", "100") for text in (value, low, high))
+    if digits == 3:
+        value, low, high = (text.replace("1.000", "1").replace("0.", ".", 1) for text in (value, low, high))
+    return f"{value} [{low},{high}]"
+
+
+def plot_comparison(comparison: Mapping[str, Any]) -> Figure:
+    """Draw Recall@K of both directions, MRR, and the paired difference in MRR, with intervals.
+
+    Args:
+        comparison: What `comparison.compare_variants` gives.
+    """
+    k, rows = choose_k(comparison), comparison["rows"]
+    figure, panels = make_figure(3, 12.0, 1.2 + 0.32 * len(rows), sharey=True)
+    _draw_points(panels[0], rows, "figures", f"both/recall_at_{k}", 100)
+    panels[0].set_xlabel(f"Recall@{k} (%), mean of both directions")
+    _draw_points(panels[1], rows, "figures", "both/mrr", 1)
+    panels[1].set_xlabel("MRR, mean of both directions")
+    _draw_points(panels[2], rows, "difference", "both/mrr", 1)
+    panels[2].axvline(0.0, color=GREEN, lw=1.2, ls="--")
+    panels[2].set_xlabel(f"MRR less that of {comparison['against']}, paired")
+    panels[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+    panels[0].invert_yaxis()
+    figure.suptitle(f"{comparison['sizes']['test']:,} test pairs, {len(comparison['seeds'])} seeds", fontsize=11)
+    return figure
+
+
+def _draw_points(axes: Axes, rows: Sequence[Mapping[str, Any]], part: str, metric: str, scale: int) -> None:
+    for place, row in enumerate(rows):
+        figure, colour = row[part][metric], _COLOURS[row["kind"]]
+        axes.plot(scale * figure["value"], place, marker="o", ms=5, color=colour, ls="")
+        if figure["low"] is not None:
+            axes.hlines(place, scale * figure["low"], scale * figure["high"], color=colour, lw=1.6)
