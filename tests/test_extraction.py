@@ -2,17 +2,12 @@ import threading
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from vmnet_pipeline.errors import ExtractionError, MediaError
 from vmnet_pipeline.extraction import (
     check_failures,
-    chunk_results,
     extract_items,
-    list_media_items,
-    select_unfinished,
-    summarise_rows,
 )
 from vmnet_pipeline.feature_store import FeatureStore
 from vmnet_pipeline.records import Fingerprint, MediaItem, PreparedItem
@@ -165,8 +160,9 @@ def test_stored_form_is_chosen_and_pools_to_the_same(tmp_path, params, shape, dt
     common = {"weights": "random", "short_audio": "mask", "precision": "f32"}
     backend, usual = (VggishBackend({**common, **extra}, weights_dir=tmp_path) for extra in (params, {}))
     store = FeatureStore(tmp_path / "store")
-    for chunk in chunk_results(extract_items(backend, [MediaItem("a", str(sound), "x")]), backend):
-        store.write(chunk)
+    store.claim(backend.fingerprint())
+    for result in extract_items(backend, [MediaItem("a", str(sound), "x")]):
+        store.add(result)
     stored = np.load(tmp_path / "store" / "a.npy")
     assert (stored.shape, stored.dtype.name) == (shape, dtype)
     assert (store.fingerprint() == usual.fingerprint()) is (params == {})
@@ -202,43 +198,13 @@ def test_decoding_ahead_is_bounded():
     assert len(backend.prepared) <= 6
 
 
-def test_a_second_run_does_only_what_is_missing(tmp_path):
-    items = make_items("a-1", "bad-1", "b-2", "c-3")
-    store = FeatureStore(tmp_path)
-    results = extract_items(NumberBackend(), items[:3])
-    for chunk in chunk_results(results, NumberBackend(), max_results=1):
-        store.write(chunk)
-    assert [item.id for item in select_unfinished(items, FeatureStore(tmp_path))] == ["c-3"]
-
-
-def test_every_result_is_in_one_chunk():
-    items = make_items(*(f"i{k}-1" for k in range(10)))
-    chunks = list(chunk_results(extract_items(NumberBackend(), items), NumberBackend(), max_results=4, max_wait_s=1e9))
-    assert [len(chunk.results) for chunk in chunks] == [4, 4, 2]
-
-
-def test_items_of_a_manifest_by_modality(tmp_path):
-    sound = tmp_path / "a.wav"
-    sound.write_bytes(b"x")
-    manifest = pd.DataFrame(
-        {
-            "id": ["007", "b", "c", "d"],
-            "status": ["ok", "failed", "ok", "ok"],
-            "audio_path": [str(sound), "b", "", str(tmp_path / "none")],
-            "audio_checksum": ["", "y", "", ""],
-        }
-    )
-    first, second = list_media_items(manifest, "audio")
-    assert (first.id, first.path) == ("007", str(sound))
-    assert first.checksum.startswith("sha256:2d711642")
-    assert (second.id, second.checksum) == ("d", "unreadable")
-
-
 def test_too_many_failures_end_the_run_and_name_the_reasons(tmp_path):
-    results = extract_items(NumberBackend(), make_items("a-1", "bad-1", "bad-2"))
-    summary = summarise_rows(result.row for result in results)
+    reasons = {"undecodable_audio": 2}
+    summary = {"n_items": 3, "n_done": 1, "n_failed": 2, "n_not_tried": 0, "failures_by_reason": reasons}
     check_failures(summary, 0.7, tmp_path)
     with pytest.raises(ExtractionError, match=r"2 of 3 items failed.*2 x undecodable_audio.*50%"):
         check_failures(summary, 0.5, tmp_path)
-    with pytest.raises(ExtractionError):
-        check_failures(summarise_rows([]), 1.0, tmp_path)
+    with pytest.raises(ExtractionError, match="no items"):
+        check_failures({**summary, "n_items": 0, "n_done": 0, "n_failed": 0, "failures_by_reason": {}}, 1.0, tmp_path)
+    with pytest.raises(ExtractionError, match=r"4 items have not been extracted.*array job"):
+        check_failures({**summary, "n_not_tried": 4}, 1.0, tmp_path)

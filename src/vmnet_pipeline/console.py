@@ -24,20 +24,22 @@ class Progress:
     def __init__(self, label: str, total: int) -> None:
         from tqdm import tqdm
 
-        self._label, self._total, self._done = label, total, 0
+        self._label, self._total, self._done, self._failed = label, total, 0, 0
         self._started = self._logged = time.monotonic()
         self._bar = tqdm(total=total, desc=label, unit="item", disable=not sys.stderr.isatty(), leave=False)
 
-    def advance(self, done: int = 0, total: int = 0) -> None:
-        """One more item is finished; the arguments are there for callbacks that pass their own counts."""
+    def advance(self, done: int = 0, total: int = 0, *, failed: bool = False) -> None:
+        """One more item is finished; `done` and `total` are there for callbacks that pass their own counts."""
         self._done += 1
+        if failed:
+            self._failed += 1
+            self._bar.set_postfix(failed=self._failed, refresh=False)
         self._bar.update(1)
         now = time.monotonic()
         if self._bar.disable and now - self._logged >= LOG_EVERY_S:
             self._logged = now
-            rate = self._done / (now - self._started)
-            left_s = (self._total - self._done) / rate
-            logger.info("%s: %d of %d, %.1f/s, %.0f s left", self._label, self._done, self._total, rate, left_s)
+            left_s = (self._total - self._done) * (now - self._started) / self._done
+            logger.info("%s: %s left_s=%.0f", self._label, self._describe(now), left_s)
 
     def count(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """Pass items on, advancing after each."""
@@ -45,13 +47,18 @@ class Progress:
             yield item
             self.advance()
 
-    def close(self) -> None:
+    def close(self, *, interrupted: bool = False) -> None:
         """End the bar and log what was done."""
         self._bar.close()
         if self._total:
-            logger.info(
-                "%s: %d of %d in %.1f s", self._label, self._done, self._total, time.monotonic() - self._started
-            )
+            logger.info("%s: %s", self._label, self._describe(time.monotonic()))
+        if interrupted:
+            logger.warning("%s: interrupted. What is finished is kept: the same command goes on from here", self._label)
+
+    def _describe(self, now: float) -> str:
+        seconds = max(now - self._started, 1e-9)
+        counts = f"done={self._done} total={self._total} failed={self._failed}"
+        return f"{counts} seconds={seconds:.1f} per_s={self._done / seconds:.1f}"
 
 
 @contextmanager
@@ -60,5 +67,10 @@ def track(label: str, total: int) -> Iterator[Progress]:
     progress = Progress(label, total)
     try:
         yield progress
-    finally:
+    except KeyboardInterrupt:
+        progress.close(interrupted=True)
+        raise
+    except BaseException:
         progress.close()
+        raise
+    progress.close()

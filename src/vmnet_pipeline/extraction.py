@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.backends.engine import count_cores
 from vmnet_pipeline.errors import ExtractionError, MediaError
-from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow
+from vmnet_pipeline.feature_index import FeatureRow
+from vmnet_pipeline.feature_store import FeatureResult
 from vmnet_pipeline.records import MediaItem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import numpy as np
-    import pandas as pd
 
     from vmnet_pipeline.backends.base import FeatureBackend
-    from vmnet_pipeline.feature_store import FeatureStore
-    from vmnet_pipeline.records import Modality, PreparedItem
+    from vmnet_pipeline.records import PreparedItem
 
 logger = logging.getLogger(__name__)
 
@@ -39,31 +38,8 @@ def make_backend(params: Mapping[str, Any]) -> FeatureBackend:
     from vmnet_pipeline.backends.registry import get_backend
 
     own = dict(params)
-    name, weights_dir = own.pop("backend"), own.pop("weights_dir")
+    name, weights_dir = own.pop("backend"), Path(own.pop("weights_dir")).absolute()  # workers may be elsewhere
     return get_backend(name, own, weights_dir=weights_dir)
-
-
-def list_media_items(manifest: pd.DataFrame, modality: Modality) -> list[MediaItem]:
-    """The usable items of a manifest as one backend sees them; a checksum that is missing is made."""
-    from vmnet_pipeline.media.probe import checksum_file
-
-    def checksum_of(path: str, known: str) -> str:
-        try:
-            return known or checksum_file(path)
-        except MediaError:
-            return "unreadable"  # decoding it will say what is wrong
-
-    rows = manifest[(manifest["status"] == "ok") & (manifest[f"{modality}_path"] != "")]
-    paths, checksums = rows[f"{modality}_path"], rows[f"{modality}_checksum"]
-    return [
-        MediaItem(item_id, path, checksum_of(path, known))
-        for item_id, path, known in zip(rows["id"], paths, checksums, strict=True)
-    ]
-
-
-def select_unfinished(items: Iterable[MediaItem], store: FeatureStore) -> list[MediaItem]:
-    """The items that `store` has not dealt with yet, in their order."""
-    return [item for item in items if not store.is_finished(item.id, item.checksum)]
 
 
 def extract_items(
@@ -179,43 +155,19 @@ def _finish_item(backend: FeatureBackend, row: FeatureRow, feature: np.ndarray |
     return FeatureResult(_failed_row(row, "not_finite", error), None)
 
 
-def chunk_results(
-    results: Iterable[FeatureResult], backend: FeatureBackend, *, max_results: int = 256, max_wait_s: float = 2.0
-) -> Iterator[FeatureChunk]:
-    """Group results for the store, so that a kill loses at most `max_wait_s` seconds of work."""
-    fingerprint = backend.fingerprint()
-    chunk: list[FeatureResult] = []
-    last = time.monotonic()
-    for result in results:
-        chunk.append(result)
-        if len(chunk) >= max_results or time.monotonic() - last >= max_wait_s:
-            yield FeatureChunk(fingerprint, tuple(chunk))
-            chunk, last = [], time.monotonic()
-    if chunk:
-        yield FeatureChunk(fingerprint, tuple(chunk))
-
-
-def summarise_rows(rows: Iterable[FeatureRow]) -> dict[str, Any]:
-    """Counts of an extraction: done, failed, failures by reason, seconds spent in decoding and front end."""
-    rows = list(rows)
-    failed = [row for row in rows if row.status == "failed"]
-    return {
-        "n_items": len(rows),
-        "n_done": len(rows) - len(failed),
-        "n_failed": len(failed),
-        "failures_by_reason": dict(sorted(Counter(row.reason for row in failed).items())),
-        "failed_items": [{"id": row.id, "reason": row.reason, "error": row.error} for row in failed[:100]],
-        "prepare_seconds": round(sum(row.seconds for row in rows), 3),
-    }
-
-
 def check_failures(summary: Mapping[str, Any], max_failed_share: float, folder: Path) -> None:
-    """Refuse an extraction of which too much failed.
+    """Refuse an extraction of which too much failed, or that has not come to its end.
 
     Raises:
-        ExtractionError: No item is done, or the share of failed ones is above `max_failed_share`.
+        ExtractionError: No item is done, the share of failed ones is above `max_failed_share`, or some were not
+            looked at at all.
     """
     n_items, n_failed = summary["n_items"], summary["n_failed"]
+    if summary["n_not_tried"]:
+        raise ExtractionError(
+            f"{summary['n_not_tried']} items have not been extracted into {folder} yet. Finished features are kept: "
+            "run the extraction again; of an array job, those workers that did not finish."
+        )
     if summary["n_done"] and n_failed <= max_failed_share * n_items:
         return
     reasons = ", ".join(f"{count} x {reason}" for reason, count in summary["failures_by_reason"].items()) or "no items"

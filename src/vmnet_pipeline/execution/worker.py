@@ -1,0 +1,79 @@
+"""What a worker does with a batch of items, in this process, in one of its own or on a cluster."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.extraction import extract_items
+from vmnet_pipeline.feature_store import FeatureStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.execution.crew import Job
+    from vmnet_pipeline.feature_index import FeatureRow
+    from vmnet_pipeline.records import MediaItem
+
+SYNC_EVERY_S = 5.0  # what a loss of power may cost; a kill costs nothing that is finished
+
+_one_batch = threading.Lock()  # a worker of a cluster may be given several at once; model and watchdog are one
+_loaded: dict[str, FeatureBackend] = {}
+
+
+def run_batch(job: Job, writer: str, items: Sequence[MediaItem]) -> Iterator[FeatureRow]:
+    """Extract `items` into the store, yielding the row of each when it is there.
+
+    Ends the process when no item is finished for `job.item_timeout_s`.
+
+    Raises:
+        FeatureStoreError: The store cannot be written, or this machine makes features of another fingerprint.
+        WeightsError: The weights are not to be had here.
+    """
+    store, synced = FeatureStore(job.folder, writer=writer), time.monotonic()
+    with _one_batch, store.share_writing(job.shard):
+        backend = _load_backend(job, store)
+        with _end_when_stuck(job.item_timeout_s) as restart_clock:
+            for result in extract_items(backend, items, batch_size=job.batch_size, n_workers=job.n_cores):
+                row = store.add(result)
+                restart_clock()
+                if time.monotonic() - synced >= SYNC_EVERY_S:
+                    synced = time.monotonic()
+                    store.sync()
+                yield row
+        store.sync()
+
+
+def _load_backend(job: Job, store: FeatureStore) -> FeatureBackend:
+    """The backend of this run, loaded once per worker."""
+    if job.run_id not in _loaded:
+        _loaded.clear()
+        store.claim(job.backend.fingerprint())
+        job.backend.load()
+        _loaded[job.run_id] = job.backend
+    return _loaded[job.run_id]
+
+
+@contextmanager
+def _end_when_stuck(timeout_s: float | None) -> Iterator[Callable[[], None]]:
+    """End this process if the function that is yielded is not called again within `timeout_s`.
+
+    The clock is a thread of faulthandler's, written in C: it ends even a decoder that hangs and holds the GIL.
+    """
+    if timeout_s is None:
+        yield lambda: None
+        return
+
+    def restart_clock() -> None:
+        faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__ or sys.stderr)
+
+    restart_clock()
+    try:
+        yield restart_clock
+    finally:
+        faulthandler.cancel_dump_traceback_later()
