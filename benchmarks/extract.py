@@ -154,14 +154,15 @@ def run_ours(case: dict[str, Any], paths: list[str], folder: Path) -> dict[str, 
 
 
 def extract_all(backend: Any, paths: list[str], folder: Path) -> None:
-    from vmnet_pipeline.extraction import chunk_results, extract_items
+    from vmnet_pipeline.extraction import extract_items
     from vmnet_pipeline.feature_store import FeatureStore
     from vmnet_pipeline.records import MediaItem
 
     store = FeatureStore(folder)
     items = [MediaItem(Path(path).stem, path, f"made here: {path}") for path in paths]
-    for chunk in chunk_results(extract_items(backend, items), backend):
-        store.write(chunk)
+    store.claim(backend.fingerprint())
+    for result in extract_items(backend, items):
+        store.add(result)
     if len(store.done_ids()) != len(paths):
         raise SystemExit(f"items failed: {[row.error for row in store.rows.values()]}")
 

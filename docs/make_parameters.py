@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -24,6 +24,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "split": params.SplitParams,
     "train": params.TrainParams,
     "evaluate": params.EvaluateParams,
+    "embed": params.EmbedParams,
+    "index": params.IndexParams,
+    "compare": params.CompareParams,
+    "tune": params.TuneParams,
 }
 
 HEAD = """# Parameters
@@ -57,7 +61,13 @@ def name_kind(annotation: Any) -> str:
     """A type as a reader of YAML would say it."""
     if annotation is NoneType:
         return "null"
-    arguments = get_args(annotation)
+    arguments, origin = get_args(annotation), get_origin(annotation)
+    if origin is Annotated:
+        return name_kind(arguments[0])
+    if origin is dict:
+        return "mapping"
+    if origin is tuple and Ellipsis in arguments:
+        return f"list of {name_kind(arguments[0])}"
     if arguments and not isinstance(arguments[0], type):
         return " or ".join(f"`{item}`" if isinstance(item, str) else name_kind(item) for item in arguments)
     if arguments:
@@ -71,7 +81,8 @@ def write_rows(prefix: str, model: type[BaseModel]) -> list[str]:
     for name, field in model.model_fields.items():
         nested = find_nested(field)
         if nested is not None:
-            rows += write_rows(f"{prefix}.{name}", nested)
+            many = ".NAME" if get_origin(field.annotation) is dict else ""
+            rows += write_rows(f"{prefix}.{name}{many}", nested)
             continue
         default = "set in conf" if field.default is PydanticUndefined else f"`{field.default}`"
         text = (field.description or "").replace("|", "\\|")

@@ -1,5 +1,4 @@
 import json
-import os
 
 import numpy as np
 import pytest
@@ -52,18 +51,6 @@ def test_another_fingerprint_is_refused_and_the_difference_named(tmp_path):
     assert FeatureStore(tmp_path).done_ids() == ["a"]
 
 
-def test_finished_means_this_media_file_and_a_whole_feature_file(tmp_path):
-    write(tmp_path, make_result("a"), make_failure("b"), make_failure("c", "internal_error"), make_result("d"))
-    os.truncate(tmp_path / "d.npy", 100)
-    store = FeatureStore(tmp_path)
-    assert store.is_finished("a", "sha256:a")
-    assert not store.is_finished("a", "sha256:changed")
-    assert store.is_finished("b", "sha256:a")
-    assert not store.is_finished("c", "sha256:a")
-    assert not store.is_finished("d", "sha256:a")
-    assert not store.is_finished("e", "sha256:a")
-
-
 def test_a_row_that_a_killed_writer_left_unfinished_is_not_counted(tmp_path):
     write(tmp_path, make_result("a"), make_result("b"))
     (rows,) = (tmp_path / "_index").glob("rows-*")
@@ -78,15 +65,21 @@ def test_the_latest_row_counts_and_compacting_keeps_it(tmp_path):
     before = FeatureStore(tmp_path).rows
     assert before["a"].status == "done"
     FeatureStore(tmp_path).compact()
-    assert len(list((tmp_path / "_index").glob("rows-*"))) == 1
+    assert [path.name for path in (tmp_path / "_index").glob("rows*")] == ["rows.parquet"]
     assert FeatureStore(tmp_path).rows == before
+
+
+def test_a_failure_does_not_take_back_what_is_done_from_the_same_file(tmp_path):
+    write(tmp_path, make_result("a"))
+    write(tmp_path, make_failure("a"))
+    assert FeatureStore(tmp_path).rows["a"].status == "done"
 
 
 def test_a_media_file_that_changed_to_a_broken_one_is_failed(tmp_path):
     write(tmp_path, make_result("a"))
     write(tmp_path, make_failure("a", checksum="sha256:changed"))
     assert FeatureStore(tmp_path).rows["a"].status == "failed"
-    assert FeatureStore(tmp_path).is_finished("a", "sha256:changed")
+    assert FeatureStore(tmp_path).rows["a"].source_checksum == "sha256:changed"
 
 
 def test_a_damaged_feature_is_named(tmp_path):

@@ -51,9 +51,10 @@ def test_a_misspelt_variant_is_a_parameter_error(tmp_path):
         hooks._choose_variant({"reference": {"pairs_dir": str(tmp_path), "variant": "vmnet_x"}})
 
 
-def check(pipeline, datasets, **given):
+def check(pipeline, datasets, model=None, **given):
     names = [name for name in pipeline.datasets() if name not in datasets]
-    catalog = DataCatalog({**{name: MemoryDataset() for name in names}, **datasets})
+    params = {"params:train": MemoryDataset({"model": model or {}})}
+    catalog = DataCatalog({**{name: MemoryDataset() for name in names}, **datasets, **params})
     hooks._check_checkpoint({"runtime_params": given}, pipeline, catalog)
 
 
@@ -106,3 +107,41 @@ def test_a_given_checkpoint_is_never_trained_over():
     with pytest.raises(ParameterError, match="would be overwritten"):
         check(register_pipelines()["__default__"], {}, checkpoint="x")
     check(register_pipelines()["train"], {})
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "message"),
+    [
+        ({"music_tower": "sequence", "music_shape": [9, 24]}, {"music_tower": "sequence", "max_steps": 9}, None),
+        (
+            {"music_tower": "sequence", "music_shape": [9, 24]},
+            {},
+            "pass --params train.model.music_tower=sequence,train.m",
+        ),
+        (
+            {"music_tower": "sequence", "music_shape": [9, 24]},
+            {"music_tower": "sequence"},
+            "at most 9 steps, but .* 128",
+        ),
+        ({}, {"video_tower": "sequence"}, "'musicnn' takes pooled features, .* train.model.video_tower=musicnn"),
+        (
+            {"music_tower": "sequence", "music_shape": [9, 25]},
+            {"music_tower": "sequence", "max_steps": 9},
+            r"\(9, 25\)",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_form_says_which_parameters_give_it(tmp_path, config, model, message):
+    layout = make_layout(locate_sides(make_reference_data(tmp_path, n_train=2, n_test=2)))
+    plain = make_checkpoint()
+    datasets = {
+        "vmnet_musicnn.reference_files": MemoryDataset(layout),
+        "vmnet_musicnn.checkpoint": MemoryDataset(Checkpoint({**plain.model_config, **config}, {}), copy_mode="assign"),
+    }
+    pipeline = register_reference_pipelines("vmnet_musicnn")["evaluate"]
+    model = {"video_tower": "musicnn", **model}
+    if message is None:
+        check(pipeline, datasets, model)
+        return
+    with pytest.raises(CheckpointError, match=message):
+        check(pipeline, datasets, model)

@@ -1,14 +1,8 @@
 import pytest
 
 from vmnet_pipeline.errors import IngestError, MediaError
-from vmnet_pipeline.ingestion import (
-    build_manifest,
-    check_usable,
-    find_items,
-    list_folder,
-    read_ids,
-    summarise_manifest,
-)
+from vmnet_pipeline.ingestion import find_items, list_folder, read_ids
+from vmnet_pipeline.manifest import build_manifest, check_usable, summarise_manifest
 from vmnet_pipeline.media.probe import probe_media
 from vmnet_pipeline.media.synthesis import make_clip
 from vmnet_pipeline.schemas import MANIFEST_COLUMNS
@@ -144,7 +138,7 @@ def test_wrong_and_empty_folders_say_what_to_do(tmp_path):
 
 
 def test_links_to_folders_are_not_followed_and_hidden_files_are_left_out(tmp_path):
-    touch(tmp_path / "a.mp4", tmp_path / ".hidden.mp4", tmp_path / ".git/x.mp4")
+    touch(tmp_path / "a.mp4", tmp_path / ".hidden.mp4", tmp_path / ".git/x.mp4", tmp_path / "mp4")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert [item.id for item in find_items(tmp_path)] == ["a"]
 
@@ -185,6 +179,8 @@ def test_a_collection_of_which_nothing_can_be_used_is_an_error(clip_folder, tmp_
 def test_a_bare_folder_makes_a_manifest_of_one_side(tmp_path):
     touch(tmp_path / "a.mp3", tmp_path / "007.wav", tmp_path / "clip.mp4")
     manifest = list_folder(tmp_path, None)
+    assert manifest["audio_checksum"].str.startswith("sha256:2d711642").all()
+    assert (manifest["video_checksum"] == "").all()
     assert sorted(manifest["id"]) == ["007", "a", "clip"]
     assert (manifest["audio_path"] != "").all()
     assert (manifest["video_path"] == "").all()

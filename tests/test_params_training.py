@@ -23,7 +23,14 @@ def test_published_numbers_may_be_overridden() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"shuffle": True}, {"keep": "best"}, {"standardise": True}, {"loss": {"structure_triples": "all"}}]
+    "given",
+    [
+        {"shuffle": True},
+        {"keep": "best"},
+        {"standardise": True},
+        {"loss": {"structure_triples": "all"}},
+        {"loss": {"hinge": "sum"}},
+    ],
 )
 def test_a_contradiction_of_the_protocol_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="use protocol 'default'"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -248,3 +250,35 @@ def test_files_are_read_again_only_when_something_changed(data, tmp_path):
     path = data / "train" / "audio" / "000.npy"
     np.save(path, np.full((19, 24), 7, np.float32))
     assert (pack(data, target, holds_out_val=False).music[0] == 7).all()
+
+
+# --- sequences
+
+
+@pytest.mark.parametrize(("kind", "width"), [("raw_vggish", 512), ("pooled_vggish", 512), ("musicnn", 24)])
+def test_features_keep_their_time_where_sequences_are_wanted(tmp_path, kind, width):
+    folder = make_reference_data(tmp_path / "data", kind=kind, n_train=3, n_test=2)
+    wanted = {"music_steps": 19, "video_steps": 6}
+    assert peek_shapes(make_layout(locate_sides(folder)), **wanted) == ((19, width), (6, 30))
+    pairs = pack(folder, tmp_path / "pairs", **wanted)
+    assert pairs.music.shape == (5, 19, width)
+    assert pairs.video.lengths.tolist() == [5, 6, 6, 6, 5]  # of 5, 6, 7, 8, 5
+    raw = np.load(folder / "train" / "video" / "000.npy")
+    np.testing.assert_array_equal(pairs.video.take(np.array([0]))[0][0], raw)
+
+
+def test_another_form_is_packed_anew_and_the_same_one_is_not(data, tmp_path):
+    target = tmp_path / "pairs"
+    seen = []
+    for music_steps in (None, None, 9, 9, 10, None):
+        pairs = pack(data, target, music_steps=music_steps)
+        assert pairs.music.shape[1:] == ((24,) if music_steps is None else (music_steps, 24))
+        assert pairs.video.shape[1:] == (30,)
+        seen.append((target / "music.npy").stat().st_ino)
+    assert [a == b for a, b in itertools.pairwise(seen)] == [True, False, True, False, False]
+
+
+def test_vectors_have_no_time_to_keep(tmp_path):
+    folder = make_reference_data(tmp_path / "data", kind="vector", n_train=3, n_test=2)
+    with pytest.raises(PairsError, match=r"000\.npy: feature of shape \(24,\) is neither \(T, D\)"):
+        pack(folder, tmp_path / "pairs", music_steps=9)

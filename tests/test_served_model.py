@@ -98,3 +98,28 @@ def test_neither_side_is_an_error(logged):
     _, address, _ = logged
     with pytest.raises(Exception, match="music"):
         mlflow.pyfunc.load_model(address).predict(pd.DataFrame({"other": [1.0]}))
+
+
+def test_sequences_of_any_length_are_served(tmp_path):
+    from types import SimpleNamespace
+
+    from mlflow.exceptions import MlflowException
+
+    from vmnet_pipeline.sequences import stack_sequences
+    from vmnet_pipeline.served_model import CheckpointModel
+
+    config = {
+        "music_tower": "sequence", "video_tower": "musicnn", "music_shape": [5, 3], "video_shape": [4],
+        "embedding_dim": 6, "dropout": 0.1, "standardise": True,
+    }  # fmt: skip
+    model = build_model(**config).eval()
+    save_checkpoint(tmp_path, Checkpoint(config, dict(model.state_dict())))
+    served = CheckpointModel()
+    served.load_context(SimpleNamespace(artifacts={"checkpoint": str(tmp_path)}))
+    items = [np.random.default_rng(k).random((length, 3)).astype(np.float32) for k, length in enumerate((2, 1, 8))]
+    found = served.predict(None, pd.DataFrame({"music": [item.tolist() for item in items]}))
+    expected = embed_arrays(model, music=stack_sequences(items, 5))
+    np.testing.assert_allclose(np.stack(found["music_embedding"]), expected, atol=1e-6)
+    for wrong in ([[1.0, 2.0]], [1.0, 2.0, 3.0], []):
+        with pytest.raises(MlflowException, match=r"takes sequences \(T, 3\)"):
+            served.predict(None, pd.DataFrame({"music": [wrong]}))

@@ -1,19 +1,16 @@
-"""Run the packaged project: `python -m vmnet_pipeline`."""
+"""`python -m vmnet_pipeline` takes the options of `kedro run`, from within the project's folder."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-from kedro.framework.cli.utils import find_run_command
-from kedro.framework.project import configure_project
 
 
 def main() -> None:
-    """Run the `run` command of the project."""
-    package_name = Path(__file__).parent.name
-    configure_project(package_name)
-    find_run_command(package_name)(sys.argv[1:])
+    """Do what `kedro run` does."""
+    from kedro.framework.cli.cli import main as run_command
+
+    sys.argv = ["kedro", "run", *sys.argv[1:]]
+    run_command()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vmnet_pipeline.errors import CheckpointError, ParameterError
 from vmnet_pipeline.files import replace_atomically, write_text_atomically
+from vmnet_pipeline.params import SEQUENCE_TOWERS
 from vmnet_pipeline.records import Fingerprint, Modality
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class _ModelSchema(_Strict):
     embedding_dim: Size
     dropout: float = Field(ge=0.0, lt=1.0)
     standardise: bool
+    n_members: int = Field(default=1, ge=1, le=64)
 
 
 class _FingerprintSchema(_Strict):
@@ -126,7 +128,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         side: Fingerprint(backend=item.backend, settings=item.settings) for side, item in config.fingerprints.items()
     }
     return Checkpoint(
-        model_config=config.network.model_dump(),
+        model_config=config.network.model_dump(exclude_unset=True),
         tensors=tensors,
         fingerprints=fingerprints,
         params=config.params,
@@ -158,6 +160,16 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:
     except (RuntimeError, TypeError, OverflowError) as error:
         raise CheckpointError(f"the checkpoint's weights do not fit its network ({error}); {REMEDY}") from error
     return model.eval()
+
+
+def digest_checkpoint(checkpoint: Checkpoint) -> str:
+    """64 hex digits that identify what the network computes: its layers and weights, whatever file they are in."""
+    digest = hashlib.sha256(json.dumps(checkpoint.model_config, sort_keys=True).encode())
+    for name in sorted(checkpoint.tensors):
+        tensor = checkpoint.tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_fingerprints(checkpoint: Checkpoint, fingerprints: Mapping[Modality, Fingerprint]) -> None:
@@ -192,6 +204,34 @@ def check_shapes(checkpoint: Checkpoint, music_shape: Sequence[int], video_shape
                 f"{checkpoint.model_config['music_tower']!r}), "
                 f"but these have {tuple(found)}; use the features that it was trained on, or another checkpoint"
             )
+
+
+def check_form(checkpoint: Checkpoint, music_steps: int | None, video_steps: int | None) -> None:
+    """Refuse to pack features in another form than the checkpoint's towers take: pooled, or sequences.
+
+    Args:
+        checkpoint: What the features are for.
+        music_steps: Most steps of the music sequences that are to be packed; None for pooled features.
+        video_steps: The same of video.
+
+    Raises:
+        CheckpointError: The form differs; the message names the parameters that give the right one.
+    """
+    config = checkpoint.model_config
+    for side, found in (("music", music_steps), ("video", video_steps)):
+        tower, name = config[f"{side}_tower"], f"train.model.{side}_tower"
+        wanted = config[f"{side}_shape"][0] if tower in SEQUENCE_TOWERS else None
+        if wanted == found:
+            continue
+        remedy = f"{name}={tower},train.model.max_steps={wanted}" if wanted else f"{name}={tower}"
+        raise CheckpointError(
+            f"the checkpoint's {side} tower {tower!r} takes {_describe_form(wanted)}, but this run packs "
+            f"{_describe_form(found)}; pass --params {remedy}"
+        )
+
+
+def _describe_form(max_steps: int | None) -> str:
+    return "pooled features" if max_steps is None else f"sequences of at most {max_steps} steps"
 
 
 def read_git_revision(folder: Path) -> str | None:

@@ -1,10 +1,12 @@
-"""Commands of the project beside Kedro's own: `kedro demo-media`, `kedro weights ...`, `kedro import-checkpoint`."""
+"""Commands of the project beside Kedro's own: `kedro demo-media`, `weights`, `features`, `import-checkpoint`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+
+from vmnet_pipeline.commands.features import manage_features
 
 DEMO_FOLDER = Path("data/01_raw/demo")
 WEIGHTS_FOLDER = Path("data/06_models/weights")
@@ -14,6 +16,9 @@ IMPORTS_FOLDER = Path("data/06_models/imported")
 @click.group(name="vmnet_pipeline")
 def cli() -> None:
     """Commands of vmnet_pipeline."""
+
+
+cli.add_command(manage_features)
 
 
 @cli.command(name="demo-media")
@@ -70,6 +75,53 @@ def import_reference_checkpoint(path: Path, output: Path | None) -> None:
     shapes = f"music {tuple(config['music_shape'])}, video {tuple(config['video_shape'])}"
     click.echo(f"Imported {prefix.name}, variant vmnet_{config['music_tower']}, {shapes}: {folder}")
     click.echo(f"Test it:  kedro run --pipeline evaluate --params pairs_dir=DIR,checkpoint={folder}")
+
+
+@cli.command(name="recommend")
+@click.argument("video", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--music", type=click.Path(path_type=Path), default=None, help="The other direction: videos for this music."
+)
+@click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="Number of answers.")
+@click.option("--filter", "filters", multiple=True, help="Only items like this: group=A, tag=rock, 'duration<60'.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--media-dir", default="data/01_raw/demo", show_default=True, help="Media folder of the collection.")
+@click.option("--collection", default="", help="Its name, where one was chosen with collection=NAME.")
+@click.option("--variant", default="vmnet_musicnn", show_default=True, help="Variant of the network.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=None, help="Another checkpoint.")
+@click.option(
+    "--index-dir", type=click.Path(path_type=Path), default=None, help="Folder with music_index, video_index."
+)
+@click.option("--weights-dir", type=click.Path(path_type=Path), default=WEIGHTS_FOLDER, help="Files of the backends.")
+def recommend_items(
+    video: Path | None,
+    music: Path | None,
+    top_k: int,
+    filters: tuple[str, ...],
+    as_json: bool,
+    media_dir: str,
+    collection: str,
+    variant: str,
+    checkpoint: Path | None,
+    index_dir: Path | None,
+    weights_dir: Path,
+) -> None:
+    """Recommend music of a collection for VIDEO, best first; with --music FILE, videos for that music.
+
+    The collection is embedded and indexed before: kedro run --pipelines=embed,index
+    """
+    from vmnet_pipeline.commands.recommend import format_json, format_table, locate, make_ranking
+    from vmnet_pipeline.errors import VmnetError
+    from vmnet_pipeline.naming import name_collection
+
+    if (video is None) == (music is None):
+        raise click.UsageError("give either a VIDEO or --music FILE")
+    places = locate(name_collection(media_dir, collection), variant, checkpoint, index_dir)
+    try:
+        ranking = make_ranking(video, music, places, weights_dir, top_k, filters)
+    except VmnetError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(format_json(video, music, ranking) if as_json else format_table(ranking))
 
 
 @cli.group(name="weights")

@@ -53,5 +53,17 @@ class TrainingError(VmnetError):
     """Training that cannot start or cannot go on."""
 
 
+class TuningError(VmnetError):
+    """A search for settings that cannot start or cannot go on."""
+
+
 class CheckpointError(VmnetError):
     """A checkpoint that is missing, damaged, or made for other features."""
+
+
+class EmbedderError(VmnetError):
+    """Features that cannot be embedded: wrong shape, not finite, or not clear what they are."""
+
+
+class SearchIndexError(VmnetError):
+    """Embeddings or a search index that are missing, damaged, or made with another checkpoint; or a bad filter."""

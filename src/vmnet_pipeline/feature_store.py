@@ -3,7 +3,9 @@
     FOLDER/ID.npy                     one feature, float32 (the contract with users)
     FOLDER/_index/fingerprint.json    the identity of all features in this store
     FOLDER/_index/rows-*.jsonl        one line per finished or failed item, one file per writer
+    FOLDER/_index/rows.parquet        the rows of past writers, put together
     FOLDER/_index/complete.json       written when every item of a manifest has been dealt with
+    FOLDER/_index/lock*, writers*     who works here, see `locks`
 
 A feature file is written under a temporary name, moved into place, and only then gets its row: a
 reader never sees half a file, and what has a row is whole. Item ids never start with `_` or `.`.
@@ -13,54 +15,27 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import uuid
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import FeatureStoreError
+from vmnet_pipeline.feature_index import ROW_COLUMNS, FeatureIndex, FeatureRow
 from vmnet_pipeline.files import replace_atomically, write_text_atomically
+from vmnet_pipeline.locks import lock_run, share_writing
 from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.row_log import RowLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy as np
 
+    from vmnet_pipeline.locks import Shard
+
 INDEX_FOLDER = "_index"
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureRow:
-    """What the index says of one item.
-
-    Attributes:
-        id: Item id; the feature is `ID.npy` when `status` is `done`.
-        status: `done` or `failed`.
-        source_checksum: Content checksum of the media file the feature was made from.
-        shape: Shape of the array, empty for a failed item.
-        dtype: NumPy name of the dtype, empty for a failed item.
-        n_valid: How many leading entries stem from real signal.
-        size_bytes: Size of `ID.npy`.
-        checksum: sha256 of the bytes of `ID.npy`.
-        reason: Slug of the failure, e.g. `undecodable_audio`.
-        error: The failure in words.
-        seconds: Time spent in decoding and front end.
-    """
-
-    id: str
-    status: Literal["done", "failed"]
-    source_checksum: str
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    n_valid: int = 0
-    size_bytes: int = 0
-    checksum: str = ""
-    reason: str = ""
-    error: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +57,16 @@ class FeatureChunk:
 class FeatureStore:
     """A folder of features. Cheap to make; an absent folder reads as an empty store."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, writer: str | None = None) -> None:
+        """Name the folder.
+
+        Args:
+            folder: The store.
+            writer: Name of the rows that this handle writes, for one who wants to read just those; unique by default.
+        """
         self.folder = Path(folder)
         self._index_folder = self.folder / INDEX_FOLDER
-        self._rows_path = self._index_folder / f"rows-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._log = RowLog(self._index_folder, ROW_COLUMNS, writer=writer)
 
     def __repr__(self) -> str:
         return f"FeatureStore({str(self.folder)!r})"
@@ -126,29 +107,12 @@ class FeatureStore:
     # --- reading
 
     @cached_property
-    def rows(self) -> dict[str, FeatureRow]:
-        """The index by item id; the latest row of an item counts. Read once per handle.
+    def rows(self) -> FeatureIndex:
+        """The index by item id; the latest row of an item counts. Read once per handle."""
+        return FeatureIndex.latest(self._log.read())
 
-        A failure does not take back what is done from the same media file: another writer may have been luckier.
-        """
-        rows: dict[str, FeatureRow] = {}
-        for row in self._read_rows():
-            known = rows.get(row.id)
-            same_source = known is not None and known.source_checksum == row.source_checksum
-            if known is None or not (same_source and known.status == "done" and row.status == "failed"):
-                rows[row.id] = row
-        return rows
-
-    def _read_rows(self) -> Iterator[FeatureRow]:
-        paths = sorted(self._index_folder.glob("rows-*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        for path in paths:
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    row = _parse_row(line)
-                    if row is not None:
-                        yield row
-
-    def _path(self, item_id: str) -> Path:
+    def file_of(self, item_id: str) -> Path:
+        """Where the feature of an item is, or would be."""
         return self.folder / f"{item_id}.npy"
 
     def path_of(self, item_id: str) -> Path:
@@ -160,7 +124,7 @@ class FeatureStore:
         row = self.rows.get(item_id)
         if row is None or row.status != "done":
             raise FeatureStoreError(f"{self.folder} has no feature for item {item_id!r}: run its extraction first.")
-        return self._path(item_id)
+        return self.file_of(item_id)
 
     def load(self, item_id: str) -> np.ndarray:
         """Feature of one item as float32.
@@ -179,21 +143,24 @@ class FeatureStore:
             ) from error
         return array.astype(np.float32, copy=False)
 
-    def done_ids(self) -> list[str]:
-        """Sorted ids of all finished items."""
-        return sorted(row.id for row in self.rows.values() if row.status == "done")
+    def reload(self) -> None:
+        """Read the index anew when it is asked for next."""
+        self.__dict__.pop("rows", None)
 
-    def is_finished(self, item_id: str, source_checksum: str) -> bool:
-        """Whether this item needs no work: it was done, or failed for good, from this very media file."""
-        row = self.rows.get(item_id)
-        if row is None or row.source_checksum != source_checksum:
-            return False
-        if row.status == "failed":
-            return row.reason != "internal_error"
+    def is_whole(self, item_id: str, checksum: str) -> bool:
+        """Whether the file of an item has this sha256, that of its row."""
+        import hashlib
+
         try:
-            return self._path(item_id).stat().st_size == row.size_bytes
+            with self.file_of(item_id).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == checksum
         except OSError:
             return False
+
+    def done_ids(self) -> list[str]:
+        """Sorted ids of all finished items."""
+        rows = self.rows.to_frame("id", "status")
+        return sorted(rows.loc[rows["status"] == "done", "id"])
 
     # --- writing
 
@@ -203,10 +170,71 @@ class FeatureStore:
         Raises:
             FeatureStoreError: The store has another fingerprint, or the folder cannot be written.
         """
+        self.claim(chunk.fingerprint)
+        with self._explain_failure():
+            self.add_rows([self._write_result(result) for result in chunk.results])
+
+    def claim(self, fingerprint: Fingerprint) -> None:
+        """Make this the store of one kind of features, before any is written.
+
+        Raises:
+            FeatureStoreError: It is that of another kind, or the folder cannot be written.
+        """
+        with self._explain_failure():
+            self._write_fingerprint(fingerprint)
+
+    def add(self, result: FeatureResult) -> FeatureRow:
+        """Store one item: its array, then its row. Both stay even if this process is killed right after.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with self._explain_failure():
+            row = self._write_result(result)
+            self._log.append([asdict(row)], sync=False)
+        return row
+
+    def sync(self) -> None:
+        """See that the rows added so far outlast a loss of power too.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with self._explain_failure():
+            self._log.sync()
+
+    def read_own_rows(self) -> FeatureIndex:
+        """What this handle's `writer` has added so far, read anew."""
+        return FeatureIndex.latest(self._log.read_own())
+
+    @contextmanager
+    def hold(self, shard: Shard | None = None) -> Iterator[None]:
+        """Keep other runs away from this store until the block ends, see `locks.lock_run`.
+
+        Raises:
+            FeatureStoreError: Another run works on it, or the folder cannot be written.
+        """
+        with ExitStack() as held:
+            with self._explain_failure():
+                held.enter_context(lock_run(self._index_folder, shard))
+            yield
+
+    @contextmanager
+    def share_writing(self, shard: Shard | None = None) -> Iterator[None]:
+        """Say that this process writes here, so that no later run starts beside it.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with ExitStack() as held:
+            with self._explain_failure():
+                held.enter_context(share_writing(self._index_folder, shard))
+            yield
+
+    @contextmanager
+    def _explain_failure(self) -> Iterator[None]:
         try:
-            self._write_fingerprint(chunk.fingerprint)
-            rows = [self._write_result(result) for result in chunk.results]
-            self._append_rows(rows)
+            yield
         except OSError as error:
             raise FeatureStoreError(
                 f"Cannot write to the feature store {self.folder}: {error}. Free some space or correct the rights of "
@@ -230,7 +258,7 @@ class FeatureStore:
         buffer = io.BytesIO()
         np.save(buffer, result.array, allow_pickle=False)
         content = buffer.getbuffer()
-        with replace_atomically(self._path(result.row.id)) as temporary:
+        with replace_atomically(self.file_of(result.row.id)) as temporary:
             temporary.write_bytes(content)
         return replace(
             result.row,
@@ -240,22 +268,20 @@ class FeatureStore:
             checksum=hashlib.sha256(content).hexdigest(),
         )
 
-    def _append_rows(self, rows: Iterable[FeatureRow]) -> None:
-        text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-        with self._rows_path.open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+    def add_rows(self, rows: Iterable[FeatureRow]) -> None:
+        """Add rows to the index, whose files are in place; they are on the disk when this returns."""
+        self._log.append(asdict(row) for row in rows)
+        self.reload()
 
     def compact(self) -> None:
-        """Merge the row files of all past writers into one, keeping the latest row per item."""
-        old = list(self._index_folder.glob("rows-*.jsonl"))
-        if len(old) <= 1:
-            return
-        text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rows.values())
-        write_text_atomically(self._index_folder / f"rows-0-{uuid.uuid4().hex[:8]}.jsonl", text)
-        for path in old:
-            path.unlink(missing_ok=True)
+        """Put the rows of all past writers into one file, the latest row per item; not while another one writes."""
+        if not self._log.is_compact():
+            self.replace_index(FeatureIndex.latest(self._log.read()))
+
+    def replace_index(self, index: FeatureIndex) -> None:
+        """Let `index` be all that this store lists; not while another one writes."""
+        self._log.compact(index.table)
+        self.reload()
 
     # --- completion
 
@@ -267,18 +293,9 @@ class FeatureStore:
 
     def clear_complete(self) -> None:
         """Take the completion marker away, because there is work to do."""
-        (self._index_folder / "complete.json").unlink(missing_ok=True)
+        with self._explain_failure():
+            (self._index_folder / "complete.json").unlink(missing_ok=True)
 
     def is_complete(self) -> bool:
         """Whether the marker is there."""
         return (self._index_folder / "complete.json").exists()
-
-
-def _parse_row(line: str) -> FeatureRow | None:
-    """One index line; None for a line that a killed writer left unfinished."""
-    try:
-        content = json.loads(line)
-        content["shape"] = tuple(content["shape"])
-        return FeatureRow(**content)
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,6 +32,25 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; on a clean exit it takes the place of `folder`, whole.
+
+    A reader that opened files of the old folder keeps them. When the block raises, `folder` is as it was.
+    """
+    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
+    old = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        if folder.exists():
+            folder.replace(old)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text_atomically(path: Path, text: str) -> None:

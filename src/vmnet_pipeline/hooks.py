@@ -84,6 +84,8 @@ class ProjectHooks:
                 config = catalog.load(name).model_config
                 variant = name.removesuffix(".checkpoint")
                 tracking.log_model(_path_of(catalog, name), config["music_shape"], config["video_shape"], variant)
+            if kind == "comparison":
+                tracking.log_comparison(catalog.load(name))
             if kind == "evaluation":
                 evaluation, variant = catalog.load(name), name.removesuffix(".evaluation")
                 tracking.log_figures(evaluation)
@@ -153,13 +155,18 @@ def _check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: D
 
 
 def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, catalog: DataCatalog) -> None:
-    from vmnet_pipeline.checkpoints import check_fingerprints, check_shapes
+    from vmnet_pipeline.checkpoints import check_fingerprints, check_form, check_shapes
+    from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.pipeline_registry import VARIANTS
 
+    if "params:train" not in pipeline.inputs():
+        return  # nothing is packed
+    model = TrainParams.model_validate(catalog.load("params:train")).model
+    check_form(checkpoint, model.music_steps, model.video_steps)
     if f"{variant}.reference_files" in pipeline.inputs():
         from vmnet_pipeline.reference_layout import peek_shapes
 
-        shapes = peek_shapes(catalog.load(f"{variant}.reference_files"))
+        shapes = peek_shapes(catalog.load(f"{variant}.reference_files"), model.music_steps, model.video_steps)
         if shapes is not None:
             check_shapes(checkpoint, *shapes)
         return
@@ -198,11 +205,21 @@ def _print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """The Recall@K table of every evaluation of this run, and the places to look at next."""
     import click
 
-    evaluations = sorted(name for name in pipeline.all_outputs() if name.endswith(".evaluation"))
-    if not evaluations:
+    outputs = sorted(pipeline.all_outputs())
+    evaluations = [name for name in outputs if name.endswith(".evaluation")]
+    sweeps = [name for name in outputs if name.endswith((".comparison", ".tuning"))]
+    if not evaluations and not sweeps:
         return
+    from vmnet_pipeline.reporting.comparison import format_comparison
     from vmnet_pipeline.reporting.table import format_recall_table
+    from vmnet_pipeline.reporting.tuning import format_tuning
 
+    for name in sweeps:
+        format_sweep = format_comparison if name.endswith(".comparison") else format_tuning
+        click.echo(f"\n{name}\n{format_sweep(catalog.load(name))}\n")
+        click.echo(f"Figures     {_path_of(catalog, name)}")
+        if name.endswith(".tuning"):
+            click.echo(f"Settings    {_path_of(catalog, name.replace('.tuning', '.best_settings'))}")
     for name in evaluations:
         variant = name.removesuffix(".evaluation")
         report = _path_of(catalog, f"{variant}.report")

@@ -1,28 +1,23 @@
-"""From a media folder to a manifest: find the items, probe every file, mark what cannot be used."""
+"""Find the items of a media folder, in one of its shapes, or the files of a bare one."""
 
 from __future__ import annotations
 
 import csv
-import logging
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import IngestError, MediaError
+from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.naming import is_safe_id, make_unique_ids
+from vmnet_pipeline.probing import checksum_files
 from vmnet_pipeline.schemas import MANIFEST_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
-
-    from vmnet_pipeline.records import MediaInfo, StreamInfo
-
-logger = logging.getLogger(__name__)
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -108,20 +103,25 @@ def _remedy(path: Path) -> str:
     )
 
 
-def list_media_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Files below `folder` with one of `suffixes` (any case), sorted; hidden ones and links to folders are left out."""
+def list_media_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
+    """Files below `folder` with one of `suffixes` (any case), sorted; hidden ones and links to folders are left out.
+
+    Paths are text here and below: a million of them as objects would take longer to make than to find.
+    """
     wanted = set(suffixes)
-    found: list[Path] = []
+    found: list[str] = []
     for root, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(root, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in wanted
-        ]
-    return sorted(found)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [f"{root}/{name}" for name in files if not name.startswith(".") and _suffix(name) in wanted]
+    return sorted(found, key=lambda path: path.replace("/", "\0"))  # folder by folder, as paths are ordered
 
 
-def _relative_name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower()
+
+
+def _relative_name(path: str, folder: Path) -> str:
+    return path[len(str(folder)) + 1 :].rpartition(".")[0]
 
 
 def _list_videos(folder: Path) -> list[SourceItem]:
@@ -129,27 +129,24 @@ def _list_videos(folder: Path) -> list[SourceItem]:
     paths = list_media_files(folder, VIDEO_SUFFIXES | AUDIO_SUFFIXES)
     ids = _ids_of_paths(paths, folder)
     return [
-        SourceItem(item_id, str(path), str(path))
-        if path.suffix.lower() in VIDEO_SUFFIXES
-        else SourceItem(item_id, "", str(path), "", "no_video_file", f"{path.name} is sound without a picture")
+        SourceItem(item_id, path, path)
+        if _suffix(path) in VIDEO_SUFFIXES
+        else SourceItem(item_id, "", path, "", "no_video_file", f"{Path(path).name} is sound without a picture")
         for item_id, path in zip(ids, paths, strict=True)
     ]
 
 
-def _ids_of_paths(paths: Sequence[Path], folder: Path) -> list[str]:
+def _ids_of_paths(paths: Sequence[str], folder: Path) -> list[str]:
     """One id per file: its relative path without the suffix, or with it where two files differ in nothing else."""
     names = [_relative_name(path, folder) for path in paths]
     counts = Counter(names)
     return make_unique_ids(
-        [
-            name if counts[name] == 1 else path.relative_to(folder).as_posix()
-            for name, path in zip(names, paths, strict=True)
-        ]
+        [name if counts[name] == 1 else path[len(str(folder)) + 1 :] for name, path in zip(names, paths, strict=True)]
     )
 
 
-def _index_by_name(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    index: dict[str, Path] = {}
+def _index_by_name(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
+    index: dict[str, str] = {}
     for path in list_media_files(folder, suffixes):
         name = _relative_name(path, folder)
         if name in index:
@@ -168,7 +165,7 @@ def _match_folders(folder: Path) -> list[SourceItem]:
     names = sorted({*sounds, *pictures})
     items = []
     for item_id, name in zip(make_unique_ids(names), names, strict=True):
-        audio, video = str(sounds.get(name, "")), str(pictures.get(name, ""))
+        audio, video = sounds.get(name, ""), pictures.get(name, "")
         reason = "no_audio_file" if not audio else "no_video_file" if not video else ""
         side = "audio" if not audio else "video"
         error = f"{name!r} has no partner in {side}/" if reason else ""
@@ -235,183 +232,32 @@ def _shorten(names: Sequence[str], limit: int = 5) -> str:
 
 
 def _item_of_row(row: dict[str, str], folder: Path) -> SourceItem:
-    video = str((folder / row["video"]).absolute()) if row["video"] else ""
-    audio_name = row.get("audio", "")
-    audio = str((folder / audio_name).absolute()) if audio_name else video
+    video = _resolve(folder, row["video"])
+    audio = _resolve(folder, row.get("audio", "")) or video
     reason = "" if video else "no_video_file"
     return SourceItem(
         row["id"], video, audio, row.get("group", ""), reason, "the video column is empty" if reason else ""
     )
 
 
-# --- probing
-
-
-def build_manifest(
-    items: Sequence[SourceItem],
-    probe: Callable[[str], MediaInfo],
-    *,
-    n_workers: int | None = None,
-    progress: Callable[[], None] | None = None,
-) -> pd.DataFrame:
-    """Probe every file once and make the manifest: one row per item, usable or not.
-
-    Args:
-        items: What `find_items` found.
-        probe: `media.probe.probe_media`.
-        n_workers: Files probed at the same time; all cores by default.
-        progress: Called after each file.
-
-    Returns:
-        Table of `schemas.MANIFEST_COLUMNS`; `status` is ok, failed or duplicate.
-    """
-    import pandas as pd
-
-    paths = sorted({path for item in items for path in (item.video, item.audio) if path and not item.reason})
-    probed = _probe_files(paths, probe, n_workers or os.cpu_count() or 1, progress)
-    rows = [_manifest_row(item, probed) for item in items]
-    _mark_duplicates(rows)
-    _assign_groups(rows)
-    return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)).astype(MANIFEST_COLUMNS)
-
-
-def _probe_files(
-    paths: Sequence[str], probe: Callable[[str], MediaInfo], n_workers: int, progress: Callable[[], None] | None
-) -> dict[str, MediaInfo | MediaError]:
-    def probe_one(path: str) -> MediaInfo | MediaError:
-        try:
-            return probe(path)
-        except MediaError as error:
-            return error
-        except Exception as error:
-            logger.exception("Probing %s failed in a way that was not foreseen", path)
-            return MediaError("internal_error", f"{type(error).__name__}: {error}")
-
-    results: dict[str, MediaInfo | MediaError] = {}
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="probe") as pool:
-        for path, result in zip(paths, pool.map(probe_one, paths), strict=True):
-            results[path] = result
-            if progress is not None:
-                progress()
-    return results
-
-
-def _manifest_row(item: SourceItem, probed: dict[str, MediaInfo | MediaError]) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": item.id,
-        "status": "ok",
-        "reason": item.reason,
-        "error": item.error,
-        "duplicate_of": "",
-        "group": item.group,
-        "video_path": item.video,
-        "audio_path": item.audio,
-    }
-    for side, path in (("video", item.video), ("audio", item.audio)):
-        info = probed.get(path)
-        if isinstance(info, MediaError):
-            if not row["reason"]:
-                row["reason"], row["error"] = info.reason, str(info)
-        elif info is not None:
-            row |= _describe_side(side, info, info.video if side == "video" else info.audio)
-            if (info.video if side == "video" else info.audio) is None and not row["reason"]:
-                row["reason"] = f"no_{side}_stream"
-                row["error"] = f"{Path(path).name} has no {'picture' if side == 'video' else 'sound'}"
-    if row["reason"]:
-        row["status"] = "failed"
-    return row
-
-
-def _describe_side(side: str, info: MediaInfo, stream: StreamInfo | None) -> dict[str, Any]:
-    described: dict[str, Any] = {f"{side}_checksum": info.checksum, f"{side}_container": info.container}
-    if stream is None:
-        return described
-    described |= {f"{side}_codec": stream.codec, f"{side}_duration_s": stream.duration_s or info.duration_s}
-    if side == "audio":
-        return described | {"sample_rate_hz": stream.sample_rate_hz, "channels": stream.channels}
-    return described | {"width": stream.width, "height": stream.height, "frame_rate_hz": stream.frame_rate_hz}
-
-
-def _mark_duplicates(rows: list[dict[str, Any]]) -> None:
-    """An item whose picture and sound are byte for byte those of an earlier usable one is not used again."""
-    first: dict[tuple[str, str], str] = {}
-    for row in rows:
-        if row["status"] != "ok":
-            continue
-        key = (row["video_checksum"], row["audio_checksum"])
-        original = first.setdefault(key, row["id"])
-        if original != row["id"]:
-            row |= {"status": "duplicate", "duplicate_of": original, "reason": "duplicate"}
-            row["error"] = f"same content as {original}"
-
-
-def _assign_groups(rows: list[dict[str, Any]]) -> None:
-    """Give every item a group: the given one, else its id; items that share a file's content share a group.
-
-    A union-find over group names and checksums: a song used in two videos ties their groups together.
-    """
-    parent: dict[str, str] = {}
-
-    def find_root(node: str) -> str:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    names: dict[str, str] = {}
-    for row in rows:
-        own = f"group:{row['group']}" if row["group"] else f"item:{row['id']}"
-        names[own] = row["group"] or row["id"]
-        ties = [f"sum:{row[key]}" for key in ("video_checksum", "audio_checksum") if row.get(key)]
-        for tie in ties:
-            low, high = sorted((find_root(own), find_root(tie)), key=lambda node: (node.startswith("sum:"), node))
-            parent[high] = low
-    for row in rows:
-        own = f"group:{row['group']}" if row["group"] else f"item:{row['id']}"
-        row["group"] = names[find_root(own)]
-
-
-def check_usable(manifest: pd.DataFrame, media_dir: str | Path) -> None:
-    """Refuse a collection of which nothing can be used.
-
-    Raises:
-        IngestError: No row is ok; the message tells the commonest reasons.
-    """
-    if (manifest["status"] == "ok").any():
-        return
-    reasons = manifest["reason"].value_counts()
-    listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.head(3).items())
-    example = manifest.iloc[0]
-    raise IngestError(
-        f"None of the {len(manifest)} items in {media_dir} can be used ({listed}); the first: {example['id']!r}: "
-        f"{example['error']}. Videos need sound and picture: give separate files in audio/ and video/ or a media.csv."
-    )
-
-
-def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
-    """Counts for people: items, usable, duplicates, failures by reason, groups and hours of usable sound."""
-    usable = manifest[manifest["status"] == "ok"]
-    failed = manifest[manifest["status"] == "failed"]
-    return {
-        "n_items": len(manifest),
-        "n_usable": len(usable),
-        "n_failed": len(failed),
-        "n_duplicates": int((manifest["status"] == "duplicate").sum()),
-        "n_groups": int(usable["group"].nunique()),
-        "audio_hours": round(float(usable["audio_duration_s"].sum()) / 3600, 4),
-        "failures_by_reason": {
-            str(key): int(count) for key, count in failed["reason"].value_counts().sort_index().items()
-        },
-        "failed_items": failed[["id", "reason", "error"]].head(100).to_dict("records"),
-    }
+def _resolve(folder: Path, name: str) -> str:
+    """Absolute path of a name in a media.csv; most need no Path object, which for a million would take its time."""
+    if not name:
+        return ""
+    is_plain = name[0] not in "./" and "/." not in name and "//" not in name
+    return f"{folder}/{name}" if is_plain else str((folder / name).absolute())
 
 
 # --- bare folders
 
 
-def list_folder(audio_dir: Path | None, video_dir: Path | None) -> pd.DataFrame:
+def list_folder(audio_dir: Path | None, video_dir: Path | None, *, cache_dir: Path | None = None) -> pd.DataFrame:
     """A manifest of the files in bare folders, for extraction without ingestion; nothing is probed or paired.
+
+    Args:
+        audio_dir: Folder of sound files.
+        video_dir: Folder of video files.
+        cache_dir: Where checksums are kept between runs; None to keep none.
 
     Raises:
         IngestError: A folder is not there or holds no media.
@@ -422,17 +268,25 @@ def list_folder(audio_dir: Path | None, video_dir: Path | None) -> pd.DataFrame:
     for side, folder in (("audio", audio_dir), ("video", video_dir)):
         if folder is None:
             continue
-        folder = folder.expanduser().absolute()
-        if not folder.is_dir():
-            raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")
-        suffixes = VIDEO_SUFFIXES if side == "video" else AUDIO_SUFFIXES | VIDEO_SUFFIXES
-        paths = [path for path in list_media_files(folder, suffixes) if _spell_out(str(path)) == str(path)]
-        if not paths:
-            raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(suffixes))}")
-        for item_id, path in zip(_ids_of_paths(paths, folder), paths, strict=True):
+        for item_id, path in _list_side(side, folder.expanduser().absolute()):
             row = rows.setdefault(item_id, {"id": item_id, "status": "ok", "group": item_id})
-            row |= {f"{side}_path": str(path), f"{side}_checksum": ""}
+            row[f"{side}_path"] = path
     table = pd.DataFrame(list(rows.values()), columns=list(MANIFEST_COLUMNS))
+    paths = [table[f"{side}_path"].fillna("") for side in ("audio", "video")]
+    checksums = checksum_files(sorted(set().union(*paths) - {""}), cache_dir=cache_dir)
+    for side, column in zip(("audio", "video"), paths, strict=True):
+        table[f"{side}_checksum"] = column.map(checksums)
     texts = [name for name, dtype in MANIFEST_COLUMNS.items() if dtype == "str"]
     table[texts] = table[texts].fillna("")
     return table.astype(MANIFEST_COLUMNS)
+
+
+def _list_side(side: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Ids and paths of the files of one bare folder."""
+    if not folder.is_dir():
+        raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")
+    suffixes = VIDEO_SUFFIXES if side == "video" else AUDIO_SUFFIXES | VIDEO_SUFFIXES
+    paths = [path for path in list_media_files(folder, suffixes) if _spell_out(path) == path]
+    if not paths:
+        raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(suffixes))}")
+    return zip(_ids_of_paths(paths, folder), paths, strict=True)

@@ -5,13 +5,21 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.pipelines.compare.pipeline import create_pipeline as create_compare
+from vmnet_pipeline.pipelines.compare.pipeline import create_reference_pipeline as create_reference_compare
+from vmnet_pipeline.pipelines.embed.pipeline import create_pipeline as create_embed
+from vmnet_pipeline.pipelines.embed.pipeline import create_reference_pipeline as create_reference_embed
 from vmnet_pipeline.pipelines.evaluate.pipeline import create_pipeline as create_evaluate
 from vmnet_pipeline.pipelines.evaluate.pipeline import create_reference_pipeline as create_reference_evaluate
 from vmnet_pipeline.pipelines.extract.pipeline import create_pipeline as create_extract
+from vmnet_pipeline.pipelines.index.pipeline import create_pipeline as create_index
+from vmnet_pipeline.pipelines.index.pipeline import create_reference_pipeline as create_reference_index
 from vmnet_pipeline.pipelines.ingest.pipeline import create_pipeline as create_ingest
 from vmnet_pipeline.pipelines.split.pipeline import create_pipeline as create_split
 from vmnet_pipeline.pipelines.train.pipeline import create_pipeline as create_train
 from vmnet_pipeline.pipelines.train.pipeline import create_reference_pipeline as create_reference_train
+from vmnet_pipeline.pipelines.tune.pipeline import create_pipeline as create_tune
+from vmnet_pipeline.pipelines.tune.pipeline import create_reference_pipeline as create_reference_tune
 
 VARIANTS = {"vmnet_musicnn": ("musicnn", "efficientnet"), "vmnet_vggish": ("vggish", "efficientnet")}
 """Variant to its pair of backends, music and video."""
@@ -34,7 +42,7 @@ def chain_variant(variant: str) -> Pipeline:
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines; `train` and `evaluate` are those of the default variant, `__default__` is its whole chain."""
+    """All pipelines; what follows the features is of the default variant, `__default__` is its whole chain."""
     backends = VARIANTS[DEFAULT_VARIANT]
     return {
         "__default__": chain_variant(DEFAULT_VARIANT),
@@ -43,6 +51,12 @@ def register_pipelines() -> dict[str, Pipeline]:
         "split": create_split(),
         "train": create_train(DEFAULT_VARIANT, *backends),
         "evaluate": create_evaluate(DEFAULT_VARIANT, *backends),
+        "embed": create_embed(DEFAULT_VARIANT, *backends),
+        "index": create_index(DEFAULT_VARIANT),
+        **{f"embed_{variant}": create_embed(variant, *pair) for variant, pair in VARIANTS.items()},
+        **{f"index_{variant}": create_index(variant) for variant in VARIANTS},
+        "compare": create_compare(DEFAULT_VARIANT, *backends),
+        "tune": create_tune(DEFAULT_VARIANT, *backends),
         **{variant: chain_variant(variant) for variant in VARIANTS},
     }
 
@@ -50,4 +64,12 @@ def register_pipelines() -> dict[str, Pipeline]:
 def register_reference_pipelines(variant: str) -> dict[str, Pipeline]:
     """What a run has when it is given feature files of one's own (`pairs_dir` and the like): no step needs media."""
     train, evaluate = create_reference_train(variant), create_reference_evaluate(variant)
-    return {"__default__": train + evaluate, "train": train, "evaluate": evaluate}
+    return {
+        "__default__": train + evaluate,
+        "train": train,
+        "evaluate": evaluate,
+        "embed": create_reference_embed(variant),
+        "index": create_reference_index(variant),
+        "compare": create_reference_compare(variant),
+        "tune": create_reference_tune(variant),
+    }

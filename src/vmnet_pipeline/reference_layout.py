@@ -236,7 +236,13 @@ def pool_patches(feature: np.ndarray, n_patches: int) -> np.ndarray:
 
 
 def plan_reference_pairs(
-    layout: ReferenceLayout, *, val_share: float, seed: int, holds_out_val: bool = True
+    layout: ReferenceLayout,
+    *,
+    val_share: float,
+    seed: int,
+    holds_out_val: bool = True,
+    music_steps: int | None = None,
+    video_steps: int | None = None,
 ) -> UnpackedPairs:
     """Read the csv files and the headers of all features; packing the result reads and checks every value.
 
@@ -245,6 +251,8 @@ def plan_reference_pairs(
         val_share: Share of the training groups held out for model selection when there is no val.csv, 0-1.
         seed: Of that division.
         holds_out_val: False uses all training items for training, as the reference does.
+        music_steps: Pack music as sequences of at most so many steps; None pools it as the variant does.
+        video_steps: The same of video.
 
     Raises:
         PairsError: The csv files contradict themselves; the message lists every problem.
@@ -256,17 +264,22 @@ def plan_reference_pairs(
     shapes = {modality: {i: read_shape(path) for i, path in paths[modality].items()} for modality in paths}
     root = _common_folder(layout.sides)
     return UnpackedPairs(
-        _plan_music(FileSource(root, paths["audio"]), shapes["audio"], layout.variant),
-        _plan_vectors(FileSource(root, paths["video"]), shapes["video"], "video"),
+        _plan_music(FileSource(root, paths["audio"]), shapes["audio"], layout.variant, music_steps),
+        _plan_vectors(FileSource(root, paths["video"]), shapes["video"], "video", video_steps),
         split,
         groups,
         problems=tuple(problems),
-        source_key=_digest_sources(layout.variant, split, groups, paths),
+        source_key=_digest_sources(_describe_form(layout.variant, music_steps, video_steps), split, groups, paths),
     )
 
 
-def peek_shapes(layout: ReferenceLayout) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Shapes per item, music and video, that the test files pool to, from headers alone; None if they do not tell."""
+def peek_shapes(
+    layout: ReferenceLayout, music_steps: int | None = None, video_steps: int | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shapes per item, music and video, that the test files pool to, from headers alone; None if they do not tell.
+
+    Of a side that is packed as sequences it is (most steps, D).
+    """
     sides = {name: files for name, files in layout.sides.items() if name == "test"}
     split, _, _ = read_reference_split(sides)
     paths = _list_paths(sides, split)
@@ -274,9 +287,11 @@ def peek_shapes(layout: ReferenceLayout) -> tuple[tuple[int, ...], tuple[int, ..
     if not any(shapes["audio"].values()) or not any(shapes["video"].values()):
         return None
     root = _common_folder(layout.sides)
-    music = _plan_music(FileSource(root, paths["audio"]), shapes["audio"], layout.variant).shape
-    video = _plan_vectors(FileSource(root, paths["video"]), shapes["video"], "video").shape
-    return None if music is None or video is None else (music, video)
+    music = _plan_music(FileSource(root, paths["audio"]), shapes["audio"], layout.variant, music_steps).shape
+    video = _plan_vectors(FileSource(root, paths["video"]), shapes["video"], "video", video_steps).shape
+    if music is None or video is None:
+        return None
+    return (music_steps, *music) if music_steps else music, (video_steps, *video) if video_steps else video
 
 
 def read_reference_split(sides: Mapping[str, SideFiles]) -> tuple[Split, dict[str, str], list[str]]:
@@ -348,9 +363,11 @@ def _hold_out_val(split: Split, groups: Mapping[str, str], val_share: float, see
     return Split(parts.train, parts.val, split.test)
 
 
-def _plan_music(source: FileSource, shapes: Mapping[str, tuple[int, ...] | None], variant: Variant) -> FeatureSide:
-    if variant == "vmnet_musicnn":
-        return _plan_vectors(source, shapes, "music")
+def _plan_music(
+    source: FileSource, shapes: Mapping[str, tuple[int, ...] | None], variant: Variant, max_steps: int | None
+) -> FeatureSide:
+    if variant == "vmnet_musicnn" or max_steps:
+        return _plan_vectors(source, shapes, "music", max_steps)
     usable = {item_id: shape for item_id, shape in shapes.items() if shape and len(shape) in (2, 4)}
     n_patches = _commonest([shape[0] for shape in usable.values()])
     n_channels = _commonest([shape[1] for shape in usable.values()])
@@ -365,9 +382,13 @@ def _plan_music(source: FileSource, shapes: Mapping[str, tuple[int, ...] | None]
     return FeatureSide("", source, partial(pool_patches, n_patches=n_patches), (n_patches, n_channels))
 
 
-def _plan_vectors(source: FileSource, shapes: Mapping[str, tuple[int, ...] | None], what: str) -> FeatureSide:
-    width = _commonest([shape[-1] for shape in shapes.values() if shape and len(shape) in (1, 2)])
-    return FeatureSide("", source, partial(pool_vectors, what=what), None if width is None else (width,))
+def _plan_vectors(
+    source: FileSource, shapes: Mapping[str, tuple[int, ...] | None], what: str, max_steps: int | None
+) -> FeatureSide:
+    # Of (T, C, time, mel), which only sequences take, the width is that of the second axis.
+    ranks = (2, 4) if max_steps else (1, 2)
+    width = _commonest([shape[min(1, len(shape) - 1)] for shape in shapes.values() if shape and len(shape) in ranks])
+    return FeatureSide("", source, partial(pool_vectors, what=what), None if width is None else (width,), max_steps)
 
 
 def _commonest(values: Sequence[int]) -> int | None:
@@ -381,11 +402,15 @@ def _common_folder(sides: Mapping[str, SideFiles]) -> Path:
     return folders.pop() if len(folders) == 1 else next(iter(sides.values())).data_dir
 
 
+def _describe_form(variant: Variant, music_steps: int | None, video_steps: int | None) -> str:
+    return f"{variant} {music_steps} {video_steps}" if music_steps or video_steps else variant
+
+
 def _digest_sources(
-    variant: Variant, split: Split, groups: Mapping[str, str], paths: Mapping[Modality, Mapping[str, Path]]
+    form: str, split: Split, groups: Mapping[str, str], paths: Mapping[Modality, Mapping[str, Path]]
 ) -> str:
     """Digest of what decides the packed arrays; files count by path, size and time of change."""
-    digest = hashlib.sha256(f"{PACKING_VERSION}\t{variant}\t{split.checksum}".encode())
+    digest = hashlib.sha256(f"{PACKING_VERSION}\t{form}\t{split.checksum}".encode())
     for item_id, group in groups.items():
         digest.update(f"\n{item_id}\t{group}".encode())
     for path in (path for files in paths.values() for path in files.values()):

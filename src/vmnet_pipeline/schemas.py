@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import IngestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
 MANIFEST_COLUMNS: dict[str, str] = {
     "id": "str",
     "status": "str",
@@ -26,3 +36,34 @@ MANIFEST_COLUMNS: dict[str, str] = {
     "channels": "Int32",
 }
 """The manifest: one row per item. `status` is ok, failed or duplicate; `reason` and `error` say why it is not ok."""
+
+
+def check_manifest(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The manifest with its columns in their order, after it has been checked.
+
+    Args:
+        manifest: A table.
+        path: Where it is or goes, for the message.
+
+    Raises:
+        IngestError: A column is missing or of another type, an id stands twice or is empty, or a status is unknown.
+    """
+    from pandera.errors import SchemaError
+
+    try:
+        checked: pd.DataFrame = _manifest_schema().validate(manifest)
+    except SchemaError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise IngestError(f"{path} is no manifest ({reason}). Run `kedro run --pipeline ingest` again.") from error
+    return checked[list(MANIFEST_COLUMNS)]
+
+
+@functools.cache
+def _manifest_schema() -> Any:
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    nullable = {name for name, dtype in MANIFEST_COLUMNS.items() if dtype != "str"}
+    columns = {name: Column(dtype, nullable=name in nullable) for name, dtype in MANIFEST_COLUMNS.items()}
+    columns["id"] = Column("str", Check.str_length(min_value=1), unique=True)
+    columns["status"] = Column("str", Check.isin(["ok", "failed", "duplicate"]))
+    return DataFrameSchema(columns)

@@ -12,7 +12,8 @@ import vmnet_pipeline.datasets as datasets
 from vmnet_pipeline.checkpoints import Checkpoint
 from vmnet_pipeline.errors import VmnetError
 from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
-from vmnet_pipeline.ingestion import SourceItem, build_manifest
+from vmnet_pipeline.ingestion import SourceItem
+from vmnet_pipeline.manifest import build_manifest
 from vmnet_pipeline.pairs import FeatureSide, plan_pairs
 from vmnet_pipeline.records import Fingerprint
 from vmnet_pipeline.splitting import Split
@@ -39,9 +40,28 @@ def make_checkpoint():
     return Checkpoint(model_config=config, tensors=tensors)
 
 
+def make_embeddings():
+    from vmnet_pipeline.embeddings import PlannedEmbeddings
+
+    return PlannedEmbeddings(("007",), ("s",), 3, "net", iter([np.eye(1, 3, dtype=np.float32)]))
+
+
+def make_index():
+    import pandas as pd
+
+    from vmnet_pipeline.retrieval.index import VectorIndex
+
+    return VectorIndex.build(np.eye(2, 3, dtype=np.float32), pd.DataFrame({"id": ["007", "b"]}))
+
+
 CASES = {
     "CheckpointDataset": (lambda folder: make_checkpoint(), lambda saved, loaded: all(
         torch.equal(saved.tensors[name], loaded.tensors[name]) for name in saved.tensors)),
+    "EmbeddingsDataset": (
+        lambda folder: make_embeddings(),
+        lambda saved, loaded: (loaded.ids, loaded.vectors.tolist()) == (("007",), [[1, 0, 0]]),
+    ),
+    "VectorIndexDataset": (lambda folder: make_index(), lambda saved, loaded: loaded.ids == saved.ids),
     "FeatureStoreDataset": (lambda folder: make_chunk(), lambda saved, loaded: loaded.done_ids() == ["a"]),
     "IdListDataset": (lambda folder: ("007", "b"), lambda saved, loaded: loaded == saved),
     "MediaManifestDataset": (
@@ -70,7 +90,17 @@ def test_round_trip_and_existence(name, tmp_path):
     assert same(data, dataset.load())
 
 
-@pytest.mark.parametrize("name", ["CheckpointDataset", "IdListDataset", "MediaManifestDataset", "PackedPairsDataset"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CheckpointDataset",
+        "EmbeddingsDataset",
+        "IdListDataset",
+        "MediaManifestDataset",
+        "PackedPairsDataset",
+        "VectorIndexDataset",
+    ],
+)
 def test_loading_what_is_not_there_is_an_error_of_the_project(name, tmp_path):
     dataset = getattr(datasets, name)(filepath=str(tmp_path / "place"))
     with pytest.raises(DatasetError) as caught:
@@ -90,7 +120,9 @@ def test_the_lazy_names_are_all_there():
         _ = datasets.Nothing
 
 
-@pytest.mark.parametrize("module", ["feature_store", "folder", "id_list", "reference_files", "training_history"])
+@pytest.mark.parametrize(
+    "module", ["extra_columns", "feature_store", "folder", "id_list", "reference_files", "training_history"]
+)
 def test_examples_in_docstrings(module):
     result = doctest.testmod(importlib.import_module(f"vmnet_pipeline.datasets.{module}"))
     assert result.attempted > 0
@@ -126,3 +158,18 @@ def test_reference_files_are_found_and_never_written(tmp_path):
     assert str(tmp_path) in str(dataset)
     with pytest.raises((DatasetError, NotImplementedError)):
         dataset.save(None)
+
+
+@pytest.mark.parametrize("name", ["EmbeddingsDataset", "VectorIndexDataset"])
+def test_what_was_made_before_is_none_where_it_is_missing_or_damaged(name, tmp_path, caplog):
+    make, same = CASES[name]
+    dataset = getattr(datasets, name)(filepath=str(tmp_path / "place"), optional=True)
+    assert dataset.load() is None
+    data = make(tmp_path)
+    dataset.save(data)
+    assert same(data, dataset.load())
+    for path in (path for path in (tmp_path / "place").rglob("*") if path.suffix in (".npy", ".faiss")):
+        path.write_bytes(b"damaged")
+    assert dataset.load() is None
+    with pytest.raises(DatasetError):
+        getattr(datasets, name)(filepath=str(tmp_path / "place")).load()

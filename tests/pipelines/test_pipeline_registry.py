@@ -35,7 +35,8 @@ def catalog():
 
 def test_the_names_that_users_type_are_there(pipelines):
     expected = {"__default__", "ingest", "extract_vggish", "extract_musicnn", "extract_efficientnet", "split", "train"}
-    assert expected | {"evaluate", *VARIANTS} == set(pipelines)
+    made = {f"{step}{variant}" for step in ("embed", "index") for variant in ("", *(f"_{name}" for name in VARIANTS))}
+    assert expected | {"evaluate", "compare", "tune", *VARIANTS} | made == set(pipelines)
 
 
 def test_nothing_but_the_plan_of_an_extraction_is_kept_in_memory(pipelines, catalog):
@@ -55,7 +56,12 @@ def test_every_dataset_has_a_layer_for_kedro_viz(pipelines, catalog):
 
 def test_the_whole_chain_is_one_piece(pipelines):
     free = {name for name in pipelines["__default__"].inputs() if not name.startswith("param")}
-    assert free == {"musicnn.stored_features", "efficientnet.stored_features", f"{DEFAULT_VARIANT}.training_state"}
+    assert free == {
+        "probe_cache",
+        "musicnn.stored_features",
+        "efficientnet.stored_features",
+        f"{DEFAULT_VARIANT}.training_state",
+    }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -16,7 +16,7 @@ class FeatureBackend(Protocol):
     The feature of an item is `infer` over all entries of `prepare`, concatenated along axis 0, so that
     a caller may batch entries of several files together; `finish` brings it to the form that is stored.
     Construction is cheap and imports nothing
-    heavy; `load` does the heavy imports and reads the weights once.
+    heavy; `load` does the heavy imports and reads the weights once. Before that it can be pickled: workers load it.
     """
 
     name: ClassVar[str]

@@ -28,6 +28,8 @@ PrecisionName = Literal["auto", "f32", "bf16"]
 Framework = Literal["torch", "tensorflow"]
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 
+_core_limit: int | None = None
+
 
 class BackendParams(BaseModel):
     """Parameters that every backend has."""
@@ -141,7 +143,19 @@ def import_tensorflow() -> Any:
 
 def count_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, _core_limit or found)
+
+
+def limit_cores(n_cores: int | None) -> None:
+    """Let this process count so many cores at most from now on: it is one of several workers on its machine."""
+    global _core_limit
+    _core_limit = n_cores
+
+
+def choose_threads(params: BackendParams) -> int | None:
+    """Threads that a framework should use; None leaves its own setting."""
+    return params.n_threads or _core_limit
 
 
 def warn_without_gpu(gpu_idx: int | None, choice: EngineChoice) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.backends.engine import count_cores, import_tensorflow
+from vmnet_pipeline.backends.engine import choose_threads, count_cores, import_tensorflow
 from vmnet_pipeline.errors import MediaError
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ def _run_batches(run: Run, inputs: np.ndarray, batch_size: int) -> np.ndarray:
 def _wrap_torch(network: Any, choice: EngineChoice, params: BackendParams) -> Run:
     import torch
 
-    if params.n_threads is not None:
-        torch.set_num_threads(params.n_threads)
+    n_threads = choose_threads(params)
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
     dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
     device = f"cuda:{params.gpu_idx or 0}" if choice.device == "cuda" else "cpu"
     network = network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)

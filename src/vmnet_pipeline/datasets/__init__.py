@@ -7,6 +7,8 @@ from typing import Any
 
 _MODULES = {
     "CheckpointDataset": "checkpoint",
+    "EmbeddingsDataset": "embeddings",
+    "ExtraColumnsDataset": "extra_columns",
     "FeatureStoreDataset": "feature_store",
     "FolderDataset": "folder",
     "IdListDataset": "id_list",
@@ -14,10 +16,13 @@ _MODULES = {
     "PackedPairsDataset": "packed_pairs",
     "ReferenceFilesDataset": "reference_files",
     "TrainingHistoryDataset": "training_history",
+    "VectorIndexDataset": "vector_index",
 }
 
 __all__ = [
     "CheckpointDataset",
+    "EmbeddingsDataset",
+    "ExtraColumnsDataset",
     "FeatureStoreDataset",
     "FolderDataset",
     "IdListDataset",
@@ -25,6 +30,7 @@ __all__ = [
     "PackedPairsDataset",
     "ReferenceFilesDataset",
     "TrainingHistoryDataset",
+    "VectorIndexDataset",
 ]
 
 

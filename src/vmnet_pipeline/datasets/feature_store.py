@@ -48,10 +48,15 @@ class FeatureStoreDataset(LocalPathDataset[FeatureChunk, FeatureStore]):
         store.write(data)
 
     def confirm(self) -> None:
-        """Say that every planned item has been dealt with."""
+        """Say that every planned item has been dealt with.
+
+        Raises:
+            FeatureStoreError: A run is still writing here.
+        """
         store = FeatureStore(self._filepath)
-        store.compact()
-        store.mark_complete()
+        with store.hold():
+            store.compact()
+            store.mark_complete()
 
     def _exists(self) -> bool:
         return FeatureStore(self._filepath).is_complete()

@@ -9,7 +9,7 @@ from vmnet_pipeline.datasets.local import LocalPathDataset
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.files import replace_atomically
 from vmnet_pipeline.ingestion import list_folder
-from vmnet_pipeline.schemas import MANIFEST_COLUMNS
+from vmnet_pipeline.schemas import check_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,8 @@ class MediaManifestDataset(LocalPathDataset["pd.DataFrame", "pd.DataFrame"]):
             IngestError: There is no manifest, it is damaged, or the folder to list is not there.
         """
         if self._folders:
-            return list_folder(self._folders.get("audio"), self._folders.get("video"))
+            cache_dir = self._filepath.with_name("probe_cache")
+            return list_folder(self._folders.get("audio"), self._folders.get("video"), cache_dir=cache_dir)
         import pandas as pd
 
         try:
@@ -71,12 +72,14 @@ class MediaManifestDataset(LocalPathDataset["pd.DataFrame", "pd.DataFrame"]):
             raise IngestError(
                 f"{self._filepath} is damaged ({error}). Run `kedro run --pipeline ingest` again."
             ) from error
-        missing = [name for name in MANIFEST_COLUMNS if name not in manifest.columns]
-        if missing:
-            raise IngestError(f"{self._filepath} has no column {missing[0]}. Run `kedro run --pipeline ingest` again.")
-        return manifest
+        return check_manifest(manifest, self._filepath)
 
     def save(self, data: pd.DataFrame) -> None:
-        """Write the manifest; readers see the old one or the new one."""
+        """Write the manifest; readers see the old one or the new one.
+
+        Raises:
+            IngestError: It is none.
+        """
+        check_manifest(data, self._filepath)
         with replace_atomically(self._filepath) as temporary:
             data.to_parquet(temporary, index=False)

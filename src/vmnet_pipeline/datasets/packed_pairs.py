@@ -7,7 +7,7 @@ from vmnet_pipeline.pairs import CONTENT_FILE, PairSet, UnpackedPairs, read_pair
 
 
 class PackedPairsDataset(LocalPathDataset[UnpackedPairs, PairSet]):
-    """Pooled features of both sides in memory-mapped arrays; saving streams, loading reads no array.
+    """Features of both sides, pooled or as sequences, memory-mapped; saving streams, loading reads no array.
 
     Example for the catalog:
 

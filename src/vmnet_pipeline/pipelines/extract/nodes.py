@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.feature_store import FeatureChunk, FeatureStore
@@ -18,58 +17,70 @@ else:  # Kedro reads the annotations to check parameters; pandas would be slow t
 logger = logging.getLogger(__name__)
 
 
-def plan_missing(manifest: DataFrame, stored_features: FeatureStore, backend_params: dict[str, Any]) -> list[MediaItem]:
-    """Find the items that this backend has not dealt with yet.
+def plan_missing(
+    manifest: DataFrame, stored_features: FeatureStore, backend_params: dict[str, Any], params: ExtractParams
+) -> list[MediaItem]:
+    """Find the items that this backend has not dealt with yet; those whose content it knows adopt their features.
 
     Args:
         manifest: The collection.
         stored_features: What is there already.
         backend_params: Parameters of the backend, with its name as `backend`.
+        params: Which part of the collection this run is for.
 
     Raises:
         FeatureStoreError: The store holds features made with other settings.
         WeightsError: The weights are not to be had.
     """
-    from vmnet_pipeline.extraction import list_media_items, make_backend, select_unfinished
+    from vmnet_pipeline.execution.driver import select_shard
+    from vmnet_pipeline.extraction import make_backend
+    from vmnet_pipeline.planning import list_media_items, plan_extraction
 
     backend = make_backend(backend_params)
-    items = list_media_items(manifest, backend.modality)
+    items = select_shard(list_media_items(manifest, backend.modality), params.array.shard)
     stored_features.check_fingerprint(backend.fingerprint())
-    missing = select_unfinished(items, stored_features)
-    if missing:
+    plan = plan_extraction(items, stored_features)
+    if plan.missing:
         stored_features.clear_complete()
-    logger.info("%s: %d items, %d to extract", backend.name, len(items), len(missing))
-    return missing
+    logger.info(
+        "%s: %d items, %d to extract, %d adopted by content, %d copies of an item to extract",
+        *(backend.name, plan.n_items, len(plan.missing), plan.n_adopted, plan.n_copies),
+    )
+    return list(plan.missing)
 
 
 def extract_features(
-    missing: list[MediaItem], backend_params: dict[str, Any], params: ExtractParams
-) -> Iterator[FeatureChunk]:
-    """Extract the missing items; every chunk that is yielded is stored at once.
+    missing: list[MediaItem], stored_features: FeatureStore, backend_params: dict[str, Any], params: ExtractParams
+) -> FeatureChunk:
+    """Extract the missing items.
 
-    Opens the media files that the manifest names: the one kind of node here that is not pure.
+    Opens the media files that the manifest names, and writes every feature when it is finished, wherever the worker
+    is: the one kind of node here that is not pure. Its output is the empty rest that Kedro has to store.
     """
     from vmnet_pipeline.console import track
-    from vmnet_pipeline.extraction import chunk_results, extract_items, make_backend
+    from vmnet_pipeline.execution.driver import extract_missing
+    from vmnet_pipeline.extraction import make_backend
 
     backend = make_backend(backend_params)
     with track(f"{backend.name} features", len(missing)) as bar:
-        results = extract_items(backend, missing, batch_size=params.batch_size, n_workers=params.n_workers)
-        yield from chunk_results(bar.count(results), backend)
+        for row in extract_missing(backend, missing, stored_features, params):
+            bar.advance(failed=row.status == "failed")
+    return FeatureChunk(backend.fingerprint(), ())
 
 
 def check_complete(
     manifest: DataFrame, features: FeatureStore, backend_params: dict[str, Any], params: ExtractParams
 ) -> dict[str, Any]:
-    """Summarise the store for this collection, and refuse too many failures.
+    """Let copies adopt what was extracted, summarise the store for this collection, and refuse too many failures.
 
     Raises:
         ExtractionError: Nothing was extracted, or the share of failed items is above the threshold.
     """
-    from vmnet_pipeline.extraction import check_failures, list_media_items, make_backend, summarise_rows
+    from vmnet_pipeline.extraction import check_failures, make_backend
+    from vmnet_pipeline.planning import adopt_features, find_unfinished, list_media_items, summarise_items
 
     items = list_media_items(manifest, make_backend(backend_params).modality)
-    rows = [features.rows[item.id] for item in items if item.id in features.rows]
-    summary = summarise_rows(rows)
+    adopt_features(find_unfinished(items, features), features)
+    summary = summarise_items(items, features)
     check_failures(summary, params.max_failed_share, features.folder)
     return summary

@@ -1,7 +1,7 @@
 """Media files to features: one pipeline for every backend, in the namespace of its name.
 
 manifest ──plan_missing──► missing ──extract_features──► features ──check_complete──► extraction_summary
-stored_features ──┘
+stored_features ──┴────────────────────────┘
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ def create_pipeline(backend: str) -> Pipeline:
     """
     nodes = [
         node(
-            plan_missing, ["manifest", "stored_features", "params:backend"], "missing", name="plan_missing", tags="map"
+            plan_missing,
+            ["manifest", "stored_features", "params:backend", "params:extract"],
+            "missing",
+            name="plan_missing",
+            tags="map",
         ),
         node(
             extract_features,
-            ["missing", "params:backend", "params:extract"],
+            ["missing", "stored_features", "params:backend", "params:extract"],
             "features",
             name="extract_features",
             tags="map",

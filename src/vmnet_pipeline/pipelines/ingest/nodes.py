@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.params import IngestParams
@@ -12,11 +13,12 @@ else:  # Kedro reads the annotations to check parameters; pandas would be slow t
     DataFrame = Any
 
 
-def ingest_media(params: IngestParams) -> tuple[DataFrame, dict[str, Any]]:
-    """Find the items of the media folder and probe every file.
+def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, dict[str, Any]]:
+    """Find the items of the media folder and probe every file that is new or has changed.
 
     Args:
         params: Where the media are.
+        probe_cache: Folder with what earlier runs found out about the files.
 
     Returns:
         The manifest, one row per item whether usable or not, and its counts.
@@ -24,13 +26,12 @@ def ingest_media(params: IngestParams) -> tuple[DataFrame, dict[str, Any]]:
     Raises:
         IngestError: The folder is wrong or empty, two items have one id, or no item can be used.
     """
-    from vmnet_pipeline.console import track
-    from vmnet_pipeline.ingestion import build_manifest, check_usable, find_items, summarise_manifest
+    from vmnet_pipeline.ingestion import find_items
+    from vmnet_pipeline.manifest import build_manifest, check_usable, summarise_manifest
     from vmnet_pipeline.media.probe import probe_media
 
     items = find_items(params.media_dir)
-    with track("probing files", len({path for item in items for path in (item.video, item.audio) if path})) as bar:
-        manifest = build_manifest(items, probe_media, n_workers=params.n_workers, progress=bar.advance)
+    manifest = build_manifest(items, probe_media, cache_dir=probe_cache, n_workers=params.n_workers)
     summary = summarise_manifest(manifest)
     check_usable(manifest, params.media_dir)
     return manifest, summary

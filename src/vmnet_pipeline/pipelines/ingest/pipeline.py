@@ -1,7 +1,7 @@
 """Raw media to a manifest.
 
 media folder ──ingest_media──► manifest
-                         └───► ingest_summary
+probe_cache ───┘         └───► ingest_summary
 """
 
 from __future__ import annotations
@@ -13,4 +13,6 @@ from vmnet_pipeline.pipelines.ingest.nodes import ingest_media
 
 def create_pipeline() -> Pipeline:
     """The `ingest` pipeline."""
-    return Pipeline([node(ingest_media, "params:ingest", ["manifest", "ingest_summary"], name="ingest_media")])
+    return Pipeline(
+        [node(ingest_media, ["params:ingest", "probe_cache"], ["manifest", "ingest_summary"], name="ingest_media")]
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from vmnet_pipeline.checkpoints import Checkpoint
+    from vmnet_pipeline.training import TrainingResult
+    from vmnet_pipeline.training.members import EpochLog
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = Checkpoint = Any
 
@@ -34,8 +39,11 @@ def pack_pairs(
     test_ids: Ids,
     music_params: dict[str, Any],
     video_params: dict[str, Any],
+    train_params: TrainParams,
 ) -> UnpackedPairs:
     """Choose the ids that have both features; saving the result pools and packs them one by one.
+
+    Features keep their time where the towers take sequences.
 
     Raises:
         PairsError: Nothing is left for training or testing.
@@ -46,8 +54,8 @@ def pack_pairs(
 
     music, video = make_backend(music_params), make_backend(video_params)
     pairs = plan_pairs(
-        FeatureSide(music.name, music_features, music.pool),
-        FeatureSide(video.name, video_features, video.pool),
+        FeatureSide(music.name, music_features, music.pool, max_steps=train_params.model.music_steps),
+        FeatureSide(video.name, video_features, video.pool, max_steps=train_params.model.video_steps),
         Split(train_ids, val_ids, test_ids),
         dict(zip(manifest["id"], manifest["group"], strict=True)),
     )
@@ -72,6 +80,8 @@ def pack_reference_pairs(
 
     return plan_reference_pairs(
         reference_files,
+        music_steps=train_params.model.music_steps,
+        video_steps=train_params.model.video_steps,
         val_share=split_params.val_share / max(split_params.train_share + split_params.val_share, 1e-9),
         seed=split_params.seed,
         holds_out_val=train_params.protocol != "reference",
@@ -79,7 +89,7 @@ def pack_reference_pairs(
 
 
 def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    """Train on the train side, keep the epoch that is best on the val side.
+    """Train on the train side, keep the epoch that is best on the val side; several members make one network.
 
     Args:
         pairs: Packed pairs.
@@ -87,26 +97,19 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
         params: Settings.
 
     Returns:
-        The checkpoint, and one row per epoch.
+        The checkpoint, and one row per epoch (and member).
 
     Raises:
         TrainingError: Too few pairs (less than a batch, under `protocol: reference`), or the loss is not finite.
     """
     from vmnet_pipeline.checkpoints import Checkpoint, read_git_revision, read_versions
-    from vmnet_pipeline.tracking import EventLog, log_epoch, log_epochs
-    from vmnet_pipeline.training import train_model
+    from vmnet_pipeline.training.members import join_results, train_members
 
     train, val = pairs.side("train"), pairs.side("val")
     _check_sizes(train, params)
-    events = EventLog(training_state.with_name("logs"))
-
-    def log_everywhere(record: EpochRecord) -> None:
-        log_epoch(record)
-        events.add(record)
-
-    result = train_model(train, val, params, state_dir=training_state, on_epoch=log_everywhere)
-    log_epochs(result.history[: result.resumed_from])
-    events.finish(result.history)
+    log_member = partial(_log_member, training_state.with_name("logs"), params.n_members)
+    members = train_members(train, val, params, state_dir=training_state, open_log=log_member)
+    result = join_results(members, val, params)
     checkpoint = Checkpoint(
         model_config=result.model_config,
         tensors=result.tensors,
@@ -117,7 +120,46 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
         git_revision=read_git_revision(training_state),
         versions=read_versions(),
     )
-    return checkpoint, [record.to_row() for record in result.history]
+    return checkpoint, _list_epochs(members)
+
+
+@contextmanager
+def _log_member(logs: Path, n_members: int, number: int, params: TrainParams) -> Iterator[_MemberLog]:
+    """Where the curves of a network go: into the run itself, or into a run per member of an ensemble."""
+    from vmnet_pipeline.tracking import EventLog, RunLog, child_run
+
+    if n_members == 1:
+        yield _MemberLog(RunLog(), EventLog(logs))
+        return
+    name = f"member {number + 1}"
+    with child_run(name, {"train": params}) as run_log:
+        yield _MemberLog(run_log, EventLog(logs / name.replace(" ", "_")))
+
+
+class _MemberLog:
+    """One training to MLflow and to TensorBoard."""
+
+    def __init__(self, *logs: EpochLog) -> None:
+        self._logs = logs
+
+    def add(self, record: EpochRecord) -> None:
+        for log in self._logs:
+            log.add(record)
+
+    def finish(self, history: Sequence[EpochRecord]) -> None:
+        for log in self._logs:
+            log.finish(history)
+
+
+def _list_epochs(members: Sequence[TrainingResult]) -> list[dict[str, Any]]:
+    """One row per epoch; those of an ensemble also say which member they are of."""
+    if len(members) == 1:
+        return [record.to_row() for record in members[0].history]
+    return [
+        {"member": number, **record.to_row()}
+        for number, member in enumerate(members, start=1)
+        for record in member.history
+    ]
 
 
 def _check_sizes(train: PairArrays, params: TrainParams) -> None:

@@ -16,11 +16,12 @@ from vmnet_pipeline.pipelines.train.nodes import pack_pairs, pack_reference_pair
 def create_packing(variant: str, music_backend: str, video_backend: str) -> Pipeline:
     """The step that training and evaluation share."""
     shared = ["manifest", "train_ids", "val_ids", "test_ids"]
+    settings = ["params:music", "params:video", "params:train"]
     return Pipeline(
         [
             node(
                 pack_pairs,
-                ["manifest", "music_features", "video_features", *shared[1:], "params:music", "params:video"],
+                ["manifest", "music_features", "video_features", *shared[1:], *settings],
                 "pairs",
                 name="pack_pairs",
             )
@@ -31,7 +32,11 @@ def create_packing(variant: str, music_backend: str, video_backend: str) -> Pipe
             "music_features": f"{music_backend}.features",
             "video_features": f"{video_backend}.features",
         },
-        parameters={"params:music": f"params:{music_backend}", "params:video": f"params:{video_backend}"},
+        parameters={
+            "params:music": f"params:{music_backend}",
+            "params:video": f"params:{video_backend}",
+            "params:train": "params:train",
+        },
     )
 
 

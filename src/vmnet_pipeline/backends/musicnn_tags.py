@@ -1,0 +1,88 @@
+"""Tags of music from stored musicnn features: the last layer of the network, without running the others again.
+
+Source: https://github.com/jordipons/musicnn, for the order of the tags.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vmnet_pipeline.records import Fingerprint
+
+# fmt: off
+MILLION_SONG_TAGS = (
+    "rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s", "alternative rock",
+    "jazz", "beautiful", "metal", "chillout", "male vocalists", "classic rock", "soul", "indie rock", "Mellow",
+    "electronica", "80s", "folk", "90s", "chill", "instrumental", "punk", "oldies", "blues", "hard rock", "ambient",
+    "acoustic", "experimental", "female vocalist", "guitar", "Hip-Hop", "70s", "party", "country", "easy listening",
+    "sexy", "catchy", "funk", "electro", "heavy metal", "Progressive rock", "60s", "rnb", "indie pop", "sad", "House",
+    "happy",
+)
+MAGNATAGATUNE_TAGS = (
+    "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast", "piano", "ambient",
+    "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male", "singing", "vocals", "no vocals",
+    "harpsichord", "loud", "quiet", "flute", "woman", "male vocal", "no vocal", "pop", "soft", "sitar", "solo", "man",
+    "classic", "choir", "voice", "new age", "dance", "male voice", "female vocal", "beats", "harp", "cello",
+    "no voice", "weird", "country", "metal", "female voice", "choral",
+)
+# fmt: on
+TAGS = {
+    "MSD_musicnn": MILLION_SONG_TAGS,
+    "MSD_musicnn_big": MILLION_SONG_TAGS,
+    "MTT_musicnn": MAGNATAGATUNE_TAGS,
+}
+
+
+class Tagger:
+    """Names the tags of music.
+
+    Args:
+        names: Tags in the order of the last layer.
+        weight: (D, 50) of that layer; None for features that are tags already.
+        bias: (50,).
+    """
+
+    def __init__(self, names: tuple[str, ...], weight: np.ndarray | None, bias: np.ndarray | None) -> None:
+        self._names, self._weight, self._bias = names, weight, bias
+
+    def name_tags(self, feature: np.ndarray, n_tags: int) -> list[str]:
+        """The likeliest tags, likeliest first.
+
+        Args:
+            feature: (T, D) as stored.
+            n_tags: How many.
+        """
+        likelihood = feature
+        if self._weight is not None and self._bias is not None:
+            likelihood = 1.0 / (1.0 + np.exp(-(feature @ self._weight + self._bias)))  # (T, 50)
+        order = np.argsort(-likelihood.mean(axis=0), kind="stable")
+        return [self._names[index] for index in order[:n_tags]]
+
+
+def make_tagger(fingerprint: Fingerprint | None, weights_dir: str | Path) -> Tagger | None:
+    """A tagger for features of this identity; None where tags cannot be had from them.
+
+    They can from the layers `penultimate` and `taggram` of published weights, stored as they come out.
+
+    Raises:
+        WeightsError: The weights are not to be had.
+    """
+    settings: dict[str, Any] = {} if fingerprint is None else fingerprint.settings
+    model, layer = settings.get("model"), settings.get("layer")
+    is_published = settings.get("weights", {}).get("name") == model
+    if fingerprint is None or fingerprint.backend != "musicnn" or model not in TAGS or not is_published:
+        return None
+    if settings.get("pooled") or layer not in ("penultimate", "taggram"):
+        return None
+    if layer == "taggram":
+        return Tagger(TAGS[model], None, None)
+    from vmnet_pipeline.backends.tensorflow_checkpoint import read_checkpoint
+    from vmnet_pipeline.backends.weights import resolve_weights
+
+    variables = read_checkpoint(*resolve_weights(model, weights_dir).paths)
+    return Tagger(TAGS[model], variables["dense_1/kernel"], variables["dense_1/bias"])

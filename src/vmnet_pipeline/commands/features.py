@@ -1,0 +1,133 @@
+"""What `kedro features ...` does: find the stores that are meant, look after each, say it in lines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.feature_store import FeatureStore
+
+FEATURES_FOLDER = Path("data/04_feature")
+_SHOWN = 20
+
+_store = click.option(
+    "--store", default=None, help=f"Folder of a store, or the name of a backend.  [default: all of {FEATURES_FOLDER}]"
+)
+
+
+@click.group(name="features")
+def manage_features() -> None:
+    """Feature stores: what they hold, whether their files are whole, removal of what nobody needs."""
+
+
+def find_stores(store: str | None) -> list[FeatureStore]:
+    """The stores that a command is to look after.
+
+    Args:
+        store: Folder of one, or name of a backend for its stores of all collections; None for all stores.
+    """
+    from vmnet_pipeline.feature_store import INDEX_FOLDER, FeatureStore
+
+    folders = [Path(store)] if store is not None and Path(store).is_dir() else []
+    folders = folders or sorted(path.parent for path in FEATURES_FOLDER.glob(f"*/{store or '*'}/{INDEX_FOLDER}"))
+    if not folders:
+        raise click.ClickException(
+            f"There is no feature store {store or f'in {FEATURES_FOLDER}'}. Give the folder of one, or a backend that "
+            f"has one in {FEATURES_FOLDER}/COLLECTION/."
+        )
+    return [FeatureStore(folder) for folder in folders]
+
+
+@manage_features.command(name="status")
+@_store
+def show_status(store: str | None) -> None:
+    """Count what is done and what failed, and why."""
+    from vmnet_pipeline.errors import VmnetError
+    from vmnet_pipeline.feature_care import describe_store
+
+    for one in find_stores(store):
+        try:
+            status = describe_store(one)
+        except VmnetError as error:
+            raise click.ClickException(str(error)) from error
+        state = "complete" if status.is_complete else "not complete"
+        fingerprint = f"{status.fingerprint.backend} {status.fingerprint.digest[:12]}"
+        click.echo(f"{one.folder}: {state}, {fingerprint}")
+        click.echo(f"  {status.n_done} done, {status.size_bytes / 1e6:.1f} MB")
+        click.echo(f"  {sum(status.failures_by_reason.values())} failed")
+        for reason, count in status.failures_by_reason.items():
+            click.echo(f"    {count} x {reason}")
+
+
+@manage_features.command(name="verify")
+@_store
+@click.option("--repair", is_flag=True, help="Drop broken items from the index, so that the next run extracts them.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Files read at once; all cores by default.")
+def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
+    """Read every feature file and compare it with the index; exit code 1 when something is wrong."""
+    from vmnet_pipeline.errors import VmnetError
+    from vmnet_pipeline.feature_care import drop_broken, verify_store
+
+    is_good = True
+    for one in find_stores(store):
+        try:
+            found = verify_store(one, n_workers=workers)
+            broken = [*found.missing, *found.damaged]
+            click.echo(f"{one.folder}: {found.n_checked} checked, {len(broken)} wrong, {len(found.unknown)} unknown")
+            for kind, names in (("missing", found.missing), ("damaged", found.damaged), ("unknown", found.unknown)):
+                _list_some(kind, names)
+            if repair and broken:
+                click.echo(f"  {drop_broken(one, broken)} dropped from the index: run the extraction again")
+        except VmnetError as error:
+            raise click.ClickException(str(error)) from error
+        is_good = is_good and not (broken or found.unknown)
+    if not is_good:
+        sys.exit(1)
+
+
+@manage_features.command(name="gc")
+@_store
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    help="Also remove the features of items that are not in this manifest.parquet.",
+)
+@click.option("--dry-run", is_flag=True, help="Remove nothing, only say what would go.")
+def remove_garbage(store: str | None, manifest: Path | None, dry_run: bool) -> None:
+    """Remove what killed writers left, and feature files that the index does not have."""
+    from vmnet_pipeline.errors import VmnetError
+    from vmnet_pipeline.feature_care import collect_garbage
+
+    stores = find_stores(store)
+    if manifest is not None and len(stores) > 1:
+        raise click.UsageError("--manifest belongs to one collection: give the folder of one store with --store")
+    keep = None if manifest is None else _read_ids(manifest)
+    for one in stores:
+        try:
+            garbage = collect_garbage(one, keep=keep, dry_run=dry_run)
+        except VmnetError as error:
+            raise click.ClickException(str(error)) from error
+        counts = f"{len(garbage.temporaries)} temporary files, {len(garbage.orphans)} orphans"
+        counts += f", {len(garbage.unlisted)} items of no manifest" if manifest else ""
+        verb = "would remove" if dry_run else "removed"
+        click.echo(f"{one.folder}: {verb} {counts}, {garbage.size_bytes / 1e6:.1f} MB")
+        _list_some("orphan", [path.name for path in garbage.orphans])
+        _list_some("unlisted", garbage.unlisted)
+
+
+def _read_ids(manifest: Path) -> set[str]:
+    import pandas as pd
+
+    return set(pd.read_parquet(manifest, columns=["id"])["id"])
+
+
+def _list_some(kind: str, names: tuple[str, ...] | list[str]) -> None:
+    for name in names[:_SHOWN]:
+        click.echo(f"  {kind}: {name}")
+    if len(names) > _SHOWN:
+        click.echo(f"  {kind}: {len(names) - _SHOWN} more")

@@ -1,0 +1,54 @@
+"""Catalog dataset for the embeddings of a collection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.datasets.local import LocalPathDataset
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.embeddings import EmbeddingSet, PlannedEmbeddings
+
+
+class EmbeddingsDataset(LocalPathDataset["PlannedEmbeddings", "EmbeddingSet | None"]):
+    """Embeddings of one side in memory-mapped files; saving makes them, chunk by chunk.
+
+    Example for the catalog:
+
+        "{variant}.music_embeddings":
+          type: vmnet_pipeline.datasets.EmbeddingsDataset
+          filepath: data/07_model_output/demo/{variant}/music_embeddings
+    """
+
+    def __init__(self, *, filepath: str, optional: bool = False, metadata: dict[str, Any] | None = None) -> None:
+        """Describe the dataset.
+
+        Args:
+            filepath: The folder.
+            optional: Whether loading gives None, and no error, where there are none or damaged ones.
+            metadata: Free data for plugins.
+        """
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._optional = optional
+
+    def load(self) -> EmbeddingSet | None:
+        """The embeddings; the vectors stay on disk until they are used.
+
+        Raises:
+            SearchIndexError: There are none, or they are damaged.
+        """
+        from vmnet_pipeline.embeddings import read_embeddings
+        from vmnet_pipeline.errors import SearchIndexError
+
+        try:
+            return read_embeddings(self._filepath)
+        except SearchIndexError:
+            if self._optional:
+                return None
+            raise
+
+    def save(self, data: PlannedEmbeddings) -> None:
+        """Make the embeddings; the folder appears whole or not at all."""
+        from vmnet_pipeline.embeddings import write_embeddings
+
+        write_embeddings(self._filepath, data)

@@ -1,0 +1,46 @@
+"""Catalog dataset for what a user's own csv file tells of the items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.datasets.local import LocalPathDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ExtraColumnsDataset(LocalPathDataset[None, "pd.DataFrame"]):
+    r"""Columns of a csv file with a column `id`, e.g. `title` and `licence`; those of paths are left out.
+
+    Given a media folder it is the media.csv in it; without one the table is empty.
+
+    Example for the catalog:
+
+        extra_columns:
+          type: vmnet_pipeline.datasets.ExtraColumnsDataset
+          filepath: data/01_raw/demo
+
+    Example in Python:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "media.csv").write_text("id,video,title\n007,a.mp4,Dawn\n")
+        >>> ExtraColumnsDataset(filepath=str(folder)).load().to_dict("records")
+        [{'id': '007', 'title': 'Dawn'}]
+    """
+
+    def load(self) -> pd.DataFrame:
+        """One row per id, all text.
+
+        Raises:
+            IngestError: The file is no csv file, or has no column `id`.
+        """
+        from vmnet_pipeline.item_table import read_extra_columns
+
+        return read_extra_columns(self._filepath.expanduser())
+
+    def save(self, data: None) -> None:
+        """Not possible: this is a user's own file."""
+        raise NotImplementedError("an ExtraColumnsDataset can only be loaded")

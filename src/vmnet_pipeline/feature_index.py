@@ -1,0 +1,126 @@
+"""The index of a feature store, kept in columns: one row per item, the latest that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """What the index says of one item.
+
+    Attributes:
+        id: Item id; the feature is `ID.npy` when `status` is `done`.
+        status: `done` or `failed`.
+        source_checksum: Content checksum of the media file the feature was made from.
+        shape: Shape of the array, empty for a failed item.
+        dtype: NumPy name of the dtype, empty for a failed item.
+        n_valid: How many leading entries stem from real signal.
+        size_bytes: Size of `ID.npy`.
+        checksum: sha256 of the bytes of `ID.npy`.
+        reason: Slug of the failure, e.g. `undecodable_audio`.
+        error: The failure in words.
+        seconds: Time spent in decoding and front end.
+        adopted_from: The item whose feature this is too, because both have the same content; else empty.
+    """
+
+    id: str
+    status: Literal["done", "failed"]
+    source_checksum: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    n_valid: int = 0
+    size_bytes: int = 0
+    checksum: str = ""
+    reason: str = ""
+    error: str = ""
+    seconds: float = 0.0
+    adopted_from: str = ""
+
+
+_ARROW_TYPES = {"int": "int64", "float": "double", "tuple[int, ...]": "list<int64>"}
+ROW_COLUMNS = {field.name: _ARROW_TYPES.get(str(field.type), "string") for field in fields(FeatureRow)}
+"""Columns of the index as `row_log.RowLog` wants them."""
+
+_DEFAULTS = {field.name: field.default for field in fields(FeatureRow) if field.default is not MISSING}
+
+
+class FeatureIndex(Mapping[str, FeatureRow]):
+    """The rows of a store by item id. A row becomes an object only when it is asked for.
+
+    Attributes:
+        table: The columns of `ROW_COLUMNS`; every id once.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        """Take over a table in which no id stands twice; see `latest`."""
+        self.table = table
+
+    @classmethod
+    def latest(cls, table: pa.Table) -> FeatureIndex:
+        """Of all rows, the oldest first, keep the last of every item.
+
+        A failure does not take back what is done from the same media file: another writer may have been luckier.
+        """
+        keys = table.select(["id", "source_checksum", "status"]).to_pandas()
+        repeated = keys["id"].duplicated(keep=False)
+        if not repeated.any():
+            return cls(table)
+        counting: dict[str, tuple[int, str, str]] = {}
+        for place, item_id, source, status in keys[repeated].itertuples():
+            _, known_source, known_status = counting.get(item_id, (0, "", ""))
+            if not (known_source == source and known_status == "done" and status == "failed"):
+                counting[item_id] = (place, source, status)
+        keep = ~repeated.to_numpy()
+        keep[[place for place, _, _ in counting.values()]] = True
+        return cls(table.filter(keep).combine_chunks())
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {item_id: place for place, item_id in enumerate(self.table["id"].to_pylist())}
+
+    def __getitem__(self, item_id: str) -> FeatureRow:
+        (content,) = self.table.slice(self._places[item_id], 1).to_pylist()
+        return _make_row(content)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def find_contents(self, source_checksums: Collection[str]) -> list[FeatureRow]:
+        """The rows that stem from media files with these checksums."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted = pa.array(sorted(source_checksums), pa.string())
+        found = self.table.filter(pc.is_in(self.table["source_checksum"], wanted))
+        return [_make_row(content) for content in found.to_pylist()]
+
+    def look_up(self, ids: Sequence[str], *columns: str) -> pd.DataFrame:
+        """Some columns for each of `ids`, in their order; null for one that has no row."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        known = pa.array([], pa.string()) if not len(self.table) else self.table["id"].combine_chunks()
+        places = pc.index_in(pa.array(ids, pa.string()), value_set=known)
+        frame: pd.DataFrame = self.table.select(list(columns)).take(places).to_pandas()
+        return frame
+
+    def to_frame(self, *columns: str) -> pd.DataFrame:
+        """Some columns, in the order of `table`."""
+        frame: pd.DataFrame = self.table.select(list(columns)).to_pandas()
+        return frame
+
+
+def _make_row(content: dict[str, Any]) -> FeatureRow:
+    known = {name: value for name, value in content.items() if value is not None}
+    return FeatureRow(**{**_DEFAULTS, **known, "shape": tuple(known.get("shape", ()))})

@@ -1,0 +1,98 @@
+"""Nodes of the `embed` pipeline."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.pairs import PairSet
+from vmnet_pipeline.params import EmbedParams
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from vmnet_pipeline.checkpoints import Checkpoint
+    from vmnet_pipeline.embeddings import EmbeddingSet, PlannedEmbeddings
+    from vmnet_pipeline.feature_forms import Side
+else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
+    DataFrame = Checkpoint = EmbeddingSet = PlannedEmbeddings = Side = Any
+
+logger = logging.getLogger(__name__)
+
+
+def embed_music(
+    manifest: DataFrame,
+    features: FeatureStore,
+    stored_embeddings: EmbeddingSet | None,
+    checkpoint: Checkpoint,
+    backend_params: dict[str, Any],
+    params: EmbedParams,
+) -> PlannedEmbeddings:
+    """Plan the embeddings of all music with features; saving the result makes those that are not there already.
+
+    Args:
+        manifest: The collection.
+        features: Its music features.
+        stored_embeddings: Embeddings made before, or None.
+        checkpoint: The network.
+        backend_params: Parameters of the backend of the features.
+        params: Settings.
+
+    Raises:
+        CheckpointError: The checkpoint was made for other features.
+    """
+    return _plan(manifest, features, stored_embeddings, checkpoint, backend_params, params, "music")
+
+
+def embed_video(
+    manifest: DataFrame,
+    features: FeatureStore,
+    stored_embeddings: EmbeddingSet | None,
+    checkpoint: Checkpoint,
+    backend_params: dict[str, Any],
+    params: EmbedParams,
+) -> PlannedEmbeddings:
+    """The same for video."""
+    return _plan(manifest, features, stored_embeddings, checkpoint, backend_params, params, "video")
+
+
+def _plan(
+    manifest: DataFrame,
+    features: FeatureStore,
+    stored_embeddings: EmbeddingSet | None,
+    checkpoint: Checkpoint,
+    backend_params: dict[str, Any],
+    params: EmbedParams,
+    side: Side,
+) -> PlannedEmbeddings:
+    from vmnet_pipeline.checkpoints import check_fingerprints
+    from vmnet_pipeline.embeddings import plan_store_embeddings
+    from vmnet_pipeline.extraction import make_backend
+
+    backend, fingerprint = make_backend(backend_params), features.fingerprint()
+    check_fingerprints(checkpoint, {backend.modality: fingerprint} if fingerprint else {})
+    ids = manifest.loc[manifest["status"] == "ok", "id"].tolist()
+    planned = plan_store_embeddings(
+        features, ids, backend.pool, checkpoint, side, stored_embeddings, batch_size=params.batch_size
+    )
+    logger.info("%s: %d embeddings, %d of them are there", side, len(planned.ids), planned.n_reused)
+    return planned
+
+
+def embed_music_pairs(pairs: PairSet, checkpoint: Checkpoint, params: EmbedParams) -> PlannedEmbeddings:
+    """Plan the embeddings of the music of all packed pairs.
+
+    Raises:
+        CheckpointError: The checkpoint was made for other features.
+    """
+    from vmnet_pipeline.embeddings import plan_pair_embeddings
+
+    return plan_pair_embeddings(pairs, checkpoint, "music", params.batch_size)
+
+
+def embed_video_pairs(pairs: PairSet, checkpoint: Checkpoint, params: EmbedParams) -> PlannedEmbeddings:
+    """The same for video."""
+    from vmnet_pipeline.embeddings import plan_pair_embeddings
+
+    return plan_pair_embeddings(pairs, checkpoint, "video", params.batch_size)

@@ -1,0 +1,69 @@
+"""Nodes of the `index` pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.pairs import PairSet
+from vmnet_pipeline.params import IndexParams
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from vmnet_pipeline.embeddings import EmbeddingSet
+    from vmnet_pipeline.retrieval.index import VectorIndex
+else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
+    DataFrame = EmbeddingSet = VectorIndex = Any
+
+
+def describe_collection(
+    manifest: DataFrame,
+    extra_columns: DataFrame,
+    musicnn_features: FeatureStore,
+    musicnn_params: dict[str, Any],
+    params: IndexParams,
+) -> DataFrame:
+    """Put together what is known of each item: title, group, licence, durations, tags, and columns of a user's own.
+
+    Tags come from the stored musicnn features, if there are any that tags can be had from.
+
+    Raises:
+        WeightsError: Tags are wanted and the weights that name them are not to be had.
+    """
+    from vmnet_pipeline.backends.musicnn_tags import make_tagger
+    from vmnet_pipeline.item_table import collect_tags, describe_items
+
+    tagger = make_tagger(musicnn_features.fingerprint(), musicnn_params["weights_dir"]) if params.n_tags else None
+    tags = collect_tags(musicnn_features, manifest["id"].tolist(), tagger, params.n_tags)
+    return describe_items(manifest, extra_columns, tags)
+
+
+def describe_pairs(pairs: PairSet) -> DataFrame:
+    """What is known of packed pairs: id and group."""
+    import pandas as pd
+
+    return pd.DataFrame({"id": pairs.ids, "title": pairs.ids, "group": pairs.groups}, dtype="str")
+
+
+def index_music(
+    music_embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams
+) -> VectorIndex:
+    """Bring the index of all music to the state of its embeddings: add, remove, or build anew."""
+    return _update(music_embeddings, items, stored_index, params, "music")
+
+
+def index_video(
+    video_embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams
+) -> VectorIndex:
+    """The same for video."""
+    return _update(video_embeddings, items, stored_index, params, "video")
+
+
+def _update(
+    embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams, side: str
+) -> VectorIndex:
+    from vmnet_pipeline.collection_index import update_index
+    from vmnet_pipeline.item_table import choose_side
+
+    return update_index(stored_index, embeddings, choose_side(items, side), params)

@@ -1,0 +1,47 @@
+"""Embeddings to search indexes, one for music and one for video, in the namespace of the variant.
+
+manifest, extra_columns, musicnn features ──describe_collection──► items ──┐
+music_embeddings, stored_music_index ──index_music──► music_index      ◄───┤
+video_embeddings, stored_video_index ──index_video──► video_index      ◄───┘
+"""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node
+
+from vmnet_pipeline.pipelines.index.nodes import describe_collection, describe_pairs, index_music, index_video
+
+SIDES = {"music": index_music, "video": index_video}
+
+
+def create_indexing(variant: str) -> Pipeline:
+    """Embeddings and the table of items to both indexes."""
+    nodes = [
+        node(
+            function,
+            [f"{side}_embeddings", "items", f"stored_{side}_index", "params:index"],
+            f"{side}_index",
+            name=f"index_{side}",
+        )
+        for side, function in SIDES.items()
+    ]
+    return Pipeline(nodes, namespace=variant, parameters={"params:index"})
+
+
+def create_pipeline(variant: str) -> Pipeline:
+    """The `index` pipeline of a variant."""
+    describing = node(
+        describe_collection,
+        ["manifest", "extra_columns", "musicnn.features", "params:musicnn", "params:index"],
+        "items",
+        name="describe_collection",
+    )
+    outside = {"manifest", "extra_columns", "musicnn.features"}
+    parameters = {"params:musicnn", "params:index"}
+    return Pipeline([describing], namespace=variant, inputs=outside, parameters=parameters) + create_indexing(variant)
+
+
+def create_reference_pipeline(variant: str) -> Pipeline:
+    """The `index` pipeline on feature files of one's own."""
+    describing = Pipeline([node(describe_pairs, "pairs", "items", name="describe_pairs")], namespace=variant)
+    return describing + create_indexing(variant)

@@ -1,0 +1,191 @@
+"""`kedro run --pipelines=embed,index` and `kedro recommend` on a small collection, with the project's own catalog."""
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from kedro.config import OmegaConfigLoader
+from kedro.io import DataCatalog
+from kedro.runner import SequentialRunner
+
+from vmnet_pipeline.checkpoints import Checkpoint, save_checkpoint
+from vmnet_pipeline.cli import cli
+from vmnet_pipeline.extraction import make_backend
+from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.naming import name_collection
+from vmnet_pipeline.params import EmbedParams, IndexParams, SplitParams, TrainParams
+from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
+from vmnet_pipeline.retrieval.index_files import load_index
+from vmnet_pipeline.schemas import MANIFEST_COLUMNS
+
+ROOT = Path(__file__).parents[2]
+IDS = [f"{i:03d}" for i in range(6)]
+MUSICNN = {
+    "backend": "musicnn",
+    "weights": "random",
+    "max_duration_s": 6.0,
+    "engine": "torch",
+    "weights_dir": "weights",
+}
+LITE = {"backend": "efficientnet", "weights": "random", "engine": "torch", "weights_dir": "weights"}
+MODELS = {"embed": EmbedParams, "index": IndexParams, "split": SplitParams, "train": TrainParams}
+OUTPUT = Path("data/07_model_output/toy/vmnet_musicnn")
+
+
+def save_network(folder, fingerprints):
+    config = {
+        "music_tower": "musicnn", "video_tower": "musicnn", "music_shape": [200], "video_shape": [1280],
+        "embedding_dim": 16, "dropout": 0.1, "standardise": False,
+    }  # fmt: skip
+    torch.manual_seed(len(str(folder)))
+    tensors = {name: tensor.clone() for name, tensor in build_model(**config).state_dict().items()}
+    save_checkpoint(Path(folder), Checkpoint(config, tensors, fingerprints))
+
+
+def write_manifest(ids):
+    rows = [
+        {"id": i, "status": "ok", "group": f"g{int(i) % 2}", "video_path": f"/media/clip {i}.mp4",
+         "audio_path": f"/media/clip {i}.ogg", "audio_duration_s": 10.0 + int(i), "video_duration_s": 20.0}
+        for i in ids
+    ]  # fmt: skip
+    path = Path("data/02_intermediate/toy/manifest.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS))
+    texts = [name for name, dtype in MANIFEST_COLUMNS.items() if dtype == "str"]
+    table[texts] = table[texts].astype("object").fillna("")
+    table.astype(MANIFEST_COLUMNS).to_parquet(path)
+
+
+def write_sound(path, seed=0):
+    samples = 8000 * np.random.default_rng(seed).standard_normal(16_000 * 4)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples.clip(-32768, 32767).astype("<i2").tobytes())
+
+
+@pytest.fixture
+def collection(tmp_path, monkeypatch):
+    """A project folder with a manifest, features of both sides and a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    backends = {"musicnn": make_backend(MUSICNN), "efficientnet": make_backend(LITE)}
+    for name, width in (("musicnn", 200), ("efficientnet", 1280)):
+        rng = np.random.default_rng(width)
+        results = tuple(
+            FeatureResult(FeatureRow(i, "done", "s"), rng.normal(size=(3, width)).astype(np.float32)) for i in IDS
+        )
+        store = FeatureStore(f"data/04_feature/toy/{name}")
+        store.write(FeatureChunk(backends[name].fingerprint(), results))
+    save_network(
+        "data/06_models/toy/vmnet_musicnn/checkpoint",
+        {"audio": backends["musicnn"].fingerprint(), "video": backends["efficientnet"].fingerprint()},
+    )
+    write_manifest(IDS)
+    Path("tags.csv").write_text("id,title,licence\n001,Dawn,CC-BY\n")
+    return tmp_path
+
+
+def run(names, pipelines=None, **runtime_params):
+    params = {"collection": "toy", "metadata": "tags.csv", **runtime_params}
+    loader = OmegaConfigLoader(
+        str(ROOT / "conf"), base_env="base", default_run_env="local", runtime_params=params,
+        custom_resolvers={"collection": name_collection},
+    )  # fmt: skip
+    catalog = DataCatalog.from_config(loader["catalog"])
+    parameters = loader["parameters"] | {"musicnn": MUSICNN, "efficientnet": LITE}
+    for name, value in parameters.items():
+        catalog[f"params:{name}"] = MODELS[name].model_validate(value) if name in MODELS else value
+    pipelines = pipelines or register_pipelines()
+    SequentialRunner().run(sum((pipelines[name] for name in names[1:]), pipelines[names[0]]), catalog)
+
+
+def recommend(*arguments, ok=True):
+    done = CliRunner().invoke(cli, ["recommend", *map(str, arguments)])
+    assert (done.exit_code == 0) is ok, done.output
+    return done.output
+
+
+def test_a_collection_is_embedded_indexed_and_searched(collection):
+    run(["embed", "index"])
+    music, video = load_index(OUTPUT / "music_index"), load_index(OUTPUT / "video_index")
+    assert music.ids == video.ids == IDS
+    assert music.items["duration_s"].tolist() == [10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
+    assert video.items["duration_s"].tolist() == [20.0] * 6
+    assert music.items["title"].tolist()[:2] == ["clip 000", "Dawn"]
+    assert music.items["licence"].tolist()[:2] == ["", "CC-BY"]
+
+    write_sound("query.wav")
+    options = ["--music", "query.wav", "--collection", "toy", "--weights-dir", "weights"]
+    answer = json.loads(recommend(*options, "--json"))
+    assert answer["direction"] == "music_to_video"
+    assert sorted(item["id"] for item in answer["results"]) == IDS
+    scores = [item["score"] for item in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1.001 <= score <= 1.001 for score in scores)
+    assert [item["rank"] for item in answer["results"]] == [1, 2, 3, 4, 5, 6]
+    table = recommend(*options, "--top-k", 3, "--filter", "group=g1").splitlines()
+    assert len(table) == 4
+    assert table[0].split() == ["rank", "score", "id", "title", "group", "licence", "duration"]
+    assert {line.split()[2] for line in table[1:]} == {"001", "003", "005"}
+    assert "Dawn" in "".join(table)
+    assert "Nothing in the index meets the filters" in recommend(*options, "--filter", "duration<5")
+
+
+def test_what_goes_wrong_is_said(collection):
+    write_sound("query.wav")
+    options = ["--music", "query.wav", "--collection", "toy", "--weights-dir", "weights"]
+    assert "no search index" in recommend(*options, ok=False)
+    assert "give either a VIDEO or --music FILE" in recommend("a.mp4", *options, ok=False)
+    assert "give either a VIDEO or --music FILE" in recommend(ok=False)
+    run(["embed", "index"])
+    assert "no 'mood' to filter by" in recommend(*options, "--filter", "mood=sad", ok=False)
+    assert "none.wav" in recommend("--music", "none.wav", *options[2:], ok=False)
+    fingerprints = {"audio": make_backend(MUSICNN).fingerprint()}
+    save_network("other", fingerprints)
+    assert "made with another checkpoint" in recommend(*options, "--checkpoint", "other", ok=False)
+    assert "there is no checkpoint" in recommend(*options, "--checkpoint", "nowhere", ok=False)
+
+
+def test_a_second_run_changes_only_what_has_changed(collection):
+    run(["embed", "index"])
+    first = load_index(OUTPUT / "music_index")
+    write_manifest(IDS[1:])
+    run(["embed", "index"])
+    second = load_index(OUTPUT / "music_index")
+    assert second.ids == IDS[1:]
+    assert len(second.alive) == len(first.alive)  # hidden, not built anew
+    write_manifest(IDS)
+    (next(OUTPUT.glob("music_index/version-*/vectors.faiss"))).write_bytes(b"damaged")
+    (next(OUTPUT.glob("video_index/version-*/vectors.faiss"))).write_bytes(b"damaged")
+    run(["embed", "index"])  # a damaged index is built anew
+    assert sorted(load_index(OUTPUT / "music_index").ids) == IDS
+
+
+def test_music_alone_is_a_collection_too(collection):
+    import shutil
+
+    shutil.rmtree("data/04_feature/toy/efficientnet")
+    run(["embed", "index"])
+    assert load_index(OUTPUT / "music_index").ids == IDS
+    assert load_index(OUTPUT / "video_index").ids == []
+
+
+def test_feature_files_of_ones_own_are_embedded_too(collection):
+    from reference_data import make_reference_data
+
+    make_reference_data(collection / "pairs", n_train=8, n_test=4)
+    config = {
+        "music_tower": "musicnn", "video_tower": "musicnn", "music_shape": [24], "video_shape": [30],
+        "embedding_dim": 8, "dropout": 0.1, "standardise": False,
+    }  # fmt: skip
+    save_checkpoint(Path("net"), Checkpoint(config, dict(build_model(**config).state_dict())))
+    pipelines = register_reference_pipelines("vmnet_musicnn")
+    run(["embed", "index"], pipelines, pairs_dir="pairs", checkpoint="net", collection="toy")
+    assert sorted(load_index(OUTPUT / "music_index").ids) == [f"{i:03d}" for i in range(12)]
