@@ -12,8 +12,10 @@ just opening it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from contextlib import contextmanager
@@ -61,15 +63,14 @@ def load_index(folder: Path) -> VectorIndex:
     Raises:
         SearchIndexError: There is none, or a file is damaged; the message names the file.
     """
-    for attempt in (1, 2):
+    while True:
         name, digest = _read_pointer(folder)
         try:
             return _load_version(folder / name, digest)
         except FileNotFoundError as error:
-            # A writer may have replaced this version twice since the pointer was read.
-            if attempt == 2 or _read_pointer(folder)[0] == name:
+            # Writers may have replaced this version twice since the pointer was read; then the new one is read.
+            if _read_pointer(folder)[0] == name:
                 raise SearchIndexError(f"{error.filename or folder / name} is missing; {REMEDY}") from error
-    raise AssertionError("unreachable")
 
 
 def has_index(folder: Path) -> bool:
@@ -109,8 +110,18 @@ def _load_version(folder: Path, digest: str) -> VectorIndex:
         raise SearchIndexError(f"{folder / CONTENTS} has parameters that are not known here; {REMEDY}") from error
     items = pd.read_parquet(folder / ITEMS)
     alive = items.pop("alive").to_numpy(dtype=bool)
-    faiss_index = import_faiss().read_index(str(folder / VECTORS))
-    return VectorIndex(faiss_index, contents["kind"], items, np.array(alive), params, contents["about"])
+    return VectorIndex(
+        _read_vectors(folder / VECTORS), contents["kind"], items, np.array(alive), params, contents["about"]
+    )
+
+
+def _read_vectors(path: Path) -> Any:
+    try:
+        return import_faiss().read_index(str(path))
+    except RuntimeError as error:  # faiss's own for whatever goes wrong with a file
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        raise SearchIndexError(f"{path} cannot be read ({error}); {REMEDY}") from error
 
 
 def _read_pointer(folder: Path) -> tuple[str, str]:
