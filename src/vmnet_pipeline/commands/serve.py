@@ -1,0 +1,128 @@
+"""`kedro serve`: the search service and its page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.serving.settings import CollectionPlaces, ServeParams
+
+KEY_VARIABLE = "VMNET_API_KEY"
+INTERMEDIATE = Path("data/02_intermediate")
+LINGER_S = 30
+
+
+@click.command(name="serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port to listen at.")
+@click.option("--media-dir", default="data/01_raw/demo", show_default=True, help="Media folder of the collection.")
+@click.option("--collection", default="", help="Its name, where one was chosen with collection=NAME.")
+@click.option("--variant", default="vmnet_musicnn", show_default=True, help="Variant of the network.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=None, help="Another checkpoint.")
+@click.option("--index-dir", type=click.Path(path_type=Path), default=None, help="Folder with indexes and embeddings.")
+@click.option("--weights-dir", type=click.Path(path_type=Path), default=Path("data/06_models/weights"), help="Weights.")
+@click.option(
+    "--media-root",
+    "roots",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Folder that media may be sent from.  [default: the media folder]",
+)
+@click.option("--set", "settings", multiple=True, help="A limit: NAME=VALUE, see docs/serving.md.")
+def serve(
+    host: str,
+    port: int,
+    media_dir: str,
+    collection: str,
+    variant: str,
+    checkpoint: Path | None,
+    index_dir: Path | None,
+    weights_dir: Path,
+    roots: tuple[Path, ...],
+    settings: tuple[str, ...],
+) -> None:
+    """Serve a collection: a page for people, an HTTP interface for programs.
+
+    The collection is embedded and indexed before: kedro run --pipelines=embed,index. With the environment variable
+    VMNET_API_KEY set, every request needs that key.
+    """
+    from vmnet_pipeline.commands.recommend import locate
+    from vmnet_pipeline.errors import VmnetError
+    from vmnet_pipeline.naming import name_collection
+    from vmnet_pipeline.serving.settings import CollectionPlaces
+
+    name = name_collection(media_dir, collection)
+    found = locate(name, variant, checkpoint, index_dir)
+    folder = Path(media_dir).expanduser()
+    default_root = folder.parent if folder.suffix.lower() == ".csv" else folder
+    places = CollectionPlaces(
+        output=found.output,
+        checkpoint=found.checkpoint,
+        manifest=INTERMEDIATE / name / "manifest.parquet",
+        weights_dir=weights_dir,
+        media_roots=roots or (default_root,),
+    )
+    try:
+        run_server(places, read_settings(settings), host, port)
+    except VmnetError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def read_settings(settings: tuple[str, ...]) -> ServeParams:
+    """`NAME=VALUE` pairs to checked parameters; values are YAML, e.g. `allowed_hosts=[example.org]`.
+
+    Raises:
+        ParameterError: A name is unknown or a value cannot be used.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from vmnet_pipeline.errors import ParameterError
+    from vmnet_pipeline.serving.settings import ServeParams
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ParameterError(f"--set {setting}: write NAME=VALUE, for example --set max_upload_mb=50")
+        try:
+            values[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ParameterError(f"--set {setting}: this is no YAML; lists are written [a, b]") from error
+    try:
+        return ServeParams.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ParameterError(f"--set {name}={first['input']}: {first['msg']}; see docs/serving.md") from error
+
+
+def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: int) -> None:
+    """Serve until the process is told to end; what is under way is finished first.
+
+    Raises:
+        SearchIndexError: The collection has no index, or it is damaged.
+    """
+    import uvicorn
+
+    from vmnet_pipeline.serving.app import make_app
+    from vmnet_pipeline.serving.guard import ApiKey
+    from vmnet_pipeline.serving.service import Service
+
+    service = Service(places, params)
+    app = make_app(service, ApiKey(os.environ.get(KEY_VARIABLE)))
+    click.echo(f"Page and interface: http://{host}:{port}/   (Ctrl-C ends it)")
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=params.max_connections,
+        timeout_graceful_shutdown=LINGER_S,
+        log_level="warning",
+    )

@@ -1,0 +1,220 @@
+"""The HTTP interface: routes, and what stands around them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+import vmnet_pipeline
+from vmnet_pipeline.serving import bodies
+from vmnet_pipeline.serving.guard import COOKIE, ApiKey, Guard
+from vmnet_pipeline.serving.items import MEDIA_TYPES
+from vmnet_pipeline.serving.replies import RefusedError, make_error_response
+from vmnet_pipeline.serving.uploads import discard_body, read_json_body, receive_upload
+from vmnet_pipeline.serving.worker import Task
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import numpy as np
+
+    from vmnet_pipeline.serving.service import Service, State
+    from vmnet_pipeline.serving.settings import ServeParams
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path(__file__).with_name("page")
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": bodies.ErrorBody, "description": text}
+    for status, text in {
+        401: "No API key.",
+        404: "No such item.",
+        413: "Too large.",
+        422: "It cannot be used; the message says why.",
+        429: "Too many uploads at once; `Retry-After` says when to try again.",
+        503: "The networks are being loaded.",
+        504: "It took too long.",
+    }.items()
+}
+
+
+def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
+    """The application that serves one collection; its lifespan starts and ends the workers.
+
+    Args:
+        service: What is served.
+        key: Who may ask; None: everybody who reaches the address.
+    """
+    key = key or ApiKey(None)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="vmnet_pipeline",
+        version=vmnet_pipeline.__version__,
+        description="Music for videos, and videos for music.",
+        lifespan=lifespan,
+        docs_url=None,  # their scripts come from elsewhere
+        redoc_url=None,
+    )
+    _add_layers(app, service, key)
+    _add_search(app, service)
+    _add_items(app, service)
+    _add_operation(app, service, key)
+    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    return app
+
+
+def _add_layers(app: FastAPI, service: Service, key: ApiKey) -> None:
+    params = service.params
+    if params.allowed_origins:
+        headers = ["content-type", "x-api-key", "authorization"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=params.allowed_origins, allow_methods=["GET", "POST"], allow_headers=headers
+        )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(params.allowed_hosts))
+    app.add_middleware(Guard, params=params, key=key, metrics=service.metrics)
+
+    @app.exception_handler(RefusedError)
+    async def answer_refused(request: Request, error: RefusedError) -> JSONResponse:
+        service.metrics.refused.labels(error.code).inc()
+        if error.status in (413, 429, 503):
+            await discard_body(request, 2 * params.max_upload_bytes)
+        return make_error_response(error.status, error.code, str(error), error.retry_after_s)
+
+    @app.exception_handler(HTTPException)
+    async def answer_http(request: Request, error: HTTPException) -> JSONResponse:
+        sentence = "There is nothing here." if error.status_code == 404 else str(error.detail)
+        response = make_error_response(error.status_code, "http", sentence)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return make_error_response(422, "bad_request", f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
+
+
+def _add_search(app: FastAPI, service: Service) -> None:
+    search_docs = bodies.describe_request(bodies.Search, bodies.SEARCH_PARAMETERS)
+    embed_docs = bodies.describe_request(bodies.Query, bodies.UPLOAD_PARAMETERS)
+
+    @app.post("/v1/recommendations", response_model=bodies.Recommendations, responses=ERRORS, openapi_extra=search_docs)
+    async def recommend(request: Request) -> Response:
+        """Music for a video, or videos for music: by id, by features, or for an uploaded file."""
+        state = service.state
+        wanted, vector = await _read(request, service, state, bodies.Search)
+        top_k = min(wanted.top_k, service.params.max_top_k)
+        results = await asyncio.to_thread(state.gallery.search, vector, wanted.query, top_k, wanted.filters)
+        direction = "video_to_music" if wanted.query == "video" else "music_to_video"
+        return JSONResponse({"direction": direction, "version": state.gallery.version, "results": results})
+
+    @app.post("/v1/embeddings", response_model=bodies.Embedding, responses=ERRORS, openapi_extra=embed_docs)
+    async def embed(request: Request) -> Response:
+        """The embedding of one item: by id, by features, or of an uploaded file."""
+        state = service.state
+        wanted, vector = await _read(request, service, state, bodies.Query)
+        content = {"side": wanted.query, "checkpoint": state.gallery.checkpoint, "embedding": vector[0].tolist()}
+        return JSONResponse(content)
+
+
+async def _read(request: Request, service: Service, state: State, model: type[bodies.Query]) -> tuple[Any, np.ndarray]:
+    """What is asked, and the (1, E) embedding of what was sent.
+
+    Raises:
+        RefusedError: In all its kinds.
+    """
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return await _read_upload(request, service, state, model)
+    body = await read_json_body(request, service.params.max_json_bytes)
+    wanted = await asyncio.to_thread(bodies.read_query, model, body)
+    if wanted.id is not None:
+        return wanted, state.gallery.find_vector(wanted.id, wanted.query)
+    if wanted.embedding is not None:
+        return wanted, state.gallery.check_vector(wanted.embedding, wanted.query)
+    with state.pool.take_place():
+        task = Task(wanted.query, features=wanted.features, pooled=wanted.pooled)
+        vector = await _embed(task, service.params, state)
+    if len(vector) != 1:
+        raise RefusedError(422, "bad_features", f"These are the features of {len(vector)} items; send one.")
+    return wanted, vector
+
+
+async def _read_upload(
+    request: Request, service: Service, state: State, model: type[bodies.Query]
+) -> tuple[Any, np.ndarray]:
+    given: dict[str, Any] = {"id": "upload", "query": request.query_params.get("query", "video")}
+    if model is bodies.Search:
+        given |= {"top_k": request.query_params.get("top_k", 10), "filters": request.query_params.getlist("filter")}
+    wanted, params = bodies.read_query(model, given), service.params
+    with state.pool.take_place():
+        async with receive_upload(request, service.upload_dir, params.max_upload_bytes) as (path, size):
+            service.metrics.uploaded.inc(size)
+            task = Task(wanted.query, path=str(path), max_duration_s=params.max_duration_s)
+            return wanted, await _embed(task, params, state)
+
+
+async def _embed(task: Task, params: ServeParams, state: State) -> np.ndarray:
+    if state.pool.digest != state.gallery.checkpoint:
+        raise RefusedError(503, "other_checkpoint", "The search index and the network do not belong together.", 60)
+    return await state.pool.embed(task, params.job_timeout_s)
+
+
+def _add_items(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/items/{item_id}", response_model=bodies.Item, responses=ERRORS)
+    def show_item(item_id: str) -> JSONResponse:
+        """What is known of one item."""
+        return JSONResponse(service.state.gallery.describe_item(item_id))
+
+    @app.get("/v1/items/{item_id}/media", response_class=FileResponse, responses=ERRORS)
+    def send_media(item_id: str, side: bodies.Side = "music") -> FileResponse:
+        """The media file of one side of an item; parts of it with a `Range` header."""
+        path = service.state.gallery.find_file(item_id, side, service.places.media_roots)
+        kind = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return FileResponse(path, media_type=kind, headers=headers)
+
+    @app.get("/v1/map")
+    def show_map() -> JSONResponse:
+        """The gallery in a plane: both sides of its items, x and y from -1 to 1; and the limits of uploads."""
+        gallery, params = service.state.gallery, service.params
+        counts = {side: len(gallery.sides[side].positions) for side in gallery.sides}
+        limits = {"max_upload_mb": params.max_upload_mb, "max_duration_s": params.max_duration_s}
+        return JSONResponse({"points": gallery.map_points, "n_items": counts, "limits": limits})
+
+
+def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
+    @app.get("/healthz", include_in_schema=False)
+    async def say_alive() -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz", include_in_schema=False)
+    async def say_ready() -> PlainTextResponse:
+        return PlainTextResponse("ready\n") if service.is_ready else PlainTextResponse("not ready\n", 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    def show_metrics() -> PlainTextResponse:
+        return PlainTextResponse(service.metrics.write(), media_type="text/plain; version=0.0.4")
+
+    @app.post("/v1/session", status_code=204, include_in_schema=False)
+    async def open_session(session: bodies.Session) -> Response:
+        if not key.accepts(session.key):
+            raise RefusedError(401, "no_key", "This is not the key.")
+        response = Response(status_code=204)
+        response.set_cookie(COOKIE, key.make_cookie(), httponly=True, samesite="strict", max_age=30 * 24 * 3600)
+        return response

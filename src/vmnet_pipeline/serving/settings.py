@@ -1,0 +1,69 @@
+"""What the service may be told: limits, workers, who may ask; and where its collection is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from vmnet_pipeline.params import Params
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEBIBYTE = 1 << 20
+
+
+class ServeParams(Params):
+    """Limits of the service; give them with `kedro serve --set NAME=VALUE`."""
+
+    n_workers: int = Field(1, ge=1, le=64, description="Processes that embed uploads; each holds the networks once.")
+    max_waiting: int = Field(
+        8, ge=0, description="Uploads that may wait beside those being worked on; more are refused with 429."
+    )
+    max_upload_mb: float = Field(200.0, gt=0.0, description="Largest media file, in MiB.")
+    max_json_mb: float = Field(16.0, gt=0.0, description="Largest JSON body (features), in MiB.")
+    max_duration_s: float = Field(3600.0, gt=0.0, description="Longest media file.")
+    request_timeout_s: float = Field(120.0, gt=0.0, description="After this a request ends with 504.")
+    media_timeout_s: float = Field(1800.0, gt=0.0, description="The same for the sending of one media file.")
+    job_timeout_s: float = Field(60.0, gt=0.0, description="Longest work on one upload; then its worker is replaced.")
+    max_top_k: int = Field(100, ge=1, description="Most answers of one request.")
+    max_connections: int = Field(256, ge=1, description="Requests in progress at one time; more are refused with 503.")
+    reload_every_s: float = Field(2.0, gt=0.0, description="How often the service looks for a new search index.")
+    max_map_points: int = Field(2000, ge=0, description="Points of each side on the page's map; 0: no map.")
+    allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        ("127.0.0.1", "localhost"), description="Names that the service answers to, against DNS rebinding; `*`: any."
+    )
+    allowed_origins: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="Origins of other pages that may use it (CORS), e.g. `https://example.org`; none by default."
+    )
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The limit of one media file in bytes."""
+        return int(self.max_upload_mb * MEBIBYTE)
+
+    @property
+    def max_json_bytes(self) -> int:
+        """The limit of one JSON body in bytes."""
+        return int(self.max_json_mb * MEBIBYTE)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPlaces:
+    """Where the parts of the served collection are.
+
+    Attributes:
+        output: Folder with `music_index`, `video_index`, `music_embeddings` and `video_embeddings`.
+        checkpoint: The network that made them.
+        manifest: Table of the collection, with the paths of its media; may be missing, then no media are sent.
+        weights_dir: Weight files of the feature backends.
+        media_roots: Folders that media may be sent from; what is elsewhere, or a link that leads elsewhere, is not.
+    """
+
+    output: Path
+    checkpoint: Path
+    manifest: Path
+    weights_dir: Path
+    media_roots: tuple[Path, ...]

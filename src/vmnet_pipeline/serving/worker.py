@@ -1,0 +1,138 @@
+"""What a worker process of the service does: load the networks once, then embed what it is sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import EmbedderError, MediaError, VmnetError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    import numpy as np
+
+    from vmnet_pipeline.embedder import Embedder
+    from vmnet_pipeline.feature_forms import Side
+
+NICENESS = 5
+"""Searches take milliseconds and go before the embedding of uploads, which takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be embedded: a file, or features.
+
+    Attributes:
+        side: Which side of it.
+        path: The media file; None for features.
+        features: Of one item, as nested lists of numbers.
+        pooled: Whether the features are pooled.
+        max_duration_s: Longer files are refused.
+    """
+
+    side: Side
+    path: str | None = None
+    features: Any = None
+    pooled: bool = False
+    max_duration_s: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker sends back.
+
+    Attributes:
+        embedding: (1, E) float32; None where there is an error.
+        digest: Of the worker's network; in the answer that says that it is ready.
+        kind: `media`, `input` or `other` for an error, else empty.
+        reason: `MediaError.reason`.
+        message: The error's own words; those of `media` and `other` may tell paths and stay inside.
+    """
+
+    embedding: np.ndarray | None = None
+    digest: str = ""
+    kind: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+def run_worker(connection: Connection, checkpoint: Path, weights_dir: Path, n_threads: int) -> None:
+    """Load, say so, then answer one task after the other until the connection closes."""
+    os.nice(NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when to end
+    try:
+        embedder = _load(checkpoint, weights_dir, n_threads)
+    except Exception as error:
+        connection.send(Answer(kind="other", message=f"{type(error).__name__}: {error}"))
+        return
+    connection.send(Answer(digest=embedder.digest))
+    while True:
+        try:
+            task: Task = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(embedder, task))
+
+
+def _load(checkpoint: Path, weights_dir: Path, n_threads: int) -> Embedder:
+    import torch
+
+    from vmnet_pipeline.embedder import Embedder
+
+    torch.set_num_threads(n_threads)
+    embedder = Embedder.load(checkpoint, weights_dir=weights_dir)
+    for side in ("music", "video"):
+        embedder.backend(side)
+    return embedder
+
+
+def _answer(embedder: Embedder, task: Task) -> Answer:
+    try:
+        return Answer(embedding=_embed(embedder, task))
+    except MediaError as error:
+        return Answer(kind="media", reason=error.reason, message=str(error))
+    except VmnetError as error:
+        return Answer(kind="input" if task.path is None else "other", message=str(error))
+    except Exception as error:  # one bad request may not end the worker
+        return Answer(kind="other", message=f"{type(error).__name__}: {error}")
+
+
+def _embed(embedder: Embedder, task: Task) -> np.ndarray:
+    if task.path is None:
+        features = _as_array(task.features)
+        embeddings = embedder([features, None] if task.side == "music" else [None, features], pooled=task.pooled)
+        found = embeddings.music if task.side == "music" else embeddings.video
+        assert found is not None  # noqa: S101 - that side was given
+        return found
+    _check_media(task)
+    return embedder.embed_music(task.path) if task.side == "music" else embedder.embed_video(task.path)
+
+
+def _as_array(features: Any) -> np.ndarray:
+    import numpy as np
+
+    try:
+        return np.asarray(features, np.float32)
+    except (ValueError, TypeError) as error:
+        raise EmbedderError("features are nested lists of numbers, all of one length at each depth") from error
+
+
+def _check_media(task: Task) -> None:
+    """Refuse a file without the wanted side, or a longer one than is allowed, before the expensive part.
+
+    Raises:
+        MediaError: Reasons of `probe_media`, or `too_long`.
+    """
+    from vmnet_pipeline.embedder import MODALITIES
+    from vmnet_pipeline.media.probe import probe_media
+
+    path, modality = str(task.path), MODALITIES[task.side]
+    info = probe_media(path, check=(modality,))
+    if (info.audio if task.side == "music" else info.video) is None:
+        raise MediaError(f"no_{modality}_stream", f"{path}: has no {modality}")
+    if info.duration_s is not None and info.duration_s > task.max_duration_s:
+        raise MediaError("too_long", f"{path}: lasts {info.duration_s:.0f} s")

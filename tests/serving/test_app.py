@@ -1,0 +1,251 @@
+"""The HTTP interface, over the loopback, with a real worker behind it."""
+
+import concurrent.futures
+import contextlib
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+
+def ask(client, **body):
+    return client.post("/v1/recommendations", json=body)
+
+
+def test_by_id_the_other_side_is_ranked(client, service):
+    answer = ask(client, id="0001", query="video", top_k=4).json()
+    gallery = service.state.gallery
+    video, music = gallery.sides["video"], gallery.sides["music"]
+    scores = music.vectors @ video.vectors[video.rows["0001"]]
+    ids = list(music.rows)
+    assert answer["direction"] == "video_to_music"
+    assert [item["id"] for item in answer["results"]] == [ids[i] for i in np.argsort(-scores)[:4]]
+    np.testing.assert_allclose([item["score"] for item in answer["results"]], np.sort(scores)[::-1][:4], atol=1e-5)
+    assert answer["results"][0]["metadata"]["title"].startswith("Clip ")
+    assert client.get(answer["results"][0]["media"]).status_code == 200
+
+
+@pytest.mark.parametrize("side", ["video", "music"])
+@pytest.mark.parametrize("form", ["plain", "multipart"])
+def test_an_upload_gets_the_answers_of_the_item_that_it_is(client, manifest, service, side, form):
+    path = Path(manifest.loc["0002", "video_path" if side == "video" else "audio_path"])
+    sent = {"content": path.read_bytes()} if form == "plain" else {"files": {"file": (path.name, path.read_bytes())}}
+    answer = client.post("/v1/recommendations", params={"query": side, "top_k": 3}, **sent).json()
+    expected = ask(client, id="0002", query=side, top_k=3).json()
+    assert [item["id"] for item in answer["results"]] == [item["id"] for item in expected["results"]]
+    embedding = client.post("/v1/embeddings", params={"query": side}, **sent).json()["embedding"]
+    np.testing.assert_allclose([embedding], service.state.gallery.find_vector("0002", side), atol=1e-4)
+    assert list(service.upload_dir.iterdir()) == []
+
+
+def test_features_and_embeddings(client, service):
+    pooled = np.random.default_rng(0).normal(size=200).round(3).tolist()
+    embedding = client.post("/v1/embeddings", json={"features": pooled, "pooled": True, "query": "music"}).json()
+    assert np.linalg.norm(embedding["embedding"]) == pytest.approx(1, abs=1e-5)
+    by_features = ask(client, features=pooled, pooled=True, query="music").json()
+    by_embedding = ask(client, embedding=embedding["embedding"], query="music").json()
+    assert [item["id"] for item in by_features["results"]] == [item["id"] for item in by_embedding["results"]]
+    for features in ([0.1, 0.2], [[0.1], [0.2, 0.3]], ["a"], [[0.5] * 200] * 3):
+        wrong = ask(client, features=features, pooled=True, query="music")
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (422, "bad_features")
+    assert ask(client, embedding=[0.0] * 8).json()["error"]["code"] == "bad_embedding"
+
+
+def test_filters(client):
+    answer = ask(client, id="0001", filters=["tag=rock"]).json()
+    assert answer["results"]
+    assert all("rock" in item["metadata"]["tags"] for item in answer["results"])
+    wrong = ask(client, id="0001", filters=["colour=red"])
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (422, "bad_filter")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 422, "bad_request"),
+        ({"id": "0001", "features": [1]}, 422, "bad_request"),
+        ({"id": "0001", "top_k": 0}, 422, "bad_request"),
+        ({"id": "0001", "unknown": 1}, 422, "bad_request"),
+        ({"id": "nobody"}, 404, "no_such_item"),
+    ],
+)
+def test_wrong_requests_are_told(client, body, status, code):
+    answer = client.post("/v1/recommendations", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_bodies_that_are_no_json(client):
+    answer = client.post("/v1/recommendations", content=b"{", headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_request")
+
+
+# --- uploads that cannot be used
+
+
+def upload(client, content, **params):
+    return client.post("/v1/recommendations", content=content, params=params)
+
+
+def test_files_that_are_no_media(client, service, manifest):
+    assert upload(client, b"").json()["error"]["code"] == "no_file"
+    answer = upload(client, b"these are words, not a film " * 100)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unknown_format")
+    assert str(service.upload_dir) not in answer.text
+    damaged = client.post("/v1/recommendations", content=b"--x\r\n", headers={"content-type": "multipart/form-data"})
+    assert damaged.json()["error"]["code"] == "bad_form"
+    cut = b'--x\r\ncontent-disposition: form-data; name="file"\r\n\r\nabc'
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/v1/recommendations", content=cut, headers=kind).json()["error"]["code"] == "bad_form"
+    assert list(service.upload_dir.iterdir()) == []
+
+
+def make_wav(seconds):
+    import io
+    import wave
+
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.random.default_rng(0).integers(-9000, 9000, int(8000 * seconds)).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def test_the_wrong_side_and_a_long_file(client):
+    assert upload(client, make_wav(2)).json()["error"]["code"] == "no_video_stream"
+    assert upload(client, make_wav(2), query="music").status_code == 200
+    answer = upload(client, make_wav(31), query="music")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "too_long")
+
+
+def test_a_large_file_is_refused_by_its_header_and_without_one(client, service):
+    limit = service.params.max_upload_bytes
+    by_header = client.post("/v1/recommendations", content=b"x" * (limit + 1))
+    assert (by_header.status_code, by_header.json()["error"]["code"]) == (413, "too_large")
+    pieces = (b"x" * 65_536 for _ in range(limit // 65_536 + 2))
+    assert client.post("/v1/recommendations", content=pieces).status_code == 413
+    form = client.post("/v1/recommendations", files={"file": b"x" * (limit + 100)})
+    assert form.status_code == 413
+    body = json.dumps({"features": [1.5] * 300_000})
+    answer = client.post("/v1/embeddings", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+    assert list(service.upload_dir.iterdir()) == []
+
+
+def test_more_uploads_than_places_are_refused_or_answered(live, service, manifest):
+    content = Path(manifest.loc["0003", "audio_path"]).read_bytes()
+
+    def send(_):
+        return httpx.post(f"{live}/v1/recommendations", params={"query": "music"}, content=content, timeout=120)
+
+    n_places = service.params.n_workers + service.params.max_waiting
+    with contextlib.ExitStack() as held:
+        for _ in range(n_places):
+            held.enter_context(service.state.pool.take_place())
+        refused = send(0)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "busy")
+    assert int(refused.headers["retry-after"]) >= 1
+    with concurrent.futures.ThreadPoolExecutor(12) as threads:
+        statuses = [answer.status_code for answer in threads.map(send, range(12))]
+    assert set(statuses) <= {200, 429}
+    assert statuses.count(200) >= n_places
+    assert service.metrics.jobs._value.get() == 0
+
+
+# --- items and their media
+
+
+def test_items_and_ranges(client, manifest):
+    item = client.get("/v1/items/0001").json()
+    assert item["metadata"]["music"]["title"] == "Clip 0001"
+    whole = Path(manifest.loc["0001", "video_path"]).read_bytes()
+    answer = client.get(item["media"]["video"])
+    assert answer.content == whole
+    assert answer.headers["content-type"] in ("video/mp4", "video/webm")
+    part = client.get(item["media"]["video"], headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(whole)}"
+    assert client.get(item["media"]["video"], headers={"range": f"bytes={len(whole)}-"}).status_code == 416
+    assert client.get("/v1/items/nobody").status_code == 404
+    assert client.get("/v1/items/nobody/media").status_code == 404
+    for wrong in ("/v1/items/..%2f..%2fetc%2fpasswd/media", "/../pyproject.toml", "/%2e%2e/app.py", "/app.py"):
+        assert client.get(wrong).status_code == 404
+
+
+def test_the_map_has_both_sides_of_every_item(client, service):
+    content = client.get("/v1/map").json()
+    n = len(service.state.gallery.sides["music"].positions)
+    assert [point["side"] for point in content["points"]] == ["music"] * n + ["video"] * n
+    assert all(-1 <= point[axis] <= 1 for point in content["points"] for axis in "xy")
+
+
+# --- operation
+
+
+def test_health_metrics_and_the_document(client):
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    ask(client, id="0001")
+    text = client.get("/metrics").text
+    assert 'vmnet_requests_total{method="POST",route="/v1/recommendations",status="200"}' in text
+    assert 'vmnet_index_items{side="music"} 6.0' in text
+    document = client.get("/openapi.json").json()
+    body = document["paths"]["/v1/recommendations"]["post"]["requestBody"]["content"]
+    assert body["application/json"]["examples"]
+    assert "multipart/form-data" in body
+
+
+def test_the_examples_of_the_document_are_valid():
+    from vmnet_pipeline.serving.bodies import RESULT, SEARCH_EXAMPLES, Recommended, Search
+
+    for example in SEARCH_EXAMPLES.values():
+        Search.model_validate(example["value"])
+    Recommended.model_validate(RESULT)
+
+
+def test_a_document_of_openapi_resolves_its_references(client):
+    document = client.get("/openapi.json").json()
+
+    def walk(value):
+        if isinstance(value, dict):
+            if "$ref" in value:
+                node = document
+                for part in value["$ref"].removeprefix("#/").split("/"):
+                    node = node[part]
+            for item in value.values():
+                walk(item)
+        if isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(document)
+
+
+def test_headers_of_every_answer(client):
+    for path in ("/", "/page.js", "/v1/map", "/nowhere", "/v1/items/0001/media"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "access-control-allow-origin" not in headers
+
+
+def test_other_pages_and_other_names_are_refused(client):
+    foreign = client.get("/v1/map", headers={"origin": "https://example.org"})
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "foreign_page")
+    own = str(client.base_url).rstrip("/")
+    assert client.get("/v1/map", headers={"origin": own}).status_code == 200
+    assert client.get("/v1/map", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_an_error_of_ours_tells_nothing_of_the_inside(client, service, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(type(service.state.gallery), "describe_item", fail)
+    answer = client.get("/v1/items/0001")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,197 @@
+"""The page in a headless Chromium: what a person does with it, at desktop and phone size.
+
+For the check of accessibility, `.peers/axe-core/axe.min.js` is needed (docs/serving.md says how to get it).
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+AXE = Path(__file__).parents[2] / ".peers" / "axe-core" / "axe.min.js"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
+    "--disable-background-networking", "--disable-sync", "--window-size=1200,1000", "--mute-audio",
+)  # fmt: skip
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver here"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Visit:
+    """The page as a visitor sees it."""
+
+    def __init__(self, driver, address, wait=True):
+        self.driver = driver
+        driver.get(address)
+        if wait:
+            self.wait(lambda: self.all("#points path"))
+
+    def wait(self, condition, seconds=30):
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"{self.one('#status').text!r} {self.one('#error').text!r}"
+            time.sleep(0.02)
+        return found
+
+    def one(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def run(self, script):
+        return self.driver.execute_script(script)
+
+    def complaints(self):
+        """Errors that the browser itself has logged: scripts that fail, what the content policy refuses."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
+def page(browser, live):
+    browser.get_log("browser")
+    return Visit(browser, live)
+
+
+@pytest.fixture
+def with_results(page, manifest):
+    page.one("#file").send_keys(manifest.loc["0001", "video_path"])
+    page.wait(lambda: page.all("#results li"))
+    return page
+
+
+def test_a_video_is_dropped_and_its_music_plays_under_it(with_results):
+    page = with_results
+    assert page.one("#stage-title").text.startswith("0001.")
+    assert len(page.all("#results li")) == 6
+    page.all("#results button")[2].click()
+    page.wait(lambda: page.run("return sound.currentTime > 0.3 && !sound.paused && !picture.paused"))
+    sound, picture, length = page.run("return [sound.currentTime, picture.currentTime, picture.duration]")
+    drift = abs(sound % length - picture)
+    assert min(drift, length - drift) < 0.5
+    assert [b.get_attribute("aria-pressed") for b in page.all("#results button")] == ["false"] * 2 + ["true"] + [
+        "false"
+    ] * 3
+    page.one("#play").click()
+    assert page.run("return sound.paused && picture.paused")
+    page.one("#own").click()
+    page.wait(lambda: page.run("return sound.src.startsWith('blob:') && sound.currentTime > 0.1"))
+    assert page.complaints() == []
+
+
+def test_a_track_finds_videos(page, manifest):
+    page.one("input[value=music]").click()
+    page.one("#file").send_keys(manifest.loc["0002", "audio_path"])
+    page.wait(lambda: page.all("#results li"))
+    assert page.one("#answers-title").text == "The videos that fit best"
+    page.all("#results button")[0].click()
+    page.wait(lambda: page.run("return picture.videoWidth > 0 && sound.currentTime > 0.1"))
+
+
+def test_filters_leave_some(with_results):
+    page = with_results
+    page.run("document.getElementById('tag').value = 'rock'; filters.dispatchEvent(new Event('change'))")
+    page.wait(lambda: len(page.all("#results li")) == 3)
+    page.run("shorter.value = '1'; filters.dispatchEvent(new Event('change'))")
+    page.wait(lambda: page.one("#nothing").is_displayed())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(b"words, not a film " * 99, "not a video or sound file"), (b"", "empty"), (b"x" * (5 << 20), "limit")],
+)
+def test_a_bad_file_is_told_in_words(page, tmp_path, content, sentence):
+    (tmp_path / "clip.mp4").write_bytes(content)
+    page.one("#file").send_keys(str(tmp_path / "clip.mp4"))
+    page.wait(lambda: sentence in page.one("#error").text)
+    assert not page.one("#progress").is_displayed()
+
+
+def test_a_file_may_be_dropped(page):
+    page.run(
+        "const data = new DataTransfer(); data.items.add(new File(['words'.repeat(99)], 'a.mp4', {type: 'video/mp4'}));"
+        "document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}))"
+    )
+    page.wait(lambda: "not a video or sound file" in page.one("#error").text)
+
+
+def test_a_key_is_asked_for_once(browser, places):
+    from serving_collection import run_live
+
+    from vmnet_pipeline.serving.service import Service
+    from vmnet_pipeline.serving.settings import ServeParams
+
+    with run_live(Service(places, ServeParams()), key="open sesame") as address:
+        page = Visit(browser, address, wait=False)
+        for key in ("wrong", "open sesame"):
+            page.wait(lambda: page.one("#door").get_attribute("open"))
+            page.wait(lambda: page.one("#key").is_displayed())
+            page.run("key.value = ''")
+            page.one("#key").send_keys(key)
+            page.one("#door button").click()
+        page.wait(lambda: page.all("#points path"))
+        Visit(browser, address)
+
+
+def test_the_map_is_used_with_the_keyboard(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.run("points.focus()")
+    points = page.one("#points")
+    points.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert page.one("#hint").is_displayed()
+    active = page.one(f"#{points.get_attribute('aria-activedescendant')}").get_attribute("aria-label")
+    points.send_keys(Keys.ENTER)
+    page.wait(lambda: page.all("#results li"))
+    assert page.one("#stage-title").text in active
+
+
+def test_a_phone_needs_no_sideways_scrolling(with_results):
+    page = with_results
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert page.run("return document.documentElement.scrollWidth") <= 360
+        keep_picture(page, "phone")
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    keep_picture(page, "desktop")
+
+
+def keep_picture(page, name):
+    """For people to look at: VMNET_SCREENSHOTS=FOLDER."""
+    if folder := os.environ.get("VMNET_SCREENSHOTS"):
+        page.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(with_results, scheme):
+    page = with_results
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    keep_picture(page, scheme)
+    page.run(AXE.read_text(encoding="utf-8"))
+    script = "const done = arguments[arguments.length - 1]; axe.run().then((result) => done(result.violations))"
+    violations = page.driver.execute_async_script(script)
+    assert [(v["id"], [node["html"] for node in v["nodes"]][:3]) for v in violations] == []

@@ -1,0 +1,35 @@
+"""What `kedro serve` says before it serves."""
+
+import pytest
+from click.testing import CliRunner
+
+from vmnet_pipeline.cli import cli
+from vmnet_pipeline.commands.serve import read_settings
+from vmnet_pipeline.errors import ParameterError
+
+
+def test_settings_are_read_as_yaml():
+    params = read_settings(("max_upload_mb=2.5", "allowed_hosts=[a.example, b.example]", "n_workers = 2"))
+    assert params.max_upload_bytes == 2_621_440
+    assert (params.allowed_hosts, params.n_workers) == (("a.example", "b.example"), 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("max_upload_mb", "write NAME=VALUE"),
+        ("max_upload_mb=0", "max_upload_mb=0: .*greater than 0"),
+        ("nothing=1", "nothing=1: Extra inputs"),
+        ("n_workers=[", "n_workers=\\[: this is no YAML"),
+    ],
+)
+def test_wrong_settings_are_named(setting, message):
+    with pytest.raises(ParameterError, match=message):
+        read_settings((setting,))
+
+
+def test_a_collection_without_an_index_is_an_error_with_a_remedy(tmp_path):
+    done = CliRunner().invoke(cli, ["serve", "--index-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "there is no search index" in done.output
+    assert "kedro run --pipeline index" in done.output
