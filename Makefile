@@ -71,7 +71,7 @@ format: setup ## put the code into its one form
 	@$(BIN)/ruff format .
 
 lock: ## new requirements.lock from pyproject.toml; needs uv
-	uv pip compile pyproject.toml --extra dev --extra dask --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --override requirements-overrides.txt --no-emit-package torch --output-file requirements.lock
 
 clean: ## remove caches (never data/)

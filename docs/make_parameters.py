@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from vmnet_pipeline import params
 from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.serving.settings import ServeParams
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -26,6 +27,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate": params.EvaluateParams,
     "embed": params.EmbedParams,
     "index": params.IndexParams,
+    "serve": ServeParams,
     "compare": params.CompareParams,
     "tune": params.TuneParams,
 }

@@ -15,6 +15,7 @@ from vmnet_pipeline.errors import CheckpointError, ParameterError
 from vmnet_pipeline.files import replace_atomically, write_text_atomically
 from vmnet_pipeline.params import SEQUENCE_TOWERS
 from vmnet_pipeline.records import Fingerprint, Modality
+from vmnet_pipeline.storage import local_copy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -292,7 +293,8 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
         if _hash_file(path) != sha256:
             raise CheckpointError(f"{path} is not the file that {CONFIG_FILE} beside it was written for; {REMEDY}")
-        tensors: dict[str, Tensor] = load_file(path)
+        with local_copy(path) as local:
+            tensors: dict[str, Tensor] = load_file(local)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {REMEDY}") from error
     except (SafetensorError, ValueError, KeyError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vmnet_pipeline.commands.features import manage_features
+from vmnet_pipeline.commands.serve import serve
 
 DEMO_FOLDER = Path("data/01_raw/demo")
 WEIGHTS_FOLDER = Path("data/06_models/weights")
@@ -19,6 +20,7 @@ def cli() -> None:
 
 
 cli.add_command(manage_features)
+cli.add_command(serve)
 
 
 @cli.command(name="demo-media")

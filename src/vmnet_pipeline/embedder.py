@@ -7,7 +7,6 @@ music, video = embedder([music_features, video_features])
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
@@ -23,9 +22,11 @@ from vmnet_pipeline.errors import CheckpointError, EmbedderError
 from vmnet_pipeline.extraction import make_backend
 from vmnet_pipeline.feature_forms import FeatureForm, Side, embed_side
 from vmnet_pipeline.records import Fingerprint, Modality
+from vmnet_pipeline.storage import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import numpy as np
 
@@ -202,7 +203,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: There is none, or it is damaged.
     """
-    folder = Path(path).expanduser()
+    folder = as_path(path).expanduser()
     for candidate in (folder, folder / "checkpoint"):
         if (candidate / CONFIG_FILE).is_file():
             return load_checkpoint(candidate)

@@ -13,6 +13,10 @@ class ParameterError(VmnetError):
     """A parameter, or a combination of parameters, that cannot be used."""
 
 
+class StorageError(VmnetError):
+    """A place in an object store that cannot be used."""
+
+
 class IngestError(VmnetError):
     """A media folder or media.csv that cannot be turned into a manifest."""
 

@@ -11,6 +11,7 @@ from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.feature_index import FeatureIndex
 from vmnet_pipeline.feature_store import INDEX_FOLDER
 from vmnet_pipeline.files import TEMPORARY_PREFIX
+from vmnet_pipeline.storage import is_remote, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -188,4 +189,4 @@ def _drop_rows(store: FeatureStore, ids: set[str]) -> None:
 
 
 def _list_names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder))
+    return sorted(list_files(folder)) if is_remote(folder) else sorted(entry.name for entry in os.scandir(folder))

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import FeatureStoreError
@@ -27,9 +27,11 @@ from vmnet_pipeline.files import replace_atomically, write_text_atomically
 from vmnet_pipeline.locks import lock_run, share_writing
 from vmnet_pipeline.records import Fingerprint
 from vmnet_pipeline.row_log import RowLog
+from vmnet_pipeline.storage import N_AHEAD, as_path, is_remote, list_files, run_ahead, storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
 
@@ -64,7 +66,7 @@ class FeatureStore:
             folder: The store.
             writer: Name of the rows that this handle writes, for one who wants to read just those; unique by default.
         """
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         self._index_folder = self.folder / INDEX_FOLDER
         self._log = RowLog(self._index_folder, ROW_COLUMNS, writer=writer)
 
@@ -136,8 +138,9 @@ class FeatureStore:
 
         path = self.path_of(item_id)
         try:
-            array: np.ndarray = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
+            array: np.ndarray = np.load(source, allow_pickle=False)
+        except storage_errors(ValueError, EOFError) as error:
             raise FeatureStoreError(
                 f"{path} cannot be read ({error}). Remove the file and extract again: only missing items are done."
             ) from error
@@ -154,8 +157,17 @@ class FeatureStore:
         try:
             with self.file_of(item_id).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == checksum
-        except OSError:
+        except storage_errors():
             return False
+
+    def measure_files(self, item_ids: Sequence[str]) -> list[int]:
+        """Sizes in bytes of the feature files of items; -1 for one that is not there."""
+        if is_remote(self.folder):
+            listing = list_files(self.folder)
+            sizes = {name: found.size_bytes for name, found in listing.items()}
+            return [sizes.get(f"{item_id}.npy", -1) for item_id in item_ids]
+        folder = str(self.folder)
+        return [_size_of(f"{folder}/{item_id}.npy") for item_id in item_ids]
 
     def done_ids(self) -> list[str]:
         """Sorted ids of all finished items."""
@@ -193,6 +205,21 @@ class FeatureStore:
             row = self._write_result(result)
             self._log.append([asdict(row)], sync=False)
         return row
+
+    def add_all(self, results: Iterable[FeatureResult]) -> Iterator[FeatureRow]:
+        """Store items one by one, as `add` does; in an object store the next ones come while files are on their way.
+
+        Yields:
+            The row of each when it is there, in their order.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        for write in run_ahead(self._write_result, results, N_AHEAD if is_remote(self.folder) else 0):
+            with self._explain_failure():
+                row = write()
+                self._log.append([asdict(row)], sync=False)
+            yield row
 
     def sync(self) -> None:
         """See that the rows added so far outlast a loss of power too.
@@ -235,7 +262,7 @@ class FeatureStore:
     def _explain_failure(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except storage_errors() as error:
             raise FeatureStoreError(
                 f"Cannot write to the feature store {self.folder}: {error}. Free some space or correct the rights of "
                 "the folder and run again: everything finished so far is kept."
@@ -299,3 +326,10 @@ class FeatureStore:
     def is_complete(self) -> bool:
         """Whether the marker is there."""
         return (self._index_folder / "complete.json").exists()
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - a million of them: a Path object takes longer than the call
+    except OSError:
+        return -1

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vmnet_pipeline.storage import is_remote, upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -21,8 +24,15 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes the place of `path`.
 
     The temporary name is unique, so that several writers never collide; the last one wins. When the
-    block raises, the temporary file is removed and `path` is as it was.
+    block raises, the temporary file is removed and `path` is as it was. For a place in an object store the temporary
+    file is a local one, and is uploaded at the end.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="vmnet-") as folder:
+            local = Path(folder) / f"content{path.suffix}"
+            yield local
+            upload(local, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
     try:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vmnet_pipeline.errors import ParameterError, VmnetError
+from vmnet_pipeline.errors import ParameterError, StorageError, VmnetError
+from vmnet_pipeline.storage import as_path, configure_storage, explain_access, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ class ProjectHooks:
         from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 
         with _plain_errors():
+            configure_project_storage(context.config_loader)
             variant = _choose_variant(context.config_loader["parameters"])
         if variant is None and not self._has_replaced_pipelines:
             return
@@ -64,6 +66,7 @@ class ProjectHooks:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Check what can be checked at once, and remember the parameters that this run uses, for MLflow."""
         with _plain_errors():
+            _check_access(pipeline, catalog)
             _check_checkpoint(run_params, pipeline, catalog)
         names = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
         self._parameters = {name.removeprefix("params:"): catalog.load(name) for name in names}
@@ -115,6 +118,30 @@ def _plain_errors() -> Iterator[None]:
         raise
 
 
+def configure_project_storage(config_loader: Any = None) -> None:
+    """Set the options of object stores that conf/local/credentials.yml has under `storage`.
+
+    They go to fsspec, which every dataset uses, and nowhere else. Without them the store's own ways count.
+
+    Args:
+        config_loader: That of a run; by default the one of the project in this folder.
+
+    Raises:
+        StorageError: They do not have the form of options.
+    """
+    from kedro.config import MissingConfigException, OmegaConfigLoader
+
+    if config_loader is None:
+        config_loader = OmegaConfigLoader("conf", base_env="base", default_run_env="local")
+    try:
+        options = config_loader["credentials"].get("storage") or {}
+    except (MissingConfigException, KeyError):
+        return
+    if not isinstance(options, dict):
+        raise StorageError("`storage` in credentials.yml must name object stores, with their options below.")
+    configure_storage(options)
+
+
 def _choose_variant(parameters: dict[str, Any]) -> str | None:
     """The variant for feature files of the user's own; None when the run has none of them."""
     from pydantic import ValidationError
@@ -134,6 +161,19 @@ def _choose_variant(parameters: dict[str, Any]) -> str | None:
     layout = make_layout(locate_sides(**params.places), params.variant)
     logger.info("Feature files of your own, used with %s", layout.variant)
     return layout.variant
+
+
+def _check_access(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Find out before anything is computed that an object store cannot be used.
+
+    Raises:
+        StorageError: It cannot be reached, or does not let these credentials in.
+    """
+    places = (_path_of(catalog, name) for name in sorted(pipeline.datasets()) if name in catalog)
+    place = next((place for place in places if is_remote(place)), None)
+    if place is not None:
+        with explain_access(place):
+            place.exists()
 
 
 def _check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -198,7 +238,11 @@ def _print_error(kind: type[BaseException], error: BaseException, traceback: Tra
 
 def _path_of(catalog: DataCatalog, name: str) -> Path:
     """Where a dataset keeps its content."""
-    return Path(str(getattr(catalog[name], "_filepath", "")))
+    dataset = catalog[name]
+    place, protocol = getattr(dataset, "_filepath", ""), getattr(dataset, "_protocol", "file")
+    if is_remote(place):
+        return as_path(place)
+    return Path(str(place)) if protocol == "file" else as_path(f"{protocol}://{str(place).lstrip('/')}")
 
 
 def _print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:

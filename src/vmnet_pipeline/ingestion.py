@@ -13,6 +13,7 @@ from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.naming import is_safe_id, make_unique_ids
 from vmnet_pipeline.probing import checksum_files
 from vmnet_pipeline.schemas import MANIFEST_COLUMNS
+from vmnet_pipeline.storage import as_path, explain_access, is_remote, list_files, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +65,12 @@ def find_items(media_dir: str | Path) -> list[SourceItem]:
     Raises:
         IngestError: The path is wrong, the folder holds no media, or two items have one id.
     """
-    path = Path(media_dir).expanduser().absolute()
+    path = as_path(media_dir).expanduser().absolute()
+    with explain_access(path):
+        return _find_in(path)
+
+
+def _find_in(path: Path) -> list[SourceItem]:
     if not path.exists():
         raise IngestError(f"There is no folder {path}.{_remedy(path)}")
     if path.is_file():
@@ -109,11 +115,18 @@ def list_media_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
     Paths are text here and below: a million of them as objects would take longer to make than to find.
     """
     wanted = set(suffixes)
+    if is_remote(folder):
+        names = [name for name in list_files(folder, recursive=True) if _suffix(name) in wanted]
+        return [f"{folder}/{name}" for name in _sort_by_folder(names) if "/." not in f"/{name}"]
     found: list[str] = []
     for root, folders, files in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [f"{root}/{name}" for name in files if not name.startswith(".") and _suffix(name) in wanted]
-    return sorted(found, key=lambda path: path.replace("/", "\0"))  # folder by folder, as paths are ordered
+    return _sort_by_folder(found)
+
+
+def _sort_by_folder(paths: Iterable[str]) -> list[str]:
+    return sorted(paths, key=lambda path: path.replace("/", "\0"))  # as paths are ordered
 
 
 def _suffix(name: str) -> str:
@@ -195,7 +208,7 @@ def read_csv_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
             reader = csv.DictReader(file, delimiter="\t" if "\t" in header else ",", strict=True)
             rows = [{(key or "").strip(): (value or "").strip() for key, value in row.items() if key} for row in reader]
             columns = [(name or "").strip() for name in reader.fieldnames or []]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+    except storage_errors(UnicodeDecodeError, csv.Error) as error:
         raise IngestError(f"{path} cannot be read as a UTF-8 csv file: {error}") from error
     missing = [name for name in required if name not in columns]
     if missing:
@@ -242,8 +255,10 @@ def _item_of_row(row: dict[str, str], folder: Path) -> SourceItem:
 
 def _resolve(folder: Path, name: str) -> str:
     """Absolute path of a name in a media.csv; most need no Path object, which for a million would take its time."""
-    if not name:
-        return ""
+    if not name or is_remote(name):
+        return name
+    if is_remote(folder):
+        return f"{folder}/{name}"
     is_plain = name[0] not in "./" and "/." not in name and "//" not in name
     return f"{folder}/{name}" if is_plain else str((folder / name).absolute())
 

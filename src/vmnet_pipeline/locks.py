@@ -4,7 +4,8 @@
     FOLDER/lock-I-of-N           worker I of an array job of N
     FOLDER/writers*              shared by the processes that write features; a new run waits until they are gone
 
-The system takes a lock away when its holder ends, however it ends: nothing stale is ever left.
+The system takes a lock away when its holder ends, however it ends: nothing stale is ever left. In an object store,
+which has no locks, files that are renewed stand for them, see `claims`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from vmnet_pipeline.claims import claim, find_live
 from vmnet_pipeline.errors import FeatureStoreError
+from vmnet_pipeline.storage import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Shard = tuple[int, int]
 POLL_S = 0.2
+REMOTE_POLL_S = 2.0
 SAY_EVERY_S = 30.0
 
 
@@ -45,6 +49,12 @@ def lock_run(folder: Path, shard: Shard | None = None) -> Iterator[None]:
         FeatureStoreError: Another run holds it; the message names its process, machine and start.
         OSError: The folder cannot be written.
     """
+    if is_remote(folder):
+        kind = "run" if shard is None else f"run-{_name(shard)}"
+        with claim(folder, kind, lambda other: _excludes(kind, other)):
+            _wait_for_writers(folder, shard)
+            yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         if shard is None:
@@ -60,6 +70,10 @@ def lock_run(folder: Path, shard: Shard | None = None) -> Iterator[None]:
 @contextmanager
 def share_writing(folder: Path, shard: Shard | None = None) -> Iterator[None]:
     """Say that this process writes features, until the block ends or the process does."""
+    if is_remote(folder):
+        with claim(folder, _writers_path(folder, shard).name, lambda other: False):
+            yield
+        return
     with _writers_path(folder, shard).open("a+", encoding="utf-8") as file:
         _try_lock(file, alone=False)
         yield
@@ -67,6 +81,14 @@ def share_writing(folder: Path, shard: Shard | None = None) -> Iterator[None]:
 
 def _name(shard: Shard) -> str:
     return f"{shard[0]}-of-{shard[1]}"
+
+
+def _excludes(kind: str, other: str) -> bool:
+    """Whether two runs may not work side by side; workers of one array job may, if they are different ones."""
+    if not other.startswith("run"):
+        return False
+    is_same_array = "-of-" in kind and kind.partition("-of-")[2] == other.partition("-of-")[2]
+    return kind == other or not is_same_array
 
 
 def _writers_path(folder: Path, shard: Shard | None) -> Path:
@@ -112,14 +134,22 @@ def _refuse_other_arrays(folder: Path, shard: Shard) -> None:
 
 def _wait_for_writers(folder: Path, shard: Shard | None) -> None:
     """Let workers that outlived their run, as those of a cluster do, finish their batch."""
-    paths = sorted(folder.glob("writers*")) if shard is None else [_writers_path(folder, shard)]
-    for path in paths:
-        said = -SAY_EVERY_S
-        while not _is_free(path):
-            if time.monotonic() - said >= SAY_EVERY_S:
-                said = time.monotonic()
-                logger.warning("Waiting for workers of an earlier run on %s to finish what they hold", folder.parent)
-            time.sleep(POLL_S)
+    said = -SAY_EVERY_S
+    while _find_writers(folder, shard):
+        if time.monotonic() - said >= SAY_EVERY_S:
+            said = time.monotonic()
+            logger.warning("Waiting for workers of an earlier run on %s to finish what they hold", folder.parent)
+        time.sleep(REMOTE_POLL_S if is_remote(folder) else POLL_S)
+
+
+def _find_writers(folder: Path, shard: Shard | None) -> list[str]:
+    """Those that still write, of this worker of an array job or of anybody."""
+    own = _writers_path(folder, shard).name
+    if is_remote(folder):
+        kinds = [name.partition(".")[0] for name in find_live(folder)]
+        return [kind for kind in kinds if kind == own or (shard is None and kind.startswith(own))]
+    paths = folder.glob("writers*") if shard is None else [folder / own]
+    return [path.name for path in sorted(paths) if not _is_free(path)]
 
 
 def _is_free(path: Path) -> bool:

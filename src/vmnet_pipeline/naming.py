@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from vmnet_pipeline.storage import is_remote
+
 MAX_ID_LENGTH = 120
 DEMO_FOLDER = Path("data/01_raw")
 
@@ -60,6 +62,10 @@ def name_collection(media_dir: str, name: str = "") -> str:
     """
     if name:
         return make_safe_id(str(name))
+    if is_remote(media_dir):
+        place = str(media_dir).rstrip("/")
+        parts = place.removesuffix("/media.csv").rpartition("/")
+        return f"{make_safe_id(parts[2])[:60]}-{short_digest(place)}"
     path = Path(media_dir).expanduser().resolve()
     folder = path.parent if path.suffix.lower() == ".csv" else path
     slug = make_safe_id(folder.name)

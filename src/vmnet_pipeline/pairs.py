@@ -22,6 +22,7 @@ from vmnet_pipeline.files import TEMPORARY_PREFIX, write_text_atomically
 from vmnet_pipeline.records import Fingerprint, PairArrays
 from vmnet_pipeline.sequences import SequenceWriter, read_sequences, take_steps
 from vmnet_pipeline.splitting import SIDES, Split
+from vmnet_pipeline.storage import N_AHEAD, is_remote, run_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -217,9 +218,10 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
 
     writer: SequenceWriter | _ArrayWriter | None = None
     shape, problems = side.shape, []
-    for item_id in ids:
+    loads = run_ahead(side.store.load, ids, N_AHEAD if is_remote(side.store.folder) else 0)
+    for item_id, load in zip(ids, loads, strict=True):
         try:
-            feature = side.store.load(item_id)
+            feature = load()
         except (PairsError, FeatureStoreError) as error:
             problems.append(str(error))
             continue

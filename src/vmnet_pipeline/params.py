@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Params(BaseModel):
@@ -20,6 +20,8 @@ class Params(BaseModel):
 
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Location = Annotated[str, BeforeValidator(lambda place: str(place) if isinstance(place, Path) else place)]
+"""A local path or a URL. A `Path` would make `s3:/bucket` of `s3://bucket`."""
 
 # --- ingestion
 
@@ -27,7 +29,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class IngestParams(Params):
     """Where the media are and how they are probed."""
 
-    media_dir: Path = Field(description="Folder with media, or the path of a media.csv.")
+    media_dir: Location = Field(description="Folder with media, or the path of a media.csv; local or a URL.")
     n_workers: int | None = Field(None, ge=1, description="Files probed at the same time; all cores by default.")
 
 
@@ -99,7 +101,9 @@ class SplitParams(Params):
     train_share: Share = Field(0.6, description="Expected share of groups used for training.")
     val_share: Share = Field(0.15, description="Expected share of groups used to choose the best epoch.")
     test_share: Share = Field(0.25, description="Expected share of groups used for the reported results.")
-    split_dir: Path | None = Field(None, description="Folder with train.csv, test.csv and perhaps val.csv of your own.")
+    split_dir: Location | None = Field(
+        None, description="Folder with train.csv, test.csv and perhaps val.csv of your own; local or a URL."
+    )
 
     @model_validator(mode="after")
     def _check_shares(self) -> SplitParams:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.files import replace_atomically
 from vmnet_pipeline.records import MediaItem
+from vmnet_pipeline.storage import copy_to_local, is_remote, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +26,7 @@ RETRIED_REASONS = frozenset({"internal_error", "missing_file", "not_a_file", "ti
 """Failures that do not lie in the content of the file: such an item is tried again, and is no answer for a copy."""
 
 _BATCH_SIZE = 10_000
+_REMOTE_BATCH_SIZE = 200  # so many features of an object store are on this disk at once while they are copied
 _N_THREADS = 8
 
 
@@ -76,17 +76,9 @@ def find_unfinished(items: Sequence[MediaItem], store: FeatureStore) -> list[Med
     found["status"] = found["status"].where(found["source_checksum"] == [item.checksum for item in items])
     finished = ((found["status"] == "failed") & ~found["reason"].isin(RETRIED_REASONS)).to_numpy(copy=True)
     done = (found["status"] == "done").to_numpy().nonzero()[0]
-    folder = str(store.folder)
-    for place, size in zip(done.tolist(), found["size_bytes"].iloc[done].tolist(), strict=True):
-        finished[place] = _size_of(f"{folder}/{items[place].id}.npy") == size
+    sizes = store.measure_files([items[place].id for place in done.tolist()])
+    finished[done] = found["size_bytes"].to_numpy()[done] == sizes
     return [item for item, is_finished in zip(items, finished.tolist(), strict=True) if not is_finished]
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 - a million of them: a Path object takes longer than the call
-    except OSError:
-        return -1
 
 
 def adopt_features(items: Sequence[MediaItem], store: FeatureStore) -> list[MediaItem]:
@@ -103,15 +95,16 @@ def adopt_features(items: Sequence[MediaItem], store: FeatureStore) -> list[Medi
     """
     index, adopted = store.rows, set[str]()
     try:
-        for start in range(0, len(items), _BATCH_SIZE):
-            batch = items[start : start + _BATCH_SIZE]
+        size = _REMOTE_BATCH_SIZE if is_remote(store.folder) else _BATCH_SIZE
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
             donors = _find_donors(index, {item.checksum for item in batch} - {""})
             pairs = [(item, donors[item.checksum]) for item in batch if item.checksum in donors]
             rows = _adopt_pairs(pairs, store)
             if rows:
                 store.add_rows(rows)
             adopted.update(row.id for row in rows)
-    except OSError as error:
+    except storage_errors() as error:
         raise FeatureStoreError(
             f"Cannot write to the feature store {store.folder}: {error}. Free some space or correct the rights of the "
             "folder and run again: everything finished so far is kept."
@@ -147,8 +140,8 @@ def _adopt_pairs(pairs: Sequence[tuple[MediaItem, FeatureRow]], store: FeatureSt
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
-    except OSError:  # a file system without hard links, or too many of them
-        shutil.copyfile(source, target)
+    except (OSError, TypeError):  # a file system without hard links, or too many of them; an object store
+        copy_to_local(source, target)
 
 
 def _count_not_tried(items: Sequence[MediaItem], store: FeatureStore) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.console import track
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.row_log import RowLog
+from vmnet_pipeline.storage import describe_files, is_remote, number_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vmnet_pipeline.records import MediaInfo
+    from vmnet_pipeline.storage import StoredFile
 
     Measure = Callable[[str], dict[str, Any]]
 
@@ -142,7 +144,8 @@ def _list_keys(paths: Sequence[str]) -> pd.DataFrame:
     """What a stored result has to agree with to be taken for a file; a file that is not there has the time -1."""
     import pandas as pd
 
-    stats = [_stat(path) for path in paths]
+    remote = describe_files([path for path in paths if is_remote(path)])
+    stats = [_stat_remote(remote.get(path)) if is_remote(path) else _stat(path) for path in paths]
     frame = pd.DataFrame(stats, columns=["size_bytes", "mtime_ns"], dtype="int64")
     frame.insert(0, "path", pd.Series(list(paths), dtype="str"))
     return frame.assign(version=name_version()).astype({"version": "str"})
@@ -159,6 +162,11 @@ def _stat(path: str) -> tuple[int, int]:
     except (OSError, ValueError):
         return 0, -1
     return found.st_size, found.st_mtime_ns
+
+
+def _stat_remote(found: StoredFile | None) -> tuple[int, int]:
+    """Size and, in the place of the time of change, what tells one content of an object from another."""
+    return (0, -1) if found is None else (found.size_bytes, number_version(found))
 
 
 def _look_up(wanted: pd.DataFrame, columns: dict[str, str], log: RowLog | None) -> pd.DataFrame:

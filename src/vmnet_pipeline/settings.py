@@ -5,6 +5,7 @@ import warnings
 
 from vmnet_pipeline.hooks import ProjectHooks
 from vmnet_pipeline.naming import name_collection
+from vmnet_pipeline.storage import name_local
 
 # Nothing is sent anywhere, and no start waits for the network. Kedro's own consent is in `.telemetry`.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -18,5 +19,5 @@ HOOKS = (ProjectHooks(),)
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "custom_resolvers": {"collection": name_collection},
+    "custom_resolvers": {"collection": name_collection, "local": name_local},
 }

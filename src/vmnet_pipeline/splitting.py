@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import SplitError
 from vmnet_pipeline.ingestion import read_ids
+from vmnet_pipeline.storage import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 SIDES = ("train", "val", "test")
 MIN_GROUPS = 2
@@ -151,7 +152,7 @@ def _check_groups(side_of: Mapping[str, str], groups: Mapping[str, str]) -> None
             )
 
 
-def find_user_split(split_dir: Path | None, media_dir: Path) -> Split | None:
+def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Split | None:
     """Read train.csv, test.csv and perhaps val.csv that a user made; None when there are none.
 
     Args:
@@ -162,7 +163,8 @@ def find_user_split(split_dir: Path | None, media_dir: Path) -> Split | None:
         SplitError: `split_dir` has no train.csv or no test.csv.
         IngestError: A file has no column `id`.
     """
-    folder = Path(split_dir or (media_dir.parent if media_dir.suffix == ".csv" else media_dir)).expanduser()
+    media = as_path(media_dir)
+    folder = as_path(split_dir or (media.parent if media.suffix == ".csv" else media)).expanduser()
     paths = {side: folder / f"{side}.csv" for side in SIDES}
     if not (paths["train"].is_file() and paths["test"].is_file()):
         if split_dir is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.event_files import append_event, write_events
+from vmnet_pipeline.storage import local_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -206,13 +207,13 @@ def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[in
         return
     package = Path(vmnet_pipeline.__file__).parent
     versions = read_versions(("mlflow", "numpy", "pandas", "torch", "safetensors", "pydantic"))
-    with warnings.catch_warnings():
+    with local_copy(folder) as local, warnings.catch_warnings():
         # The signature is given, so an example of the input would tell nothing more.
         warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "served_model.py"),
-            artifacts={"checkpoint": str(folder)},
+            artifacts={"checkpoint": str(local)},
             code_paths=[str(package)],
             signature=make_signature(music_shape, video_shape),
             registered_model_name=name,
@@ -242,10 +243,11 @@ def log_file(path: Path) -> None:
 
     if not has_active_run():
         return
-    if path.is_dir():
-        mlflow.log_artifacts(str(path), artifact_path=path.name)
-    elif path.exists():
-        mlflow.log_artifact(str(path))
+    with local_copy(path) as local:
+        if local.is_dir():
+            mlflow.log_artifacts(str(local), artifact_path=path.name)
+        elif local.exists():
+            mlflow.log_artifact(str(local))
 
 
 def set_tags(tags: Mapping[str, str]) -> None:

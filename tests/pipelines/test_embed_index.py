@@ -18,11 +18,11 @@ from vmnet_pipeline.cli import cli
 from vmnet_pipeline.extraction import make_backend
 from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.models.towers import build_model
-from vmnet_pipeline.naming import name_collection
 from vmnet_pipeline.params import EmbedParams, IndexParams, SplitParams, TrainParams
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.retrieval.index_files import load_index
 from vmnet_pipeline.schemas import MANIFEST_COLUMNS
+from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]
 IDS = [f"{i:03d}" for i in range(6)]
@@ -96,7 +96,7 @@ def run(names, pipelines=None, **runtime_params):
     params = {"collection": "toy", "metadata": "tags.csv", **runtime_params}
     loader = OmegaConfigLoader(
         str(ROOT / "conf"), base_env="base", default_run_env="local", runtime_params=params,
-        custom_resolvers={"collection": name_collection},
+        custom_resolvers=CONFIG_LOADER_ARGS["custom_resolvers"],
     )  # fmt: skip
     catalog = DataCatalog.from_config(loader["catalog"])
     parameters = loader["parameters"] | {"musicnn": MUSICNN, "efficientnet": LITE}

@@ -8,13 +8,13 @@ import pytest
 from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 
-from vmnet_pipeline.naming import name_collection
 from vmnet_pipeline.pipeline_registry import (
     DEFAULT_VARIANT,
     VARIANTS,
     register_pipelines,
     register_reference_pipelines,
 )
+from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "tensorflow", "librosa", "pandas", "scipy", "sklearn", "matplotlib", "openvino", "mlflow", "av")
@@ -28,7 +28,10 @@ def pipelines():
 @pytest.fixture(scope="module")
 def catalog():
     loader = OmegaConfigLoader(
-        str(ROOT / "conf"), base_env="base", default_run_env="local", custom_resolvers={"collection": name_collection}
+        str(ROOT / "conf"),
+        base_env="base",
+        default_run_env="local",
+        custom_resolvers=CONFIG_LOADER_ARGS["custom_resolvers"],
     )
     return DataCatalog.from_config(loader["catalog"])
 

@@ -15,7 +15,9 @@ FEATURES_FOLDER = Path("data/04_feature")
 _SHOWN = 20
 
 _store = click.option(
-    "--store", default=None, help=f"Folder of a store, or the name of a backend.  [default: all of {FEATURES_FOLDER}]"
+    "--store",
+    default=None,
+    help=f"Folder or URL of a store, or the name of a backend.  [default: all of {FEATURES_FOLDER}]",
 )
 
 
@@ -28,10 +30,15 @@ def find_stores(store: str | None) -> list[FeatureStore]:
     """The stores that a command is to look after.
 
     Args:
-        store: Folder of one, or name of a backend for its stores of all collections; None for all stores.
+        store: Folder or URL of one, or name of a backend for its stores of all collections; None for all stores.
     """
     from vmnet_pipeline.feature_store import INDEX_FOLDER, FeatureStore
+    from vmnet_pipeline.hooks import configure_project_storage
+    from vmnet_pipeline.storage import is_remote
 
+    if store is not None and is_remote(store):
+        configure_project_storage()
+        return [FeatureStore(store)]
     folders = [Path(store)] if store is not None and Path(store).is_dir() else []
     folders = folders or sorted(path.parent for path in FEATURES_FOLDER.glob(f"*/{store or '*'}/{INDEX_FOLDER}"))
     if not folders:

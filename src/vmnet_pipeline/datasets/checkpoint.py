@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
 
 if TYPE_CHECKING:
     from vmnet_pipeline.checkpoints import Checkpoint
 
 
-class CheckpointDataset(LocalPathDataset["Checkpoint", "Checkpoint"]):
+class CheckpointDataset(PlaceDataset["Checkpoint", "Checkpoint"]):
     """A trained network: `model.safetensors` and `config.json` in one folder.
 
     Example for the catalog:

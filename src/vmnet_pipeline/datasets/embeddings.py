@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.mirror import Mirror
+from vmnet_pipeline.storage import DEFAULT_CACHE_DIR
 
 if TYPE_CHECKING:
     from vmnet_pipeline.embeddings import EmbeddingSet, PlannedEmbeddings
 
 
-class EmbeddingsDataset(LocalPathDataset["PlannedEmbeddings", "EmbeddingSet | None"]):
+class EmbeddingsDataset(PlaceDataset["PlannedEmbeddings", "EmbeddingSet | None"]):
     """Embeddings of one side in memory-mapped files; saving makes them, chunk by chunk.
 
     Example for the catalog:
@@ -20,15 +22,25 @@ class EmbeddingsDataset(LocalPathDataset["PlannedEmbeddings", "EmbeddingSet | No
           filepath: data/07_model_output/demo/{variant}/music_embeddings
     """
 
-    def __init__(self, *, filepath: str, optional: bool = False, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        optional: bool = False,
+        credentials: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE_DIR,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Describe the dataset.
 
         Args:
             filepath: The folder.
             optional: Whether loading gives None, and no error, where there are none or damaged ones.
+            credentials: Options of the object store of `filepath`.
+            cache_dir: Local folder for copies of remote files.
             metadata: Free data for plugins.
         """
-        super().__init__(filepath=filepath, metadata=metadata)
+        super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
         self._optional = optional
 
     def load(self) -> EmbeddingSet | None:
@@ -41,7 +53,7 @@ class EmbeddingsDataset(LocalPathDataset["PlannedEmbeddings", "EmbeddingSet | No
         from vmnet_pipeline.errors import SearchIndexError
 
         try:
-            return read_embeddings(self._filepath)
+            return read_embeddings(self._mirror().pull())
         except SearchIndexError:
             if self._optional:
                 return None
@@ -51,4 +63,11 @@ class EmbeddingsDataset(LocalPathDataset["PlannedEmbeddings", "EmbeddingSet | No
         """Make the embeddings; the folder appears whole or not at all."""
         from vmnet_pipeline.embeddings import write_embeddings
 
-        write_embeddings(self._filepath, data)
+        mirror = self._mirror()
+        write_embeddings(mirror.local, data)
+        mirror.push()
+
+    def _mirror(self) -> Mirror:
+        from vmnet_pipeline.embeddings import CONTENTS
+
+        return Mirror(self._filepath, self._cache_dir, CONTENTS)

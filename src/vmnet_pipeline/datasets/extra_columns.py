@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class ExtraColumnsDataset(LocalPathDataset[None, "pd.DataFrame"]):
+class ExtraColumnsDataset(PlaceDataset[None, "pd.DataFrame"]):
     r"""Columns of a csv file with a column `id`, e.g. `title` and `licence`; those of paths are left out.
 
     Given a media folder it is the media.csv in it; without one the table is empty.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
 from vmnet_pipeline.feature_store import FeatureChunk, FeatureStore
 
 
-class FeatureStoreDataset(LocalPathDataset[FeatureChunk, FeatureStore]):
+class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
     """A folder of `ID.npy` files with an index. Saving adds a chunk; loading gives a lazy handle.
 
     It exists only when its completion marker is there, which confirming writes: a store that is half

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
 
 
-class FolderDataset(LocalPathDataset[None, Path]):
+class FolderDataset(PlaceDataset[None, Path]):
     """A folder, made on loading; its files are the business of the step that uses it.
 
     Example for the catalog:

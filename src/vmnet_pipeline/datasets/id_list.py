@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
 from vmnet_pipeline.files import write_text_atomically
 from vmnet_pipeline.ingestion import read_ids
 
 
-class IdListDataset(LocalPathDataset[tuple[str, ...], tuple[str, ...]]):
+class IdListDataset(PlaceDataset[tuple[str, ...], tuple[str, ...]]):
     """Item ids in a csv file with the column `id`; ids are text, `007` stays `007`.
 
     Example for the catalog:

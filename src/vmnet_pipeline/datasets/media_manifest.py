@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.files import replace_atomically
 from vmnet_pipeline.ingestion import list_folder
 from vmnet_pipeline.schemas import check_manifest
+from vmnet_pipeline.storage import DEFAULT_CACHE_DIR, as_path, local_copy, name_local, storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class MediaManifestDataset(LocalPathDataset["pd.DataFrame", "pd.DataFrame"]):
+class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
     """One row per item of a collection, in a Parquet file.
 
     Given `audio_dir` or `video_dir`, loading lists that folder instead, so that extraction alone needs
@@ -34,6 +35,8 @@ class MediaManifestDataset(LocalPathDataset["pd.DataFrame", "pd.DataFrame"]):
         filepath: str,
         audio_dir: str | None = None,
         video_dir: str | None = None,
+        credentials: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE_DIR,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Describe the dataset.
@@ -42,10 +45,12 @@ class MediaManifestDataset(LocalPathDataset["pd.DataFrame", "pd.DataFrame"]):
             filepath: The Parquet file.
             audio_dir: Folder of sound files to list instead of reading the file.
             video_dir: Folder of video files to list instead of reading the file.
+            credentials: Options of the object store of `filepath`.
+            cache_dir: Local folder for what is kept of a manifest in an object store.
             metadata: Free data for plugins.
         """
-        super().__init__(filepath=filepath, metadata=metadata)
-        self._folders = {side: Path(path) for side, path in (("audio", audio_dir), ("video", video_dir)) if path}
+        super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
+        self._folders = {side: as_path(path) for side, path in (("audio", audio_dir), ("video", video_dir)) if path}
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {f"{side}_dir": str(path) for side, path in self._folders.items()}
@@ -57,18 +62,19 @@ class MediaManifestDataset(LocalPathDataset["pd.DataFrame", "pd.DataFrame"]):
             IngestError: There is no manifest, it is damaged, or the folder to list is not there.
         """
         if self._folders:
-            cache_dir = self._filepath.with_name("probe_cache")
+            cache_dir = Path(name_local(self._filepath, self._cache_dir)).with_name("probe_cache")
             return list_folder(self._folders.get("audio"), self._folders.get("video"), cache_dir=cache_dir)
         import pandas as pd
 
         try:
-            manifest = pd.read_parquet(self._filepath)
+            with local_copy(self._filepath) as local:
+                manifest = pd.read_parquet(local)
         except FileNotFoundError as error:
             raise IngestError(
                 f"There is no manifest {self._filepath}. Run `kedro run --pipeline ingest` with the same media_dir "
                 "first, or pass audio_dir=FOLDER or video_dir=FOLDER to extract from a bare folder."
             ) from error
-        except (OSError, ValueError) as error:
+        except storage_errors(ValueError) as error:
             raise IngestError(
                 f"{self._filepath} is damaged ({error}). Run `kedro run --pipeline ingest` again."
             ) from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.mirror import Mirror
 from vmnet_pipeline.pairs import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
 
 
-class PackedPairsDataset(LocalPathDataset[UnpackedPairs, PairSet]):
+class PackedPairsDataset(PlaceDataset[UnpackedPairs, PairSet]):
     """Features of both sides, pooled or as sequences, memory-mapped; saving streams, loading reads no array.
 
     Example for the catalog:
@@ -22,7 +23,7 @@ class PackedPairsDataset(LocalPathDataset[UnpackedPairs, PairSet]):
         Raises:
             PairsError: The folder is missing or damaged.
         """
-        return read_pairs(self._filepath)
+        return read_pairs(self._mirror().pull())
 
     def save(self, data: UnpackedPairs) -> None:
         """Pack, item by item; an old folder is replaced as a whole.
@@ -30,7 +31,12 @@ class PackedPairsDataset(LocalPathDataset[UnpackedPairs, PairSet]):
         Raises:
             PairsError: Features of one side differ in shape, or are not finite.
         """
-        write_pairs(self._filepath, data)
+        mirror = self._mirror()
+        write_pairs(mirror.pull(), data)
+        mirror.push()
 
     def _exists(self) -> bool:
-        return (self._filepath / CONTENT_FILE).exists()
+        return self._mirror().exists()
+
+    def _mirror(self) -> Mirror:
+        return Mirror(self._filepath, self._cache_dir, CONTENT_FILE)

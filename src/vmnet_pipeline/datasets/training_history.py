@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
 from vmnet_pipeline.errors import CheckpointError
 from vmnet_pipeline.files import write_text_atomically
+from vmnet_pipeline.storage import storage_errors
 
 
-class TrainingHistoryDataset(LocalPathDataset[list[dict[str, Any]], list[dict[str, Any]]]):
+class TrainingHistoryDataset(PlaceDataset[list[dict[str, Any]], list[dict[str, Any]]]):
     """One row per epoch in a JSON file; without the file there is no history, and that is no error.
 
     Example for the catalog:
@@ -40,7 +41,7 @@ class TrainingHistoryDataset(LocalPathDataset[list[dict[str, Any]], list[dict[st
             rows: list[dict[str, Any]] = json.loads(self._filepath.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except storage_errors(ValueError) as error:
             raise CheckpointError(f"{self._filepath} is damaged ({error}). Remove it, or train again.") from error
         return rows
 

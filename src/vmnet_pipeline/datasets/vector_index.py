@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.local import LocalPathDataset
+from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.mirror import Mirror
+from vmnet_pipeline.storage import DEFAULT_CACHE_DIR
 
 if TYPE_CHECKING:
     from vmnet_pipeline.retrieval.index import VectorIndex
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class VectorIndexDataset(LocalPathDataset["VectorIndex", "VectorIndex | None"]):
+class VectorIndexDataset(PlaceDataset["VectorIndex", "VectorIndex | None"]):
     """A search index; saving adds a version and makes it the current one in one step.
 
     Example for the catalog:
@@ -23,15 +25,25 @@ class VectorIndexDataset(LocalPathDataset["VectorIndex", "VectorIndex | None"]):
           filepath: data/07_model_output/demo/{variant}/music_index
     """
 
-    def __init__(self, *, filepath: str, optional: bool = False, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        optional: bool = False,
+        credentials: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE_DIR,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         """Describe the dataset.
 
         Args:
             filepath: The folder.
             optional: Whether loading gives None, and no error, where there is none or a damaged one.
+            credentials: Options of the object store of `filepath`.
+            cache_dir: Local folder for copies of remote files.
             metadata: Free data for plugins.
         """
-        super().__init__(filepath=filepath, metadata=metadata)
+        super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
         self._optional = optional
 
     def load(self) -> VectorIndex | None:
@@ -44,7 +56,7 @@ class VectorIndexDataset(LocalPathDataset["VectorIndex", "VectorIndex | None"]):
         from vmnet_pipeline.retrieval.index_files import load_index
 
         try:
-            return load_index(self._filepath)
+            return load_index(self._mirror().pull())
         except SearchIndexError as error:
             if not self._optional:
                 raise
@@ -56,9 +68,14 @@ class VectorIndexDataset(LocalPathDataset["VectorIndex", "VectorIndex | None"]):
         """Write a new version; readers see the old one or the new one."""
         from vmnet_pipeline.retrieval.index_files import save_index
 
-        save_index(self._filepath, data)
+        mirror = self._mirror()
+        save_index(mirror.pull(), data)
+        mirror.push()
 
     def _exists(self) -> bool:
-        from vmnet_pipeline.retrieval.index_files import has_index
+        return self._mirror().exists()
 
-        return has_index(self._filepath)
+    def _mirror(self) -> Mirror:
+        from vmnet_pipeline.retrieval.index_files import POINTER
+
+        return Mirror(self._filepath, self._cache_dir, POINTER)

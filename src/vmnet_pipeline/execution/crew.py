@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from vmnet_pipeline.backends.base import FeatureBackend
     from vmnet_pipeline.feature_index import FeatureRow
@@ -30,7 +31,7 @@ class Job:
 
     run_id: str
     backend: FeatureBackend
-    folder: str
+    folder: Path
     shard: Shard | None
     batch_size: int
     n_cores: int | None

@@ -75,7 +75,7 @@ def extract_missing(
         job = Job(
             run_id=uuid.uuid4().hex[:8],
             backend=backend,
-            folder=str(store.folder.absolute()),
+            folder=store.folder.absolute(),
             shard=shard,
             batch_size=params.batch_size,
             n_cores=n_cores,

@@ -18,6 +18,7 @@ from vmnet_pipeline.backends.engine import limit_cores
 from vmnet_pipeline.errors import ExtractionError, VmnetError
 from vmnet_pipeline.execution.crew import Event
 from vmnet_pipeline.execution.worker import run_batch
+from vmnet_pipeline.storage import configure_storage, get_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +86,8 @@ class ProcessCrew:
     def _hire(self) -> None:
         name = f"worker-{self._n_hired}"
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(theirs, self._job), name=name, daemon=True)
+        task = (theirs, self._job, get_configuration())
+        process = self._context.Process(target=serve, args=task, name=name, daemon=True)
         with _without_interrupts():
             process.start()
         theirs.close()  # so that its end is seen here
@@ -113,8 +115,9 @@ class ProcessCrew:
             process.join()
 
 
-def serve(connection: Connection, job: Job) -> None:
+def serve(connection: Connection, job: Job, storage: dict[str, dict[str, Any]]) -> None:
     """Be a worker: take batches until told to stop, send back rows, or the error that ends the run."""
+    configure_storage(storage)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt="%H:%M:%S")
     threading.Thread(target=_end_with_driver, daemon=True).start()
     limit_cores(job.n_cores)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.backends.base import FeatureBackend
     from vmnet_pipeline.execution.crew import Job
     from vmnet_pipeline.feature_index import FeatureRow
+    from vmnet_pipeline.feature_store import FeatureResult
     from vmnet_pipeline.records import MediaItem
 
 SYNC_EVERY_S = 5.0  # what a loss of power may cost; a kill costs nothing that is finished
@@ -39,14 +40,20 @@ def run_batch(job: Job, writer: str, items: Sequence[MediaItem]) -> Iterator[Fea
     with _one_batch, store.share_writing(job.shard):
         backend = _load_backend(job, store)
         with _end_when_stuck(job.item_timeout_s) as restart_clock:
-            for result in extract_items(backend, items, batch_size=job.batch_size, n_workers=job.n_cores):
-                row = store.add(result)
+            results = extract_items(backend, items, batch_size=job.batch_size, n_workers=job.n_cores)
+            for row in store.add_all(_call_after_each(restart_clock, results)):
                 restart_clock()
                 if time.monotonic() - synced >= SYNC_EVERY_S:
                     synced = time.monotonic()
                     store.sync()
                 yield row
         store.sync()
+
+
+def _call_after_each(restart_clock: Callable[[], None], results: Iterator[FeatureResult]) -> Iterator[FeatureResult]:
+    for result in results:
+        restart_clock()
+        yield result
 
 
 def _load_backend(job: Job, store: FeatureStore) -> FeatureBackend:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.remote import RemoteFile, open_remote_file
+from vmnet_pipeline.storage import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,24 +115,42 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     """Open a media file with FFmpeg, without letting it open anything else.
 
     Raises:
-        MediaError: Any reason of `open_regular_file`, `unknown_format` or `too_many_streams`.
+        MediaError: Any reason of `open_media_file`, `unknown_format` or `too_many_streams`.
     """
-    with open_regular_file(path) as file:
-        container = _open_with_ffmpeg(file, path)
+    with open_media_file(path) as file:
         try:
-            _check_container(container, path)
-            yield container
+            container = _open_with_ffmpeg(file, path)
+            try:
+                _check_container(container, path)
+                yield container
+            finally:
+                container.close()
         finally:
-            container.close()
+            if isinstance(file, RemoteFile):
+                file.check()
 
 
-def _probe_less(file: io.FileIO) -> dict[str, str]:
+def open_media_file(path: str | os.PathLike[str], *, streams: bool = False) -> io.RawIOBase:
+    """Open a local file or one of an object store for reading.
+
+    Args:
+        path: Path or URL.
+        streams: Whether it is read once from its beginning to its end.
+
+    Raises:
+        MediaError: `missing_file`, `not_a_file`, `empty_file` or `unreadable`.
+    """
+    return open_remote_file(path, streams=streams) if is_remote(path) else open_regular_file(path)
+
+
+def _probe_less(file: io.RawIOBase) -> dict[str, str]:
     """Options that spare a WAV file most of the reading before its first sample."""
-    head = os.pread(file.fileno(), 12, 0)
+    head = file.read(12) or b""
+    file.seek(0)
     return _WAV_OPTIONS if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE" else {}
 
 
-def _open_with_ffmpeg(file: io.FileIO, path: str | os.PathLike[str]) -> InputContainer:
+def _open_with_ffmpeg(file: io.RawIOBase, path: str | os.PathLike[str]) -> InputContainer:
     import av
 
     _silence_ffmpeg()

@@ -16,7 +16,7 @@ from vmnet_pipeline.media.container import (
     find_video_stream,
     has_decoder,
     open_container,
-    open_regular_file,
+    open_media_file,
 )
 from vmnet_pipeline.media.video import check_frame_size, prepare_decoder, read_display_matrix, swaps_sides
 from vmnet_pipeline.records import MediaInfo, Modality, StreamInfo
@@ -39,11 +39,11 @@ def checksum_file(path: str | os.PathLike[str]) -> str:
     """Checksum of a file's content: `sha256:` and 64 hex digits. The file is streamed, never held in memory.
 
     Raises:
-        MediaError: Reasons of `open_regular_file`, or `unreadable` when reading fails midway.
+        MediaError: Reasons of `open_media_file`, or `unreadable` when reading fails midway.
     """
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHECKSUM_BLOCK_BYTES))
-    with open_regular_file(path) as file:
+    with open_media_file(path, streams=True) as file:
         try:
             while n_read := file.readinto(buffer):
                 digest.update(buffer[:n_read])

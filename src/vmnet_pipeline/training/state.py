@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from vmnet_pipeline.files import replace_atomically
 from vmnet_pipeline.records import EpochRecord, PairArrays
+from vmnet_pipeline.storage import local_copy
 from vmnet_pipeline.training.data import digest_pairs
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def load_best(state_dir: Path, epoch: int) -> dict[str, Tensor] | None:
     """Read the best weights of an epoch; None (logged) if they are gone or damaged."""
     path = best_path(state_dir, epoch)
     try:
-        return dict(load_file(path))
+        with local_copy(path) as local:
+            return dict(load_file(local))
     except (SafetensorError, OSError) as error:
         logger.warning("the best weights %s cannot be read (%s); training starts anew", path, error)
         return None
@@ -183,7 +185,7 @@ def restore_tensors(
 
 
 def _read_state(path: Path) -> TrainingState:
-    with safe_open(path, framework="pt") as file:
+    with local_copy(path) as local, safe_open(local, framework="pt") as file:
         content: dict[str, Any] = json.loads((file.metadata() or {})["state"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     history = tuple(EpochRecord(**record) for record in content["history"])

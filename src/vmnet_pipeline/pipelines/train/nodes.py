@@ -103,6 +103,7 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
         TrainingError: Too few pairs (less than a batch, under `protocol: reference`), or the loss is not finite.
     """
     from vmnet_pipeline.checkpoints import Checkpoint, read_git_revision, read_versions
+    from vmnet_pipeline.storage import is_remote
     from vmnet_pipeline.training.members import join_results, train_members
 
     train, val = pairs.side("train"), pairs.side("val")
@@ -117,7 +118,7 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
         params=params.model_dump(mode="json"),
         best_epoch=result.best_epoch,
         metrics=result.metrics,
-        git_revision=read_git_revision(training_state),
+        git_revision=read_git_revision(Path() if is_remote(training_state) else training_state),
         versions=read_versions(),
     )
     return checkpoint, _list_epochs(members)

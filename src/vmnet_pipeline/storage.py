@@ -1,0 +1,285 @@
+"""Places that are local paths or URLs of an object store (`s3://bucket/folder`), used alike wherever that is possible.
+
+`as_path` gives a `Path` for a local place, and for a URL an object of universal_pathlib with the same methods. What an
+object store does in its own way is here: a file appears whole (no temporary file beside it), listing is cheap and
+asking for single files is not, nothing is mapped into memory, and errors and credentials are of their own kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from vmnet_pipeline.errors import StorageError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+PROTOCOLS = ("s3", "gs", "az", "abfs", "memory")
+"""Object stores that are taken; a media.csv of somebody else's shall not have this machine call any address."""
+
+DEFAULT_CACHE_DIR = "data/cache"
+N_AHEAD = 16
+"""So many requests are on their way at the same time."""
+
+_STAMPS = ("LastModified", "updated", "last_modified", "modified", "created")  # as the stores call it
+_configured: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file as a listing of an object store has it.
+
+    Attributes:
+        size_bytes: Its size.
+        modified_s: Time of the last change by the clock of the store, in seconds since 1970.
+        version: Differs for every content (ETag), or else for every change.
+    """
+
+    size_bytes: int
+    modified_s: float
+    version: str
+
+
+def is_remote(place: object) -> bool:
+    """Whether a path or text is a URL and not a local path."""
+    return "://" in str(place)
+
+
+def as_path(place: str | Path, credentials: Mapping[str, Any] | None = None) -> Path:
+    """The object through which a place is used.
+
+    Args:
+        place: Local path, or URL.
+        credentials: Options of the object store for this place alone, e.g. `key` and `secret`; see `configure_storage`
+            for those of all places.
+
+    Raises:
+        StorageError: A URL of another kind than `PROTOCOLS`, with a password in it, or without its package.
+    """
+    if isinstance(place, Path):
+        return place
+    text = str(place)
+    if not is_remote(text):
+        return Path(text)
+    if not isinstance(place, str):
+        return place
+    protocol, _, rest = text.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise StorageError(
+            f"A {protocol}:// URL has a name or password in it. Give credentials in conf/local/credentials.yml."
+        )
+    if protocol not in PROTOCOLS or "::" in text:
+        raise StorageError(f"{text} cannot be used: a place is a local path, or a URL of {', '.join(PROTOCOLS)}.")
+    try:
+        from upath import UPath
+
+        # Other processes write to the same folders, so no listing is kept.
+        path = UPath(text.rstrip("/"), **{"use_listings_cache": False, **(credentials or {})})
+        _ = path.fs
+    except ImportError as error:
+        raise StorageError(
+            f"{text} needs packages that are not installed ({error}): pip install 'vmnet-pipeline[s3]', or the fsspec "
+            f"package of {protocol}://"
+        ) from error
+    return cast("Path", path)
+
+
+def configure_storage(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set options, such as credentials, of all places of this process.
+
+    Args:
+        options: Protocol, e.g. `s3`, to arguments of its fsspec file system, e.g. `key`, `secret`, `endpoint_url`.
+
+    Raises:
+        StorageError: They do not have this form.
+    """
+    import fsspec.config
+
+    for protocol, own in options.items():
+        if not isinstance(own, Mapping) or protocol not in PROTOCOLS:
+            raise StorageError(
+                f"`storage` in credentials.yml must name object stores ({', '.join(PROTOCOLS)}) with their options "
+                f"below, but has {protocol!r}."
+            )
+        _configured[protocol] = dict(own)
+        fsspec.config.conf[protocol] = dict(own)
+
+
+def get_configuration() -> dict[str, dict[str, Any]]:
+    """What `configure_storage` was given, for another process of this run; it has secrets in it."""
+    return {protocol: dict(own) for protocol, own in _configured.items()}
+
+
+def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Kinds of exceptions that reading and writing may raise, and `others`; those of stores are not all OSErrors."""
+    if "botocore" not in sys.modules:
+        return (OSError, *others)
+    from botocore.exceptions import BotoCoreError
+
+    return (OSError, BotoCoreError, *others)
+
+
+@contextmanager
+def explain_access(place: str | Path) -> Iterator[None]:
+    """Turn what an object store answers into an error that says what to do.
+
+    Raises:
+        StorageError: It cannot be reached, does not know the credentials, or does not let them in.
+    """
+    try:
+        yield
+    except storage_errors() as error:
+        if not is_remote(place):
+            raise
+        raise StorageError(
+            f"{place} cannot be used ({type(error).__name__}: {error}). Check the name, the network, and the "
+            "credentials (conf/local/credentials.yml, or the variables and files that the store's own tools read)."
+        ) from error
+
+
+# --- listing
+
+
+def list_files(folder: Path, *, recursive: bool = False) -> dict[str, StoredFile]:
+    """Files in a remote folder by their path in it; one request for a thousand of them. Empty if there is no folder."""
+    file_system, prefix = _split(folder)
+    try:
+        if recursive:
+            found = file_system.find(prefix, detail=True).values()
+        else:
+            found = [entry for entry in file_system.ls(prefix, detail=True) if entry["type"] == "file"]
+    except FileNotFoundError:
+        return {}
+    prefix = prefix.strip("/") + "/"
+    names = ((entry["name"].strip("/").removeprefix(prefix), entry) for entry in found)
+    return {name: _describe(entry) for name, entry in names if name and not entry["name"].endswith("/")}
+
+
+def _describe(entry: Mapping[str, Any]) -> StoredFile:
+    stamp: Any = next(entry[name] for name in _STAMPS if name in entry)
+    stamp = datetime.fromisoformat(stamp) if isinstance(stamp, str) else stamp
+    modified_s = stamp.timestamp() if isinstance(stamp, datetime) else float(stamp)
+    version = entry.get("ETag") or entry.get("etag") or modified_s
+    return StoredFile(int(entry["size"] or 0), modified_s, str(version))
+
+
+def describe_files(urls: Sequence[str]) -> dict[str, StoredFile]:
+    """Those of the given remote files that are there; their folders are listed, not each file asked for."""
+    folders = sorted({url.rpartition("/")[0] for url in urls})
+    listings = run_ahead(lambda folder: list_files(as_path(folder)), folders, N_AHEAD)
+    known = {
+        f"{folder}/{name}": found
+        for folder, listing in zip(folders, listings, strict=True)
+        for name, found in listing().items()
+    }
+    return {url: known[url] for url in urls if url in known}
+
+
+def number_version(found: StoredFile) -> int:
+    """The version of a file as a number, for tables that have the time of change of local files there."""
+    return int(hashlib.sha256(found.version.encode()).hexdigest()[:15], 16)
+
+
+# --- content
+
+
+def read_files(paths: Sequence[Path]) -> list[bytes]:
+    """Content of some small remote files, read at the same time.
+
+    Raises:
+        FileNotFoundError: One is not there any more.
+    """
+    return [read() for read in run_ahead(lambda path: path.read_bytes(), paths, N_AHEAD)]
+
+
+def run_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], n_ahead: int
+) -> Iterator[Callable[[], _Result]]:
+    """Call `function` for each item, up to `n_ahead` at the same time: an object store is slow to answer, not to work.
+
+    Args:
+        function: Is called in other threads, unless `n_ahead` is 0.
+        items: Taken one by one as there is room.
+        n_ahead: 0 calls it when its result is asked for.
+
+    Yields:
+        In the order of `items`, as soon as possible, what gives the result or raises what `function` raised.
+    """
+    if not n_ahead:
+        yield from (partial(function, item) for item in items)
+        return
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(n_ahead, thread_name_prefix="storage") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                while waiting and (waiting[0].done() or len(waiting) >= 2 * n_ahead):
+                    yield waiting.popleft().result
+            while waiting:
+                yield waiting.popleft().result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def upload(local: Path, target: Path) -> None:
+    """Put a local file into an object store; readers see the old object or the new one."""
+    file_system, name = _split(target)
+    file_system.put_file(str(local), name)
+
+
+def copy_to_local(source: Path, local: Path) -> None:
+    """Copy a file, local or remote, to a local place."""
+    if not is_remote(source):
+        shutil.copyfile(source, local)
+        return
+    file_system, name = _split(source)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    file_system.get_file(name, str(local))
+
+
+@contextmanager
+def local_copy(path: Path) -> Iterator[Path]:
+    """A local file or folder with the content of `path` for as long as the block lasts: itself when it is local."""
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="vmnet-") as folder:
+        local = Path(folder) / path.name
+        if path.is_dir():
+            for name in list_files(path, recursive=True):
+                copy_to_local(path / name, local / name)
+        elif path.exists():
+            copy_to_local(path, local)
+        yield local
+
+
+def name_local(place: str | Path, cache_dir: str | Path = DEFAULT_CACHE_DIR) -> str:
+    """A local path for what cannot be kept at a remote place; a local place is its own.
+
+    Args:
+        place: Where it would be.
+        cache_dir: Local folder for everything of that kind.
+    """
+    if not is_remote(place):
+        return str(place)
+    protocol, _, rest = str(place).partition("://")
+    return f"{cache_dir}/{protocol}/{rest}"
+
+
+def _split(path: Path) -> tuple[Any, str]:
+    """File system of a remote path, and the path as that file system wants it."""
+    remote = cast("Any", path)
+    return remote.fs, str(remote.path)

@@ -1,0 +1,83 @@
+"""Media in an object store: the same samples as from a local file, and every failure has its reason."""
+
+import uuid
+
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFile
+from scipy.io import wavfile
+
+from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.media.probe import checksum_file, probe_media
+from vmnet_pipeline.media.synthesis import make_clip
+from vmnet_pipeline.media.video import sample_frames
+from vmnet_pipeline.storage import as_path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "a.mp4"
+    make_clip(path, seed=1, duration_s=2.0, width=64, height=48)
+    return path
+
+
+@pytest.fixture
+def remote(clip):
+    place = as_path(f"memory://bucket-{uuid.uuid4().hex}/a.mp4")
+    place.write_bytes(clip.read_bytes())
+    return place
+
+
+def test_everything_is_as_in_a_local_file(clip, remote):
+    assert probe_media(str(remote)) == probe_media(clip)
+    sound = decode_audio(str(remote), sample_rate_hz=16_000, max_duration_s=1.0)
+    np.testing.assert_array_equal(sound, decode_audio(clip, sample_rate_hz=16_000, max_duration_s=1.0))
+    pairs = zip(sample_frames(str(remote), rate_hz=1.0), sample_frames(clip, rate_hz=1.0), strict=True)
+    for (_, found), (_, expected) in pairs:
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.mp4", None, "missing_file"),
+        ("empty.mp4", b"", "empty_file"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "unknown_format"),
+        ("text.mp4", b"hello", "unknown_format"),
+    ],
+)
+def test_what_is_no_media_file_says_why(remote, name, content, reason):
+    path = remote.parent / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(MediaError) as caught:
+        probe_media(str(path))
+    assert caught.value.reason == reason
+
+
+def test_a_folder_and_another_kind_of_address_are_refused(remote):
+    with pytest.raises(MediaError, match="not a file"):
+        checksum_file(str(remote.parent))
+    with pytest.raises(MediaError, match="cannot be used"):
+        checksum_file("http://127.0.0.1:9/a.mp4")
+
+
+def test_a_network_that_fails_in_the_middle_is_no_end_of_the_file(remote, tmp_path, monkeypatch):
+    """FFmpeg would take it for one, and the features of half a file would be stored as those of the whole."""
+    wavfile.write(tmp_path / "a.wav", 16_000, np.zeros(160_000, np.int16))
+    path = remote.with_name("a.wav")
+    path.write_bytes((tmp_path / "a.wav").read_bytes())
+    assert len(decode_audio(str(path), sample_rate_hz=16_000)) == 160_000
+    read = MemoryFile.read
+
+    def fail_later(self, size=-1):
+        if self.tell() > 200_000:
+            raise ConnectionResetError("gone")
+        return read(self, size)
+
+    monkeypatch.setattr(MemoryFile, "read", fail_later)
+    with pytest.raises(MediaError) as caught:
+        decode_audio(str(path), sample_rate_hz=16_000)
+    assert caught.value.reason == "unreadable"
+    assert "gone" in str(caught.value)
