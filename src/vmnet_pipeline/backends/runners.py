@@ -161,6 +161,7 @@ def _compile_openvino(model: Any, choice: EngineChoice, params: BackendParams) -
         "INFERENCE_PRECISION_HINT": choice.precision,
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": params.n_threads or count_cores(),
+        "ENABLE_CPU_PINNING": False,  # every worker process would bind itself to the same first cores
     }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     output_shape = tuple(compiled.output(0).shape)[1:]
