@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from vmnet_pipeline import claims, locks
+from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.datasets import FeatureStoreDataset, PackedPairsDataset
 from vmnet_pipeline.errors import FeatureStoreError, IngestError, StorageError
 from vmnet_pipeline.feature_care import collect_garbage, describe_store, drop_broken, verify_store
@@ -36,7 +37,6 @@ from vmnet_pipeline.storage import (
     list_files,
     local_copy,
     name_local,
-    run_ahead,
 )
 
 

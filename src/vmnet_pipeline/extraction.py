@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from vmnet_pipeline.ahead import map_ahead
 from vmnet_pipeline.backends.engine import count_cores
 from vmnet_pipeline.errors import ExtractionError, MediaError
 from vmnet_pipeline.feature_index import FeatureRow
@@ -62,7 +62,8 @@ def extract_items(
     pending: list[_Prepared] = []
     n_entries = 0
     with _limit_blas():
-        for prepared, row in _prepare_items(backend, items, n_workers):
+        prepare = partial(_prepare_item, backend)
+        for prepared, row in map_ahead(prepare, items, n_threads=n_workers, n_in_flight=2 * n_workers):
             pending.append((prepared, row))
             n_entries += 0 if prepared is None else len(prepared.inputs)
             if n_entries >= batch_size or len(pending) >= batch_size:
@@ -76,22 +77,6 @@ def _limit_blas() -> AbstractContextManager[Any]:
     from threadpoolctl import threadpool_limits
 
     return cast("AbstractContextManager[Any]", threadpool_limits(1, "blas"))
-
-
-def _prepare_items(backend: FeatureBackend, items: Sequence[MediaItem], n_workers: int) -> Iterator[_Prepared]:
-    """Decode ahead in threads, with a bounded number of items in flight."""
-    waiting: deque[Future[_Prepared]] = deque()
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="decode") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(_prepare_item, backend, item))
-                if len(waiting) >= 2 * n_workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _prepare_item(backend: FeatureBackend, item: MediaItem) -> _Prepared:

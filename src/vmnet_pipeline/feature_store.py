@@ -21,13 +21,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.feature_index import ROW_COLUMNS, FeatureIndex, FeatureRow
 from vmnet_pipeline.files import replace_atomically, write_text_atomically
 from vmnet_pipeline.locks import lock_run, share_writing
 from vmnet_pipeline.records import Fingerprint
 from vmnet_pipeline.row_log import RowLog
-from vmnet_pipeline.storage import N_AHEAD, as_path, is_remote, list_files, run_ahead, storage_errors
+from vmnet_pipeline.storage import N_AHEAD, as_path, is_remote, list_files, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -17,12 +17,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.errors import FeatureStoreError, PairsError
 from vmnet_pipeline.files import TEMPORARY_PREFIX, write_text_atomically
 from vmnet_pipeline.records import Fingerprint, PairArrays
 from vmnet_pipeline.sequences import SequenceWriter, read_sequences, take_steps
 from vmnet_pipeline.splitting import SIDES, Split
-from vmnet_pipeline.storage import N_AHEAD, is_remote, run_ahead
+from vmnet_pipeline.storage import N_AHEAD, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

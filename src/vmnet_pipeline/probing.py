@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.ahead import map_ahead
 from vmnet_pipeline.console import track
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.row_log import RowLog
@@ -17,7 +17,6 @@ from vmnet_pipeline.storage import describe_files, is_remote, number_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
     from pathlib import Path
 
     import pandas as pd
@@ -189,7 +188,8 @@ def _measure_chunks(
     """Rows as they are finished, often enough that a kill costs little."""
     chunk: list[dict[str, Any]] = []
     last = time.monotonic()
-    for row in _measure_ahead(keys, measure, n_workers):
+    measure_one = partial(_measure_one, measure)
+    for row in map_ahead(measure_one, keys, n_threads=n_workers, n_in_flight=8 * n_workers):
         chunk.append(row)
         advance()
         if len(chunk) >= _FLUSH_ROWS or time.monotonic() - last >= _FLUSH_S:
@@ -199,23 +199,7 @@ def _measure_chunks(
         yield chunk
 
 
-def _measure_ahead(keys: Iterable[dict[str, Any]], measure: Measure, n_workers: int) -> Iterator[dict[str, Any]]:
-    """In order, with a bounded number of files in flight."""
-    waiting: deque[Future[dict[str, Any]]] = deque()
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="probe") as pool:
-        try:
-            for key in keys:
-                waiting.append(pool.submit(_measure_one, key, measure))
-                if len(waiting) >= 8 * n_workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _measure_one(key: dict[str, Any], measure: Measure) -> dict[str, Any]:
+def _measure_one(measure: Measure, key: dict[str, Any]) -> dict[str, Any]:
     try:
         return key | measure(key["path"])
     except MediaError as error:

@@ -11,20 +11,15 @@ import hashlib
 import shutil
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
+from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.errors import StorageError
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 PROTOCOLS = ("s3", "gs", "az", "abfs", "memory")
 """Object stores that are taken; a media.csv of somebody else's shall not have this machine call any address."""
@@ -202,36 +197,6 @@ def read_files(paths: Sequence[Path]) -> list[bytes]:
         FileNotFoundError: One is not there any more.
     """
     return [read() for read in run_ahead(lambda path: path.read_bytes(), paths, N_AHEAD)]
-
-
-def run_ahead(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], n_ahead: int
-) -> Iterator[Callable[[], _Result]]:
-    """Call `function` for each item, up to `n_ahead` at the same time: an object store is slow to answer, not to work.
-
-    Args:
-        function: Is called in other threads, unless `n_ahead` is 0.
-        items: Taken one by one as there is room.
-        n_ahead: 0 calls it when its result is asked for.
-
-    Yields:
-        In the order of `items`, as soon as possible, what gives the result or raises what `function` raised.
-    """
-    if not n_ahead:
-        yield from (partial(function, item) for item in items)
-        return
-    waiting: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(n_ahead, thread_name_prefix="storage") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                while waiting and (waiting[0].done() or len(waiting) >= 2 * n_ahead):
-                    yield waiting.popleft().result
-            while waiting:
-                yield waiting.popleft().result
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def upload(local: Path, target: Path) -> None:

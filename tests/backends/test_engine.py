@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,20 @@ def test_outputs_of_many_requests_keep_their_order():
     run = build_runner(Small, (12, 10), EngineChoice("openvino", "cpu", "f32"), BackendParams(n_threads=2))
     alone = np.concatenate([run(entry[None]) for entry in inputs])
     np.testing.assert_array_equal(run(inputs), alone)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no way to see which cores a thread may use")
+def test_no_thread_is_bound_to_a_core():
+    # Workers are processes beside each other: bound threads of all of them would share the first core.
+    run = build_runner(Small, (12, 10), EngineChoice("openvino", "cpu", "f32"), BackendParams(n_threads=1))
+    seen = set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, np.zeros((5000, 12, 10), np.float32))
+        while not running.done():
+            for thread in Path("/proc/self/task").iterdir():
+                with contextlib.suppress(OSError):  # it has just ended
+                    seen.add(frozenset(os.sched_getaffinity(int(thread.name))))
+    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_gpu_that_is_not_there_is_a_warning(caplog):

@@ -4,14 +4,13 @@ import signal
 import sys
 import time
 
+import distributed
 import pytest
 from toy_backend import ToyBackend
 from toy_bench import end_group, start_process
 
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.execution import cluster
-
-distributed = pytest.importorskip("distributed")
 
 
 @pytest.fixture
