@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vmnet_pipeline import Embedder
-from vmnet_pipeline.checkpoints import Checkpoint
+from vmnet_pipeline.models.checkpoints import Checkpoint
 from vmnet_pipeline.models.towers import build_model
 
 MUSIC_SHAPES = {"musicnn": [500], "vggish": [62, 512]}

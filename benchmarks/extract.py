@@ -154,8 +154,8 @@ def run_ours(case: dict[str, Any], paths: list[str], folder: Path) -> dict[str, 
 
 
 def extract_all(backend: Any, paths: list[str], folder: Path) -> None:
-    from vmnet_pipeline.extraction import extract_items
-    from vmnet_pipeline.feature_store import FeatureStore
+    from vmnet_pipeline.features.extraction import extract_items
+    from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.records import MediaItem
 
     store = FeatureStore(folder)

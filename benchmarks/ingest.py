@@ -53,11 +53,11 @@ def read_peak_gb() -> float:
 
 def measure_rows(n_items: int, folder: Path) -> None:
     from vmnet_pipeline.datasets.media_manifest import MediaManifestDataset
-    from vmnet_pipeline.feature_store import FeatureStore
-    from vmnet_pipeline.ingestion import find_items
-    from vmnet_pipeline.manifest import build_manifest, summarise_manifest
-    from vmnet_pipeline.planning import list_media_items, plan_extraction
-    from vmnet_pipeline.splitting import split_by_group
+    from vmnet_pipeline.features.planning import list_media_items, plan_extraction
+    from vmnet_pipeline.features.store import FeatureStore
+    from vmnet_pipeline.ingestion.collect import find_items
+    from vmnet_pipeline.ingestion.manifest import build_manifest, summarise_manifest
+    from vmnet_pipeline.ingestion.splitting import split_by_group
 
     print(f"{n_items} items")
     prepare(write_media_csv, folder / "media.csv", n_items)
@@ -110,8 +110,8 @@ def fill_cache(folder: Path, n_items: int) -> None:
     """
     import pyarrow as pa
 
-    from vmnet_pipeline.probing import PROBE_COLUMNS, name_version
-    from vmnet_pipeline.row_log import RowLog
+    from vmnet_pipeline.ingestion.probing import PROBE_COLUMNS, name_version
+    from vmnet_pipeline.storage.row_log import RowLog
 
     log = RowLog(folder / "cache" / "probes", PROBE_COLUMNS)
     common = {"size_bytes": 0, "mtime_ns": -1, "version": name_version(), "container": "mp4", "video_codec": "h264"}
@@ -140,9 +140,9 @@ def fill_store(folder: Path) -> None:
     import pandas as pd
     import pyarrow as pa
 
-    from vmnet_pipeline.feature_index import ROW_COLUMNS, FeatureIndex
-    from vmnet_pipeline.feature_store import FeatureStore
-    from vmnet_pipeline.row_log import RowLog
+    from vmnet_pipeline.features.index import ROW_COLUMNS, FeatureIndex
+    from vmnet_pipeline.features.store import FeatureStore
+    from vmnet_pipeline.storage.row_log import RowLog
 
     store, manifest = FeatureStore(folder / "store"), pd.read_parquet(folder / "manifest.parquet")
     usable = manifest[manifest["status"] == "ok"]
@@ -166,8 +166,8 @@ def size_of(folder: Path) -> int:
 
 
 def measure_probing(n_files: int, folder: Path, workers: list[int]) -> None:
+    from vmnet_pipeline.ingestion.probing import probe_files
     from vmnet_pipeline.media.probe import probe_media
-    from vmnet_pipeline.probing import probe_files
 
     paths = make_files(folder, n_files)
     print(f"probing {n_files} files of {Path(paths[0]).stat().st_size / 1e3:.0f} kB")

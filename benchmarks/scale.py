@@ -42,7 +42,7 @@ def run(task: dict[str, Any]) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["cores"]])
     from vmnet_pipeline.backends.registry import get_backend
     from vmnet_pipeline.execution.driver import extract_missing
-    from vmnet_pipeline.feature_store import FeatureStore
+    from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.params import ExtractParams
     from vmnet_pipeline.records import MediaItem
 

@@ -64,7 +64,7 @@ class Tower:
     """VM-NET trained on correlated pairs, and the world that they come from."""
 
     def __init__(self, seed: int, n_train: int = 2048, epochs: int = 12) -> None:
-        from vmnet_pipeline.checkpoints import Checkpoint, build_from_checkpoint
+        from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint
         from vmnet_pipeline.training import train_model
 
         self.design = Design()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vmnet_pipeline.checkpoints import Checkpoint, save_checkpoint
+from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
 from vmnet_pipeline.models.towers import build_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -8,13 +8,13 @@ from kedro.io import DataCatalog, MemoryDataset
 
 from reference_data import make_reference_data
 from vmnet_pipeline import hooks
-from vmnet_pipeline.checkpoints import Checkpoint
 from vmnet_pipeline.errors import CheckpointError, ParameterError
-from vmnet_pipeline.feature_store import FeatureChunk, FeatureStore
+from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 from vmnet_pipeline.hooks import ProjectHooks
+from vmnet_pipeline.models.checkpoints import Checkpoint
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.records import Fingerprint
-from vmnet_pipeline.reference_layout import locate_sides, make_layout
+from vmnet_pipeline.reference.layout import locate_sides, make_layout
 
 PLAIN = {"music_tower": "musicnn", "video_tower": "musicnn", "embedding_dim": 8, "dropout": 0.1, "standardise": False}
 

@@ -59,10 +59,10 @@ def import_reference_checkpoint(path: Path, output: Path | None) -> None:
 
     PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training: its latest checkpoint is taken.
     """
-    from vmnet_pipeline.checkpoints import save_checkpoint
     from vmnet_pipeline.errors import VmnetError
-    from vmnet_pipeline.naming import make_safe_id, short_digest
-    from vmnet_pipeline.reference_checkpoint import find_prefix, import_checkpoint
+    from vmnet_pipeline.ingestion.naming import make_safe_id, short_digest
+    from vmnet_pipeline.models.checkpoints import save_checkpoint
+    from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
 
     try:
         prefix = find_prefix(path.expanduser())
@@ -114,7 +114,7 @@ def recommend_items(
     """
     from vmnet_pipeline.commands.recommend import format_json, format_table, locate, make_ranking
     from vmnet_pipeline.errors import VmnetError
-    from vmnet_pipeline.naming import name_collection
+    from vmnet_pipeline.ingestion.naming import name_collection
 
     if (video is None) == (music is None):
         raise click.UsageError("give either a VIDEO or --music FILE")

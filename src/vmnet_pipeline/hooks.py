@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vmnet_pipeline.errors import ParameterError, StorageError, VmnetError
-from vmnet_pipeline.storage import as_path, configure_storage, explain_access, is_remote
+from vmnet_pipeline.storage.paths import as_path, configure_storage, explain_access, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ class ProjectHooks:
     @hook_impl(tryfirst=True)  # kedro-mlflow ends its run in the same hook
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Log parameters, artifacts and figures; print the table and where everything is."""
-        from vmnet_pipeline import tracking
+        from vmnet_pipeline.tracking import runs as tracking
 
         tracking.log_parameters(self._parameters)
         for name in sorted(pipeline.outputs() | pipeline.all_outputs()):
@@ -156,7 +156,7 @@ def _choose_variant(parameters: dict[str, Any]) -> str | None:
         raise ParameterError(f"reference.{name}: {first['msg']}, not {first['input']!r}") from error
     if not params.places:
         return None
-    from vmnet_pipeline.reference_layout import locate_sides, make_layout
+    from vmnet_pipeline.reference.layout import locate_sides, make_layout
 
     layout = make_layout(locate_sides(**params.places), params.variant)
     logger.info("Feature files of your own, used with %s", layout.variant)
@@ -195,7 +195,7 @@ def _check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: D
 
 
 def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, catalog: DataCatalog) -> None:
-    from vmnet_pipeline.checkpoints import check_fingerprints, check_form, check_shapes
+    from vmnet_pipeline.models.checkpoints import check_fingerprints, check_form, check_shapes
     from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.pipeline_registry import VARIANTS
 
@@ -204,7 +204,7 @@ def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, ca
     model = TrainParams.model_validate(catalog.load("params:train")).model
     check_form(checkpoint, model.music_steps, model.video_steps)
     if f"{variant}.reference_files" in pipeline.inputs():
-        from vmnet_pipeline.reference_layout import peek_shapes
+        from vmnet_pipeline.reference.layout import peek_shapes
 
         shapes = peek_shapes(catalog.load(f"{variant}.reference_files"), model.music_steps, model.video_steps)
         if shapes is not None:

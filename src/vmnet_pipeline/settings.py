@@ -4,8 +4,8 @@ import os
 import warnings
 
 from vmnet_pipeline.hooks import ProjectHooks
-from vmnet_pipeline.naming import name_collection
-from vmnet_pipeline.storage import name_local
+from vmnet_pipeline.ingestion.naming import name_collection
+from vmnet_pipeline.storage.paths import name_local
 
 # Nothing is sent anywhere, and no start waits for the network. Kedro's own consent is in `.telemetry`.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -9,14 +9,14 @@ import torch
 from kedro.io import DatasetError
 
 import vmnet_pipeline.datasets as datasets
-from vmnet_pipeline.checkpoints import Checkpoint
 from vmnet_pipeline.errors import VmnetError
-from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
-from vmnet_pipeline.ingestion import SourceItem
-from vmnet_pipeline.manifest import build_manifest
-from vmnet_pipeline.pairs import FeatureSide, plan_pairs
+from vmnet_pipeline.features.pairs import FeatureSide, plan_pairs
+from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.ingestion.collect import SourceItem
+from vmnet_pipeline.ingestion.manifest import build_manifest
+from vmnet_pipeline.ingestion.splitting import Split
+from vmnet_pipeline.models.checkpoints import Checkpoint
 from vmnet_pipeline.records import Fingerprint
-from vmnet_pipeline.splitting import Split
 
 
 def make_chunk():
@@ -41,7 +41,7 @@ def make_checkpoint():
 
 
 def make_embeddings():
-    from vmnet_pipeline.embeddings import PlannedEmbeddings
+    from vmnet_pipeline.search.embeddings import PlannedEmbeddings
 
     return PlannedEmbeddings(("007",), ("s",), 3, "net", iter([np.eye(1, 3, dtype=np.float32)]))
 

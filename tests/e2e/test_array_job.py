@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.media.synthesis import make_clip
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 
 from reference_data import make_reference_data
-from vmnet_pipeline.checkpoints import load_checkpoint
+from vmnet_pipeline.models.checkpoints import load_checkpoint
 
 
 def read_evaluation(folder):

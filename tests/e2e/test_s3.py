@@ -135,7 +135,7 @@ def test_only_the_window_is_read(s3, monkeypatch, tmp_path):
     from s3fs.core import S3File
     from scipy.io import wavfile
 
-    from vmnet_pipeline.storage import as_path
+    from vmnet_pipeline.storage.paths import as_path
 
     noise = np.random.default_rng(0).normal(0, 3_000, 16_000 * 600).astype(np.int16)
     wavfile.write(tmp_path / "long.wav", 16_000, noise)

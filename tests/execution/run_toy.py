@@ -13,9 +13,9 @@ from toy_backend import ToyBackend
 from vmnet_pipeline.console import track
 from vmnet_pipeline.errors import VmnetError
 from vmnet_pipeline.execution.driver import extract_missing, select_shard
-from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.features.planning import find_unfinished
+from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.params import ExtractParams
-from vmnet_pipeline.planning import find_unfinished
 from vmnet_pipeline.records import MediaItem
 
 

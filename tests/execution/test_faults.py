@@ -9,7 +9,7 @@ import pytest
 from toy_bench import find_children, read_lines
 
 from vmnet_pipeline.errors import FeatureStoreError
-from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.features.store import FeatureStore
 
 KINDS = [{"executor": {"kind": "serial"}}, {"executor": {"kind": "processes"}, "n_workers": 2}]
 SLOW = {"item_s": 0.05}

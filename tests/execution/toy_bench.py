@@ -18,9 +18,9 @@ import numpy as np
 from toy_backend import ToyBackend, make_items
 
 from vmnet_pipeline.execution.driver import extract_missing
-from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.features.planning import find_unfinished
+from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.params import ExtractParams
-from vmnet_pipeline.planning import find_unfinished
 from vmnet_pipeline.records import MediaItem
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from vmnet_pipeline.media.audio import decode_audio
 from vmnet_pipeline.media.probe import checksum_file, probe_media
 from vmnet_pipeline.media.synthesis import make_clip
 from vmnet_pipeline.media.video import sample_frames
-from vmnet_pipeline.storage import as_path
+from vmnet_pipeline.storage.paths import as_path
 
 
 @pytest.fixture(scope="module")

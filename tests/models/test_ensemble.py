@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vmnet_pipeline.checkpoints import Checkpoint, build_from_checkpoint, load_checkpoint, save_checkpoint
 from vmnet_pipeline.errors import CheckpointError
+from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, load_checkpoint, save_checkpoint
 from vmnet_pipeline.models.embedding import embed_arrays, embedding_dim
 from vmnet_pipeline.models.ensemble import join_tensors
 from vmnet_pipeline.models.towers import build_model

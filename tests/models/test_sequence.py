@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.features.sequences import stack_sequences
 from vmnet_pipeline.models.canonical import fit_towers
 from vmnet_pipeline.models.embedding import embed_arrays, gather_rows
 from vmnet_pipeline.models.sequence import AttentionPooling, SequenceTower, place_steps
 from vmnet_pipeline.models.towers import MaskedSequence, VMNet, build_model
-from vmnet_pipeline.sequences import stack_sequences
 
 LENGTHS = (5, 1, 9, 3)
 TOWERS = ("sequence", "transformer")

@@ -13,15 +13,15 @@ from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 from kedro.runner import SequentialRunner
 
-from vmnet_pipeline.checkpoints import Checkpoint, save_checkpoint
 from vmnet_pipeline.cli import cli
-from vmnet_pipeline.extraction import make_backend
-from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.features.extraction import make_backend
+from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
+from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
 from vmnet_pipeline.models.towers import build_model
 from vmnet_pipeline.params import EmbedParams, IndexParams, SplitParams, TrainParams
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.retrieval.index_files import load_index
-from vmnet_pipeline.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ from typing import Any
 
 from sample_evaluation import evaluate_noisy_pairs
 
-from vmnet_pipeline.tracking import list_figures
+from vmnet_pipeline.tracking.runs import list_figures
 
 
 def test_pools_hubs_and_ndcg_are_logged(evaluation: dict[str, Any]) -> None:

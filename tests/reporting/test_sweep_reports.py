@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from vmnet_pipeline.comparison import Row, list_contributions, summarise_rows
+from vmnet_pipeline.experiments.comparison import Row, list_contributions, summarise_rows
 from vmnet_pipeline.params import CompareParams
 from vmnet_pipeline.records import PairArrays
 from vmnet_pipeline.reporting.comparison import format_comparison, plot_comparison

@@ -16,8 +16,8 @@ COUNT = 6
 @pytest.fixture(scope="session")
 def places(tmp_path_factory):
     from vmnet_pipeline import Embedder
-    from vmnet_pipeline.ingestion import find_items
-    from vmnet_pipeline.manifest import build_manifest
+    from vmnet_pipeline.ingestion.collect import find_items
+    from vmnet_pipeline.ingestion.manifest import build_manifest
     from vmnet_pipeline.media.probe import probe_media
     from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
     from vmnet_pipeline.serving.settings import CollectionPlaces

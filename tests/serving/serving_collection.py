@@ -13,8 +13,8 @@ VIDEO = {"backend": "efficientnet", "weights": "random", "max_duration_s": 2.0, 
 def make_checkpoint(folder, weights_dir, seed=1):
     import torch
 
-    from vmnet_pipeline.checkpoints import Checkpoint, save_checkpoint
-    from vmnet_pipeline.extraction import make_backend
+    from vmnet_pipeline.features.extraction import make_backend
+    from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
     from vmnet_pipeline.models.towers import build_model
 
     config = {
@@ -31,9 +31,9 @@ def make_checkpoint(folder, weights_dir, seed=1):
 
 
 def write_side(output, side, vectors, items, digest):
-    from vmnet_pipeline.embeddings import PlannedEmbeddings, write_embeddings
     from vmnet_pipeline.retrieval.index import VectorIndex
     from vmnet_pipeline.retrieval.index_files import save_index
+    from vmnet_pipeline.search.embeddings import PlannedEmbeddings, write_embeddings
 
     ids = tuple(items["id"])
     planned = PlannedEmbeddings(ids, ("",) * len(ids), vectors.shape[1], digest, iter([vectors]))

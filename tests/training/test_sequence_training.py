@@ -11,9 +11,9 @@ import torch
 from pydantic import ValidationError
 
 from vmnet_pipeline.errors import ParameterError, TrainingError
+from vmnet_pipeline.features.sequences import stack_sequences
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.records import EpochRecord, PairArrays
-from vmnet_pipeline.sequences import stack_sequences
 from vmnet_pipeline.training import data, train_model
 from vmnet_pipeline.training.optimise import add_noise, mix_pairs
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmnet_pipeline.recommendation import Recommendation
+    from vmnet_pipeline.search.recommendation import Recommendation
 
 MODELS = Path("data/06_models")
 OUTPUT = Path("data/07_model_output")
@@ -45,9 +45,9 @@ def make_ranking(
     Raises:
         VmnetError: A file, the checkpoint or the index is missing or cannot be used.
     """
-    from vmnet_pipeline.embedder import Embedder
-    from vmnet_pipeline.recommendation import recommend
     from vmnet_pipeline.retrieval.index_files import load_index
+    from vmnet_pipeline.search.embedder import Embedder
+    from vmnet_pipeline.search.recommendation import recommend
 
     index = load_index(places.output / ("video_index" if music else "music_index"))
     embedder = Embedder.load(places.checkpoint, weights_dir=weights_dir)

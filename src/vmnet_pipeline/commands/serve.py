@@ -52,7 +52,7 @@ def serve(
     """
     from vmnet_pipeline.commands.recommend import locate
     from vmnet_pipeline.errors import VmnetError
-    from vmnet_pipeline.naming import name_collection
+    from vmnet_pipeline.ingestion.naming import name_collection
     from vmnet_pipeline.serving.settings import CollectionPlaces
 
     name = name_collection(media_dir, collection)

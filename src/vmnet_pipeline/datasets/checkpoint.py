@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.datasets.place import PlaceDataset
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.checkpoints import Checkpoint
+    from vmnet_pipeline.models.checkpoints import Checkpoint
 
 
 class CheckpointDataset(PlaceDataset["Checkpoint", "Checkpoint"]):
@@ -26,13 +26,13 @@ class CheckpointDataset(PlaceDataset["Checkpoint", "Checkpoint"]):
         Raises:
             CheckpointError: It is missing or damaged.
         """
-        from vmnet_pipeline.checkpoints import load_checkpoint
+        from vmnet_pipeline.models.checkpoints import load_checkpoint
 
         return load_checkpoint(self._filepath)
 
     def save(self, data: Checkpoint) -> None:
         """Write both files; each appears whole."""
-        from vmnet_pipeline.checkpoints import save_checkpoint
+        from vmnet_pipeline.models.checkpoints import save_checkpoint
 
         save_checkpoint(self._filepath, data)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.mirror import Mirror
-from vmnet_pipeline.storage import DEFAULT_CACHE_DIR
+from vmnet_pipeline.storage.mirror import Mirror
+from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.embeddings import EmbeddingSet, PlannedEmbeddings
+    from vmnet_pipeline.search.embeddings import EmbeddingSet, PlannedEmbeddings
 
 
 class EmbeddingsDataset(PlaceDataset["PlannedEmbeddings", "EmbeddingSet | None"]):
@@ -49,8 +49,8 @@ class EmbeddingsDataset(PlaceDataset["PlannedEmbeddings", "EmbeddingSet | None"]
         Raises:
             SearchIndexError: There are none, or they are damaged.
         """
-        from vmnet_pipeline.embeddings import read_embeddings
         from vmnet_pipeline.errors import SearchIndexError
+        from vmnet_pipeline.search.embeddings import read_embeddings
 
         try:
             return read_embeddings(self._mirror().pull())
@@ -61,13 +61,13 @@ class EmbeddingsDataset(PlaceDataset["PlannedEmbeddings", "EmbeddingSet | None"]
 
     def save(self, data: PlannedEmbeddings) -> None:
         """Make the embeddings; the folder appears whole or not at all."""
-        from vmnet_pipeline.embeddings import write_embeddings
+        from vmnet_pipeline.search.embeddings import write_embeddings
 
         mirror = self._mirror()
         write_embeddings(mirror.local, data)
         mirror.push()
 
     def _mirror(self) -> Mirror:
-        from vmnet_pipeline.embeddings import CONTENTS
+        from vmnet_pipeline.search.embeddings import CONTENTS
 
         return Mirror(self._filepath, self._cache_dir, CONTENTS)

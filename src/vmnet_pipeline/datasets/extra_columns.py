@@ -37,7 +37,7 @@ class ExtraColumnsDataset(PlaceDataset[None, "pd.DataFrame"]):
         Raises:
             IngestError: The file is no csv file, or has no column `id`.
         """
-        from vmnet_pipeline.item_table import read_extra_columns
+        from vmnet_pipeline.search.item_table import read_extra_columns
 
         return read_extra_columns(self._filepath.expanduser())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.feature_store import FeatureChunk, FeatureStore
+from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 
 
 class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
@@ -22,7 +22,7 @@ class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
 
         >>> import tempfile
         >>> import numpy as np
-        >>> from vmnet_pipeline.feature_store import FeatureChunk, FeatureResult, FeatureRow
+        >>> from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow
         >>> from vmnet_pipeline.records import Fingerprint
         >>> dataset = FeatureStoreDataset(filepath=tempfile.mkdtemp())
         >>> result = FeatureResult(FeatureRow("007", "done", "sha256:00"), np.zeros((2, 3), np.float32))

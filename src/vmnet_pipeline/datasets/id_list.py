@@ -6,8 +6,8 @@ import csv
 import io
 
 from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.files import write_text_atomically
-from vmnet_pipeline.ingestion import read_ids
+from vmnet_pipeline.ingestion.collect import read_ids
+from vmnet_pipeline.storage.files import write_text_atomically
 
 
 class IdListDataset(PlaceDataset[tuple[str, ...], tuple[str, ...]]):

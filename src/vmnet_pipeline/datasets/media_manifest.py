@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.datasets.place import PlaceDataset
 from vmnet_pipeline.errors import IngestError
-from vmnet_pipeline.files import replace_atomically
-from vmnet_pipeline.ingestion import list_folder
-from vmnet_pipeline.schemas import check_manifest
-from vmnet_pipeline.storage import DEFAULT_CACHE_DIR, as_path, local_copy, name_local, storage_errors
+from vmnet_pipeline.ingestion.collect import list_folder
+from vmnet_pipeline.ingestion.schemas import check_manifest
+from vmnet_pipeline.storage.files import replace_atomically
+from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR, as_path, local_copy, name_local, storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.mirror import Mirror
-from vmnet_pipeline.pairs import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
+from vmnet_pipeline.features.pairs import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
+from vmnet_pipeline.storage.mirror import Mirror
 
 
 class PackedPairsDataset(PlaceDataset[UnpackedPairs, PairSet]):

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from kedro.io import AbstractDataset
 
-from vmnet_pipeline.storage import DEFAULT_CACHE_DIR, as_path
+from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR, as_path
 
 _Saved = TypeVar("_Saved")
 _Loaded = TypeVar("_Loaded")

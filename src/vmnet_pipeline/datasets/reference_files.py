@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.reference_layout import ReferenceLayout
+    from vmnet_pipeline.reference.layout import ReferenceLayout
 
 
 class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
@@ -72,7 +72,7 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
             ParameterError: A folder is given without its csv file, or the variant is unknown.
             PairsError: There is no such folder, or nothing is in it.
         """
-        from vmnet_pipeline.reference_layout import locate_sides, make_layout
+        from vmnet_pipeline.reference.layout import locate_sides, make_layout
 
         return make_layout(locate_sides(**self._places), self._variant)
 
@@ -82,7 +82,7 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
 
     def _exists(self) -> bool:
         from vmnet_pipeline.errors import VmnetError
-        from vmnet_pipeline.reference_layout import locate_sides
+        from vmnet_pipeline.reference.layout import locate_sides
 
         try:
             return bool(locate_sides(**self._places))

@@ -7,8 +7,8 @@ from typing import Any
 
 from vmnet_pipeline.datasets.place import PlaceDataset
 from vmnet_pipeline.errors import CheckpointError
-from vmnet_pipeline.files import write_text_atomically
-from vmnet_pipeline.storage import storage_errors
+from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.storage.paths import storage_errors
 
 
 class TrainingHistoryDataset(PlaceDataset[list[dict[str, Any]], list[dict[str, Any]]]):

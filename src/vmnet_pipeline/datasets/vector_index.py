@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.mirror import Mirror
-from vmnet_pipeline.storage import DEFAULT_CACHE_DIR
+from vmnet_pipeline.storage.mirror import Mirror
+from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR
 
 if TYPE_CHECKING:
     from vmnet_pipeline.retrieval.index import VectorIndex

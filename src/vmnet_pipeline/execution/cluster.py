@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmnet_pipeline.execution.crew import Job
-    from vmnet_pipeline.feature_index import FeatureRow
+    from vmnet_pipeline.features.index import FeatureRow
     from vmnet_pipeline.records import MediaItem
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vmnet_pipeline.backends.base import FeatureBackend
-    from vmnet_pipeline.feature_index import FeatureRow
-    from vmnet_pipeline.locks import Shard
+    from vmnet_pipeline.features.index import FeatureRow
     from vmnet_pipeline.records import MediaItem
+    from vmnet_pipeline.storage.locks import Shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,18 +19,18 @@ from vmnet_pipeline.backends.engine import count_cores
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.execution.crew import Job
 from vmnet_pipeline.execution.worker import run_batch
-from vmnet_pipeline.feature_index import FeatureRow
-from vmnet_pipeline.feature_store import FeatureResult, FeatureStore
-from vmnet_pipeline.planning import find_unfinished
+from vmnet_pipeline.features.index import FeatureRow
+from vmnet_pipeline.features.planning import find_unfinished
+from vmnet_pipeline.features.store import FeatureResult, FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from vmnet_pipeline.backends.base import FeatureBackend
     from vmnet_pipeline.execution.crew import Crew, Event
-    from vmnet_pipeline.locks import Shard
     from vmnet_pipeline.params import ExtractParams
     from vmnet_pipeline.records import MediaItem
+    from vmnet_pipeline.storage.locks import Shard
 
 logger = logging.getLogger(__name__)
 

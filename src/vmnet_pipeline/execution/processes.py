@@ -18,7 +18,7 @@ from vmnet_pipeline.backends.engine import limit_cores
 from vmnet_pipeline.errors import ExtractionError, VmnetError
 from vmnet_pipeline.execution.crew import Event
 from vmnet_pipeline.execution.worker import run_batch
-from vmnet_pipeline.storage import configure_storage, get_configuration
+from vmnet_pipeline.storage.paths import configure_storage, get_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,16 +9,16 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.extraction import extract_items
-from vmnet_pipeline.feature_store import FeatureStore
+from vmnet_pipeline.features.extraction import extract_items
+from vmnet_pipeline.features.store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from vmnet_pipeline.backends.base import FeatureBackend
     from vmnet_pipeline.execution.crew import Job
-    from vmnet_pipeline.feature_index import FeatureRow
-    from vmnet_pipeline.feature_store import FeatureResult
+    from vmnet_pipeline.features.index import FeatureRow
+    from vmnet_pipeline.features.store import FeatureResult
     from vmnet_pipeline.records import MediaItem
 
 SYNC_EVERY_S = 5.0  # what a loss of power may cost; a kill costs nothing that is finished

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.remote import RemoteFile, open_remote_file
-from vmnet_pipeline.storage import is_remote
+from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

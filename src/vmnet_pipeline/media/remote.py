@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.errors import MediaError, StorageError
-from vmnet_pipeline.storage import as_path, storage_errors
+from vmnet_pipeline.storage.paths import as_path, storage_errors
 
 if TYPE_CHECKING:
     import os

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from vmnet_pipeline.errors import SearchIndexError
-from vmnet_pipeline.files import TEMPORARY_PREFIX, replace_folder, write_text_atomically
 from vmnet_pipeline.params import IndexParams
 from vmnet_pipeline.retrieval.index import VectorIndex, import_faiss
+from vmnet_pipeline.storage.files import TEMPORARY_PREFIX, replace_folder, write_text_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from vmnet_pipeline.embeddings import read_embeddings
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.retrieval.index_files import POINTER, load_index
+from vmnet_pipeline.search.embeddings import read_embeddings
 from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.serving.replies import RefusedError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.feature_forms import Side
+    from vmnet_pipeline.features.forms import Side
     from vmnet_pipeline.retrieval.index import VectorIndex
     from vmnet_pipeline.serving.settings import CollectionPlaces
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.embedder import Embedder
-    from vmnet_pipeline.feature_forms import Side
+    from vmnet_pipeline.features.forms import Side
+    from vmnet_pipeline.search.embedder import Embedder
 
 NICENESS = 5
 """Searches take milliseconds and go before the embedding of uploads, which takes seconds."""
@@ -81,7 +81,7 @@ def run_worker(connection: Connection, checkpoint: Path, weights_dir: Path, n_th
 def _load(checkpoint: Path, weights_dir: Path, n_threads: int) -> Embedder:
     import torch
 
-    from vmnet_pipeline.embedder import Embedder
+    from vmnet_pipeline.search.embedder import Embedder
 
     torch.set_num_threads(n_threads)
     embedder = Embedder.load(checkpoint, weights_dir=weights_dir)
@@ -127,8 +127,8 @@ def _check_media(task: Task) -> None:
     Raises:
         MediaError: Reasons of `probe_media`, or `too_long`.
     """
-    from vmnet_pipeline.embedder import MODALITIES
     from vmnet_pipeline.media.probe import probe_media
+    from vmnet_pipeline.search.embedder import MODALITIES
 
     path, modality = str(task.path), MODALITIES[task.side]
     info = probe_media(path, check=(modality,))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from vmnet_pipeline.files import replace_atomically
 from vmnet_pipeline.records import EpochRecord, PairArrays
-from vmnet_pipeline.storage import local_copy
+from vmnet_pipeline.storage.files import replace_atomically
+from vmnet_pipeline.storage.paths import local_copy
 from vmnet_pipeline.training.data import digest_pairs
 
 if TYPE_CHECKING:

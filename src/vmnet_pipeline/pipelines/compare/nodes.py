@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.pairs import PairSet
+from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.params import CompareParams, TrainParams
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def measure_variants(
         ParameterError: The settings of a variant cannot be used.
         TrainingError: A side has too few pairs, or a training fails.
     """
-    from vmnet_pipeline.comparison import compare_variants
-    from vmnet_pipeline.splitting import SIDES
-    from vmnet_pipeline.tracking import child_run
+    from vmnet_pipeline.experiments.comparison import compare_variants
+    from vmnet_pipeline.ingestion.splitting import SIDES
+    from vmnet_pipeline.tracking.runs import child_run
 
     sides = {side: pairs.side(side) for side in SIDES}
     return compare_variants(sides, train_params, params, state_dir=comparison_state, open_log=child_run)

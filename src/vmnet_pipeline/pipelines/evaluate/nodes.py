@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.pairs import PairSet
+from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.params import EvaluateParams, Params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from vmnet_pipeline.checkpoints import Checkpoint
+    from vmnet_pipeline.models.checkpoints import Checkpoint
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = Checkpoint = Figure = Any
 
@@ -30,7 +30,7 @@ def evaluate_checkpoint(
     """
     import pandas as pd
 
-    from vmnet_pipeline.checkpoints import build_from_checkpoint, check_fingerprints, check_shapes
+    from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_fingerprints, check_shapes
     from vmnet_pipeline.models.embedding import embed_arrays
     from vmnet_pipeline.retrieval.metrics import evaluate_retrieval
 

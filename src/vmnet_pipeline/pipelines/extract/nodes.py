@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.feature_store import FeatureChunk, FeatureStore
+from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 from vmnet_pipeline.params import ExtractParams
 from vmnet_pipeline.records import MediaItem
 
@@ -33,8 +33,8 @@ def plan_missing(
         WeightsError: The weights are not to be had.
     """
     from vmnet_pipeline.execution.driver import select_shard
-    from vmnet_pipeline.extraction import make_backend
-    from vmnet_pipeline.planning import list_media_items, plan_extraction
+    from vmnet_pipeline.features.extraction import make_backend
+    from vmnet_pipeline.features.planning import list_media_items, plan_extraction
 
     backend = make_backend(backend_params)
     items = select_shard(list_media_items(manifest, backend.modality), params.array.shard)
@@ -59,7 +59,7 @@ def extract_features(
     """
     from vmnet_pipeline.console import track
     from vmnet_pipeline.execution.driver import extract_missing
-    from vmnet_pipeline.extraction import make_backend
+    from vmnet_pipeline.features.extraction import make_backend
 
     backend = make_backend(backend_params)
     with track(f"{backend.name} features", len(missing)) as bar:
@@ -76,8 +76,8 @@ def check_complete(
     Raises:
         ExtractionError: Nothing was extracted, or the share of failed items is above the threshold.
     """
-    from vmnet_pipeline.extraction import check_failures, make_backend
-    from vmnet_pipeline.planning import adopt_features, find_unfinished, list_media_items, summarise_items
+    from vmnet_pipeline.features.extraction import check_failures, make_backend
+    from vmnet_pipeline.features.planning import adopt_features, find_unfinished, list_media_items, summarise_items
 
     items = list_media_items(manifest, make_backend(backend_params).modality)
     adopt_features(find_unfinished(items, features), features)

@@ -26,8 +26,8 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     Raises:
         IngestError: The folder is wrong or empty, two items have one id, or no item can be used.
     """
-    from vmnet_pipeline.ingestion import find_items
-    from vmnet_pipeline.manifest import build_manifest, check_usable, summarise_manifest
+    from vmnet_pipeline.ingestion.collect import find_items
+    from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, summarise_manifest
     from vmnet_pipeline.media.probe import probe_media
 
     items = find_items(params.media_dir)

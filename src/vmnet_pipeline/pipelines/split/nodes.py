@@ -33,7 +33,13 @@ def split_items(
     Raises:
         SplitError: Too few groups, or the user's files contradict themselves.
     """
-    from vmnet_pipeline.splitting import check_split, doubt_groups, find_user_split, split_by_group, summarise_split
+    from vmnet_pipeline.ingestion.splitting import (
+        check_split,
+        doubt_groups,
+        find_user_split,
+        split_by_group,
+        summarise_split,
+    )
 
     usable = manifest[manifest["status"] == "ok"]
     groups = dict(zip(usable["id"], usable["group"], strict=True))

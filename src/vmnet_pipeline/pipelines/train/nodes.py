@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.feature_store import FeatureStore
-from vmnet_pipeline.pairs import PairSet, UnpackedPairs
+from vmnet_pipeline.features.pairs import PairSet, UnpackedPairs
+from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.params import SplitParams, TrainParams
 from vmnet_pipeline.records import EpochRecord, PairArrays
-from vmnet_pipeline.reference_layout import ReferenceLayout
+from vmnet_pipeline.reference.layout import ReferenceLayout
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from vmnet_pipeline.checkpoints import Checkpoint
+    from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.training import TrainingResult
     from vmnet_pipeline.training.members import EpochLog
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
@@ -48,9 +48,9 @@ def pack_pairs(
     Raises:
         PairsError: Nothing is left for training or testing.
     """
-    from vmnet_pipeline.extraction import make_backend
-    from vmnet_pipeline.pairs import FeatureSide, plan_pairs
-    from vmnet_pipeline.splitting import Split
+    from vmnet_pipeline.features.extraction import make_backend
+    from vmnet_pipeline.features.pairs import FeatureSide, plan_pairs
+    from vmnet_pipeline.ingestion.splitting import Split
 
     music, video = make_backend(music_params), make_backend(video_params)
     pairs = plan_pairs(
@@ -76,7 +76,7 @@ def pack_reference_pairs(
     Raises:
         PairsError: The files cannot be used.
     """
-    from vmnet_pipeline.reference_layout import plan_reference_pairs
+    from vmnet_pipeline.reference.layout import plan_reference_pairs
 
     return plan_reference_pairs(
         reference_files,
@@ -102,8 +102,8 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
     Raises:
         TrainingError: Too few pairs (less than a batch, under `protocol: reference`), or the loss is not finite.
     """
-    from vmnet_pipeline.checkpoints import Checkpoint, read_git_revision, read_versions
-    from vmnet_pipeline.storage import is_remote
+    from vmnet_pipeline.models.checkpoints import Checkpoint, read_git_revision, read_versions
+    from vmnet_pipeline.storage.paths import is_remote
     from vmnet_pipeline.training.members import join_results, train_members
 
     train, val = pairs.side("train"), pairs.side("val")
@@ -127,7 +127,7 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
 @contextmanager
 def _log_member(logs: Path, n_members: int, number: int, params: TrainParams) -> Iterator[_MemberLog]:
     """Where the curves of a network go: into the run itself, or into a run per member of an ensemble."""
-    from vmnet_pipeline.tracking import EventLog, RunLog, child_run
+    from vmnet_pipeline.tracking.runs import EventLog, RunLog, child_run
 
     if n_members == 1:
         yield _MemberLog(RunLog(), EventLog(logs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.pairs import PairSet
+from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.params import TrainParams, TuneParams
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def search_settings(
         ParameterError: The space cannot be used.
         TuningError: The study belongs to another search, or too many trials fail.
     """
+    from vmnet_pipeline.experiments.tuning import search_settings as search
     from vmnet_pipeline.reporting.tuning import tabulate_trials, write_settings
-    from vmnet_pipeline.tracking import child_run
-    from vmnet_pipeline.tuning import search_settings as search
+    from vmnet_pipeline.tracking.runs import child_run
 
     train, val = pairs.side("train"), pairs.side("val")
     tuning = search(train, val, train_params, params, folder=tuning_state, open_log=child_run)

@@ -1,0 +1,1 @@
+"""Many trainings: comparison of variants over seeds, and search of hyperparameters."""

@@ -1,0 +1,336 @@
+"""The feature store: one folder of `ID.npy` files and an index that says where each came from.
+
+    FOLDER/ID.npy                     one feature, float32 (the contract with users)
+    FOLDER/_index/fingerprint.json    the identity of all features in this store
+    FOLDER/_index/rows-*.jsonl        one line per finished or failed item, one file per writer
+    FOLDER/_index/rows.parquet        the rows of past writers, put together
+    FOLDER/_index/complete.json       written when every item of a manifest has been dealt with
+    FOLDER/_index/lock*, writers*     who works here, see `locks`
+
+A feature file is written under a temporary name, moved into place, and only then gets its row: a
+reader never sees half a file, and what has a row is whole. Item ids never start with `_` or `.`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.ahead import run_ahead
+from vmnet_pipeline.errors import FeatureStoreError
+from vmnet_pipeline.features.index import ROW_COLUMNS, FeatureIndex, FeatureRow
+from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.storage.files import replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.locks import lock_run, share_writing
+from vmnet_pipeline.storage.paths import N_AHEAD, as_path, is_remote, list_files, storage_errors
+from vmnet_pipeline.storage.row_log import RowLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from vmnet_pipeline.storage.locks import Shard
+
+INDEX_FOLDER = "_index"
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureResult:
+    """One item that extraction has dealt with: its row, and its array unless it failed."""
+
+    row: FeatureRow
+    array: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureChunk:
+    """Some results under one fingerprint, as extraction hands them to the store."""
+
+    fingerprint: Fingerprint
+    results: tuple[FeatureResult, ...]
+
+
+class FeatureStore:
+    """A folder of features. Cheap to make; an absent folder reads as an empty store."""
+
+    def __init__(self, folder: str | Path, *, writer: str | None = None) -> None:
+        """Name the folder.
+
+        Args:
+            folder: The store.
+            writer: Name of the rows that this handle writes, for one who wants to read just those; unique by default.
+        """
+        self.folder = as_path(folder)
+        self._index_folder = self.folder / INDEX_FOLDER
+        self._log = RowLog(self._index_folder, ROW_COLUMNS, writer=writer)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.folder)!r})"
+
+    # --- identity
+
+    def fingerprint(self) -> Fingerprint | None:
+        """The identity of the features in this store, None while it is empty.
+
+        Raises:
+            FeatureStoreError: The fingerprint file is damaged.
+        """
+        path = self._index_folder / "fingerprint.json"
+        try:
+            return Fingerprint.from_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise FeatureStoreError(
+                f"{path} is damaged ({error}). Remove the folder {self.folder} and extract again."
+            ) from error
+
+    def check_fingerprint(self, wanted: Fingerprint) -> None:
+        """Refuse to mix features of two kinds.
+
+        Raises:
+            FeatureStoreError: The store holds features of another fingerprint; the message lists the differences.
+        """
+        stored = self.fingerprint()
+        if stored is None or stored.digest == wanted.digest:
+            return
+        raise FeatureStoreError(
+            f"The feature store {self.folder} holds features of other settings: {stored.describe_difference(wanted)}. "
+            "Features of different kinds are never mixed: go back to the old settings, pass another folder with "
+            "--params save_dir=FOLDER or another collection=NAME, or remove the store."
+        )
+
+    # --- reading
+
+    @cached_property
+    def rows(self) -> FeatureIndex:
+        """The index by item id; the latest row of an item counts. Read once per handle."""
+        return FeatureIndex.latest(self._log.read())
+
+    def file_of(self, item_id: str) -> Path:
+        """Where the feature of an item is, or would be."""
+        return self.folder / f"{item_id}.npy"
+
+    def path_of(self, item_id: str) -> Path:
+        """Path of an item's feature file.
+
+        Raises:
+            FeatureStoreError: The store has no finished feature for this id.
+        """
+        row = self.rows.get(item_id)
+        if row is None or row.status != "done":
+            raise FeatureStoreError(f"{self.folder} has no feature for item {item_id!r}: run its extraction first.")
+        return self.file_of(item_id)
+
+    def load(self, item_id: str) -> np.ndarray:
+        """Feature of one item as float32.
+
+        Raises:
+            FeatureStoreError: There is none, or the file is damaged.
+        """
+        import numpy as np
+
+        path = self.path_of(item_id)
+        try:
+            source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
+            array: np.ndarray = np.load(source, allow_pickle=False)
+        except storage_errors(ValueError, EOFError) as error:
+            raise FeatureStoreError(
+                f"{path} cannot be read ({error}). Remove the file and extract again: only missing items are done."
+            ) from error
+        return array.astype(np.float32, copy=False)
+
+    def reload(self) -> None:
+        """Read the index anew when it is asked for next."""
+        self.__dict__.pop("rows", None)
+
+    def is_whole(self, item_id: str, checksum: str) -> bool:
+        """Whether the file of an item has this sha256, that of its row."""
+        import hashlib
+
+        try:
+            with self.file_of(item_id).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == checksum
+        except storage_errors():
+            return False
+
+    def measure_files(self, item_ids: Sequence[str]) -> list[int]:
+        """Sizes in bytes of the feature files of items; -1 for one that is not there."""
+        if is_remote(self.folder):
+            listing = list_files(self.folder)
+            sizes = {name: found.size_bytes for name, found in listing.items()}
+            return [sizes.get(f"{item_id}.npy", -1) for item_id in item_ids]
+        folder = str(self.folder)
+        return [_size_of(f"{folder}/{item_id}.npy") for item_id in item_ids]
+
+    def done_ids(self) -> list[str]:
+        """Sorted ids of all finished items."""
+        rows = self.rows.to_frame("id", "status")
+        return sorted(rows.loc[rows["status"] == "done", "id"])
+
+    # --- writing
+
+    def write(self, chunk: FeatureChunk) -> None:
+        """Store a chunk: first each array in its own file, then the rows.
+
+        Raises:
+            FeatureStoreError: The store has another fingerprint, or the folder cannot be written.
+        """
+        self.claim(chunk.fingerprint)
+        with self._explain_failure():
+            self.add_rows([self._write_result(result) for result in chunk.results])
+
+    def claim(self, fingerprint: Fingerprint) -> None:
+        """Make this the store of one kind of features, before any is written.
+
+        Raises:
+            FeatureStoreError: It is that of another kind, or the folder cannot be written.
+        """
+        with self._explain_failure():
+            self._write_fingerprint(fingerprint)
+
+    def add(self, result: FeatureResult) -> FeatureRow:
+        """Store one item: its array, then its row. Both stay even if this process is killed right after.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with self._explain_failure():
+            row = self._write_result(result)
+            self._log.append([asdict(row)], sync=False)
+        return row
+
+    def add_all(self, results: Iterable[FeatureResult]) -> Iterator[FeatureRow]:
+        """Store items one by one, as `add` does; in an object store the next ones come while files are on their way.
+
+        Yields:
+            The row of each when it is there, in their order.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        for write in run_ahead(self._write_result, results, N_AHEAD if is_remote(self.folder) else 0):
+            with self._explain_failure():
+                row = write()
+                self._log.append([asdict(row)], sync=False)
+            yield row
+
+    def sync(self) -> None:
+        """See that the rows added so far outlast a loss of power too.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with self._explain_failure():
+            self._log.sync()
+
+    def read_own_rows(self) -> FeatureIndex:
+        """What this handle's `writer` has added so far, read anew."""
+        return FeatureIndex.latest(self._log.read_own())
+
+    @contextmanager
+    def hold(self, shard: Shard | None = None) -> Iterator[None]:
+        """Keep other runs away from this store until the block ends, see `locks.lock_run`.
+
+        Raises:
+            FeatureStoreError: Another run works on it, or the folder cannot be written.
+        """
+        with ExitStack() as held:
+            with self._explain_failure():
+                held.enter_context(lock_run(self._index_folder, shard))
+            yield
+
+    @contextmanager
+    def share_writing(self, shard: Shard | None = None) -> Iterator[None]:
+        """Say that this process writes here, so that no later run starts beside it.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with ExitStack() as held:
+            with self._explain_failure():
+                held.enter_context(share_writing(self._index_folder, shard))
+            yield
+
+    @contextmanager
+    def _explain_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except storage_errors() as error:
+            raise FeatureStoreError(
+                f"Cannot write to the feature store {self.folder}: {error}. Free some space or correct the rights of "
+                "the folder and run again: everything finished so far is kept."
+            ) from error
+
+    def _write_fingerprint(self, fingerprint: Fingerprint) -> None:
+        self.check_fingerprint(fingerprint)
+        path = self._index_folder / "fingerprint.json"
+        if not path.exists():
+            write_text_atomically(path, fingerprint.to_json())
+
+    def _write_result(self, result: FeatureResult) -> FeatureRow:
+        if result.array is None:
+            return result.row
+        import hashlib
+        from dataclasses import replace
+
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.save(buffer, result.array, allow_pickle=False)
+        content = buffer.getbuffer()
+        with replace_atomically(self.file_of(result.row.id)) as temporary:
+            temporary.write_bytes(content)
+        return replace(
+            result.row,
+            shape=tuple(result.array.shape),
+            dtype=result.array.dtype.name,
+            size_bytes=len(content),
+            checksum=hashlib.sha256(content).hexdigest(),
+        )
+
+    def add_rows(self, rows: Iterable[FeatureRow]) -> None:
+        """Add rows to the index, whose files are in place; they are on the disk when this returns."""
+        self._log.append(asdict(row) for row in rows)
+        self.reload()
+
+    def compact(self) -> None:
+        """Put the rows of all past writers into one file, the latest row per item; not while another one writes."""
+        if not self._log.is_compact():
+            self.replace_index(FeatureIndex.latest(self._log.read()))
+
+    def replace_index(self, index: FeatureIndex) -> None:
+        """Let `index` be all that this store lists; not while another one writes."""
+        self._log.compact(index.table)
+        self.reload()
+
+    # --- completion
+
+    def mark_complete(self) -> None:
+        """Write the marker that says: everything that was planned has been dealt with."""
+        self._index_folder.mkdir(parents=True, exist_ok=True)
+        content = {"n_done": len(self.done_ids()), "n_items": len(self.rows)}
+        write_text_atomically(self._index_folder / "complete.json", json.dumps(content))
+
+    def clear_complete(self) -> None:
+        """Take the completion marker away, because there is work to do."""
+        with self._explain_failure():
+            (self._index_folder / "complete.json").unlink(missing_ok=True)
+
+    def is_complete(self) -> bool:
+        """Whether the marker is there."""
+        return (self._index_folder / "complete.json").exists()
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - a million of them: a Path object takes longer than the call
+    except OSError:
+        return -1

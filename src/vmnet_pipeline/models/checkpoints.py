@@ -1,0 +1,311 @@
+"""Checkpoints: `model.safetensors` and `config.json` in one folder. No pickle; both files are checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vmnet_pipeline.errors import CheckpointError, ParameterError
+from vmnet_pipeline.params import SEQUENCE_TOWERS
+from vmnet_pipeline.records import Fingerprint, Modality
+from vmnet_pipeline.storage.files import replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.paths import local_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from vmnet_pipeline.models.towers import VMNet
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+MAX_CONFIG_BYTES = 16 * 2**20
+REMEDY = "train again, or take the checkpoint folder from where it was made"
+RECORDED_PACKAGES = ("vmnet-pipeline", "torch", "numpy", "safetensors", "kedro")
+
+Size = Annotated[int, Field(ge=1, le=2**24)]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network with all that is needed to use it on the right features and to tell where it came from.
+
+    Attributes:
+        model_config: Arguments of `models.towers.build_model`.
+        tensors: Weights by name, on the CPU.
+        fingerprints: Identity of the features it was trained on, by modality; empty for features of unknown origin.
+        params: Training parameters.
+        best_epoch: Epoch whose weights these are.
+        metrics: Validation metrics of that epoch.
+        git_revision: Commit of the project, or None outside a repository.
+        versions: Version of each package that matters.
+    """
+
+    model_config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    fingerprints: dict[Modality, Fingerprint] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    best_epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    git_revision: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _ModelSchema(_Strict):
+    music_tower: str
+    video_tower: str
+    music_shape: list[Size] = Field(min_length=1, max_length=4)
+    video_shape: list[Size] = Field(min_length=1, max_length=4)
+    embedding_dim: Size
+    dropout: float = Field(ge=0.0, lt=1.0)
+    standardise: bool
+    n_members: int = Field(default=1, ge=1, le=64)
+
+
+class _FingerprintSchema(_Strict):
+    backend: str
+    settings: dict[str, Any]
+
+
+class _ConfigSchema(_Strict):
+    format_version: Literal[1]
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    network: _ModelSchema
+    fingerprints: dict[Modality, _FingerprintSchema]
+    params: dict[str, Any]
+    best_epoch: int = Field(ge=0)
+    metrics: dict[str, float]
+    git_revision: str | None
+    versions: dict[str, str]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; each file appears whole, and the configuration, written last, names the weights it is for.
+
+    A kill between the two files leaves a folder that `load_checkpoint` refuses, never one that it misreads.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    with replace_atomically(folder / WEIGHTS_FILE) as temporary:
+        save_file(tensors, temporary)
+        weights_sha256 = _hash_file(temporary)
+    content = {
+        "format_version": 1,
+        "weights_sha256": weights_sha256,
+        "network": checkpoint.model_config,
+        "fingerprints": {side: json.loads(item.to_json()) for side, item in checkpoint.fingerprints.items()},
+        "params": checkpoint.params,
+        "best_epoch": checkpoint.best_epoch,
+        "metrics": checkpoint.metrics,
+        "git_revision": checkpoint.git_revision,
+        "versions": checkpoint.versions,
+    }
+    write_text_atomically(folder / CONFIG_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read and check a checkpoint.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, hostile, or belongs to another checkpoint.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    tensors = _read_tensors(folder / WEIGHTS_FILE, config.weights_sha256)
+    fingerprints = {
+        side: Fingerprint(backend=item.backend, settings=item.settings) for side, item in config.fingerprints.items()
+    }
+    return Checkpoint(
+        model_config=config.network.model_dump(exclude_unset=True),
+        tensors=tensors,
+        fingerprints=fingerprints,
+        params=config.params,
+        best_epoch=config.best_epoch,
+        metrics=config.metrics,
+        git_revision=config.git_revision,
+        versions=config.versions,
+    )
+
+
+def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:
+    """Build the network of a checkpoint, in inference mode, on the CPU.
+
+    Raises:
+        CheckpointError: The tower is unknown, or the weights do not fit it.
+    """
+    import torch
+
+    from vmnet_pipeline.models.towers import build_model
+
+    try:
+        # Without storage: sizes are compared with the weights at hand before anything is allocated.
+        with torch.device("meta"):
+            model = build_model(**checkpoint.model_config)
+        _check_dtypes(checkpoint.tensors, model.state_dict())
+        model.load_state_dict(checkpoint.tensors, assign=True)
+    except ParameterError as error:
+        raise CheckpointError(f"the checkpoint's network cannot be built: {error}") from error
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"the checkpoint's weights do not fit its network ({error}); {REMEDY}") from error
+    return model.eval()
+
+
+def digest_checkpoint(checkpoint: Checkpoint) -> str:
+    """64 hex digits that identify what the network computes: its layers and weights, whatever file they are in."""
+    digest = hashlib.sha256(json.dumps(checkpoint.model_config, sort_keys=True).encode())
+    for name in sorted(checkpoint.tensors):
+        tensor = checkpoint.tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_fingerprints(checkpoint: Checkpoint, fingerprints: Mapping[Modality, Fingerprint]) -> None:
+    """Refuse features of another identity than those the checkpoint was trained on.
+
+    Sides that the checkpoint has no fingerprint of (trained on feature files of unknown origin) are not compared.
+
+    Raises:
+        CheckpointError: A fingerprint differs; the message names the settings that do.
+    """
+    for side, found in fingerprints.items():
+        expected = checkpoint.fingerprints.get(side)
+        if expected is None or expected.digest == found.digest:
+            continue
+        raise CheckpointError(
+            f"the checkpoint was trained on other {side} features ({expected.describe_difference(found)}); "
+            "extract features with the settings it was trained on, or train again on these"
+        )
+
+
+def check_shapes(checkpoint: Checkpoint, music_shape: Sequence[int], video_shape: Sequence[int]) -> None:
+    """Refuse features of another shape per item than the checkpoint's network takes.
+
+    Raises:
+        CheckpointError: A shape differs; the message names both.
+    """
+    for side, found in (("music", music_shape), ("video", video_shape)):
+        expected = tuple(checkpoint.model_config[f"{side}_shape"])
+        if expected != tuple(found):
+            raise CheckpointError(
+                f"the checkpoint takes {side} features of shape {expected} per item (music tower "
+                f"{checkpoint.model_config['music_tower']!r}), "
+                f"but these have {tuple(found)}; use the features that it was trained on, or another checkpoint"
+            )
+
+
+def check_form(checkpoint: Checkpoint, music_steps: int | None, video_steps: int | None) -> None:
+    """Refuse to pack features in another form than the checkpoint's towers take: pooled, or sequences.
+
+    Args:
+        checkpoint: What the features are for.
+        music_steps: Most steps of the music sequences that are to be packed; None for pooled features.
+        video_steps: The same of video.
+
+    Raises:
+        CheckpointError: The form differs; the message names the parameters that give the right one.
+    """
+    config = checkpoint.model_config
+    for side, found in (("music", music_steps), ("video", video_steps)):
+        tower, name = config[f"{side}_tower"], f"train.model.{side}_tower"
+        wanted = config[f"{side}_shape"][0] if tower in SEQUENCE_TOWERS else None
+        if wanted == found:
+            continue
+        remedy = f"{name}={tower},train.model.max_steps={wanted}" if wanted else f"{name}={tower}"
+        raise CheckpointError(
+            f"the checkpoint's {side} tower {tower!r} takes {_describe_form(wanted)}, but this run packs "
+            f"{_describe_form(found)}; pass --params {remedy}"
+        )
+
+
+def _describe_form(max_steps: int | None) -> str:
+    return "pooled features" if max_steps is None else f"sequences of at most {max_steps} steps"
+
+
+def read_git_revision(folder: Path) -> str | None:
+    """Commit that `folder` is at, with `-dirty` when tracked files differ; None without git or repository."""
+    revision = _run_git(folder, "rev-parse", "HEAD")
+    if not revision:
+        return None
+    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{revision}-dirty" if changes else revision
+
+
+def read_versions(packages: tuple[str, ...] = RECORDED_PACKAGES) -> dict[str, str]:
+    """Installed version of each package; those that are not installed are left out."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _run_git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_config(path: Path) -> _ConfigSchema:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path} is larger than any checkpoint's configuration; {REMEDY}")
+        return _ConfigSchema.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint: {path} is missing; train first") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); {REMEDY}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise CheckpointError(
+            f"{path} is not a checkpoint's configuration: {place}: {first['msg']}; {REMEDY}"
+        ) from error
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if _hash_file(path) != sha256:
+            raise CheckpointError(f"{path} is not the file that {CONFIG_FILE} beside it was written for; {REMEDY}")
+        with local_copy(path) as local:
+            tensors: dict[str, Tensor] = load_file(local)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); {REMEDY}") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {REMEDY}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{path}: weights '{name}' hold NaN or infinity; {REMEDY}")
+    return tensors
+
+
+def _check_dtypes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if name in expected and tensor.dtype != expected[name].dtype:
+            raise CheckpointError(f"weights '{name}' are {tensor.dtype}, not {expected[name].dtype}; {REMEDY}")

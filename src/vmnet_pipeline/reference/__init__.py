@@ -1,0 +1,1 @@
+"""Data and checkpoints in the layout of the reference implementation of VM-NET."""

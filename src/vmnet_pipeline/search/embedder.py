@@ -1,0 +1,248 @@
+"""Use a trained network: features, or media files, to embeddings in the shared space.
+
+embedder = Embedder.load("data/06_models/demo/vmnet_musicnn")
+music, video = embedder([music_features, video_features])
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
+from vmnet_pipeline.errors import CheckpointError, EmbedderError
+from vmnet_pipeline.features.extraction import make_backend
+from vmnet_pipeline.features.forms import FeatureForm, Side, embed_side
+from vmnet_pipeline.models.checkpoints import (
+    CONFIG_FILE,
+    Checkpoint,
+    build_from_checkpoint,
+    check_fingerprints,
+    digest_checkpoint,
+    load_checkpoint,
+)
+from vmnet_pipeline.records import Fingerprint, Modality
+from vmnet_pipeline.storage.paths import as_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.records import FeatureArray
+
+MODALITIES: dict[Side, Modality] = {"music": "audio", "video": "video"}
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of both sides.
+
+    Attributes:
+        music: (n, E) float32, rows of unit length; None if no music was given.
+        video: (n, E) float32, rows of unit length; None if no video was given.
+    """
+
+    music: np.ndarray | None
+    video: np.ndarray | None
+
+
+class Embedder:
+    """A trained network in inference mode. May be used by several threads at once.
+
+    Attributes:
+        checkpoint: What was loaded.
+        digest: 64 hex digits that identify the network; a search index remembers them.
+        music_shape: Shape of one pooled music item, e.g. (500,) or (62, 512);
+            of a tower over sequences (most steps, D).
+        video_shape: The same of video, e.g. (2048,).
+        embedding_dim: E.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        music_backend: Mapping[str, Any] | None = None,
+        video_backend: Mapping[str, Any] | None = None,
+        weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
+        device: str = "cpu",
+    ) -> None:
+        """Build the network; see `load` for the arguments."""
+        self.checkpoint = checkpoint
+        self.digest = digest_checkpoint(checkpoint)
+        self._forms = {side: FeatureForm.of(checkpoint.model_config, side) for side in MODALITIES}
+        self.music_shape, self.video_shape = self._forms["music"].shape, self._forms["video"].shape
+        self._model = build_from_checkpoint(checkpoint).requires_grad_(False).to(device)
+        self._chosen: dict[Side, Mapping[str, Any] | None] = {"music": music_backend, "video": video_backend}
+        self._weights_dir = weights_dir
+        self._backends: dict[Side, FeatureBackend] = {}
+        self._lock = threading.Lock()
+        self.embedding_dim = self._embed("video", self._forms["video"].blank).shape[1]
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        music_backend: Mapping[str, Any] | None = None,
+        video_backend: Mapping[str, Any] | None = None,
+        weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
+        device: str = "cpu",
+    ) -> Embedder:
+        """Read a checkpoint once; everything else is fast.
+
+        Args:
+            path: Folder of a checkpoint, or the folder of a variant with `checkpoint/` in it; or of the reference:
+                a `summaries_dir`, whose latest checkpoint is taken, or `.../model.ckpt-N`.
+            music_backend: Backend that `embed_music` uses: its name as `backend` and its parameters. By default the
+                one that the checkpoint was trained on; checkpoints of the reference do not know theirs.
+            video_backend: The same for `embed_video`.
+            weights_dir: Weight files of the backends.
+            device: Where the network runs, as torch names it.
+
+        Raises:
+            CheckpointError: There is no checkpoint, or it is damaged.
+        """
+        backends = {"music_backend": music_backend, "video_backend": video_backend}
+        return cls(open_checkpoint(path), weights_dir=weights_dir, device=device, **backends)
+
+    def __call__(self, x: Any, *, pooled: bool = False) -> Embeddings:
+        """Embed features of both sides, or of one.
+
+        Args:
+            x: `[music, video]`; either may be None. Each is one item or, with one more axis, n items; items of
+                different length may also be given as a list. One item is what extraction gives:
+                (62, 512, 6, 4) for VGGish, (T, D) for everything else.
+            pooled: The items are pooled already: (62, 512) or (D,) each. Not for towers over sequences.
+
+        Returns:
+            `(music, video)`, each (n, E) float32 of unit rows, or None.
+
+        Raises:
+            EmbedderError: A shape is wrong or not clear, a value is not finite, or the sides differ in number.
+        """
+        if not isinstance(x, (list, tuple)) or len(x) != 2 or all(side is None for side in x):
+            raise EmbedderError("give [music features, video features] as a list of two; one of them may be None")
+        music = None if x[0] is None else self._forms["music"].read(x[0], pooled=pooled)
+        video = None if x[1] is None else self._forms["video"].read(x[1], pooled=pooled)
+        if music is not None and video is not None and len(music) != len(video):
+            raise EmbedderError(
+                f"there are {len(music)} music and {len(video)} video items; give pairs, or one side at a time with "
+                "None for the other (one item has one axis less than a batch)"
+            )
+        return Embeddings(
+            None if music is None else self._embed("music", music),
+            None if video is None else self._embed("video", video),
+        )
+
+    def embed_music(self, path: str | Path) -> np.ndarray:
+        """Embed the sound of one media file: (1, E) float32 of unit length.
+
+        Raises:
+            MediaError: The file cannot be used.
+            CheckpointError: The backend is not the one that the checkpoint was trained on, or is not known.
+            WeightsError: Its weights are not to be had.
+        """
+        return self._embed_file("music", path)
+
+    def embed_video(self, path: str | Path) -> np.ndarray:
+        """Embed the pictures of one media file: (1, E) float32 of unit length; errors as in `embed_music`."""
+        return self._embed_file("video", path)
+
+    def _embed(self, side: Side, features: FeatureArray) -> np.ndarray:
+        return embed_side(self._model, side, features)
+
+    # --- media files
+
+    def _embed_file(self, side: Side, path: str | Path) -> np.ndarray:
+        import numpy as np
+
+        backend = self.backend(side)
+        feature = backend.finish(backend.infer(backend.prepare(str(path)).inputs))
+        return self._embed(side, self._forms[side].pack([np.asarray(feature, np.float32)], backend.pool))
+
+    def backend(self, side: Side) -> FeatureBackend:
+        """The feature backend of one side, loaded; made when it is first asked for.
+
+        Raises:
+            CheckpointError: It is not the one that the checkpoint was trained on, or is not known.
+            ParameterError: There is no such backend, or a parameter is wrong.
+            WeightsError: Its weights are not to be had.
+        """
+        with self._lock:
+            if side not in self._backends:
+                self._backends[side] = self._make_backend(side)
+            return self._backends[side]
+
+    def _make_backend(self, side: Side) -> FeatureBackend:
+        modality = MODALITIES[side]
+        trained_on, params = self.checkpoint.fingerprints.get(modality), self._chosen[side]
+        if params is None and trained_on is None:
+            raise CheckpointError(
+                f"the checkpoint does not say which {side} features it was trained on; name them: "
+                f"Embedder.load(path, {side}_backend={{'backend': 'musicnn', ...}})"
+            )
+        if params is None:
+            params = recall_backend(trained_on or Fingerprint(""))
+        backend = make_backend({"weights_dir": self._weights_dir, **params})
+        if backend.modality != modality:
+            raise CheckpointError(f"backend {backend.name!r} makes {backend.modality} features, not those of {side}")
+        known = {modality: _leave_out_device(trained_on)} if trained_on else {}
+        check_fingerprints(
+            Checkpoint(self.checkpoint.model_config, {}, known), {modality: _leave_out_device(backend.fingerprint())}
+        )
+        backend.load()
+        return backend
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this project or of the reference.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    folder = as_path(path).expanduser()
+    for candidate in (folder, folder / "checkpoint"):
+        if (candidate / CONFIG_FILE).is_file():
+            return load_checkpoint(candidate)
+    trained = sorted(folder.glob(f"*/checkpoint/{CONFIG_FILE}"))
+    if len(trained) == 1:
+        return load_checkpoint(trained[0].parent)
+    if trained:
+        names = ", ".join(config.parent.parent.name for config in trained)
+        raise CheckpointError(f"{folder} holds several checkpoints; choose the folder of one of {names}")
+    from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
+
+    try:
+        prefix = find_prefix(folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"there is no checkpoint {folder}: neither {CONFIG_FILE} and weights of this project (train first, or "
+            f"check the path) nor a checkpoint of the reference ({error})"
+        ) from error
+    return import_checkpoint(prefix)
+
+
+def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:
+    """Parameters, with the backend's name, that make features of this identity.
+
+    Raises:
+        ParameterError: There is no such backend here.
+    """
+    from vmnet_pipeline.backends.registry import get_backend
+
+    settings = dict(fingerprint.settings)
+    weights = settings.pop("weights", {})
+    fields = getattr(get_backend(fingerprint.backend), "params_type").model_fields  # noqa: B009 - not of the protocol
+    params = {name: value for name, value in settings.items() if name in fields}
+    if weights.get("name") == "random":
+        params |= {"weights": "random", "random_seed": weights["seed"]}
+    return {"backend": fingerprint.backend, **params}
+
+
+def _leave_out_device(fingerprint: Fingerprint) -> Fingerprint:
+    """A network that was trained on features from a GPU may be used without one: engine and precision still count."""
+    settings = {name: value for name, value in fingerprint.settings.items() if name != "device"}
+    return Fingerprint(fingerprint.backend, settings)

@@ -1,0 +1,162 @@
+"""Who works in a folder of an object store, where no lock goes away with the process that holds it.
+
+    FOLDER/claims/KIND.TOKEN.json     pid, host and start of a process that lives
+
+A process announces itself first and looks around then; listings are consistent in all object stores that are taken
+here, so of two that start at once at least one sees the other, and nobody goes on beside another. A claim is renewed
+while its process lives and counts for nothing after `EXPIRES_S` without that, by the clock of the store; at once, when
+the process was one of this very machine and is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.errors import FeatureStoreError
+from vmnet_pipeline.storage.paths import list_files, storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+logger = logging.getLogger(__name__)
+
+RENEW_S = 10.0
+EXPIRES_S = 60.0
+FOLDER = "claims"
+
+
+@contextmanager
+def claim(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Iterator[None]:
+    """Work in `folder` until the block ends.
+
+    Args:
+        folder: A folder of an object store.
+        kind: What this process does there, safe as a file name and without a dot.
+        conflicts: Whether another process of some kind may not be there at the same time.
+
+    Raises:
+        FeatureStoreError: Such a process is there; or this one stood still for so long that its claim ran out.
+    """
+    own = _Claim(folder, kind)
+    own.renew()
+    try:
+        others = find_live(folder, than=own.path)
+        for name in sorted(name for name in others if conflicts(name.partition(".")[0])):
+            raise FeatureStoreError(
+                f"The feature store {folder.parent} is being worked on by {_describe_holder(folder / FOLDER / name)}. "
+                "Wait until it has ended, or stop it, and run again: everything finished is kept. A run that was "
+                f"killed counts as ended after {EXPIRES_S:.0f} s."
+            )
+        own.start()
+        yield
+        own.check()
+    finally:
+        own.end()
+
+
+def find_live(folder: Path, *, than: Path | None = None) -> list[str]:
+    """Names of the claims in `folder` that are renewed, except `than`; the others are removed.
+
+    Time is told by the store: it is that of the claim `than`, which was written just now, or of a file for that.
+    """
+    clock = than or folder / FOLDER / f"clock.{uuid.uuid4().hex}.json"
+    if than is None:
+        clock.write_bytes(b"{}")
+    listing = list_files(folder / FOLDER)
+    if than is None:
+        clock.unlink(missing_ok=True)
+    now_s = listing[clock.name].modified_s
+    live = []
+    for name, found in listing.items():
+        if name == clock.name:
+            continue
+        if now_s - found.modified_s < EXPIRES_S and not _has_ended(folder / FOLDER / name):
+            live.append(name)
+        else:
+            with contextlib.suppress(*storage_errors()):
+                (folder / FOLDER / name).unlink(missing_ok=True)
+    return [name for name in live if not name.startswith("clock.")]
+
+
+def _has_ended(path: Path) -> bool:
+    """Whether a claim is that of a process of this machine that is not there any more."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        if not _name_machine() or holder["machine"] != _name_machine():
+            return False
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except storage_errors(ValueError, KeyError, TypeError):
+        return False
+    return False
+
+
+def _name_machine() -> str:
+    """This start of this machine, or of this container, in which a process id means one process; empty if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def _describe_holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
+    except storage_errors(ValueError, KeyError, TypeError):
+        return "another process"
+
+
+class _Claim:
+    """A file that a thread keeps fresh."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.path = folder / FOLDER / f"{kind}.{uuid.uuid4().hex}.json"
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "machine": _name_machine()}
+        self._content = json.dumps(holder).encode()
+        self._ended = threading.Event()
+        self._is_lost = False
+        self._thread = threading.Thread(target=self._keep, name="claim", daemon=True)
+
+    def renew(self) -> None:
+        self.path.write_bytes(self._content)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(RENEW_S):
+            try:
+                if not self.path.exists():  # somebody took it for dead and may work here now
+                    self._is_lost = True
+                    return
+                self.renew()
+            except storage_errors() as error:
+                logger.warning("%s could not be renewed (%s)", self.path, error)
+
+    def check(self) -> None:
+        if self._is_lost:
+            raise FeatureStoreError(
+                f"This run stood still for more than {EXPIRES_S:.0f} s, or could not reach {self.path.parent}, and "
+                "another one may have begun. Run again: everything finished is kept."
+            )
+
+    def end(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with contextlib.suppress(*storage_errors()):
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""A folder of an object store with a local copy, for what is mapped into memory and so must be a local file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from vmnet_pipeline.errors import StorageError
+from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.storage.paths import copy_to_local, is_remote, list_files, name_local, upload
+
+_ATTEMPTS = 3
+
+
+class Mirror:
+    """A place and its local copy, which is fetched only when the place has changed. A local place is its own copy.
+
+    Attributes:
+        place: The folder.
+        local: The copy; it grows as large as the folder and may be deleted at any time.
+    """
+
+    def __init__(self, place: Path, cache_dir: str, last_file: str) -> None:
+        """Name both.
+
+        Args:
+            place: Local or remote folder.
+            cache_dir: Local folder for all copies.
+            last_file: The file without which the folder counts as absent. It is taken away first and written last, so
+                that nobody takes half of the old and half of the new content for one.
+        """
+        self.place = place
+        self.local = Path(name_local(place, cache_dir))
+        self._last_file = last_file
+        self._state = self.local.with_name(f"{self.local.name}.state")
+
+    def exists(self) -> bool:
+        """Whether the folder is whole."""
+        return (self.place / self._last_file).exists()
+
+    def pull(self) -> Path:
+        """Bring the copy to the state of the folder.
+
+        Returns:
+            The copy; there is none if the folder is absent.
+
+        Raises:
+            StorageError: The folder changed all the time.
+        """
+        if not is_remote(self.place):
+            return self.local
+        for _ in range(_ATTEMPTS):
+            wanted = self._describe()
+            if self._last_file not in wanted:
+                shutil.rmtree(self.local, ignore_errors=True)
+                return self.local
+            if self._read_state() == wanted:
+                return self.local
+            self._fetch(wanted)
+            if self._describe() == wanted:
+                self._write_state(wanted)
+                return self.local
+        raise StorageError(f"{self.place} changed while it was read; another run writes there. Run again after it.")
+
+    def push(self) -> None:
+        """Bring the folder to the state of the copy."""
+        if not is_remote(self.place):
+            return
+        files = {path.relative_to(self.local).as_posix() for path in self.local.rglob("*") if path.is_file()}
+        (self.place / self._last_file).unlink(missing_ok=True)
+        for name in sorted(set(list_files(self.place, recursive=True)) - files):
+            (self.place / name).unlink(missing_ok=True)
+        for name in [*sorted(files - {self._last_file}), self._last_file]:
+            upload(self.local / name, self.place / name)
+        self._write_state(self._describe())
+
+    def _describe(self) -> dict[str, str]:
+        listing = list_files(self.place, recursive=True)
+        return {name: f"{found.size_bytes} {found.modified_s} {found.version}" for name, found in listing.items()}
+
+    def _fetch(self, names: dict[str, str]) -> None:
+        self._state.unlink(missing_ok=True)
+        shutil.rmtree(self.local, ignore_errors=True)
+        self.local.mkdir(parents=True)
+        for name in names:
+            copy_to_local(self.place / name, self.local / name)
+
+    def _read_state(self) -> dict[str, str] | None:
+        """What the copy is a copy of; None when it is not there or not whole."""
+        if not (self.local / self._last_file).is_file():
+            return None
+        try:
+            state: dict[str, str] = json.loads(self._state.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return state
+
+    def _write_state(self, state: dict[str, str]) -> None:
+        write_text_atomically(self._state, json.dumps(state))

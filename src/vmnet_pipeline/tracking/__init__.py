@@ -1,0 +1,1 @@
+"""Runs in MLflow, event files for TensorBoard, and the model that MLflow serves."""

@@ -1,0 +1,58 @@
+import pytest
+
+from vmnet_pipeline.errors import VmnetError
+from vmnet_pipeline.storage.row_log import RowLog
+
+COLUMNS = {"id": "string", "n": "int64", "shape": "list<int64>"}
+
+
+def read(folder, columns=COLUMNS):
+    return RowLog(folder, columns).read().to_pylist()
+
+
+def test_rows_of_several_writers_are_read_in_order_and_compacted(tmp_path):
+    rows = [{"id": "a", "n": 1, "shape": [2, 3]}, {"id": "\n\u00fc\u2028", "n": 2, "shape": []}]
+    for row in rows:
+        RowLog(tmp_path, COLUMNS).append([row])
+    assert read(tmp_path) == rows
+    log = RowLog(tmp_path, COLUMNS)
+    log.compact(log.read())
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
+    assert log.is_compact()
+    log.append([{"id": "c", "n": 3, "shape": [1]}])
+    assert [row["id"] for row in read(tmp_path)] == ["a", "\n\u00fc\u2028", "c"]
+
+
+def test_an_absent_folder_is_an_empty_table(tmp_path):
+    assert read(tmp_path / "none") == []
+    RowLog(tmp_path / "none", COLUMNS).append([])
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("left", ['{"id": "x", "n', '{"id": "x", "n": 7}', "\x00\x00\x00"])
+def test_what_a_killed_writer_left_of_a_line_is_not_read(tmp_path, left):
+    RowLog(tmp_path, COLUMNS).append([{"id": "a", "n": 1}])
+    (path,) = tmp_path.glob("rows-*.jsonl")
+    path.write_text(path.read_text() + left)
+    assert [row["id"] for row in read(tmp_path)] == ["a"]
+
+
+def test_a_line_that_a_full_disk_cut_does_not_hide_later_ones(tmp_path):
+    (tmp_path / "rows-1.jsonl").write_text(
+        '{"id": "a", "n": 1}\n{"id": "b", "n{"id": "c", "n": 3}\n{"id": "d", "n": 4}\n'
+    )
+    assert [row["id"] for row in read(tmp_path)] == ["a", "d"]
+
+
+def test_columns_may_come_and_go_between_versions(tmp_path):
+    log = RowLog(tmp_path, COLUMNS)
+    log.append([{"id": "a", "n": 1, "later": "x"}])
+    assert read(tmp_path, {"id": "string", "new": "string"}) == [{"id": "a", "new": None}]
+    log.compact(log.read())
+    assert read(tmp_path, {"id": "string", "new": "string"}) == [{"id": "a", "new": None}]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(VmnetError, match=r"rows\.parquet is damaged"):
+        read(tmp_path)
