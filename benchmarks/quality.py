@@ -53,6 +53,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "canonical-vmnet-loss": {**BEST, "loss": {"name": "vmnet"}},
     "best-untrained": {**BEST, "epochs": 1, "learning_rate": 1e-9, "warmup_epochs": 0},
     "best-noise": {**BEST, "feature_noise": 0.5},
+    "best-staircase": {**BEST, "lr_schedule": "staircase", "warmup_epochs": 0},
+    "best-no-average": {**BEST, "average_decay": None},
     "best": BEST,
     "sequence": {**CONTRASTIVE, "model": {"music_tower": "sequence"}},
     "sequence-music": {**CONTRASTIVE, "model": {"music_tower": "sequence", "video_tower": "musicnn"}},
