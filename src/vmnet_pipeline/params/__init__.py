@@ -1,0 +1,41 @@
+"""The parameters of every pipeline, checked when a run starts, before anything expensive.
+
+One model per top-level key of `conf/base/parameters/`. The values in conf are the defaults that a run
+uses; unknown keys are refused, so that a misspelt name never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+from vmnet_pipeline.params.base import LimitParams, Params
+from vmnet_pipeline.params.evaluation import EvaluateParams, RerankParams
+from vmnet_pipeline.params.experiments import BASELINES, BaselineName, CompareParams, SearchDimension, TuneParams
+from vmnet_pipeline.params.extraction import ArrayParams, ExecutorParams, ExtractParams
+from vmnet_pipeline.params.ingestion import IngestParams, ReferenceParams, SplitParams
+from vmnet_pipeline.params.search import EmbedParams, IndexKind, IndexParams
+from vmnet_pipeline.params.training import BEST_PROPOSED, SEQUENCE_TOWERS, LossParams, ModelParams, TrainParams
+
+__all__ = [
+    "BASELINES",
+    "BEST_PROPOSED",
+    "SEQUENCE_TOWERS",
+    "ArrayParams",
+    "BaselineName",
+    "CompareParams",
+    "EmbedParams",
+    "EvaluateParams",
+    "ExecutorParams",
+    "ExtractParams",
+    "IndexKind",
+    "IndexParams",
+    "IngestParams",
+    "LimitParams",
+    "LossParams",
+    "ModelParams",
+    "Params",
+    "ReferenceParams",
+    "RerankParams",
+    "SearchDimension",
+    "SplitParams",
+    "TrainParams",
+    "TuneParams",
+]

@@ -1,0 +1,61 @@
+"""How retrieval is measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vmnet_pipeline.params.base import Params
+
+
+class RerankParams(Params):
+    """Comparing the best answers again, piece by piece."""
+
+    n_candidates: int = Field(
+        default=0, ge=0, description="How many answers of each query are compared again; 0: re-ranking is left out."
+    )
+    piece_s: float = Field(default=3.0, gt=0, description="Length of the pieces that music and pictures are cut into.")
+
+
+class EvaluateParams(Params):
+    """How retrieval is measured."""
+
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 5, 10, 20, 25, 50, 100), min_length=1, description="Cut-offs K of Recall@K."
+    )
+    pool_size: int | None = Field(
+        default=None,
+        ge=2,
+        description="None: every query searches the whole gallery. A number: consecutive pools of that size in file "
+        "order, the last incomplete one dropped, ties to the lower index; 1024 is the original protocol.",
+    )
+    pool_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        default=(1000, 1024, 2000),
+        description="Sizes of random pools that recall is also told for, to compare with papers; expected over all "
+        "such pools. Those not smaller than the gallery are left out.",
+    )
+    similarity: Literal["cosine", "csls"] = Field(
+        default="cosine", description="`csls` lowers the scores of items that are close to everything (hubs)."
+    )
+    csls_neighbours: int = Field(default=10, ge=1, description="Neighbours whose mean score `csls` takes off.")
+    positives: Literal["id", "group"] = Field(
+        default="id", description="What makes an answer right: the same item, or any item of the same group (song)."
+    )
+    n_resamples: int = Field(default=2000, ge=1, description="Draws of the bootstrap.")
+    confidence_level: float = Field(default=0.95, gt=0, lt=1, description="Of the bootstrap intervals.")
+    resample_by: Literal["group", "query"] = Field(
+        default="group",
+        description="Unit of the bootstrap. Clips of one song are not independent, so whole groups are drawn; "
+        "without groups, queries are.",
+    )
+    shuffle_pairs: bool = Field(
+        default=False, description="Control: mismatch the pairs on purpose; every figure should fall to chance."
+    )
+    rerank: RerankParams = Field(
+        default_factory=RerankParams,
+        description="Re-ranking by agreement over time: its weight is chosen on val, its gain on test is told.",
+    )
+    top_n: int = Field(default=10, ge=0, description="Best answers kept for every query.")
+    chunk_size: int = Field(default=1024, ge=1, description="Queries scored together; changes memory, not results.")
+    seed: int = Field(default=17, ge=0, description="Of the bootstrap and of mismatching.")

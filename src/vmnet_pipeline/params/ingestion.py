@@ -1,0 +1,55 @@
+"""Which media there are, how they are divided, and feature files that take their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vmnet_pipeline.params.base import LimitParams, Location, Params, Share
+
+
+class IngestParams(Params):
+    """Where the media are and how they are probed."""
+
+    media_dir: Location = Field(description="Folder with media, or the path of a media.csv; local or a URL.")
+    n_workers: int | None = Field(None, ge=1, description="Files probed at the same time; all cores by default.")
+    limits: LimitParams = Field(default_factory=lambda: LimitParams.model_validate({}))
+
+
+class SplitParams(Params):
+    """How usable items are divided into train, val and test; groups are never divided."""
+
+    seed: int = Field(17, ge=0, description="Another seed gives another division.")
+    train_share: Share = Field(0.6, description="Expected share of groups used for training.")
+    val_share: Share = Field(0.15, description="Expected share of groups used to choose the best epoch.")
+    test_share: Share = Field(0.25, description="Expected share of groups used for the reported results.")
+    split_dir: Location | None = Field(
+        None, description="Folder with train.csv, test.csv and perhaps val.csv of your own; local or a URL."
+    )
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> SplitParams:
+        total = self.train_share + self.val_share + self.test_share
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"train_share + val_share + test_share must be 1, not {total:g}")
+        return self
+
+
+class ReferenceParams(Params):
+    """Feature files of one's own in the layout of the reference; they take the place of ingestion and extraction."""
+
+    pairs_dir: Path | None = Field(None, description="Folder with train.csv, test.csv, train/ and test/.")
+    train_data_dir: Path | None = Field(None, description="Folder with audio/ and video/ of the training items.")
+    train_csv_path: Path | None = Field(None, description="Their ids.")
+    test_data_dir: Path | None = Field(None, description="Folder with audio/ and video/ of the test items.")
+    test_csv_path: Path | None = Field(None, description="Their ids.")
+    variant: Literal["vmnet_musicnn", "vmnet_vggish"] | None = Field(
+        None, description="Variant for these files; null recognises it from their shapes."
+    )
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """The places that are given, by name."""
+        return {name: value for name, value in self if name != "variant" and value is not None}

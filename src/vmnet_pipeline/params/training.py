@@ -1,0 +1,236 @@
+"""Training of one variant: its towers, its loss, and the protocols that propose or fix settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from vmnet_pipeline.params.base import Params
+
+# What `protocol: reference` fixes: the traps of the reference code, kept so that its results can be reproduced.
+REFERENCE_FIXED: dict[str, Any] = {"shuffle": False, "keep": "last", "standardise": False, "positives_by": "position"}
+REFERENCE_LOSS_FIXED: dict[str, Any] = {"structure_triples": "adjacent", "hinge": "mean"}
+# What it proposes: its published settings, which may be overridden.
+REFERENCE_PROPOSED: dict[str, Any] = {"epochs": 202, "batch_size": 1024, "learning_rate": 3e-4, "patience": None}
+REFERENCE_LOSS_PROPOSED: dict[str, Any] = {"margin": 0.5, "top_k": 1024}
+# What `protocol: best` proposes: the settings that won on validation pairs, see docs/quality.md.
+BEST_PROPOSED: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 512,
+    "learning_rate": 1e-3,
+    "lr_schedule": "cosine",
+    "warmup_epochs": 2,
+    "weight_decay": 0.01,
+    "average_decay": 0.99,
+    "patience": 10,
+}
+BEST_LOSS_PROPOSED: dict[str, Any] = {"name": "contrastive"}
+BEST_MODEL_PROPOSED: dict[str, Any] = {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 36}
+
+
+# Towers that take a sequence of steps per item, so that the features are packed without pooling.
+SEQUENCE_TOWERS = frozenset({"sequence", "transformer"})
+
+
+class ModelParams(Params):
+    """The two towers; `auto` follows the shape of the features."""
+
+    music_tower: str = Field(
+        "auto",
+        description="Music tower by name, or `auto`: vggish for (T, C), musicnn for (D,). `sequence` and `transformer` "
+        "take features that keep their time.",
+    )
+    video_tower: str = Field("auto", description="Video tower by name, or `auto`: the one beside the music tower.")
+    max_steps: int = Field(
+        128, ge=1, le=4096, description="Towers over sequences: longer ones are thinned to this many steps."
+    )
+    embedding_dim: int = Field(512, ge=2, le=65536, description="Size of the shared space.")
+    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Share of activations dropped in training.")
+
+    @property
+    def music_steps(self) -> int | None:
+        """Most steps of a music sequence; None where the tower takes pooled features."""
+        return self.max_steps if self.music_tower in SEQUENCE_TOWERS else None
+
+    @property
+    def video_steps(self) -> int | None:
+        """The same of video; `auto` is the tower beside that of music."""
+        tower = self.music_tower if self.video_tower == "auto" else self.video_tower
+        return self.max_steps if tower in SEQUENCE_TOWERS else None
+
+
+class LossParams(Params):
+    """Ranking and structure terms of VM-NET, or the contrastive loss."""
+
+    name: Literal["vmnet", "contrastive"] = Field(
+        "vmnet", description="`vmnet`: hinge and structure terms. `contrastive`: symmetric InfoNCE."
+    )
+    margin: float = Field(0.5, ge=0.0, le=2.0, description="Margin of the ranking terms, cosine similarity.")
+    top_k: int | None = Field(None, ge=1, description="Hardest negatives kept per query; null for all.")
+    negatives: Literal["hardest", "semi_hard"] = Field(
+        "hardest", description="Negatives that count: the most similar, or only those less similar than the positive."
+    )
+    hinge: Literal["mean", "sum"] = Field(
+        "mean", description="A query's cost: mean over the negatives kept, or, as in the paper, sum over the violating."
+    )
+    structure_triples: Literal["all", "sampled", "adjacent"] = Field(
+        "all",
+        description="Triples of the structure terms: all distinct ones, a random draw of them in every step, or the "
+        "reference's adjacent columns.",
+    )
+    n_structure_triples: int = Field(10_000, ge=1, description="How many triples `sampled` draws in a step.")
+    weight_xy: float = Field(3.0, ge=0.0, description="Weight of music -> video ranking.")
+    weight_yx: float = Field(1.0, ge=0.0, description="Weight of video -> music ranking.")
+    weight_structure_music: float = Field(0.2, ge=0.0, description="Weight of the structure of the music space.")
+    weight_structure_video: float = Field(0.2, ge=0.0, description="Weight of the structure of the video space.")
+    temperature: float = Field(0.07, ge=1e-3, le=1.0, description="Contrastive: first temperature.")
+    learn_temperature: bool = Field(True, description="Contrastive: whether the temperature is trained.")
+    memory_size: int = Field(0, ge=0, description="Contrastive: embeddings of earlier batches kept as negatives.")
+
+
+class TrainParams(Params):
+    """Training of one variant.
+
+    `protocol: reference` fixes the settings in `REFERENCE_FIXED` and `REFERENCE_LOSS_FIXED` (another value given
+    beside it is an error) and proposes those in `REFERENCE_PROPOSED` and `REFERENCE_LOSS_PROPOSED`. `protocol: best`
+    only proposes, see `BEST_PROPOSED`.
+    """
+
+    protocol: Literal["default", "reference", "best"] = Field(
+        "default",
+        description="`reference` trains as the reference code does: file order, last step kept, ... `best`: the "
+        "towers, loss and optimiser that retrieve best.",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of weights, order and dropout.")
+    epochs: int = Field(200, ge=1, description="Passes over the training pairs.")
+    batch_size: int = Field(128, ge=2, description="Pairs per step; cut for small sets, with a warning.")
+    learning_rate: float = Field(3e-4, gt=0.0, description="Adam's first learning rate.")
+    lr_decay: float = Field(0.96, gt=0.0, le=1.0, description="Factor on the learning rate every `lr_decay_steps`.")
+    lr_decay_steps: int = Field(1000, ge=1, description="Steps between two decays (staircase).")
+    lr_schedule: Literal["staircase", "cosine"] = Field(
+        "staircase", description="`cosine` goes down to 0 over all epochs and leaves `lr_decay` aside."
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0.0, description="Epochs over which the learning rate rises to its first value."
+    )
+    weight_decay: float = Field(0.0, ge=0.0, description="Decoupled decay of weight matrices; 0 gives plain Adam.")
+    average_decay: float | None = Field(
+        None,
+        ge=0.0,
+        lt=1.0,
+        description="Decay of the moving average of weights that is evaluated and kept; null: none.",
+    )
+    feature_noise: float = Field(
+        0.0,
+        ge=0.0,
+        description="Deviation of noise on inputs in training, in deviations of each input if standardised.",
+    )
+    mixup_alpha: float = Field(0.0, ge=0.0, description="Beta parameter of mixing pairs in training; 0: no mixing.")
+    mask_groups: bool = Field(
+        True, description="Contrastive: other items of the same group (song) are not taken as negatives."
+    )
+    adam_epsilon: float = Field(1e-8, gt=0.0, description="Adam's epsilon.")
+    shuffle: bool = Field(True, description="New seeded order of the training pairs every epoch.")
+    positives_by: Literal["id", "group", "position"] = Field(
+        "id", description="Which items match: same id, same group (song), or only the same row."
+    )
+    standardise: bool = Field(True, description="Scale inputs by mean and deviation of the training pairs.")
+    keep: Literal["best", "last"] = Field("best", description="Weights kept: best on validation, or the last step's.")
+    patience: int | None = Field(50, ge=1, description="Stop after so many evaluations without gain; null: never.")
+    eval_every: int = Field(1, ge=1, description="Epochs between two evaluations on the validation pairs.")
+    state_interval_s: float = Field(
+        0.0, ge=0.0, description="Seconds between two writes of the state that a rerun continues from; 0: every epoch."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one.")
+    n_threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's setting.")
+    precision: Literal["auto", "f32", "bf16"] = Field(
+        "auto", description="Of the network in training; weights and loss are f32 always. `auto`: bf16 on CUDA."
+    )
+    compile: bool = Field(False, description="Compile the network with torch.compile, which takes a minute at first.")
+    n_members: int = Field(
+        1, ge=1, le=64, description="Networks of different seeds, trained one after the other, that answer together."
+    )
+    model: ModelParams = Field(default_factory=lambda: ModelParams.model_validate({}))
+    loss: LossParams = Field(default_factory=lambda: LossParams.model_validate({}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_protocol(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("protocol") == "reference":
+            settings = _impose(data, REFERENCE_FIXED, REFERENCE_PROPOSED)
+            return {**settings, "loss": _impose(_as_dict(data, "loss"), REFERENCE_LOSS_FIXED, REFERENCE_LOSS_PROPOSED)}
+        if data.get("protocol") == "best":
+            nested = {
+                "loss": {**BEST_LOSS_PROPOSED, **_as_dict(data, "loss")},
+                "model": {**BEST_MODEL_PROPOSED, **_as_dict(data, "model")},
+            }
+            return {**BEST_PROPOSED, **data, **nested}
+        return data
+
+    @model_validator(mode="after")
+    def _check_mixup(self) -> TrainParams:
+        if self.mixup_alpha and (self.model.music_steps or self.model.video_steps):
+            raise ValueError(
+                "mixup_alpha mixes features of one shape, and towers over sequences take items of unlike length; "
+                "set mixup_alpha to 0 or use other towers"
+            )
+        return self
+
+    def override(self, settings: Mapping[str, Any]) -> TrainParams:
+        """These settings with others laid over them.
+
+        Only what was given counts, not defaults; where the protocol changes, what the old one had put there goes too.
+
+        Raises:
+            ValidationError: A name is unknown, a value is out of bounds, or it contradicts the protocol.
+        """
+        given = self.model_dump(exclude_unset=True)
+        if settings.get("protocol", self.protocol) != self.protocol:
+            own = type(self).model_validate({"protocol": self.protocol}).model_dump(exclude_unset=True)
+            given = _without(given, own)
+        return type(self).model_validate(_lay_over(given, settings))
+
+
+def _without(given: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """What is given, less what is the same in `others`."""
+    kept: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(others.get(name), dict):
+            kept[name] = _without(value, others[name])
+        elif name not in others or others[name] != value:
+            kept[name] = value
+    return kept
+
+
+def _lay_over(given: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings over nested settings; what is not named stays."""
+    merged = dict(given)
+    for name, value in settings.items():
+        nests = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = _lay_over(merged[name], value) if nests else value
+    return merged
+
+
+def _as_dict(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """What was given under a nested name, as plain settings."""
+    given = data.get(name) or {}
+    return given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else dict(given)
+
+
+def _impose(given: dict[str, Any], fixed: dict[str, Any], proposed: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a protocol under what was given.
+
+    Raises:
+        ValueError: A fixed setting was given another value.
+    """
+    for name, value in fixed.items():
+        if name in given and given[name] != value:
+            raise ValueError(
+                f"protocol 'reference' means {name}={value!r}, but {name}={given[name]!r} was given; "
+                f"remove {name} or use protocol 'default'"
+            )
+    return {**proposed, **given, **fixed}
