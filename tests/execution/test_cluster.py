@@ -48,7 +48,7 @@ def test_a_cluster_that_loses_a_worker_finishes_every_item_once(bench, dask, mon
 def test_an_item_that_kills_two_workers_of_a_cluster_is_a_failed_row(bench, dask, monkeypatch, tmp_path):
     address, (_, *workers) = dask
     monkeypatch.setattr(cluster, "POLL_S", 0.1)
-    bench.fill("1", "crash", "2")
+    bench.fill("1", "poison", "2")
     third = start_process([*workers[0].args])
     try:
         rows = {row.id: row for row in bench.extract(executor={"kind": "dask", "address": address})}

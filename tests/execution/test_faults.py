@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,18 @@ def test_workers_of_an_array_job_share_a_collection_and_a_store(bench):
     assert sum(planned) == 40
     assert min(planned) > 0
     bench.check_all_done_once()
+
+
+def test_a_clock_that_has_jumped_back_does_not_make_old_rows_the_newer_ones(bench):
+    bench.fill("1", "2")
+    bench.extract()
+    for path in (bench.folder / "_index").glob("rows-*.jsonl"):
+        os.utime(path, (time.time() + 86_400, time.time() + 86_400))  # written when the clock was a day ahead
+    (bench.media / "000.txt").write_text("3")
+    bench.items[0] = replace(bench.items[0], checksum="sha256:other")
+    assert [row.id for row in bench.extract()] == ["000"]
+    store = FeatureStore(bench.folder)
+    assert store.rows["000"].source_checksum == "sha256:other"
+    store.compact()
+    assert FeatureStore(bench.folder).load("000") == 9.0
+    assert bench.extract() == []

@@ -38,7 +38,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_done_twice(bench):
 
 
 def test_an_item_that_kills_its_worker_twice_is_a_failed_row(bench):
-    bench.fill("1", "2", "crash", "3", "crash", *["4"] * 20)
+    bench.fill("1", "2", "poison", "3", "poison", *["4"] * 20)
     rows = {row.id: row for row in bench.extract(**PROCESSES)}
     assert {name: row.reason for name, row in rows.items() if row.status == "failed"} == {
         "002": "worker_died",
@@ -49,16 +49,31 @@ def test_an_item_that_kills_its_worker_twice_is_a_failed_row(bench):
     assert set(bench.count_lines().values()) == {1}
 
 
+@pytest.mark.parametrize("settings", [PROCESSES, {"executor": {"kind": "serial"}}])
+def test_a_decoder_that_crashes_or_hangs_costs_one_item_and_no_worker(bench, settings, caplog):
+    bench.fill("1", "crash", "2", "hang", *["3"] * 10)
+    rows = {row.id: row for row in bench.extract(limits={"seconds": 1.0}, **settings)}
+    failed = {name: row.reason for name, row in rows.items() if row.status == "failed"}
+    assert failed == {"001": "decoder_crashed", "003": "timed_out"}
+    assert "SIGKILL" in rows["001"].error
+    assert len(rows) == len(bench.items)
+    assert "tried again" not in caplog.text
+    for item in ("001", "003"):
+        (bench.media / f"{item}.txt").write_text("4")
+    assert {row.id for row in bench.extract(**settings)} == {"001", "003"}
+    assert set(bench.status().values()) == {"done"}
+
+
 def test_an_item_that_hangs_is_ended_and_the_others_are_done(bench):
     bench.fill("1", "hang", *["2"] * 10)
-    bench.extract(item_timeout_s=1.0, **PROCESSES)
+    bench.extract(item_timeout_s=2.0, **PROCESSES)
     status = bench.status()
     assert status.pop("001") == "timeout"
     assert set(status.values()) == {"done"}
 
 
 def test_what_may_lie_with_the_machine_is_tried_again_by_the_next_run(bench):
-    bench.fill("1", "crash")
+    bench.fill("1", "poison")
     bench.extract(**PROCESSES)
     assert bench.status() == {"000": "done", "001": "worker_died"}
     (bench.media / "001.txt").write_text("3")

@@ -39,10 +39,14 @@ class ToyBackend:
             time.sleep(3600)
         if order == "bad":
             raise MediaError("undecodable_audio", "no sound")
+        if order == "poison":
+            order = "nan"  # harmless to read, the end of the network
         time.sleep(self.item_s)
         return PreparedItem(np.full((1, self.size), float(order), np.float32), 1)
 
     def infer(self, inputs):
+        if np.isnan(inputs).any():
+            os.kill(os.getpid(), signal.SIGKILL)
         return inputs**2
 
     def finish(self, feature):

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from toy_backend import ToyBackend, make_items
 
 from vmnet_pipeline.execution.driver import extract_missing
@@ -59,8 +60,10 @@ class Bench:
         return {row.id: row.reason or row.status for row in FeatureStore(self.folder).rows.values()}
 
     def count_lines(self) -> Counter[str]:
-        """How often each item stands in the index as it was written."""
+        """How often each item stands in the index as it was written, or put together by a later run."""
         ids: Counter[str] = Counter()
+        if (compacted := self.folder / "_index" / "rows.parquet").exists():
+            ids.update(pq.read_table(compacted, columns=["id"])["id"].to_pylist())
         for path in (self.folder / "_index").glob("rows-*.jsonl"):
             ids.update(json.loads(line)["id"] for line in path.read_text().splitlines(True) if line.endswith("\n"))
         return ids

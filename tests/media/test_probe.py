@@ -270,6 +270,19 @@ def test_impossible_size_inside_the_stream(tmp_path: Path, reader: str) -> None:
     assert refuse(reader, path) in {"undecodable_video", "frame_too_large"}
 
 
+def test_header_that_leads_to_a_place_no_file_has_is_overcome(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.wmv"
+    encode_video(path, [draw_number(k) for k in range(3)], codec="wmv2")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<Q", data, 46, 1 << 62)  # size of the first object in the header
+    path.write_bytes(bytes(data))
+    for _ in range(2):
+        assert probe_media(path).container == "asf"
+    assert capfd.readouterr() == ("", "")
+
+
 def test_absurd_number_of_streams(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as muxer:

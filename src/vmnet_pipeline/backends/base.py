@@ -39,7 +39,7 @@ class FeatureBackend(Protocol):
         ...
 
     def prepare(self, path: str) -> PreparedItem:
-        """Decode one file and run the front end. Thread-safe; may be called in another process, without `load`.
+        """Decode one file and run the front end. Called in a child process, without `load`; or here, in threads.
 
         Raises:
             MediaError: The file cannot be used.

@@ -67,8 +67,10 @@ def fetch_rest(url: str, partial: Path, timeout_s: tuple[float, float]) -> None:
         resumed = response.status_code == requests.codes.partial_content
         total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)
         received = done if resumed else 0
-        progress = tqdm(desc=partial.stem, total=total or None, initial=received, unit="B", unit_scale=True, delay=1)
-        with progress, partial.open("ab" if resumed else "wb") as sink:
+        bytes_shown = tqdm(
+            desc=partial.stem, total=total or None, initial=received, unit="B", unit_scale=True, delay=1, disable=None
+        )
+        with bytes_shown as progress, partial.open("ab" if resumed else "wb") as sink:
             for chunk in response.iter_content(CHUNK_BYTES):
                 sink.write(chunk)
                 progress.update(len(chunk))

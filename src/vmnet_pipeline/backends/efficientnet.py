@@ -86,6 +86,11 @@ class EfficientnetBackend(NetworkBackend):
         return f"efficientnet-{self.params.model}"
 
     @property
+    def step_s(self) -> float:
+        """See `NetworkBackend`."""
+        return 1.0 / float(self.params.rate_hz)
+
+    @property
     def framework(self) -> Framework:
         """See `NetworkBackend`; Keras has all but Lite0."""
         return "torch" if self.params.model == "lite0" else "tensorflow"

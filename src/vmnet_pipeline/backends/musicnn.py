@@ -92,6 +92,7 @@ class MusicnnBackend(NetworkBackend):
     bf16_by_default: ClassVar[bool] = True
     network_settings: ClassVar[tuple[str, ...]] = ("model", "layer")
     input_shape = (PATCH_FRAMES, N_MELS)
+    step_s = PATCH_FRAMES * HOP / SAMPLE_RATE_HZ
 
     @property
     def weights_name(self) -> str:

@@ -48,7 +48,21 @@ class Tagger:
     """
 
     def __init__(self, names: tuple[str, ...], weight: np.ndarray | None, bias: np.ndarray | None) -> None:
-        self._names, self._weight, self._bias = names, weight, bias
+        self.names, self._weight, self._bias = names, weight, bias
+
+    def rate_tags(self, feature: np.ndarray) -> np.ndarray:
+        """How likely each tag is at each time.
+
+        Args:
+            feature: (T, D) as stored.
+
+        Returns:
+            (T, 50) in [0, 1], tags in the order of `names`.
+        """
+        if self._weight is None or self._bias is None:
+            return feature
+        likelihood: np.ndarray = 1.0 / (1.0 + np.exp(-(feature @ self._weight + self._bias)))
+        return likelihood
 
     def name_tags(self, feature: np.ndarray, n_tags: int) -> list[str]:
         """The likeliest tags, likeliest first.
@@ -57,11 +71,8 @@ class Tagger:
             feature: (T, D) as stored.
             n_tags: How many.
         """
-        likelihood = feature
-        if self._weight is not None and self._bias is not None:
-            likelihood = 1.0 / (1.0 + np.exp(-(feature @ self._weight + self._bias)))  # (T, 50)
-        order = np.argsort(-likelihood.mean(axis=0), kind="stable")
-        return [self._names[index] for index in order[:n_tags]]
+        order = np.argsort(-self.rate_tags(feature).mean(axis=0), kind="stable")
+        return [self.names[index] for index in order[:n_tags]]
 
 
 def make_tagger(fingerprint: Fingerprint | None, weights_dir: str | Path) -> Tagger | None:

@@ -52,6 +52,11 @@ class NetworkBackend:
         raise NotImplementedError
 
     @property
+    def step_s(self) -> float | None:
+        """Seconds from one entry of a feature to the next; None where re-ranking shall not cut it into pieces."""
+        return None
+
+    @property
     def framework(self) -> engine.Framework:
         """What the network is written in."""
         return "torch"

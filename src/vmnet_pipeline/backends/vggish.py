@@ -103,6 +103,7 @@ class VggishBackend(NetworkBackend):
     pooled_ndim: ClassVar[int] = 2
     weights_name = WEIGHTS_NAME
     input_shape = (PATCH_FRAMES, N_MELS)
+    step_s = PATCH_FRAMES * HOP / SAMPLE_RATE_HZ
 
     @property
     def _n_window(self) -> int:

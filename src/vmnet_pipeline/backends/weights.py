@@ -21,12 +21,13 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vmnet_pipeline.backends.checksums import FileCheck, has_stamp, read_stamp, verify_file, write_stamp
 from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.storage.configuration import find_conf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +111,7 @@ def read_weight_table() -> dict[str, WeightSet]:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
             table |= {name: _parse_weight_set(name, row) for name, row in content.items()}
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise WeightsError(
                 f"{path}: not a table of weights ({type(error).__name__}: {error}); correct it"
             ) from error
@@ -119,9 +120,7 @@ def read_weight_table() -> dict[str, WeightSet]:
 
 def _find_tables() -> Iterator[Path]:
     """The base table and, if there is one, the private one that goes over it."""
-    package = Path(str(resources.files("vmnet_pipeline.backends")))
-    base = [Path("conf/base") / TABLE_NAME, package / TABLE_NAME, package.parents[2] / "conf/base" / TABLE_NAME]
-    yield next((path for path in base if path.is_file()), base[0])
+    yield find_conf() / "base" / TABLE_NAME
     private = Path("conf/local") / TABLE_NAME
     if private.is_file():
         yield private
@@ -135,6 +134,8 @@ def _parse_weight_set(name: str, row: dict[str, Any]) -> WeightSet:
 
 def _parse_weight_file(entry: dict[str, Any]) -> WeightFile:
     known = {"path", "sources", "size", "sha256", "sha256_prefix", "md5"}
+    if not isinstance(entry["path"], str) or ".." in Path(entry["path"]).parts or Path(entry["path"]).is_absolute():
+        raise ValueError(f"{entry['path']}: not a path below the weights folder")
     sources = tuple((kind, str(place)) for source in entry.get("sources", []) for kind, place in source.items())
     unknown = (entry.keys() - known) | ({kind for kind, _ in sources} - {"local", "package", "url"})
     if unknown:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.backends.base import FeatureBackend
     from vmnet_pipeline.features.index import FeatureRow
+    from vmnet_pipeline.params import LimitParams
     from vmnet_pipeline.records import MediaItem
     from vmnet_pipeline.storage.locks import Shard
 
@@ -27,6 +28,7 @@ class Job:
         batch_size: Entries per pass through the network.
         n_cores: Cores of one worker; None for those that its cluster gives it.
         item_timeout_s: A worker that finishes no item for so long ends itself.
+        limits: What reading one media file may cost.
     """
 
     run_id: str
@@ -36,6 +38,7 @@ class Job:
     batch_size: int
     n_cores: int | None
     item_timeout_s: float | None
+    limits: LimitParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.backends.engine import count_cores
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.execution.crew import Job
-from vmnet_pipeline.execution.worker import run_batch
+from vmnet_pipeline.execution.worker import end_readers, run_batch
 from vmnet_pipeline.features.index import FeatureRow
 from vmnet_pipeline.features.planning import find_unfinished
 from vmnet_pipeline.features.store import FeatureResult, FeatureStore
@@ -67,6 +67,8 @@ def extract_missing(
         return
     shard = params.array.shard
     with store.hold(shard):
+        if shard is None:
+            store.compact()  # so that rows of earlier runs count as older, whatever the clock has done since
         items = find_unfinished(missing, FeatureStore(store.folder))
         store.claim(backend.fingerprint())
         kind = choose_executor(params, len(items))
@@ -80,6 +82,7 @@ def extract_missing(
             batch_size=params.batch_size,
             n_cores=n_cores,
             item_timeout_s=None if kind == "serial" else params.item_timeout_s,
+            limits=params.limits,
         )
         logger.info("%s: extracting %d items, executor %s", backend.name, len(items), kind)
         yield from _extract(job, kind, n_workers, items, params)
@@ -99,7 +102,10 @@ def _extract(
     job: Job, kind: str, n_workers: int, items: Sequence[MediaItem], params: ExtractParams
 ) -> Iterator[FeatureRow]:
     if kind == "serial":
-        yield from run_batch(job, job.run_id, items)
+        try:
+            yield from run_batch(job, job.run_id, items)
+        finally:
+            end_readers()
         return
     crew = _make_crew(job, kind, n_workers, params)
     try:

@@ -71,6 +71,19 @@ _WAV_OPTIONS = {"max_probe_packets": "4"}
 _REFUSED_FORMATS = frozenset({"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "webm_dash_manifest"})
 
 
+class _LocalFile(io.FileIO):
+    """An open file that answers FFmpeg with an error number when a damaged header sends it to an impossible place.
+
+    PyAV (18.1) writes an exception in its place to the terminal.
+    """
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+
+
 def open_regular_file(path: str | os.PathLike[str]) -> io.FileIO:
     """Open a regular, non-empty file for reading, unbuffered.
 
@@ -85,7 +98,7 @@ def open_regular_file(path: str | os.PathLike[str]) -> io.FileIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         _raise_for_system(error, path)
-    file = io.FileIO(descriptor)
+    file = _LocalFile(descriptor)
     try:
         _check_regular(os.fstat(descriptor), path)
     except MediaError:
@@ -171,7 +184,8 @@ def _open_with_ffmpeg(file: io.RawIOBase, path: str | os.PathLike[str]) -> Input
 
 
 def _unknown_format(path: str | os.PathLike[str], error: BaseException) -> MediaError:
-    return MediaError("unknown_format", f"{path}: not a media file that FFmpeg knows ({error}); convert or remove it")
+    why = getattr(error, "strerror", None) or error  # its whole text has the number of the open file in it
+    return MediaError("unknown_format", f"{path}: not a media file that FFmpeg knows ({why}); convert or remove it")
 
 
 def _refuse_to_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
+    from vmnet_pipeline.media.isolation import Isolation
+
 _CHECKSUM_BLOCK_BYTES = 1 << 20
 _MAX_DURATION_S = 30 * 24 * 3600.0
 
@@ -52,7 +54,9 @@ def checksum_file(path: str | os.PathLike[str]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def probe_media(path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video")) -> MediaInfo:
+def probe_media(
+    path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video"), checksum: str = ""
+) -> MediaInfo:
     """Find out what a media file holds, and whether it can be decoded at all.
 
     Headers alone call a broken file good, so the first frame of each side in `check` is decoded.
@@ -61,6 +65,7 @@ def probe_media(path: str | os.PathLike[str], *, check: Collection[Modality] = (
         path: A media file.
         check: Sides that must decode if present. A side that nobody wants may be left out; it is then
             reported as its header describes it.
+        checksum: Of its content, where it is known; it is computed otherwise.
 
     Returns:
         What was found; `audio` or `video` is None if the file does not have that side.
@@ -69,7 +74,7 @@ def probe_media(path: str | os.PathLike[str], *, check: Collection[Modality] = (
         MediaError: Reasons of `open_container`, `no_media_stream` (neither side present),
             `undecodable_audio`, `undecodable_video` or `frame_too_large`.
     """
-    checksum = checksum_file(path)
+    checksum = checksum or checksum_file(path)
     with open_container(path) as container:
         audio_stream, video_stream = find_audio_stream(container), find_video_stream(container)
         if audio_stream is None and video_stream is None:
@@ -83,6 +88,20 @@ def probe_media(path: str | os.PathLike[str], *, check: Collection[Modality] = (
         container_name, size_bytes = container.format.name, container.size
     longest_s = max((s.duration_s for s in (audio, video) if s and s.duration_s is not None), default=None)
     return MediaInfo(container_name, duration_s or longest_s, size_bytes, checksum, audio, video)
+
+
+def probe_isolated(
+    isolation: Isolation, path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video")
+) -> MediaInfo:
+    """`probe_media` in a child process, which a file that crashes or hangs a decoder ends.
+
+    The checksum is computed here: it interprets nothing, and the time for it grows with the file.
+
+    Raises:
+        MediaError: Reasons of `probe_media` and of `Isolation.call`.
+        IsolationError: No child can be started.
+    """
+    return isolation.call(probe_media, str(path), check=tuple(check), checksum=checksum_file(path))
 
 
 @dataclass(slots=True)

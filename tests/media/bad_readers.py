@@ -1,0 +1,69 @@
+"""What decoders may do to the process they run in; imported there by its name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vmnet_pipeline.errors import MediaError
+
+N_CALLS = 0
+
+
+def read(path: str, *, factor: int = 1) -> tuple[int, int]:
+    """(process, content as a number); what a good reader does."""
+    return os.getpid(), factor * int(Path(path).read_text())
+
+
+def refuse(path: str) -> None:
+    raise MediaError("empty_file", f"{path}: nothing in it")
+
+
+def fail(path: str) -> None:
+    raise ZeroDivisionError(path)
+
+
+def crash(path: str) -> None:
+    ctypes.string_at(0)
+
+
+def crash_late(path: str) -> int:
+    """Crash in every call of a process but its first one: as if an earlier file had damaged it."""
+    global N_CALLS
+    N_CALLS += 1
+    return crash(path) or 0 if N_CALLS > 1 else os.getpid()
+
+
+def hang(path: str) -> None:
+    """Hang and hold the interpreter's lock; the process that does is named in the file."""
+    Path(path).write_text(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def spin(path: str) -> None:
+    while True:
+        pass
+
+
+def swallow_memory(path: str) -> int:
+    return int(np.ones(1 << 30, np.uint8)[-1])
+
+
+def answer_too_much(path: str) -> bytes:
+    return bytes(500 << 20)
+
+
+def leak(path: str) -> int:
+    """Take 40 MB more in every call and keep them."""
+    sys.modules[f"leak {time.monotonic_ns()}"] = np.ones(40 << 20, np.uint8)
+    return os.getpid()
+
+
+def print_much(path: str) -> int:
+    print("x" * 100_000)
+    return 3

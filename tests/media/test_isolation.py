@@ -1,0 +1,193 @@
+"""Reading in child processes: what a crash, a hang and a hunger for memory cost."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import bad_readers
+import pytest
+
+from vmnet_pipeline.errors import IsolationError, MediaError
+from vmnet_pipeline.media import isolation as module
+from vmnet_pipeline.media.isolation import Isolation
+from vmnet_pipeline.params import LimitParams
+
+
+@pytest.fixture
+def isolation():
+    with Isolation(LimitParams(seconds=20, memory_mb=300)) as isolation:
+        yield isolation
+
+
+@pytest.fixture
+def number(tmp_path):
+    path = tmp_path / "number.txt"
+    path.write_text("7")
+    return str(path)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.01)
+
+
+def refuse(isolation, reader, path):
+    with pytest.raises(MediaError) as caught:
+        isolation.call(reader, path)
+    return caught.value
+
+
+def test_one_child_reads_many_files(isolation, number):
+    pids = {isolation.call(bad_readers.read, number, factor=6) for _ in range(5)}
+    ((pid, value),) = pids
+    assert value == 42
+    assert pid != os.getpid()
+
+
+def test_a_refusal_is_that_of_the_function(isolation, number):
+    error = refuse(isolation, bad_readers.refuse, number)
+    assert (error.reason, str(error)) == ("empty_file", f"{number}: nothing in it")
+
+
+def test_an_unforeseen_error_is_logged_with_its_place(isolation, number, caplog):
+    error = refuse(isolation, bad_readers.fail, number)
+    assert (error.reason, str(error)) == ("internal_error", f"ZeroDivisionError: {number}")
+    assert "in fail" in caplog.text
+
+
+def test_a_crash_costs_one_file(isolation, number):
+    first, _ = isolation.call(bad_readers.read, number)
+    error = refuse(isolation, bad_readers.crash, number)
+    assert error.reason == "decoder_crashed"
+    assert number in str(error)
+    assert "SIGSEGV" in str(error)
+    second, value = isolation.call(bad_readers.read, number)
+    assert (value, second != first) == (7, True)
+
+
+def test_a_file_is_not_blamed_for_what_another_one_broke(isolation, number):
+    first = isolation.call(bad_readers.crash_late, number)
+    assert isolation.call(bad_readers.crash_late, number) != first
+
+
+@pytest.mark.parametrize("reader", [bad_readers.hang, bad_readers.spin])
+def test_a_hang_is_ended(reader, tmp_path):
+    path = str(tmp_path / "pid.txt")
+    with Isolation(LimitParams(seconds=0.5)) as isolation:
+        error = refuse(isolation, reader, path)
+        assert error.reason == "timed_out"
+        assert f"{path}: reading it took more than 0.5 s" in str(error)
+        if reader is bad_readers.hang:
+            assert not is_running(Path(path).read_text())
+
+
+@pytest.mark.parametrize("reader", [bad_readers.swallow_memory, bad_readers.answer_too_much])
+def test_memory_has_a_limit(isolation, number, reader):
+    error = refuse(isolation, reader, number)
+    assert error.reason == "out_of_memory"
+    assert f"{number}: reading it takes more than 300 MB" in str(error)
+    assert isolation.call(bad_readers.read, number)[1] == 7
+
+
+def test_no_file_pays_for_the_memory_of_those_before_it(isolation, number):
+    assert len({isolation.call(bad_readers.leak, number) for _ in range(12)}) == 1
+
+
+def test_threads_get_children_of_their_own(isolation, number):
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+
+        def read():
+            barrier.wait(timeout=30)
+            return isolation.call(bad_readers.read, number)
+
+        first, second = pool.submit(read), pool.submit(read)
+        assert first.result()[0] != second.result()[0]
+
+
+def test_children_may_be_started_before_they_are_needed(isolation, number):
+    isolation.start(2)
+    ready = {child._process.pid for child in isolation._idle}
+    assert len(ready) == 2
+    isolation.start(2)
+    assert isolation.call(bad_readers.read, number)[0] in ready
+    assert {child._process.pid for child in isolation._everyone} == ready
+
+
+def test_what_is_printed_goes_nowhere(isolation, number, capfd):
+    assert isolation.call(bad_readers.print_much, number) == 3
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("reader", ["lambda", "main"])
+def test_what_cannot_be_sent_is_called_here_and_said(isolation, number, caplog, reader):
+    function = {"lambda": lambda path: os.getpid(), "main": functools.partial(os.getpid)}[reader]
+    if reader == "main":  # as in a notebook: the child has a `__main__` of its own
+        function = make_reader_of_main()
+    assert isolation.call(function, number) == os.getpid()
+    assert isolation.call(function, number) == os.getpid()
+    assert caplog.text.count("read in this process") == 1
+
+
+def make_reader_of_main():
+    def read_in_main(path):
+        return os.getpid()
+
+    read_in_main.__module__, read_in_main.__qualname__ = "__main__", "read_in_main"
+    sys.modules["__main__"].read_in_main = read_in_main
+    return read_in_main
+
+
+def test_children_end_with_the_isolation(number):
+    isolation = Isolation(LimitParams())
+    pid, _ = isolation.call(bad_readers.read, number)
+    assert is_running(pid)
+    del isolation
+    wait_until(lambda: not is_running(pid))
+
+
+PARENT = """
+import sys
+import bad_readers
+from vmnet_pipeline.media.isolation import Isolation
+from vmnet_pipeline.params import LimitParams
+Isolation(LimitParams()).call(bad_readers.hang, sys.argv[1])
+"""
+
+
+def test_a_hanging_child_ends_with_a_killed_parent(tmp_path):
+    path = tmp_path / "pid.txt"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(path)], env=environment)
+    wait_until(lambda: path.exists() and path.read_text())
+    child = int(path.read_text())
+    assert is_running(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    wait_until(lambda: not is_running(child))
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_a_file(isolation, number, monkeypatch):
+    monkeypatch.setattr(module, "_PROGRAM", "raise SystemExit(3)")
+    with pytest.raises(IsolationError, match="exit code 3"):
+        isolation.call(bad_readers.read, number)
+    monkeypatch.setattr(sys, "executable", "/none")
+    with pytest.raises(IsolationError, match="No such file"):
+        isolation.call(bad_readers.read, number)
