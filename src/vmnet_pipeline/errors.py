@@ -14,7 +14,7 @@ class ParameterError(VmnetError):
 
 
 class StorageError(VmnetError):
-    """A place in an object store that cannot be used."""
+    """A place, on a disk or in an object store, that cannot be used."""
 
 
 class IngestError(VmnetError):
@@ -31,6 +31,10 @@ class MediaError(VmnetError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class IsolationError(VmnetError):
+    """No child process for reading media files can be started."""
 
 
 class WeightsError(VmnetError):

@@ -1,3 +1,4 @@
+import pyarrow.parquet as pq
 import pytest
 
 from vmnet_pipeline.errors import VmnetError
@@ -55,4 +56,23 @@ def test_columns_may_come_and_go_between_versions(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(VmnetError, match=r"rows\.parquet is damaged"):
+        read(tmp_path)
+
+
+def test_a_damaged_line_is_left_out_and_the_others_are_read(tmp_path):
+    RowLog(tmp_path, COLUMNS).append([{"id": f"{k}", "n": 1000 + k} for k in range(9)])
+    (path,) = tmp_path.glob("rows-*.jsonl")
+    path.write_text(path.read_text().replace("1004", "1005"))  # still JSON, and a row
+    assert [row["n"] for row in read(tmp_path)] == [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008]
+    assert "4" not in {row["id"] for row in read(tmp_path)}
+
+
+def test_a_table_with_other_values_than_it_was_written_with_is_refused(tmp_path):
+    log = RowLog(tmp_path, COLUMNS)
+    log.append([{"id": "a", "n": 1, "shape": [2, 3]}])
+    log.compact(log.read())
+    stored = pq.read_table(tmp_path / "rows.parquet")
+    changed = stored.set_column(1, "n", [[2]])
+    pq.write_table(changed.replace_schema_metadata(stored.schema.metadata), tmp_path / "rows.parquet")
+    with pytest.raises(VmnetError, match=r"rows\.parquet is damaged .*checksum"):
         read(tmp_path)

@@ -171,15 +171,25 @@ def _describe(entry: Mapping[str, Any]) -> StoredFile:
 
 
 def describe_files(urls: Sequence[str]) -> dict[str, StoredFile]:
-    """Those of the given remote files that are there; their folders are listed, not each file asked for."""
+    """Those of the given remote files that are there; their folders are listed, not each file asked for.
+
+    A URL of a kind that is refused has no file here; opening it says why.
+    """
     folders = sorted({url.rpartition("/")[0] for url in urls})
-    listings = run_ahead(lambda folder: list_files(as_path(folder)), folders, N_AHEAD)
+    listings = run_ahead(_list_acceptable, folders, N_AHEAD)
     known = {
         f"{folder}/{name}": found
         for folder, listing in zip(folders, listings, strict=True)
         for name, found in listing().items()
     }
     return {url: known[url] for url in urls if url in known}
+
+
+def _list_acceptable(folder: str) -> dict[str, StoredFile]:
+    try:
+        return list_files(as_path(folder))
+    except StorageError:
+        return {}
 
 
 def number_version(found: StoredFile) -> int:

@@ -1,7 +1,7 @@
 """A table that only grows, in a folder: many writers without a lock, and a kill costs no more than an unfinished line.
 
-    FOLDER/rows-*.jsonl    one line per row, one file per writer
-    FOLDER/rows.parquet    the rows of past writers, once they have been compacted
+    FOLDER/rows-*.jsonl    one line per row with its checksum, one file per writer
+    FOLDER/rows.parquet    the rows of past writers, once they have been compacted, with a checksum of all
 
 An object store cannot append: there a writer has a file `rows-WRITER_PART.jsonl` for some hundred rows, which is
 written whole at each addition, and then another.
@@ -16,12 +16,14 @@ import json
 import os
 import time
 import uuid
+import zlib
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import VmnetError
 from vmnet_pipeline.storage.files import replace_atomically
 from vmnet_pipeline.storage.paths import as_path, is_remote, list_files, read_files
+from vmnet_pipeline.storage.sealing import check_table, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 8 << 20
 _ATTEMPTS = 5
 _PART_ROWS = 200
+_SEAL_LENGTH = len(',"_crc":"01234567"}\n')
 
 
 class RowLog:
@@ -58,7 +61,7 @@ class RowLog:
         Raises:
             OSError: The folder cannot be written.
         """
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        lines = [_seal_line(json.dumps(row, ensure_ascii=False)) for row in rows]
         if not lines:
             return
         if is_remote(self.folder):
@@ -112,15 +115,15 @@ class RowLog:
 
         contents = read_files(paths) if is_remote(self.folder) else [None] * len(paths)
         tables = [self._read_file(path, content) for path, content in zip(paths, contents, strict=True)]
+        if len(tables) == 1:
+            return tables[0]  # not copied: compacted rows may be a million
         return pa.concat_tables([self.schema().empty_table(), *tables]).combine_chunks()
 
     def compact(self, table: pa.Table) -> None:
         """Put `table` in the place of everything that is there; only safe while nobody appends."""
-        import pyarrow.parquet as pq
-
         old = [path for path in self._list_files() if path.suffix == ".jsonl"]
-        with replace_atomically(self.folder / "rows.parquet") as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        with replace_atomically(self.folder / "rows.parquet", durable=True) as temporary:
+            write_table(table, temporary)
         for path in old:
             path.unlink(missing_ok=True)
 
@@ -160,7 +163,9 @@ class RowLog:
                 table = self._read_lines(path.read_bytes() if content is None else content)
             else:
                 table = self._read_parquet(path if content is None else pa.BufferReader(content))
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk; damage in a Parquet file is an OSError without a number
             raise VmnetError(
                 f"{path} is damaged ({error}). Remove it and run again: what it listed is made anew."
             ) from error
@@ -171,6 +176,8 @@ class RowLog:
         import pyarrow.parquet as pq
 
         table = pq.read_table(source)
+        table.validate(full=True)  # also that what says it is text is text
+        check_table(table)
         schema = self.schema()
         columns = [
             table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
@@ -179,14 +186,18 @@ class RowLog:
         return pa.table(columns, schema=schema)
 
     def _read_lines(self, content: bytes) -> pa.Table:
-        """A line that a killed writer left unfinished has no end; one that a full disk cut has another behind it."""
+        """A line that a killed writer left unfinished has no end; one that a full disk cut has another behind it.
+
+        A damaged line is as good as none: what it tells of is made anew.
+        """
         import pyarrow as pa
 
-        content = content[: content.rfind(b"\n") + 1]
+        lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
+        whole = b"".join(line for line in lines if _is_sealed(line))
         try:
-            return self._parse_lines(content)
+            return self._parse_lines(whole)
         except pa.ArrowInvalid:
-            return self._parse_lines(b"".join(line for line in content.splitlines(keepends=True) if _is_row(line)))
+            return self._parse_lines(b"".join(line for line in whole.splitlines(keepends=True) if _is_row(line)))
 
     def _parse_lines(self, content: bytes) -> pa.Table:
         import pyarrow as pa
@@ -200,6 +211,18 @@ class RowLog:
             read_options=arrow_json.ReadOptions(block_size=_BLOCK_BYTES),
             parse_options=arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
+
+
+def _seal_line(text: str) -> str:
+    """A JSON object as a line with a checksum of what stands before it."""
+    text = text[:-1]
+    return f'{text},"_crc":"{zlib.crc32(text.encode()):08x}"}}\n'
+
+
+def _is_sealed(line: bytes) -> bool:
+    """Whether a line is as it was written; one of an older version has no checksum and is taken as it is."""
+    text, seal = line[:-_SEAL_LENGTH], line[-_SEAL_LENGTH:]
+    return not seal.startswith(b',"_crc":"') or seal[9:17] == b"%08x" % zlib.crc32(text)
 
 
 def _is_row(line: bytes) -> bool:
