@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import resource
 import subprocess
 import sys
@@ -21,12 +22,14 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
 
     from vmnet_pipeline.records import MediaInfo
 
@@ -41,7 +44,7 @@ def timed(label: str) -> Iterator[None]:
     started, cpu_started = time.perf_counter(), time.process_time()
     yield
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
-    print(f"  {label:<58}{seconds:8.2f} s {cpu_s:8.2f} CPU s   peak {read_peak_gb():5.2f} GB", flush=True)
+    print(f"  {label:<54}{seconds:8.2f} s {cpu_s:8.2f} CPU s   peak {read_peak_gb():5.2f} GB", flush=True)
 
 
 def read_peak_gb() -> float:
@@ -61,12 +64,11 @@ def measure_rows(n_items: int, folder: Path) -> None:
 
     print(f"{n_items} items")
     prepare(write_media_csv, folder / "media.csv", n_items)
-    with timed("media.csv read"):
-        items = find_items(folder)
     prepare(fill_cache, folder, n_items)
+    with timed("media.csv read"):
+        items = [find_items(folder)]
     with timed("manifest made: files looked up, joined, groups tied"):
-        manifest = build_manifest(items, refuse, cache_dir=folder / "cache")
-    del items
+        manifest = build_manifest(items.pop(), refuse, cache_dir=folder / "cache")
     dataset = MediaManifestDataset(filepath=str(folder / "manifest.parquet"))
     with timed("manifest checked and stored"):
         dataset.save(manifest)
@@ -79,12 +81,12 @@ def measure_rows(n_items: int, folder: Path) -> None:
         split_by_group(usable["id"].tolist(), usable["group"].tolist(), SHARES, seed=17)
     del usable
     with timed("planned against an empty store"):
-        plan = plan_extraction(list_media_items(manifest, "audio"), FeatureStore(folder / "store"))
-    print(f"  {len(plan.missing)} to extract")
+        n_missing = len(plan_extraction(list_media_items(manifest, "audio"), FeatureStore(folder / "store")).missing)
+    print(f"  {n_missing} to extract")
     prepare(fill_store, folder)
     with timed("planned against a full store"):
-        plan = plan_extraction(list_media_items(manifest, "audio"), FeatureStore(folder / "store"))
-    print(f"  {len(plan.missing)} to extract, index {size_of(folder / 'store' / '_index') / 1e6:.0f} MB")
+        n_missing = len(plan_extraction(list_media_items(manifest, "audio"), FeatureStore(folder / "store")).missing)
+    print(f"  {n_missing} to extract, index {size_of(folder / 'store' / '_index') / 1e6:.0f} MB")
 
 
 def prepare(make: Callable[..., None], *args: Any) -> None:
@@ -167,22 +169,43 @@ def size_of(folder: Path) -> int:
 
 def measure_probing(n_files: int, folder: Path, workers: list[int]) -> None:
     from vmnet_pipeline.ingestion.probing import probe_files
-    from vmnet_pipeline.media.probe import probe_media
+    from vmnet_pipeline.media.isolation import Isolation
+    from vmnet_pipeline.media.probe import probe_isolated, probe_media
+    from vmnet_pipeline.params import IngestParams
 
+    limits = IngestParams(media_dir="").limits
     paths = make_files(folder, n_files)
-    print(f"probing {n_files} files of {Path(paths[0]).stat().st_size / 1e3:.0f} kB")
-    probe_media(paths[0])
-    for kind, pool_type in (("threads", ThreadPoolExecutor), ("processes", ProcessPoolExecutor)):
-        for n_workers in workers:
-            with pool_type(n_workers) as pool:
-                list(pool.map(probe_media, paths[: 4 * n_workers]))  # started, imports done
-                started = time.perf_counter()
-                list(pool.map(probe_media, paths, chunksize=16))
-                print(f"  {n_workers} {kind:<10}{n_files / (time.perf_counter() - started):8.0f} files/s")
-    for label in ("first time", "from the cache"):
-        started = time.perf_counter()
-        rows = probe_files(paths, probe_media, cache_dir=folder / "cache")
-        print(f"  probe_files, {label:<15}{len(rows) / (time.perf_counter() - started):8.0f} files/s")
+    print(f"probing {n_files} files of {Path(paths[0]).stat().st_size / 1e3:.0f} kB, load {os.getloadavg()[0]:.1f}")
+    for n_workers in workers:
+        with ThreadPoolExecutor(n_workers) as pool, ProcessPoolExecutor(n_workers) as processes:
+            measure_rate(f"{n_workers} threads", pool, probe_media, paths)
+            measure_rate(f"{n_workers} processes", processes, probe_media, paths)
+        with Isolation(limits) as isolation, ThreadPoolExecutor(n_workers) as pool:
+            measure_rate(f"{n_workers} isolated", pool, partial(probe_isolated, isolation), paths)
+    with Isolation(limits) as isolation:
+        for label in ("first time", "from the cache"):
+            started = time.perf_counter()
+            rows = probe_files(paths, partial(probe_isolated, isolation), cache_dir=folder / "cache")
+            print(f"  probe_files, {label:<15}{len(rows) / (time.perf_counter() - started):8.0f} files/s")
+
+
+def measure_rate(label: str, pool: Executor, probe: Callable[[str], MediaInfo], paths: list[str]) -> None:
+    """Files per second, and the processor time of all processes for one, which others' work hardly changes."""
+    list(pool.map(probe, paths[:64]))  # started, imports done
+    started, busy_started = time.perf_counter(), read_busy_s()
+    list(pool.map(probe, paths, chunksize=16))
+    seconds, busy_s = time.perf_counter() - started, read_busy_s() - busy_started
+    print(f"  {label:<14}{len(paths) / seconds:6.0f} files/s  {1e3 * busy_s / len(paths):6.2f} processor ms per file")
+
+
+def read_busy_s() -> float:
+    """Processor time of this process and its children, those that still live included."""
+    total = time.process_time()
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def make_files(folder: Path, n_files: int) -> list[str]:

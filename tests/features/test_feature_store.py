@@ -106,6 +106,10 @@ def test_the_checksum_of_a_row_is_that_of_the_file(tmp_path):
 
 def test_a_damaged_fingerprint_is_an_error_that_says_so(tmp_path):
     write(tmp_path, make_result("a"))
-    (tmp_path / "_index" / "fingerprint.json").write_text(json.dumps({"x": 1}))
+    path = tmp_path / "_index" / "fingerprint.json"
+    path.write_text(path.read_text().replace('"backend": "', '"backend": "x'))
+    with pytest.raises(FeatureStoreError, match=r"fingerprint\.json is damaged .*checksum"):
+        FeatureStore(tmp_path).fingerprint()
+    path.write_text(json.dumps({"x": 1}))
     with pytest.raises(FeatureStoreError, match="damaged"):
         FeatureStore(tmp_path).fingerprint()

@@ -22,6 +22,12 @@ def make_side(folder, name, width, ids=("a", "b", "c", "007")):
     return FeatureSide(name, FeatureStore(folder), lambda feature: feature.mean(axis=0))
 
 
+def put(side, item_id, feature):
+    """Another feature for an item."""
+    result = FeatureResult(FeatureRow(item_id, "done", "sum"), feature)
+    side.store.write(FeatureChunk(side.store.fingerprint(), (result,)))
+
+
 @pytest.fixture
 def sides(tmp_path):
     return make_side(tmp_path / "m", "musicnn", 3), make_side(tmp_path / "v", "efficientnet", 5)
@@ -58,10 +64,10 @@ def test_no_features_for_a_side_says_which_extraction_to_run(tmp_path, sides):
 
 def test_unequal_widths_and_nan_name_the_item(tmp_path, sides):
     music, video = sides
-    np.save(tmp_path / "m" / "007.npy", np.zeros((2, 4), np.float32))
+    put(music, "007", np.zeros((2, 4), np.float32))
     with pytest.raises(PairsError, match=r"'007'.*pools to shape \(4,\)"):
         write_pairs(tmp_path / "pairs", plan_pairs(music, video, SPLIT, GROUPS))
-    np.save(tmp_path / "m" / "007.npy", np.full((2, 3), np.nan, np.float32))
+    put(music, "007", np.full((2, 3), np.nan, np.float32))
     with pytest.raises(PairsError, match=r"'007'.*NaN"):
         write_pairs(tmp_path / "pairs", plan_pairs(music, video, SPLIT, GROUPS))
     assert not (tmp_path / "pairs").exists()
@@ -74,6 +80,27 @@ def test_missing_and_damaged_pairs_are_errors(tmp_path, sides):
     np.save(tmp_path / "pairs" / "video.npy", np.zeros((2, 5), np.float32))
     with pytest.raises(PairsError, match="damaged"):
         read_pairs(tmp_path / "pairs")
+
+
+def test_a_damaged_feature_is_named_and_not_packed(tmp_path, sides):
+    path = tmp_path / "m" / "007.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PairsError, match=r"007\.npy cannot be read \(its bytes do not fit the checksum"):
+        write_pairs(tmp_path / "pairs", plan_pairs(*sides, SPLIT, GROUPS))
+
+
+@pytest.mark.parametrize("name", ["music.npy", "music_offsets.npy", "video.npy", "pairs.json"])
+def test_any_flipped_byte_of_packed_pairs_is_named(tmp_path, sides, name):
+    music, video = sides
+    write_pairs(tmp_path / "pairs", plan_pairs(replace(music, max_steps=4), video, SPLIT, GROUPS))
+    path = tmp_path / "pairs" / name
+    content = bytearray(path.read_bytes())
+    content[content.index(b"007") if name == "pairs.json" else -1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PairsError, match=r"pairs has no packed pairs that can be read .*checksum"):
+        read_pairs(tmp_path / "pairs", verify=True)
 
 
 def test_a_side_is_packed_as_sequences(tmp_path, sides):
@@ -95,9 +122,9 @@ def test_a_side_is_packed_as_sequences(tmp_path, sides):
 
 def test_bad_sequences_name_the_item(tmp_path, sides):
     music, video = (replace(side, max_steps=4) for side in sides)
-    np.save(tmp_path / "m" / "007.npy", np.zeros((2, 4), np.float32))
-    np.save(tmp_path / "m" / "c.npy", np.zeros(3, np.float32))
-    np.save(tmp_path / "v" / "a.npy", np.full((2, 5), np.nan, np.float32))
+    put(music, "007", np.zeros((2, 4), np.float32))
+    put(music, "c", np.zeros(3, np.float32))
+    put(video, "a", np.full((2, 5), np.nan, np.float32))
     with pytest.raises(PairsError) as caught:
         write_pairs(tmp_path / "pairs", plan_pairs(music, video, SPLIT, GROUPS))
     for words in (("'007'", "(4,)", "(3,)"), ("c.npy", "neither (T, D)"), ("'a'", "NaN")):

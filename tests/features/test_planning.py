@@ -39,7 +39,9 @@ def value_of(folder, item_id):
     return FeatureStore(folder).load(item_id)[0, 0]
 
 
-def test_finished_means_this_content_and_a_whole_feature_file(tmp_path):
+@pytest.mark.parametrize("batch_size", [2, 10_000])
+def test_finished_means_this_content_and_a_whole_feature_file(tmp_path, monkeypatch, batch_size):
+    monkeypatch.setattr("vmnet_pipeline.features.planning._BATCH_SIZE", batch_size)
     write_done(tmp_path, a=1, d=4)
     write_failed(tmp_path, "b", 2)
     write_failed(tmp_path, "c", 3, "internal_error")

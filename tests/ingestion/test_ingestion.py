@@ -1,3 +1,7 @@
+import os
+import shutil
+
+import pandas as pd
 import pytest
 
 from vmnet_pipeline.errors import IngestError, MediaError
@@ -6,6 +10,8 @@ from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, summ
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.media.probe import probe_media
 from vmnet_pipeline.media.synthesis import make_clip
+from vmnet_pipeline.params import IngestParams
+from vmnet_pipeline.pipelines.ingest.nodes import ingest_media
 
 
 def touch(*paths):
@@ -192,9 +198,6 @@ def test_a_bare_folder_makes_a_manifest_of_one_side(tmp_path):
 
 
 def test_file_names_that_are_no_text_fail_alone(clip_folder, tmp_path):
-    import os
-    import shutil
-
     names = [b"good.mp4", b"bad\xff.mp4", b"new\nline.mp4", "emoji\N{GRINNING FACE}.mp4".encode()]
     for name in names:
         shutil.copy(clip_folder / "a.mp4", os.path.join(os.fsencode(tmp_path), name))  # noqa: PTH118
@@ -205,6 +208,43 @@ def test_file_names_that_are_no_text_fail_alone(clip_folder, tmp_path):
     assert manifest.loc[str(tmp_path / "pipe.mp4"), "reason"] == "not_a_file"
     assert (manifest["status"] != "failed").sum() == 3
     manifest.reset_index().to_parquet(tmp_path / "manifest.parquet")
+
+
+def test_addresses_that_are_refused_fail_alone(clip_folder, tmp_path):
+    lines = ["id,video", f"good,{clip_folder / 'a.mp4'}", "web,http://127.0.0.1:9/x.mp4", "file,file:///etc/passwd"]
+    (tmp_path / "media.csv").write_text("\n".join(lines))
+    rows = build_manifest(find_items(tmp_path), probe_media).set_index("id")
+    assert rows["status"].to_dict() == {"good": "ok", "web": "failed", "file": "failed"}
+    assert rows.loc["web", "error"].startswith("http://127.0.0.1:9/x.mp4")
+
+
+def test_a_folder_that_cannot_be_read_is_told(clip_folder, tmp_path, caplog, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    touch(tmp_path / "open.mp4")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read everything
+    assert [item.id for item in find_items(tmp_path)] == ["open"]
+    assert f"{str(tmp_path / 'closed')!r} cannot be read, its files are left out: Permission denied" in caplog.text
+
+
+def test_ingestion_reads_in_child_processes(clip_folder, tmp_path):
+    manifest, summary = ingest_media(IngestParams(media_dir=str(clip_folder)), tmp_path / "cache")
+    expected = build_manifest(find_items(clip_folder), probe_media)
+    pd.testing.assert_frame_equal(manifest, expected)
+    assert summary == summarise_manifest(expected)
+    (tmp_path / "slow").mkdir()
+    shutil.copy(clip_folder / "a.mp4", tmp_path / "slow" / "a.mp4")
+    impatient = IngestParams(media_dir=str(tmp_path / "slow"), limits={"seconds": 1e-4})
+    with pytest.raises(IngestError, match=r"1 x timed_out"):
+        ingest_media(impatient, tmp_path / "cache")
+    patient, _ = ingest_media(IngestParams(media_dir=str(tmp_path / "slow")), tmp_path / "cache")
+    assert list(patient["status"]) == ["ok"]
 
 
 def test_ids_of_a_csv_are_text(tmp_path):

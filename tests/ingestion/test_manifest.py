@@ -23,7 +23,9 @@ def draw_collection(seed):
         video, audio = draw.choice(list(known)), draw.choice(list(known))
         reason = "no_video_file" if draw.random() < 0.1 else ""
         items.append(
-            SourceItem(f"i{k}", "" if reason else video, audio, draw.choice(["", "", "g", "h", "z"]), reason, reason)
+            SourceItem(
+                f"i{k}", "" if reason else video, audio, draw.choice(["", "", "g", "h", "item:z"]), reason, reason
+            )
         )
     return items, known
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.ahead import map_ahead
 from vmnet_pipeline.backends.engine import count_cores
-from vmnet_pipeline.errors import ExtractionError, MediaError
+from vmnet_pipeline.errors import ExtractionError, IsolationError, MediaError
 from vmnet_pipeline.features.index import FeatureRow
 from vmnet_pipeline.features.store import FeatureResult
 from vmnet_pipeline.records import MediaItem
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.media.isolation import Isolation
     from vmnet_pipeline.records import PreparedItem
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,12 @@ def make_backend(params: Mapping[str, Any]) -> FeatureBackend:
 
 
 def extract_items(
-    backend: FeatureBackend, items: Sequence[MediaItem], *, batch_size: int = 64, n_workers: int | None = None
+    backend: FeatureBackend,
+    items: Sequence[MediaItem],
+    *,
+    batch_size: int = 64,
+    n_workers: int | None = None,
+    isolation: Isolation | None = None,
 ) -> Iterator[FeatureResult]:
     """Extract the features of `items`, yielding each as it is finished, in the order of `items`.
 
@@ -54,6 +60,10 @@ def extract_items(
         items: What to extract.
         batch_size: How many patches or frames go through the network at once, across file borders.
         n_workers: Decoding threads; all cores by default. At most `2 * n_workers` items wait in memory.
+        isolation: Child processes that read the files for these threads; None reads them here.
+
+    Raises:
+        IsolationError: No child process can be started.
     """
     if not items:
         return
@@ -62,7 +72,7 @@ def extract_items(
     pending: list[_Prepared] = []
     n_entries = 0
     with _limit_blas():
-        prepare = partial(_prepare_item, backend)
+        prepare = partial(_prepare_item, backend, isolation)
         for prepared, row in map_ahead(prepare, items, n_threads=n_workers, n_in_flight=2 * n_workers):
             pending.append((prepared, row))
             n_entries += 0 if prepared is None else len(prepared.inputs)
@@ -79,10 +89,12 @@ def _limit_blas() -> AbstractContextManager[Any]:
     return cast("AbstractContextManager[Any]", threadpool_limits(1, "blas"))
 
 
-def _prepare_item(backend: FeatureBackend, item: MediaItem) -> _Prepared:
+def _prepare_item(backend: FeatureBackend, isolation: Isolation | None, item: MediaItem) -> _Prepared:
     started = time.perf_counter()
     try:
-        prepared = backend.prepare(item.path)
+        prepared = backend.prepare(item.path) if isolation is None else isolation.call(backend.prepare, item.path)
+    except IsolationError:
+        raise  # not the fault of the item
     except MediaError as error:
         return None, _failed_row(item, error.reason, str(error))
     except Exception as error:

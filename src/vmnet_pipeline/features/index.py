@@ -49,7 +49,7 @@ _ARROW_TYPES = {"int": "int64", "float": "double", "tuple[int, ...]": "list<int6
 ROW_COLUMNS = {field.name: _ARROW_TYPES.get(str(field.type), "string") for field in fields(FeatureRow)}
 """Columns of the index as `row_log.RowLog` wants them."""
 
-_DEFAULTS = {field.name: field.default for field in fields(FeatureRow) if field.default is not MISSING}
+_DEFAULTS = {field.name: "" if field.default is MISSING else field.default for field in fields(FeatureRow)}
 
 
 class FeatureIndex(Mapping[str, FeatureRow]):
@@ -69,10 +69,14 @@ class FeatureIndex(Mapping[str, FeatureRow]):
 
         A failure does not take back what is done from the same media file: another writer may have been luckier.
         """
+        if table["id"].null_count:  # a line of somebody else's
+            table = table.filter(table["id"].is_valid())
+        import pyarrow.compute as pc
+
+        if pc.count_distinct(table["id"]).as_py() == len(table):
+            return cls(table)
         keys = table.select(["id", "source_checksum", "status"]).to_pandas()
         repeated = keys["id"].duplicated(keep=False)
-        if not repeated.any():
-            return cls(table)
         counting: dict[str, tuple[int, str, str]] = {}
         for place, item_id, source, status in keys[repeated].itertuples():
             _, known_source, known_status = counting.get(item_id, (0, "", ""))
@@ -107,11 +111,18 @@ class FeatureIndex(Mapping[str, FeatureRow]):
 
     def look_up(self, ids: Sequence[str], *columns: str) -> pd.DataFrame:
         """Some columns for each of `ids`, in their order; null for one that has no row."""
+        return self.take(self.find_places(ids), *columns)
+
+    def find_places(self, ids: Sequence[str]) -> pa.Array:
+        """Where in `table` each of `ids` is; null for one that has no row."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         known = pa.array([], pa.string()) if not len(self.table) else self.table["id"].combine_chunks()
-        places = pc.index_in(pa.array(ids, pa.string()), value_set=known)
+        return pc.index_in(pa.array(ids, pa.string()), value_set=known)
+
+    def take(self, places: pa.Array, *columns: str) -> pd.DataFrame:
+        """Some columns of the rows at `places`; null for a place that is null."""
         frame: pd.DataFrame = self.table.select(list(columns)).take(places).to_pandas()
         return frame
 

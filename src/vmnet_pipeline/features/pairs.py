@@ -4,26 +4,30 @@ Every feature is read once: checked, pooled and packed in one pass. What is wron
 one report, so that nobody repairs a collection file by file.
 
 A folder with `music.npy`, (n, D) or (n, T, D) float32; `video.npy`, (n, D) float32; and `pairs.json`: ids, groups,
-sizes of the sides, fingerprints of both features. A side that is packed as sequences has its steps in these files, see
-`sequences`, and its limit of steps in `pairs.json`.
+sizes of the sides, fingerprints of both features, checksums of the other files and of itself. A side that is packed as
+sequences has its steps in these files, see `sequences`, and its limit of steps in `pairs.json`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
-import uuid
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vmnet_pipeline.ahead import run_ahead
+from vmnet_pipeline.console import track_each
 from vmnet_pipeline.errors import FeatureStoreError, PairsError
 from vmnet_pipeline.features.sequences import SequenceWriter, read_sequences, take_steps
 from vmnet_pipeline.ingestion.splitting import SIDES, Split
 from vmnet_pipeline.records import Fingerprint, PairArrays
-from vmnet_pipeline.storage.files import TEMPORARY_PREFIX, write_text_atomically
+from vmnet_pipeline.storage.array_writer import ArrayWriter
+from vmnet_pipeline.storage.arrays import map_array
+from vmnet_pipeline.storage.files import replace_folder, write_text_atomically
+from vmnet_pipeline.storage.parsing import parse_json
 from vmnet_pipeline.storage.paths import N_AHEAD, is_remote
+from vmnet_pipeline.storage.sealing import check_files, describe_files, parse_sealed, seal_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -175,27 +179,20 @@ def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
         logger.info("%s is packed already: the files are as they were", folder)
         return
     ids = [item_id for side in SIDES for item_id in getattr(pairs.split, side)]
-    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    temporary.mkdir(parents=True)
-    try:
+    with replace_folder(folder) as temporary:
         problems = list(pairs.problems)
         for name, side in _sides_of(pairs):
             problems += _pack_side(temporary / f"{name}.npy", side, ids)
         _refuse_problems(problems, folder.with_name(f"{folder.name}_problems.txt"))
-        (temporary / CONTENT_FILE).write_text(json.dumps(_describe_pairs(pairs, ids)), encoding="utf-8")
-        old = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        if folder.exists():
-            folder.replace(old)
-        temporary.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        files = describe_files(temporary, sorted(path.name for path in temporary.iterdir()))
+        content = {**_describe_pairs(pairs, ids), "files": files}
+        (temporary / CONTENT_FILE).write_text(seal_json(content), encoding="utf-8")
 
 
 def _packed_key(folder: Path) -> str:
     try:
-        return str(json.loads((folder / CONTENT_FILE).read_text(encoding="utf-8")).get("source_key", ""))
-    except (OSError, ValueError):
+        return str(parse_json((folder / CONTENT_FILE).read_text(encoding="utf-8")).get("source_key", ""))
+    except (OSError, ValueError, AttributeError):
         return ""
 
 
@@ -217,10 +214,10 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
     """Pack one side and give what is wrong with it; the file is of no use if anything is."""
     import numpy as np
 
-    writer: SequenceWriter | _ArrayWriter | None = None
+    writer: SequenceWriter | ArrayWriter | None = None
     shape, problems = side.shape, []
     loads = run_ahead(side.store.load, ids, N_AHEAD if is_remote(side.store.folder) else 0)
-    for item_id, load in zip(ids, loads, strict=True):
+    for item_id, load in track_each(f"packing {path.stem}", zip(ids, loads, strict=True), len(ids)):
         try:
             feature = load()
         except (PairsError, FeatureStoreError) as error:
@@ -238,30 +235,13 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
             problems.append(problem)
             continue
         if writer is None:
-            writer = SequenceWriter(path, shape[0]) if side.max_steps else _ArrayWriter(path, (len(ids), *shape))
-        writer.add(pooled)
+            writer = SequenceWriter(path, shape[0]) if side.max_steps else ArrayWriter(path, shape)
+        writer.add(pooled if side.max_steps else pooled[None])
     if writer is not None:
         writer.close()
     elif not problems:
         problems.append(f"There is nothing to pack from {side.store.folder}.")
     return problems
-
-
-class _ArrayWriter:
-    """Writes items of one shape into a memory-mapped array of known length."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        import numpy as np
-
-        self._array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        self._n_added = 0
-
-    def add(self, pooled: np.ndarray) -> None:
-        self._array[self._n_added] = pooled
-        self._n_added += 1
-
-    def close(self) -> None:
-        self._array.flush()
 
 
 def _find_problem(pooled: np.ndarray, found: tuple[int, ...], shape: tuple[int, ...], item: str) -> str:
@@ -296,27 +276,36 @@ def _sides_of(pairs: UnpackedPairs) -> tuple[tuple[str, FeatureSide], tuple[str,
     return ("music", pairs.music), ("video", pairs.video)
 
 
-def read_pairs(folder: Path) -> PairSet:
+def read_pairs(folder: Path, *, verify: bool = False) -> PairSet:
     """Open packed pairs; the arrays stay on disk until they are used.
+
+    Args:
+        folder: The folder.
+        verify: Also read the arrays once and compare them with their checksums.
 
     Raises:
         PairsError: The folder is missing or damaged.
     """
     try:
-        content = json.loads((folder / CONTENT_FILE).read_text(encoding="utf-8"))
-        max_steps = content.get("max_steps", {})
+        content = parse_sealed((folder / CONTENT_FILE).read_text(encoding="utf-8"))
+        if verify:
+            check_files(folder, content.get("files", {}))
+        max_steps = {name: min(int(n), sys.maxsize) for name, n in content.get("max_steps", {}).items()}
         music = _open_side(folder / "music.npy", max_steps.get("music"))
         video = _open_side(folder / "video.npy", max_steps.get("video"))
+        sizes = {side: int(content["sizes"][side]) for side in SIDES}
         pairs = PairSet(
-            tuple(content["ids"]), tuple(content["groups"]), music, video, content["sizes"],
+            tuple(content["ids"]), tuple(content["groups"]), music, video, sizes,
             {modality: Fingerprint(**item) for modality, item in content["fingerprints"].items()},
             content["split_checksum"], tuple(content["left_out"]),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PairsError(
             f"{folder} has no packed pairs that can be read ({error}). Run `kedro run --pipeline train`."
         ) from error
-    if not len(pairs.ids) == len(pairs.groups) == len(music) == len(video) == sum(pairs.sizes.values()):
+    if min(pairs.sizes.values()) < 0 or not len(pairs.ids) == len(pairs.groups) == len(music) == len(video) == sum(
+        pairs.sizes.values()
+    ):
         raise PairsError(
             f"{folder} is damaged: its parts differ in length. Remove it and run `kedro run --pipeline train`."
         )
@@ -324,6 +313,4 @@ def read_pairs(folder: Path) -> PairSet:
 
 
 def _open_side(path: Path, max_steps: int | None) -> FeatureArray:
-    import numpy as np
-
-    return read_sequences(path, max_steps) if max_steps else np.load(path, mmap_mode="r", allow_pickle=False)
+    return read_sequences(path, max_steps) if max_steps else map_array(path)

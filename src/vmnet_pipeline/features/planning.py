@@ -8,21 +8,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import FeatureStoreError
+from vmnet_pipeline.media.isolation import ISOLATION_REASONS
 from vmnet_pipeline.records import MediaItem
 from vmnet_pipeline.storage.files import replace_atomically
+from vmnet_pipeline.storage.memory import release_memory
 from vmnet_pipeline.storage.paths import copy_to_local, is_remote, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
+    import pyarrow as pa
 
     from vmnet_pipeline.features.index import FeatureIndex, FeatureRow
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.records import Modality
 
-RETRIED_REASONS = frozenset({"internal_error", "missing_file", "not_a_file", "timeout", "unreadable", "worker_died"})
+RETRIED_REASONS = ISOLATION_REASONS | {
+    *("internal_error", "missing_file", "not_a_file", "timeout", "unreadable", "worker_died")
+}
 """Failures that do not lie in the content of the file: such an item is tried again, and is no answer for a copy."""
 
 _BATCH_SIZE = 10_000
@@ -49,9 +55,9 @@ class ExtractionPlan:
 
 def list_media_items(manifest: pd.DataFrame, modality: Modality) -> list[MediaItem]:
     """The usable items of a manifest as one backend sees them."""
-    rows = manifest[(manifest["status"] == "ok") & (manifest[f"{modality}_path"] != "")]
-    columns = (rows["id"], rows[f"{modality}_path"], rows[f"{modality}_checksum"])
-    return [MediaItem(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    wanted = (manifest["status"] == "ok") & (manifest[f"{modality}_path"] != "")
+    columns = (manifest.loc[wanted, name].tolist() for name in ("id", f"{modality}_path", f"{modality}_checksum"))
+    return [MediaItem(*values) for values in zip(*columns, strict=True)]
 
 
 def plan_extraction(items: Sequence[MediaItem], store: FeatureStore) -> ExtractionPlan:
@@ -71,14 +77,30 @@ def find_unfinished(items: Sequence[MediaItem], store: FeatureStore) -> list[Med
     """The items without a whole feature, and without a lasting failure, from this very content; in their order."""
     if not items:
         return []
-    columns = ("source_checksum", "status", "reason", "size_bytes")
-    found = store.rows.look_up([item.id for item in items], *columns)
-    found["status"] = found["status"].where(found["source_checksum"] == [item.checksum for item in items])
-    finished = ((found["status"] == "failed") & ~found["reason"].isin(RETRIED_REASONS)).to_numpy(copy=True)
-    done = (found["status"] == "done").to_numpy().nonzero()[0]
-    sizes = store.measure_files([items[place].id for place in done.tolist()])
-    finished[done] = found["size_bytes"].to_numpy()[done] == sizes
+    import numpy as np
+
+    places = store.rows.find_places([item.id for item in items])
+    finished, sizes = np.zeros(len(items), bool), np.full(len(items), -1, np.int64)
+    for start in range(0, len(items), _BATCH_SIZE):  # the rows of all items at once would be as large as the index
+        some = slice(start, start + _BATCH_SIZE)
+        finished[some], sizes[some] = _judge_rows(items[some], places[some], store.rows)
+    done = (sizes >= 0).nonzero()[0].tolist()
+    finished[done] = sizes[done] == store.measure_files([items[place].id for place in done])
+    release_memory()
     return [item for item, is_finished in zip(items, finished.tolist(), strict=True) if not is_finished]
+
+
+def _judge_rows(items: Sequence[MediaItem], places: pa.Array, index: FeatureIndex) -> tuple[np.ndarray, np.ndarray]:
+    """What the rows of some items say.
+
+    Returns:
+        (n,) bool, True for a lasting failure, and (n,) int64, the size of the feature file of what is done, else -1.
+    """
+    found = index.take(places, "source_checksum", "status", "reason", "size_bytes")
+    is_same = found["source_checksum"] == [item.checksum for item in items]
+    is_lasting = is_same & (found["status"] == "failed") & ~found["reason"].isin(RETRIED_REASONS)
+    is_done = is_same & (found["status"] == "done")
+    return is_lasting.to_numpy(), found["size_bytes"].where(is_done).fillna(-1).to_numpy("int64")
 
 
 def adopt_features(items: Sequence[MediaItem], store: FeatureStore) -> list[MediaItem]:

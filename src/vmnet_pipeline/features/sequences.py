@@ -6,10 +6,13 @@ int64, where each item begins. Nothing but one item at a time is in memory while
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.records import Sequences
+from vmnet_pipeline.storage.array_writer import ArrayWriter
+from vmnet_pipeline.storage.arrays import map_array, read_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,36 +64,27 @@ def stack_sequences(features: Sequence[np.ndarray], max_steps: int) -> Sequences
 class SequenceWriter:
     """Writes NAME.npy item by item, and NAME_offsets.npy at the end.
 
-    How many steps there will be is known only then, so the header is written twice: NumPy leaves room in it for a
-    first axis that grows.
+    How many steps there will be is known only then.
     """
 
     def __init__(self, path: Path, width: int) -> None:
         self._path = path
-        self._width = width
         self._lengths: list[int] = []
-        self._file = path.open("w+b")
-        self._write_header()
+        self._writer = ArrayWriter(path, (width,))
 
     def add(self, steps: np.ndarray) -> None:
         """Append the (T, D) float32 steps of the next item."""
-        self._file.write(steps.astype("<f4").tobytes())
+        self._writer.add(steps)
         self._lengths.append(len(steps))
 
     def close(self) -> None:
         """Complete both files."""
         import numpy as np
 
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
-        np.save(offsets_path(self._path), _sum_lengths(self._lengths))
-
-    def _write_header(self) -> None:
-        import numpy as np
-
-        header = {"descr": "<f4", "fortran_order": False, "shape": (sum(self._lengths), self._width)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        self._writer.close()
+        content = io.BytesIO()  # np.save into a file would not tell why it cannot be written
+        np.save(content, _sum_lengths(self._lengths))
+        offsets_path(self._path).write_bytes(content.getvalue())
 
 
 def read_sequences(path: Path, max_steps: int) -> Sequences:
@@ -102,12 +96,12 @@ def read_sequences(path: Path, max_steps: int) -> Sequences:
     """
     import numpy as np
 
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
-    offsets = np.load(offsets_path(path), allow_pickle=False)
+    values, offsets = map_array(path), read_array(offsets_path(path))
+    if offsets.dtype != np.int64 or offsets.ndim != 1:
+        raise ValueError(f"{offsets_path(path).name} holds no offsets")
     lengths = np.diff(offsets)
     if (
         values.ndim != 2
-        or offsets.dtype != np.int64
         or offsets[:1].tolist() != [0]
         or offsets[-1] != len(values)
         or lengths.min(initial=max_steps) < 1

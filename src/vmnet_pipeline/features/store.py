@@ -25,10 +25,12 @@ from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.features.index import ROW_COLUMNS, FeatureIndex, FeatureRow
 from vmnet_pipeline.records import Fingerprint
-from vmnet_pipeline.storage.files import replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.arrays import read_array
+from vmnet_pipeline.storage.files import flush_file_system, replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.paths import N_AHEAD, as_path, is_remote, list_files, storage_errors
 from vmnet_pipeline.storage.row_log import RowLog
+from vmnet_pipeline.storage.sealing import parse_sealed, seal_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -84,12 +86,13 @@ class FeatureStore:
         """
         path = self._index_folder / "fingerprint.json"
         try:
-            return Fingerprint.from_json(path.read_text(encoding="utf-8"))
+            return Fingerprint(**parse_sealed(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise FeatureStoreError(
-                f"{path} is damaged ({error}). Remove the folder {self.folder} and extract again."
+                f"{path} is damaged ({error}). The features beside it may be whole: remove this one file and extract "
+                "with the settings that they were made with."
             ) from error
 
     def check_fingerprint(self, wanted: Fingerprint) -> None:
@@ -124,24 +127,32 @@ class FeatureStore:
         Raises:
             FeatureStoreError: The store has no finished feature for this id.
         """
+        self._row_of(item_id)
+        return self.file_of(item_id)
+
+    def _row_of(self, item_id: str) -> FeatureRow:
         row = self.rows.get(item_id)
         if row is None or row.status != "done":
             raise FeatureStoreError(f"{self.folder} has no feature for item {item_id!r}: run its extraction first.")
-        return self.file_of(item_id)
+        return row
 
     def load(self, item_id: str) -> np.ndarray:
-        """Feature of one item as float32.
+        """Feature of one item as float32; its bytes are compared with the checksum in its row.
 
         Raises:
             FeatureStoreError: There is none, or the file is damaged.
         """
+        import hashlib
+
         import numpy as np
 
-        path = self.path_of(item_id)
+        path, checksum = self.file_of(item_id), self._row_of(item_id).checksum
         try:
-            source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
-            array: np.ndarray = np.load(source, allow_pickle=False)
-        except storage_errors(ValueError, EOFError) as error:
+            content = path.read_bytes()
+            if checksum and hashlib.sha256(content).hexdigest() != checksum:
+                raise ValueError("its bytes do not fit the checksum of its row")
+            array = read_array(content)
+        except storage_errors(ValueError) as error:
             raise FeatureStoreError(
                 f"{path} cannot be read ({error}). Remove the file and extract again: only missing items are done."
             ) from error
@@ -273,7 +284,8 @@ class FeatureStore:
         self.check_fingerprint(fingerprint)
         path = self._index_folder / "fingerprint.json"
         if not path.exists():
-            write_text_atomically(path, fingerprint.to_json())
+            content = {"backend": fingerprint.backend, "settings": fingerprint.settings}
+            write_text_atomically(path, seal_json(content))
 
     def _write_result(self, result: FeatureResult) -> FeatureRow:
         if result.array is None:
@@ -297,8 +309,13 @@ class FeatureStore:
         )
 
     def add_rows(self, rows: Iterable[FeatureRow]) -> None:
-        """Add rows to the index, whose files are in place; they are on the disk when this returns."""
-        self._log.append(asdict(row) for row in rows)
+        """Add rows to the index, whose files are in place; they are on the disk when this returns.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with self._explain_failure():
+            self._log.append(asdict(row) for row in rows)
         self.reload()
 
     def compact(self) -> None:
@@ -307,17 +324,27 @@ class FeatureStore:
             self.replace_index(FeatureIndex.latest(self._log.read()))
 
     def replace_index(self, index: FeatureIndex) -> None:
-        """Let `index` be all that this store lists; not while another one writes."""
-        self._log.compact(index.table)
+        """Let `index` be all that this store lists; not while another one writes.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
+        with self._explain_failure():
+            self._log.compact(index.table)
         self.reload()
 
     # --- completion
 
     def mark_complete(self) -> None:
-        """Write the marker that says: everything that was planned has been dealt with."""
-        self._index_folder.mkdir(parents=True, exist_ok=True)
+        """Write the marker that says: everything that was planned has been dealt with.
+
+        No one looks at the features of a store that has it, so they are on the disk first.
+        """
         content = {"n_done": len(self.done_ids()), "n_items": len(self.rows)}
-        write_text_atomically(self._index_folder / "complete.json", json.dumps(content))
+        with self._explain_failure():
+            if not is_remote(self.folder):
+                flush_file_system(self._index_folder)
+            write_text_atomically(self._index_folder / "complete.json", json.dumps(content))
 
     def clear_complete(self) -> None:
         """Take the completion marker away, because there is work to do."""

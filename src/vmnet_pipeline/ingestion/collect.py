@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -112,6 +115,8 @@ def _remedy(path: Path) -> str:
 def list_media_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
     """Files below `folder` with one of `suffixes` (any case), sorted; hidden ones and links to folders are left out.
 
+    So is what lies in a folder that cannot be read; a warning names it.
+
     Paths are text here and below: a million of them as objects would take longer to make than to find.
     """
     wanted = set(suffixes)
@@ -119,10 +124,14 @@ def list_media_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
         names = [name for name in list_files(folder, recursive=True) if _suffix(name) in wanted]
         return [f"{folder}/{name}" for name in _sort_by_folder(names) if "/." not in f"/{name}"]
     found: list[str] = []
-    for root, folders, files in os.walk(folder, followlinks=False):
+    for root, folders, files in os.walk(folder, onerror=_warn_of_folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [f"{root}/{name}" for name in files if not name.startswith(".") and _suffix(name) in wanted]
     return _sort_by_folder(found)
+
+
+def _warn_of_folder(error: OSError) -> None:
+    logger.warning("The folder %r cannot be read, its files are left out: %s", error.filename, error.strerror)
 
 
 def _sort_by_folder(paths: Iterable[str]) -> list[str]:
@@ -188,11 +197,11 @@ def _match_folders(folder: Path) -> list[SourceItem]:
 
 def _read_media_csv(path: Path) -> list[SourceItem]:
     """Shape 1."""
-    rows = read_csv_rows(path, ("id", "video"))
-    if not rows:
+    items = [_item_of_row(row, path.parent) for row in _iterate_csv_rows(path, ("id", "video"))]
+    if not items:
         raise IngestError(f"{path} has no rows. Give one row per item: id,video,audio,group")
-    _check_ids([row["id"] for row in rows], path)
-    return [_item_of_row(row, path.parent) for row in rows]
+    _check_ids([item.id for item in items], path)
+    return items
 
 
 def read_csv_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -201,19 +210,26 @@ def read_csv_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         IngestError: The file is no such text, or a column of `required` is missing.
     """
+    return list(_iterate_csv_rows(path, required))
+
+
+def _iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             file.seek(0)
             reader = csv.DictReader(file, delimiter="\t" if "\t" in header else ",", strict=True)
-            rows = [{(key or "").strip(): (value or "").strip() for key, value in row.items() if key} for row in reader]
-            columns = [(name or "").strip() for name in reader.fieldnames or []]
+            _check_columns([(name or "").strip() for name in reader.fieldnames or []], required, path)
+            for row in reader:
+                yield {(key or "").strip(): (value or "").strip() for key, value in row.items() if key}
     except storage_errors(UnicodeDecodeError, csv.Error) as error:
         raise IngestError(f"{path} cannot be read as a UTF-8 csv file: {error}") from error
+
+
+def _check_columns(columns: Sequence[str], required: Sequence[str], path: Path) -> None:
     missing = [name for name in required if name not in columns]
     if missing:
         raise IngestError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}.")
-    return rows
 
 
 def read_ids(path: Path) -> tuple[str, ...]:

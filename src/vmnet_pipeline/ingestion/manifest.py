@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.ingestion.probing import probe_files
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
+from vmnet_pipeline.storage.memory import release_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
 
     from vmnet_pipeline.ingestion.collect import SourceItem
     from vmnet_pipeline.records import MediaInfo
 
 _SIDE_COLUMNS = {
-    "video": ("video_codec", "video_duration_s", "width", "height", "frame_rate_hz"),
-    "audio": ("audio_codec", "audio_duration_s", "sample_rate_hz", "channels"),
+    "video": ("container", "video_codec", "video_duration_s", "width", "height", "frame_rate_hz"),
+    "audio": ("container", "audio_codec", "audio_duration_s", "sample_rate_hz", "channels"),
 }
 _CHECKSUMS = ["video_checksum", "audio_checksum"]
 
@@ -35,7 +37,7 @@ def build_manifest(
 
     Args:
         items: What `ingestion.find_items` found.
-        probe: `media.probe.probe_media`.
+        probe: See `probe_files`.
         cache_dir: Where the results of probing are kept between runs; None to keep none.
         n_workers: Files probed at the same time; all cores by default.
 
@@ -43,22 +45,16 @@ def build_manifest(
         Table of `schemas.MANIFEST_COLUMNS`; `status` is ok, failed or duplicate.
     """
     paths = sorted({path for item in items for path in (item.video, item.audio) if path and not item.reason})
-    probed = probe_files(paths, probe, cache_dir=cache_dir, n_workers=n_workers)
-    return assemble_manifest(items, probed)
-
-
-def assemble_manifest(items: Sequence[SourceItem], probed: pd.DataFrame) -> pd.DataFrame:
-    """Join items with what is known of their files, columns of `probing.PROBE_COLUMNS`."""
     manifest = _tabulate(items)
-    probed = probed.set_index("path")
-    for side in ("video", "audio"):
-        _describe_side(manifest, side, probed)
+    del items  # a million objects, which are gone from here on unless the caller keeps them
+    _describe_files(manifest, probe_files(paths, probe, cache_dir=cache_dir, n_workers=n_workers))
+    release_memory()
     manifest["status"] = manifest["status"].mask(manifest["reason"] != "", "failed")
     _mark_duplicates(manifest)
     manifest["group"] = _tie_groups(manifest)
-    texts = [name for name, dtype in MANIFEST_COLUMNS.items() if dtype == "str"]
-    manifest[texts] = manifest[texts].fillna("")
-    return manifest[list(MANIFEST_COLUMNS)].astype(MANIFEST_COLUMNS)
+    manifest[_CHECKSUMS] = manifest[_CHECKSUMS].fillna("")
+    release_memory()
+    return manifest[list(MANIFEST_COLUMNS)]
 
 
 def _tabulate(items: Sequence[SourceItem]) -> pd.DataFrame:
@@ -72,18 +68,41 @@ def _tabulate(items: Sequence[SourceItem]) -> pd.DataFrame:
     return pd.DataFrame(columns).assign(status="ok", duplicate_of="")
 
 
-def _describe_side(manifest: pd.DataFrame, side: str, probed: pd.DataFrame) -> None:
-    """Add what is known of the file of one side; the first thing that is wrong with an item is its reason."""
-    path, what = f"{side}_path", "picture" if side == "video" else "sound"
-    found = probed.reindex(manifest[path]).set_axis(manifest.index)
-    manifest[[f"{side}_checksum", f"{side}_container"]] = found[["checksum", "container"]]
-    manifest[list(_SIDE_COLUMNS[side])] = found[list(_SIDE_COLUMNS[side])]
-    absent = found["checksum"].notna() & found[f"{side}_codec"].isna()
-    found.loc[absent, "reason"] = f"no_{side}_stream"
-    found.loc[absent, "error"] = manifest.loc[absent, path].str.rsplit("/", n=1).str[-1] + f" has no {what}"
-    failed = found["reason"].notna() & (manifest["reason"] == "")
-    for name in ("reason", "error"):
-        manifest.loc[failed, name] = found.loc[failed, name]
+def _describe_files(manifest: pd.DataFrame, probed: pd.DataFrame) -> None:
+    """Add what is known of the files of both sides, columns of `probing.PROBE_COLUMNS`.
+
+    Column by column: whole rows of a million files, picked out and joined, would be twice the manifest.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pandas.api.extensions import take
+
+    known = pa.array(probed["path"])
+    for side in ("video", "audio"):
+        places = pc.index_in(pa.array(manifest[f"{side}_path"]), value_set=known).fill_null(-1).to_numpy()
+
+        def pick(column: str, places: np.ndarray = places) -> pd.Series:
+            return pd.Series(take(probed[column].array, places, allow_fill=True), index=manifest.index)
+
+        manifest[f"{side}_checksum"] = pick("checksum")
+        for column in _SIDE_COLUMNS[side]:
+            name = f"{side}_{column}" if column == "container" else column
+            values = pick(column)
+            dtype: Any = MANIFEST_COLUMNS[name]
+            manifest[name] = values.fillna("") if dtype == "str" else values.astype(dtype)
+        _explain_failures(manifest, side, pick("reason"), pick("error"))
+
+
+def _explain_failures(manifest: pd.DataFrame, side: str, reason: pd.Series, error: pd.Series) -> None:
+    """Say why the file of one side cannot be used; the first thing that is wrong with an item is its reason."""
+    absent = manifest[f"{side}_checksum"].notna() & (manifest[f"{side}_codec"] == "")
+    names = manifest.loc[absent, f"{side}_path"].str.rsplit("/", n=1).str[-1]
+    reason[absent] = f"no_{side}_stream"
+    error[absent] = names + f" has no {'picture' if side == 'video' else 'sound'}"
+    failed = reason.notna() & (manifest["reason"] == "")
+    manifest.loc[failed, "reason"] = reason[failed]
+    manifest.loc[failed, "error"] = error[failed]
 
 
 def _mark_duplicates(manifest: pd.DataFrame) -> None:
@@ -105,6 +124,8 @@ def _tie_groups(manifest: pd.DataFrame) -> pd.Series:
     """
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -117,10 +138,14 @@ def _tie_groups(manifest: pd.DataFrame) -> pd.Series:
     edges = (np.tile(owners, 2)[ties], len(names) + sums[ties])
     graph = coo_array((np.ones(len(edges[0]), np.int8), edges), shape=(n_nodes, n_nodes))
     component = connected_components(graph, directed=False)[1][: len(names)]
-    called = pd.Series(names, dtype="str")
-    tied = pd.Series(component).duplicated(keep=False)
-    called[tied] = called[tied].groupby(component[tied]).transform("min")
-    return called.str.split(":", n=1).str[1].take(owners).set_axis(manifest.index)
+    order = pc.sort_indices(pa.array(names)).to_numpy()
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    first = np.full(n_nodes, len(names))
+    np.minimum.at(first, component, rank)
+    called = pd.Series(names.take(order[first[component]]), dtype="str")
+    called = called.str.slice(len("group:")).where(called.str.startswith("group:"), called.str.slice(len("item:")))
+    return called.take(owners).set_axis(manifest.index)
 
 
 def check_usable(manifest: pd.DataFrame, media_dir: str | Path) -> None:
@@ -156,3 +181,28 @@ def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
         },
         "failed_items": failed[["id", "reason", "error"]].head(100).to_dict("records"),
     }
+
+
+def measure_sides(
+    ids: Mapping[str, Sequence[str]], groups: Mapping[str, str], manifest: pd.DataFrame | None = None
+) -> dict[str, dict[str, Any]]:
+    """How much of a collection is on each side of a split.
+
+    Args:
+        ids: Side to the ids on it.
+        groups: Group of each id.
+        manifest: The collection, for the lengths of the sounds; without it there are none.
+
+    Returns:
+        Side to `n_items`, `n_groups` and, where lengths are known, `audio_hours`, `shortest_s`, `median_s` and
+        `longest_s`.
+    """
+    lengths = None if manifest is None else manifest.set_index("id")["audio_duration_s"]
+    sides: dict[str, dict[str, Any]] = {}
+    for side, own in ids.items():
+        sides[side] = {"n_items": len(own), "n_groups": len({groups[item_id] for item_id in own})}
+        known = None if lengths is None else lengths.reindex(list(own)).dropna()
+        if known is not None and len(known):
+            sides[side] |= {"audio_hours": float(known.sum()) / 3600, "shortest_s": float(known.min())}
+            sides[side] |= {"median_s": float(known.median()), "longest_s": float(known.max())}
+    return sides

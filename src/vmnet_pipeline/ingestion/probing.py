@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.ahead import map_ahead
 from vmnet_pipeline.console import track
-from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.errors import IsolationError, MediaError
+from vmnet_pipeline.media.isolation import ISOLATION_REASONS
 from vmnet_pipeline.storage.paths import describe_files, is_remote, number_version
 from vmnet_pipeline.storage.row_log import RowLog
 
@@ -50,7 +51,7 @@ PROBE_COLUMNS = {
 CACHE_VERSION = "1"
 """To be raised when probing finds something else in the same file."""
 
-_NOT_KEPT = frozenset({"internal_error", "missing_file", "not_a_file", "unreadable"})
+_NOT_KEPT = frozenset({"internal_error", "missing_file", "not_a_file", "unreadable", *ISOLATION_REASONS})
 _FLUSH_ROWS = 1000
 _FLUSH_S = 2.0
 
@@ -66,7 +67,7 @@ def probe_files(
 
     Args:
         paths: Absolute paths, each once.
-        probe: `media.probe.probe_media`.
+        probe: `media.probe.probe_isolated` of some isolation, or `media.probe.probe_media`.
         cache_dir: Where results are kept between runs; None to keep none.
         n_workers: Files probed at the same time; all cores by default.
 
@@ -117,37 +118,32 @@ def _measure_files(
     label: str,
     n_workers: int | None,
 ) -> pd.DataFrame:
-    import pandas as pd
     import pyarrow as pa
 
     wanted = _list_keys(paths)
-    found = _look_up(wanted, columns, log)
-    missing = wanted[~wanted["path"].isin(found["path"])]
-    tables = [_empty_table(columns)]
+    found, missing = _look_up(wanted, columns, log)
+    tables = [found]
     with track(label, len(missing)) as bar:
         for rows in _measure_chunks(_iterate_keys(missing), measure, n_workers or os.cpu_count() or 1, bar.advance):
-            tables.append(pa.Table.from_pylist(rows, schema=tables[0].schema))
+            tables.append(pa.Table.from_pylist(rows, schema=found.schema))
             if log is not None:
                 log.append(row for row in rows if row.get("reason") not in _NOT_KEPT and row["mtime_ns"] >= 0)
     if log is not None and len(missing):
         _compact(log)
-    measured: pd.DataFrame = pa.concat_tables(tables).to_pandas()
-    return pd.concat([found, measured], ignore_index=True)
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return frame
 
 
-def _empty_table(columns: dict[str, str]) -> pa.Table:
-    return RowLog("", columns).schema().empty_table()
-
-
-def _list_keys(paths: Sequence[str]) -> pd.DataFrame:
+def _list_keys(paths: Sequence[str]) -> pa.Table:
     """What a stored result has to agree with to be taken for a file; a file that is not there has the time -1."""
-    import pandas as pd
+    import numpy as np
+    import pyarrow as pa
 
     remote = describe_files([path for path in paths if is_remote(path)])
-    stats = [_stat_remote(remote.get(path)) if is_remote(path) else _stat(path) for path in paths]
-    frame = pd.DataFrame(stats, columns=["size_bytes", "mtime_ns"], dtype="int64")
-    frame.insert(0, "path", pd.Series(list(paths), dtype="str"))
-    return frame.assign(version=name_version()).astype({"version": "str"})
+    stats = (_stat_remote(remote.get(path)) if is_remote(path) else _stat(path) for path in paths)
+    found = np.fromiter(stats, np.dtype((np.int64, 2)), len(paths))
+    columns = [pa.array(paths, pa.string()), pa.array(found[:, 0]), pa.array(found[:, 1])]
+    return pa.table(columns, names=["path", "size_bytes", "mtime_ns"])
 
 
 def name_version() -> str:
@@ -168,18 +164,23 @@ def _stat_remote(found: StoredFile | None) -> tuple[int, int]:
     return (0, -1) if found is None else (found.size_bytes, number_version(found))
 
 
-def _look_up(wanted: pd.DataFrame, columns: dict[str, str], log: RowLog | None) -> pd.DataFrame:
-    """What is known already of the wanted files."""
-    table = _empty_table(columns) if log is None else log.read()
-    known = table.to_pandas().drop_duplicates(list(_KEY), keep="last")
-    found: pd.DataFrame = known.merge(wanted, on=list(_KEY))
-    return found
+def _look_up(wanted: pa.Table, columns: dict[str, str], log: RowLog | None) -> tuple[pa.Table, pa.Table]:
+    """What is known already of the wanted files, and the files of which nothing is."""
+    import pyarrow.compute as pc
+
+    known = RowLog("", columns).schema().empty_table() if log is None else _keep_latest(log.read())
+    places = pc.index_in(wanted["path"], value_set=known["path"].combine_chunks())
+    is_known = pc.equal(known["version"].take(places), name_version())
+    for name in ("size_bytes", "mtime_ns"):
+        is_known = pc.and_(is_known, pc.equal(known[name].take(places), wanted[name]))
+    is_known = is_known.fill_null(False)
+    return known.take(places.filter(is_known)), wanted.filter(pc.invert(is_known))
 
 
-def _iterate_keys(wanted: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    names = list(wanted.columns)
-    for values in wanted.itertuples(index=False, name=None):
-        yield dict(zip(names, values, strict=True))
+def _iterate_keys(wanted: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in wanted.to_batches(max_chunksize=_FLUSH_ROWS):
+        for key in batch.to_pylist():
+            yield key | {"version": name_version()}
 
 
 def _measure_chunks(
@@ -204,6 +205,8 @@ def _measure_one(measure: Measure, key: dict[str, Any]) -> dict[str, Any]:
         return key | measure(key["path"])
     except MediaError as error:
         return key | {"reason": error.reason, "error": str(error)}
+    except IsolationError:
+        raise  # not the fault of a file
     except Exception as error:
         logger.exception("Probing %s failed in a way that was not foreseen", key["path"])
         return key | {"reason": "internal_error", "error": f"{type(error).__name__}: {error}"}
@@ -211,8 +214,15 @@ def _measure_one(measure: Measure, key: dict[str, Any]) -> dict[str, Any]:
 
 def _compact(log: RowLog) -> None:
     """Keep the latest row of every file. A row that another process adds meanwhile may be lost, and is made again."""
-    import pyarrow as pa
+    log.compact(_keep_latest(log.read()))
 
-    table = log.read()
-    repeated = table.select(["path"]).to_pandas()["path"].duplicated(keep="last")
-    log.compact(table.filter(pa.array(~repeated.to_numpy())))
+
+def _keep_latest(table: pa.Table) -> pa.Table:
+    """The last row of every path; the order stays."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pc.count_distinct(table["path"]).as_py() == len(table):
+        return table
+    repeated = table["path"].to_pandas().duplicated(keep="last")
+    return table.filter(pa.array(~repeated.to_numpy()))

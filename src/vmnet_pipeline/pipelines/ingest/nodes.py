@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,14 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     """
     from vmnet_pipeline.ingestion.collect import find_items
     from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, summarise_manifest
-    from vmnet_pipeline.media.probe import probe_media
+    from vmnet_pipeline.media.isolation import Isolation
+    from vmnet_pipeline.media.probe import probe_isolated
 
-    items = find_items(params.media_dir)
-    manifest = build_manifest(items, probe_media, cache_dir=probe_cache, n_workers=params.n_workers)
+    with Isolation(params.limits) as isolation:
+        probe = partial(probe_isolated, isolation)
+        manifest = build_manifest(
+            find_items(params.media_dir), probe, cache_dir=probe_cache, n_workers=params.n_workers
+        )
     summary = summarise_manifest(manifest)
     check_usable(manifest, params.media_dir)
     return manifest, summary
