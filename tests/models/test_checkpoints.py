@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 from dataclasses import replace
@@ -25,6 +26,7 @@ from vmnet_pipeline.models.checkpoints import (
 from vmnet_pipeline.models.embedding import embed_arrays
 from vmnet_pipeline.models.towers import build_model
 from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.storage.sealing import parse_sealed, seal_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,8 +66,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    content = json.loads((folder / CONFIG_FILE).read_text())
-    (folder / CONFIG_FILE).write_text(json.dumps({**content, **changes}))
+    """Another configuration with a matching checksum, so that only what is in it can be at fault."""
+    content = parse_sealed((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(seal_json({**content, **changes}))
 
 
 def rewrite_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -100,7 +103,7 @@ def test_saving_again_replaces(folder: Path) -> None:
 def test_a_kill_between_the_two_files_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = make_checkpoint().tensors
     with monkeypatch.context() as patch:
-        patch.setattr("vmnet_pipeline.models.checkpoints.write_text_atomically", lambda path, text: 1 / 0)
+        patch.setattr("vmnet_pipeline.models.checkpoints.write_text_atomically", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             save_checkpoint(folder, replace(make_checkpoint(), tensors={k: v + 1 for k, v in tensors.items()}))
     with pytest.raises(CheckpointError, match=r"is not the file that config\.json"):
@@ -253,7 +256,7 @@ def test_git_revision(tmp_path: Path) -> None:
 
 def test_versions_leave_out_what_is_not_installed() -> None:
     versions = read_versions(("torch", "no-such-package-here"))
-    assert versions == {"torch": torch.__version__}
+    assert versions == {"torch": importlib.metadata.version("torch")}  # torch.__version__ adds the CUDA version to it
 
 
 def test_strided_tensors_can_be_saved(tmp_path: Path) -> None:
@@ -261,3 +264,11 @@ def test_strided_tensors_can_be_saved(tmp_path: Path) -> None:
     view = {**tensors, "music.fc.bias": torch.zeros(16)[::2]}
     save_checkpoint(tmp_path / "c", replace(make_checkpoint(), tensors=view))
     assert torch.equal(load_checkpoint(tmp_path / "c").tensors["music.fc.bias"], torch.zeros(8))
+
+
+def test_a_changed_value_of_the_configuration_is_refused(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"best_epoch": content["best_epoch"] + 1}))
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged .*checksum"):
+        load_checkpoint(folder)

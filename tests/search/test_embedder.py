@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from crashing_backend import CrashingBackend
 
 import vmnet_pipeline
 from vmnet_pipeline import Embedder
-from vmnet_pipeline.errors import CheckpointError, EmbedderError
+from vmnet_pipeline.errors import CheckpointError, EmbedderError, MediaError
 from vmnet_pipeline.features.extraction import make_backend
 from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, digest_checkpoint, save_checkpoint
 from vmnet_pipeline.models.embedding import embed_arrays
@@ -235,6 +236,13 @@ def test_a_media_file_gets_the_embedding_of_its_features(sound, tmp_path):
     feature = backend.infer(backend.prepare(str(sound)).inputs)
     assert feature.shape == (2, 200)
     np.testing.assert_allclose(found, embedder([feature, None]).music, atol=1e-6)
+
+
+def test_a_decoder_that_crashes_is_an_error_of_that_file(embedder, sound):
+    embedder._backends["music"] = CrashingBackend()
+    with pytest.raises(MediaError, match="SIGSEGV") as caught:
+        embedder.embed_music(sound)
+    assert caught.value.reason == "decoder_crashed"
 
 
 def test_another_backend_than_that_of_the_checkpoint_is_refused(sound, tmp_path):

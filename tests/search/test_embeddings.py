@@ -118,7 +118,7 @@ def test_damaged_embeddings_are_named(tmp_path):
         read_embeddings(tmp_path / "out")
     embed(write_features(tmp_path / "store", ["001", "002"]), ["001", "002"], make_checkpoint(), tmp_path / "out")
     np.save(tmp_path / "out" / "vectors.npy", np.zeros((1, 8), np.float32))
-    with pytest.raises(SearchIndexError, match="parts differ in length"):
+    with pytest.raises(SearchIndexError, match=r"vectors\.npy does not fit its checksum"):
         read_embeddings(tmp_path / "out")
     (tmp_path / "out" / "vectors.npy").write_bytes(b"x")
     with pytest.raises(SearchIndexError, match="damaged"):

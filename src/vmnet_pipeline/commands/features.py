@@ -21,7 +21,7 @@ _store = click.option(
 )
 
 
-@click.group(name="features")
+@click.group(name="features", short_help="Feature stores: count, verify, clean up.")
 def manage_features() -> None:
     """Feature stores: what they hold, whether their files are whole, removal of what nobody needs."""
 

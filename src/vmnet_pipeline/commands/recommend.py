@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vmnet_pipeline.features.forms import Side
+    from vmnet_pipeline.search.embedder import Embedder
     from vmnet_pipeline.search.recommendation import Recommendation
+    from vmnet_pipeline.search.reranking import Reranking
 
 MODELS = Path("data/06_models")
 OUTPUT = Path("data/07_model_output")
+FEATURES = Path("data/04_feature")
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 
 
@@ -24,43 +28,78 @@ class Places:
     Attributes:
         checkpoint: Folder of the checkpoint.
         output: Folder with `music_index` and `video_index`.
+        features: Folder with the feature stores of the collection.
     """
 
     checkpoint: Path
     output: Path
+    features: Path
 
 
 def locate(collection: str, variant: str, checkpoint: Path | None, index_dir: Path | None) -> Places:
     """The usual places of a collection, or those that are given."""
     return Places(
-        checkpoint or MODELS / collection / variant / "checkpoint", index_dir or OUTPUT / collection / variant
+        checkpoint or MODELS / collection / variant / "checkpoint",
+        index_dir or OUTPUT / collection / variant,
+        FEATURES / collection,
     )
 
 
 def make_ranking(
-    video: Path | None, music: Path | None, places: Places, weights_dir: Path, top_k: int, filters: Sequence[str]
+    video: Path | None,
+    music: Path | None,
+    places: Places,
+    weights_dir: Path,
+    top_k: int,
+    filters: Sequence[str],
+    *,
+    same_side: bool = False,
+    rerank: float | None = None,
 ) -> list[Recommendation]:
-    """Music for a video, or videos for a piece of music.
+    """Music for a video, or videos for a piece of music; with `same_side` videos like the video, music like the music.
+
+    `rerank` is the share of agreement over time in the score of the best answers; None leaves it out.
 
     Raises:
         VmnetError: A file, the checkpoint or the index is missing or cannot be used.
     """
     from vmnet_pipeline.retrieval.index_files import load_index
     from vmnet_pipeline.search.embedder import Embedder
-    from vmnet_pipeline.search.recommendation import recommend
+    from vmnet_pipeline.search.recommendation import answering_side, recommend
 
-    index = load_index(places.output / ("video_index" if music else "music_index"))
+    query: Side = "music" if music else "video"
+    side = answering_side(query, same_side=same_side)
+    index = load_index(places.output / f"{side}_index")
     embedder = Embedder.load(places.checkpoint, weights_dir=weights_dir)
-    if music:
-        return recommend(embedder, index, music, "music", top_k=top_k, filters=filters)
-    return recommend(embedder, index, video or "", "video", top_k=top_k, filters=filters)
+    reranking = None if rerank is None else _plan_reranking(embedder, places, side, rerank)
+    return recommend(embedder, index, music or video or "", query, top_k=top_k, filters=filters, reranking=reranking)
 
 
-def format_json(video: Path | None, music: Path | None, ranking: Sequence[Recommendation]) -> str:
+def _plan_reranking(embedder: Embedder, places: Places, side: Side, weight: float) -> Reranking:
+    from vmnet_pipeline.errors import CheckpointError
+    from vmnet_pipeline.features.store import FeatureStore
+    from vmnet_pipeline.search.embedder import MODALITIES
+    from vmnet_pipeline.search.reranking import Reranking
+
+    fingerprint = embedder.checkpoint.fingerprints.get(MODALITIES[side])
+    if fingerprint is None:
+        raise CheckpointError(
+            f"the checkpoint does not say which {side} features it was trained on, so those of the collection cannot "
+            "be compared piece by piece; leave --rerank out"
+        )
+    return Reranking(side, FeatureStore(places.features / fingerprint.backend), weight)
+
+
+def format_json(
+    video: Path | None, music: Path | None, ranking: Sequence[Recommendation], *, same_side: bool = False
+) -> str:
     """For programs: `query`, `direction`, and `results` with rank, id, score and metadata."""
+    from vmnet_pipeline.search.recommendation import answering_side
+
+    query: Side = "music" if music else "video"
     content = {
         "query": str(music or video),
-        "direction": "music_to_video" if music else "video_to_music",
+        "direction": f"{query}_to_{answering_side(query, same_side=same_side)}",
         "results": [asdict(item) for item in ranking],
     }
     return json.dumps(content, ensure_ascii=False, indent=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,9 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "VMNET_API_KEY"
 INTERMEDIATE = Path("data/02_intermediate")
-LINGER_S = 30
 
 
-@click.command(name="serve")
+@click.command(name="serve", short_help="Start the page and HTTP interface of a collection.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port to listen at.")
 @click.option("--media-dir", default="data/01_raw/demo", show_default=True, help="Media folder of the collection.")
@@ -111,18 +111,11 @@ def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: i
 
     from vmnet_pipeline.serving.app import make_app
     from vmnet_pipeline.serving.guard import ApiKey
+    from vmnet_pipeline.serving.server import configure_server
     from vmnet_pipeline.serving.service import Service
 
     service = Service(places, params)
     app = make_app(service, ApiKey(os.environ.get(KEY_VARIABLE)))
     click.echo(f"Page and interface: http://{host}:{port}/   (Ctrl-C ends it)")
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=params.max_connections,
-        timeout_graceful_shutdown=LINGER_S,
-        log_level="warning",
-    )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(configure_server(app, params, host, port)).run()

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vmnet_pipeline.errors import CheckpointError, ParameterError
 from vmnet_pipeline.params import SEQUENCE_TOWERS
 from vmnet_pipeline.records import Fingerprint, Modality
-from vmnet_pipeline.storage.files import replace_atomically, write_text_atomically
-from vmnet_pipeline.storage.paths import local_copy
+from vmnet_pipeline.storage.files import remove_stale_temporaries, replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.paths import is_remote, local_copy
+from vmnet_pipeline.storage.sealing import hash_file, parse_sealed, seal_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,6 +90,7 @@ class _ConfigSchema(_Strict):
     metrics: dict[str, float]
     git_revision: str | None
     versions: dict[str, str]
+    checksum: str = ""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -100,9 +102,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    with replace_atomically(folder / WEIGHTS_FILE) as temporary:
+    with replace_atomically(folder / WEIGHTS_FILE, durable=True) as temporary:
         save_file(tensors, temporary)
-        weights_sha256 = _hash_file(temporary)
+        weights_sha256 = hash_file(temporary)
     content = {
         "format_version": 1,
         "weights_sha256": weights_sha256,
@@ -114,7 +116,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "git_revision": checkpoint.git_revision,
         "versions": checkpoint.versions,
     }
-    write_text_atomically(folder / CONFIG_FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_text_atomically(folder / CONFIG_FILE, seal_json(content, indent=2), durable=True)
+    if not is_remote(folder):
+        remove_stale_temporaries(folder, folder / CONFIG_FILE)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -264,16 +268,13 @@ def _run_git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_config(path: Path) -> _ConfigSchema:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise CheckpointError(f"{path} is larger than any checkpoint's configuration; {REMEDY}")
-        return _ConfigSchema.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
+        config = _ConfigSchema.model_validate_json(text)
+        parse_sealed(text)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint: {path} is missing; train first") from error
     except OSError as error:
@@ -284,6 +285,9 @@ def _read_config(path: Path) -> _ConfigSchema:
         raise CheckpointError(
             f"{path} is not a checkpoint's configuration: {place}: {first['msg']}; {REMEDY}"
         ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); {REMEDY}") from error
+    return config
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -291,7 +295,7 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        if _hash_file(path) != sha256:
+        if hash_file(path) != sha256:
             raise CheckpointError(f"{path} is not the file that {CONFIG_FILE} beside it was written for; {REMEDY}")
         with local_copy(path) as local:
             tensors: dict[str, Tensor] = load_file(local)

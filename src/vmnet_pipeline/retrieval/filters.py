@@ -42,7 +42,7 @@ def parse_filter(text: str) -> Filter:
     Raises:
         SearchIndexError: It is none.
     """
-    match = _FORM.fullmatch(text)
+    match = _FORM.fullmatch(text.strip())  # stripped: spaces alone would be tried in every way
     if match is None:
         raise SearchIndexError(f"{text!r} is no filter; write for example group=jazz, tag=rock or 'duration<60'")
     column, operator, value = match["column"], match["operator"], match["value"]

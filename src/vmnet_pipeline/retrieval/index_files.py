@@ -19,14 +19,15 @@ import os
 import shutil
 import uuid
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vmnet_pipeline.errors import SearchIndexError
-from vmnet_pipeline.params import IndexParams
+from vmnet_pipeline.params import IndexKind, IndexParams  # noqa: TC001 - pydantic evaluates them
 from vmnet_pipeline.retrieval.index import VectorIndex, import_faiss
 from vmnet_pipeline.storage.files import TEMPORARY_PREFIX, replace_folder, write_text_atomically
+from vmnet_pipeline.storage.parsing import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,17 @@ VERSION_PREFIX = "version-"
 REMEDY = "build it anew: kedro run --pipeline index"
 
 
+class _Contents(BaseModel):
+    """What `contents.json` says that is used again; the rest is for people."""
+
+    format_version: Literal[1]
+    kind: IndexKind
+    dim: int
+    params: IndexParams
+    about: dict[str, Any]
+    files: dict[Literal["vectors.faiss", "items.parquet"], str]
+
+
 def save_index(folder: Path, index: VectorIndex) -> None:
     """Write an index as the new current version; a kill at any moment leaves the old one in force."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +65,7 @@ def save_index(folder: Path, index: VectorIndex) -> None:
             contents = json.dumps(_describe(index, temporary), indent=2, sort_keys=True) + "\n"
             (temporary / CONTENTS).write_text(contents, encoding="utf-8")
         digest = hashlib.sha256(contents.encode()).hexdigest()
-        write_text_atomically(folder / POINTER, f"{name} {digest}\n")
+        write_text_atomically(folder / POINTER, f"{name} {digest}\n", durable=True)
         _remove_old(folder, {name, previous})
 
 
@@ -93,26 +105,26 @@ def _describe(index: VectorIndex, folder: Path) -> dict[str, Any]:
 
 def _load_version(folder: Path, digest: str) -> VectorIndex:
     import numpy as np
-    import pandas as pd
 
     text = (folder / CONTENTS).read_bytes()
     if hashlib.sha256(text).hexdigest() != digest:
         raise SearchIndexError(f"{folder / CONTENTS} is damaged: its checksum is not that in {POINTER}; {REMEDY}")
-    contents = json.loads(text)
-    if contents["format_version"] != FORMAT_VERSION:
-        raise SearchIndexError(f"{folder / CONTENTS} is of another version of this package; {REMEDY}")
-    for name, expected in contents["files"].items():
+    try:
+        contents = _Contents.model_validate_json(text)
+    except ValidationError as error:
+        raise SearchIndexError(f"{folder / CONTENTS} is of another version of this package; {REMEDY}") from error
+    for name, expected in contents.files.items():
         if _hash_file(folder / name) != expected:
             raise SearchIndexError(f"{folder / name} is damaged: its checksum is not that in {CONTENTS}; {REMEDY}")
     try:
-        params = IndexParams.model_validate(contents["params"])
-    except ValidationError as error:
-        raise SearchIndexError(f"{folder / CONTENTS} has parameters that are not known here; {REMEDY}") from error
-    items = pd.read_parquet(folder / ITEMS)
-    alive = items.pop("alive").to_numpy(dtype=bool)
-    return VectorIndex(
-        _read_vectors(folder / VECTORS), contents["kind"], items, np.array(alive), params, contents["about"]
-    )
+        items = read_frame(folder / ITEMS)
+        alive = items.pop("alive").to_numpy(dtype=bool)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SearchIndexError(f"{folder / ITEMS} is damaged ({error}); {REMEDY}") from error
+    vectors = _read_vectors(folder / VECTORS)
+    if len(items) != vectors.ntotal or vectors.d != contents.dim or "id" not in items:
+        raise SearchIndexError(f"the files of {folder} do not belong together; {REMEDY}")
+    return VectorIndex(vectors, contents.kind, items, np.array(alive), contents.params, contents.about)
 
 
 def _read_vectors(path: Path) -> Any:

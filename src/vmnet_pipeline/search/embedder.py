@@ -13,6 +13,7 @@ from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import CheckpointError, EmbedderError
 from vmnet_pipeline.features.extraction import make_backend
 from vmnet_pipeline.features.forms import FeatureForm, Side, embed_side
+from vmnet_pipeline.media.isolation import Isolation
 from vmnet_pipeline.models.checkpoints import (
     CONFIG_FILE,
     Checkpoint,
@@ -21,7 +22,8 @@ from vmnet_pipeline.models.checkpoints import (
     digest_checkpoint,
     load_checkpoint,
 )
-from vmnet_pipeline.records import Fingerprint, Modality
+from vmnet_pipeline.params import LimitParams
+from vmnet_pipeline.records import Fingerprint, Modality, Sequences
 from vmnet_pipeline.storage.paths import as_path
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.models.single import RunOne
+    from vmnet_pipeline.models.towers import VMNet
     from vmnet_pipeline.records import FeatureArray
+    from vmnet_pipeline.search.reranking import PieceEmbedder
 
 MODALITIES: dict[Side, Modality] = {"music": "audio", "video": "video"}
 
@@ -58,6 +63,7 @@ class Embedder:
             of a tower over sequences (most steps, D).
         video_shape: The same of video, e.g. (2048,).
         embedding_dim: E.
+        isolation: Child processes that read media files.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Embedder:
         video_backend: Mapping[str, Any] | None = None,
         weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
         device: str = "cpu",
+        isolation: Isolation | None = None,
     ) -> None:
         """Build the network; see `load` for the arguments."""
         self.checkpoint = checkpoint
@@ -79,6 +86,8 @@ class Embedder:
         self._weights_dir = weights_dir
         self._backends: dict[Side, FeatureBackend] = {}
         self._lock = threading.Lock()
+        self._singles = _build_singles(self._model, device)
+        self.isolation = isolation or Isolation(LimitParams.model_validate({}))
         self.embedding_dim = self._embed("video", self._forms["video"].blank).shape[1]
 
     @classmethod
@@ -90,6 +99,7 @@ class Embedder:
         video_backend: Mapping[str, Any] | None = None,
         weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
         device: str = "cpu",
+        isolation: Isolation | None = None,
     ) -> Embedder:
         """Read a checkpoint once; everything else is fast.
 
@@ -101,12 +111,13 @@ class Embedder:
             video_backend: The same for `embed_video`.
             weights_dir: Weight files of the backends.
             device: Where the network runs, as torch names it.
+            isolation: Child processes that read media files; by default some of its own, with the default limits.
 
         Raises:
             CheckpointError: There is no checkpoint, or it is damaged.
         """
         backends = {"music_backend": music_backend, "video_backend": video_backend}
-        return cls(open_checkpoint(path), weights_dir=weights_dir, device=device, **backends)
+        return cls(open_checkpoint(path), weights_dir=weights_dir, device=device, isolation=isolation, **backends)
 
     def __call__(self, x: Any, *, pooled: bool = False) -> Embeddings:
         """Embed features of both sides, or of one.
@@ -141,7 +152,8 @@ class Embedder:
         """Embed the sound of one media file: (1, E) float32 of unit length.
 
         Raises:
-            MediaError: The file cannot be used.
+            MediaError: The file cannot be used, or reading it goes beyond the limits.
+            IsolationError: No process for reading it can be started.
             CheckpointError: The backend is not the one that the checkpoint was trained on, or is not known.
             WeightsError: Its weights are not to be had.
         """
@@ -152,16 +164,43 @@ class Embedder:
         return self._embed_file("video", path)
 
     def _embed(self, side: Side, features: FeatureArray) -> np.ndarray:
-        return embed_side(self._model, side, features)
+        run = self._singles[side]
+        if run is None or len(features) != 1 or isinstance(features, Sequences):
+            return embed_side(self._model, side, features)
+        return run(features[0])[None]
 
     # --- media files
 
-    def _embed_file(self, side: Side, path: str | Path) -> np.ndarray:
+    def extract(self, side: Side, path: str | Path) -> np.ndarray:
+        """The feature of one side of a media file as the backend stores it; errors as in `embed_music`."""
+        backend = self.backend(side)
+        prepared = self.isolation.call(backend.prepare, str(path))
+        return backend.finish(backend.infer(prepared.inputs))
+
+    def embed_feature(self, side: Side, feature: np.ndarray) -> np.ndarray:
+        """What `extract` gave to (1, E) float32 of unit length.
+
+        Raises:
+            EmbedderError: It does not fit the network.
+        """
         import numpy as np
 
-        backend = self.backend(side)
-        feature = backend.finish(backend.infer(backend.prepare(str(path)).inputs))
-        return self._embed(side, self._forms[side].pack([np.asarray(feature, np.float32)], backend.pool))
+        return self._embed(side, self._forms[side].pack([np.asarray(feature, np.float32)], self.backend(side).pool))
+
+    def cut_pieces(self, side: Side, piece_s: float) -> PieceEmbedder:
+        """What embeds the pieces of items of one side, of about `piece_s` seconds.
+
+        Raises:
+            ParameterError: The features of this side, or its tower, cannot be cut.
+        """
+        from vmnet_pipeline.search.reranking import PieceEmbedder
+
+        with self._lock:
+            backend = self._backends.get(side) or self._make_backend(side)
+        return PieceEmbedder(self._model, self._forms[side], backend, piece_s)
+
+    def _embed_file(self, side: Side, path: str | Path) -> np.ndarray:
+        return self.embed_feature(side, self.extract(side, path))
 
     def backend(self, side: Side) -> FeatureBackend:
         """The feature backend of one side, loaded; made when it is first asked for.
@@ -174,6 +213,7 @@ class Embedder:
         with self._lock:
             if side not in self._backends:
                 self._backends[side] = self._make_backend(side)
+                self._backends[side].load()
             return self._backends[side]
 
     def _make_backend(self, side: Side) -> FeatureBackend:
@@ -193,8 +233,19 @@ class Embedder:
         check_fingerprints(
             Checkpoint(self.checkpoint.model_config, {}, known), {modality: _leave_out_device(backend.fingerprint())}
         )
-        backend.load()
         return backend
+
+
+def _build_singles(model: VMNet, device: str) -> dict[Side, RunOne | None]:
+    """What embeds one item faster than the network itself does, where there is such a thing."""
+    from vmnet_pipeline.models.single import build_single
+
+    if device != "cpu":
+        return {"music": None, "video": None}
+    return {
+        "music": build_single(model.music_scaler, model.music),
+        "video": build_single(model.video_scaler, model.video),
+    }
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

@@ -2,21 +2,25 @@
 
     FOLDER/vectors.npy      (n, E) float32, rows of unit length
     FOLDER/items.parquet    id of each row, and the checksum of the feature that it was made from
-    FOLDER/contents.json    which network made them
+    FOLDER/contents.json    which network made them, and the sha256 of the other two
 
 What is there is not made again: a row is taken over while its feature and the network are the same.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmnet_pipeline.console import track
 from vmnet_pipeline.errors import EmbedderError, SearchIndexError
 from vmnet_pipeline.features.forms import FeatureForm, Side, embed_side
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_shapes, digest_checkpoint
+from vmnet_pipeline.storage.array_writer import ArrayWriter
+from vmnet_pipeline.storage.arrays import map_array
 from vmnet_pipeline.storage.files import replace_folder
+from vmnet_pipeline.storage.parsing import read_frame
+from vmnet_pipeline.storage.sealing import check_files, describe_files, parse_sealed, seal_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -156,42 +160,42 @@ def _measure_dim(model: VMNet, checkpoint: Checkpoint) -> int:
 
 def write_embeddings(folder: Path, planned: PlannedEmbeddings) -> None:
     """Make and write embeddings; the folder appears whole or not at all."""
-    import numpy as np
     import pandas as pd
 
     with replace_folder(folder) as temporary:
-        shape = (len(planned.ids), planned.dim)
-        vectors = np.lib.format.open_memmap(temporary / VECTORS, mode="w+", dtype=np.float32, shape=shape)
-        start = 0
-        for chunk in planned.chunks:
-            vectors[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        vectors.flush()
+        with ArrayWriter(temporary / VECTORS, (planned.dim,)) as writer, track(folder.name, len(planned.ids)) as bar:
+            for chunk in planned.chunks:
+                writer.add(chunk)
+                bar.add(len(chunk))
         table = pd.DataFrame({"id": planned.ids, "source": planned.sources}, dtype="str")
         table.to_parquet(temporary / ITEMS, index=False)
-        contents = {"format_version": 1, "checkpoint": planned.checkpoint, "n_items": start}
-        (temporary / CONTENTS).write_text(json.dumps(contents) + "\n", encoding="utf-8")
+        contents = {
+            "format_version": 1,
+            "checkpoint": planned.checkpoint,
+            "n_items": len(planned.ids),
+            "files": describe_files(temporary, (VECTORS, ITEMS)),
+        }
+        (temporary / CONTENTS).write_text(seal_json(contents), encoding="utf-8")
 
 
 def read_embeddings(folder: Path) -> EmbeddingSet:
-    """Open embeddings; the vectors stay on disk until they are used.
+    """Open embeddings, comparing every byte with its checksum; the vectors stay on disk until they are used.
 
     Raises:
         SearchIndexError: There are none, or they are damaged.
     """
-    import numpy as np
-    import pandas as pd
-
     try:
-        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-        table = pd.read_parquet(folder / ITEMS)
-        vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
-        embeddings = EmbeddingSet(tuple(table["id"]), tuple(table["source"]), vectors, contents["checkpoint"])
+        contents = parse_sealed((folder / CONTENTS).read_text(encoding="utf-8"))
+        check_files(folder, contents.get("files", {}))
+        table = read_frame(folder / ITEMS)
+        vectors = map_array(folder / VECTORS)
+        embeddings = EmbeddingSet(tuple(table["id"]), tuple(table["source"]), vectors, str(contents["checkpoint"]))
+        is_whole = vectors.ndim == 2 and len(embeddings.ids) == len(vectors) == contents["n_items"]
     except FileNotFoundError as error:
         raise SearchIndexError(f"there are no embeddings in {folder}; {REMEDY}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SearchIndexError(f"the embeddings in {folder} are damaged ({error}); remove them and {REMEDY}") from error
-    if not len(embeddings.ids) == len(vectors) == contents["n_items"]:
+    if not is_whole:
         raise SearchIndexError(f"the embeddings in {folder} are damaged: parts differ in length; {REMEDY}")
     return embeddings
 

@@ -1,4 +1,4 @@
-"""Music for a video, and videos for a piece of music: a media file, a checkpoint and a search index to a ranking."""
+"""What fits a media file, or is like it: a file, a checkpoint and a search index to a ranking."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from vmnet_pipeline.features.forms import Side
     from vmnet_pipeline.retrieval.index import Hit, VectorIndex
     from vmnet_pipeline.search.embedder import Embedder
+    from vmnet_pipeline.search.reranking import Reranking
 
 HIDDEN = ("id", "source")
 
@@ -36,6 +39,12 @@ class Recommendation:
     metadata: dict[str, Any]
 
 
+def answering_side(query: Side, *, same_side: bool) -> Side:
+    """Whose index answers: that of the other side finds what fits, that of the same side what is alike."""
+    other: Side = "music" if query == "video" else "video"
+    return query if same_side else other
+
+
 def recommend(
     embedder: Embedder,
     index: VectorIndex,
@@ -44,19 +53,24 @@ def recommend(
     *,
     top_k: int = 10,
     filters: Sequence[str] = (),
+    reranking: Reranking | None = None,
 ) -> list[Recommendation]:
-    """The items of an index that fit a media file best.
+    """The items of an index that lie nearest to a media file.
 
     Args:
         embedder: The network that the index was made with.
-        index: Of the music of a collection for a video, of its videos for music.
+        index: Of the side that is to be found, see `answering_side`.
         path: The media file.
         query: Which side of the file counts: its pictures (`video`) or its sound (`music`).
         top_k: How many answers.
         filters: Conditions on the answers, e.g. `["group=jazz", "duration<60"]`.
+        reranking: How the best answers are compared again; None leaves them as they are.
 
     Raises:
         SearchIndexError: The index was made with another network, or a filter cannot be used.
+        CheckpointError: The features for re-ranking are not those that the network was trained on.
+        FeatureStoreError: The feature of an answer that is to be compared again is not to be had.
+        ParameterError: These features, or towers, cannot be cut into pieces.
         MediaError: The file cannot be used.
     """
     if index.about.get("checkpoint") != embedder.digest:
@@ -64,9 +78,24 @@ def recommend(
             "the index was made with another checkpoint than this one; make it again with "
             "`kedro run --pipelines=embed,index`, or pass the checkpoint that it was made with"
         )
-    embedding = embedder.embed_video(path) if query == "video" else embedder.embed_music(path)
-    hits = index.search(embedding, top_k, filters)[0]
+    feature = embedder.extract(query, path)
+    n_wanted = max(top_k, reranking.n_candidates if reranking else 0)
+    hits = index.search(embedder.embed_feature(query, feature), n_wanted, filters)[0]
+    if reranking:
+        hits = _rerank(embedder, query, feature, hits, reranking)[:top_k]
     return [Recommendation(rank, hit.id, hit.score, _describe(index, hit)) for rank, hit in enumerate(hits, start=1)]
+
+
+def _rerank(embedder: Embedder, query: Side, feature: np.ndarray, hits: list[Hit], reranking: Reranking) -> list[Hit]:
+    from vmnet_pipeline.models.checkpoints import check_fingerprints
+    from vmnet_pipeline.search.embedder import MODALITIES
+    from vmnet_pipeline.search.reranking import rerank_hits
+
+    fingerprint = reranking.store.fingerprint()
+    if fingerprint:
+        check_fingerprints(embedder.checkpoint, {MODALITIES[reranking.side]: fingerprint})
+    pieces = embedder.cut_pieces(query, reranking.piece_s).embed(feature)
+    return rerank_hits(hits, pieces, embedder.cut_pieces(reranking.side, reranking.piece_s), reranking)
 
 
 def _describe(index: VectorIndex, hit: Hit) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""`vmnet-pipeline new-project`: a Kedro project folder of one's own that uses the installed package."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+PROJECT_FILE = """# A Kedro project of the installed package vmnet_pipeline: settings are in conf/, results in data/.
+[tool.kedro]
+package_name = "vmnet_pipeline"
+project_name = "vmnet_pipeline"
+kedro_init_version = "{kedro_version}"
+source_dir = "."
+"""
+IGNORED = "data/\nmlflow.db\nmlruns/\n.viz/\nconf/local/*\n!conf/local/.gitkeep\n"
+
+
+@click.command(name="new-project", short_help="Make a project folder with settings of its own.")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def make_project(folder: Path) -> None:
+    """Make FOLDER a project with settings of its own, in which `kedro run`, `kedro viz` and all other commands work.
+
+    The settings are a copy of those that come with the package. A folder that is a project already is left as it is.
+    """
+    import kedro
+
+    from vmnet_pipeline.storage.configuration import find_shipped_conf
+
+    for taken in (folder / "pyproject.toml", folder / "conf"):
+        if taken.exists():
+            raise click.ClickException(f"{taken} is there already. Give a folder without one.")
+    shipped = find_shipped_conf()
+    (folder / "conf").mkdir(parents=True)
+    for place in (path for path in shipped.iterdir() if path.name != "local"):  # a checkout has private settings there
+        copy = shutil.copytree if place.is_dir() else shutil.copyfile
+        copy(place, folder / "conf" / place.name)
+    (folder / "conf" / "local").mkdir()
+    (folder / "conf" / "local" / ".gitkeep").touch()
+    (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
+    (folder / ".telemetry").write_text("consent: false\n", encoding="utf-8")
+    (folder / "pyproject.toml").write_text(PROJECT_FILE.format(kedro_version=kedro.__version__), encoding="utf-8")
+    click.echo(f"Project: {folder}\nNext:    cd {folder} && kedro run --params media_dir=FOLDER")
