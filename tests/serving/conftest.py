@@ -5,45 +5,16 @@ from __future__ import annotations
 import time
 
 import httpx
-import numpy as np
 import pandas as pd
 import pytest
-from serving_collection import make_checkpoint, run_live, write_side
+from serving_collection import build_collection, run_live
 
 COUNT = 6
 
 
 @pytest.fixture(scope="session")
 def places(tmp_path_factory):
-    from vmnet_pipeline import Embedder
-    from vmnet_pipeline.ingestion.collect import find_items
-    from vmnet_pipeline.ingestion.manifest import build_manifest
-    from vmnet_pipeline.media.probe import probe_media
-    from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
-    from vmnet_pipeline.serving.settings import CollectionPlaces
-
-    folder = tmp_path_factory.mktemp("served")
-    media = make_demo_collection(folder / "media", DemoSpec(COUNT, min_duration_s=3, max_duration_s=4), n_workers=1)
-    root = media if media.is_dir() else media.parent
-    manifest = build_manifest(find_items(root), probe_media)
-    manifest.to_parquet(folder / "manifest.parquet", index=False)
-    make_checkpoint(folder / "checkpoint", folder)
-    embedder = Embedder.load(folder / "checkpoint", weights_dir=folder)
-    items = pd.DataFrame(
-        {
-            "id": manifest["id"],
-            "title": "Clip " + manifest["id"],
-            "tags": ["rock, jazz" if place % 2 else "ambient" for place in range(len(manifest))],
-            "duration_s": manifest["audio_duration_s"],
-        }
-    )
-    for side, column, embed in (
-        ("music", "audio_path", embedder.embed_music),
-        ("video", "video_path", embedder.embed_video),
-    ):
-        vectors = np.concatenate([embed(path) for path in manifest[column]])
-        write_side(folder / "output", side, vectors, items, embedder.digest)
-    return CollectionPlaces(folder / "output", folder / "checkpoint", folder / "manifest.parquet", folder, (root,))
+    return build_collection(tmp_path_factory.mktemp("served"), COUNT)
 
 
 @pytest.fixture(scope="session")

@@ -41,16 +41,54 @@ def write_side(output, side, vectors, items, digest):
     save_index(output / f"{side}_index", VectorIndex.build(vectors, items, about={"checkpoint": digest}))
 
 
+def build_collection(folder, count):
+    """A demo collection of short clips, embedded with random weights; where everything is."""
+    import numpy as np
+    import pandas as pd
+
+    from vmnet_pipeline import Embedder
+    from vmnet_pipeline.ingestion.collect import find_items
+    from vmnet_pipeline.ingestion.manifest import build_manifest
+    from vmnet_pipeline.media.probe import probe_media
+    from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
+    from vmnet_pipeline.serving.settings import CollectionPlaces
+
+    media = make_demo_collection(folder / "media", DemoSpec(count, min_duration_s=3, max_duration_s=4), n_workers=1)
+    root = media if media.is_dir() else media.parent
+    manifest = build_manifest(find_items(root), probe_media)
+    manifest.to_parquet(folder / "manifest.parquet", index=False)
+    make_checkpoint(folder / "checkpoint", folder)
+    embedder = Embedder.load(folder / "checkpoint", weights_dir=folder)
+    items = pd.DataFrame(
+        {
+            "id": manifest["id"],
+            "title": "Clip " + manifest["id"],
+            "tags": ["rock, jazz" if place % 2 else "ambient" for place in range(len(manifest))],
+            "duration_s": manifest["audio_duration_s"],
+        }
+    )
+    for side, column, embed in (
+        ("music", "audio_path", embedder.embed_music),
+        ("video", "video_path", embedder.embed_video),
+    ):
+        vectors = np.concatenate([embed(path) for path in manifest[column]])
+        write_side(folder / "output", side, vectors, items, embedder.digest)
+    return CollectionPlaces(folder / "output", folder / "checkpoint", folder / "manifest.parquet", folder, (root,))
+
+
 @contextmanager
-def run_live(service, key=None):
+def run_live(service, key=None, lifespan="on"):
     """A server of its own in a thread; yields its address."""
     import uvicorn
 
     from vmnet_pipeline.serving.app import make_app
     from vmnet_pipeline.serving.guard import ApiKey
+    from vmnet_pipeline.serving.server import configure_server
 
     app = make_app(service, ApiKey(key))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", access_log=False))
+    config = configure_server(app, service.params, "127.0.0.1", 0)
+    config.lifespan = lifespan
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

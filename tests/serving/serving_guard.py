@@ -23,7 +23,7 @@ def call_guard(path, headers, key=None, params=None, seconds=0.0):
         messages.append(message)
 
     guard = Guard(application, params=params or ServeParams(), key=key or ApiKey(None), metrics=Metrics())
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw = [(name.encode(), value.encode()) for name, value in {"host": "127.0.0.1", **headers}.items()]
     scope = {"type": "http", "method": "GET", "path": path, "headers": raw, "query_string": b""}
     asyncio.run(guard(scope, receive, send))
     return messages[0]["status"], b"".join(message.get("body", b"") for message in messages[1:])

@@ -28,6 +28,22 @@ def test_by_id_the_other_side_is_ranked(client, service):
 
 
 @pytest.mark.parametrize("side", ["video", "music"])
+def test_more_like_an_item_without_the_item(client, service, manifest, side):
+    answer = ask(client, id="0001", query=side, same_side=True, top_k=4).json()
+    own = service.state.gallery.sides[side]
+    scores = own.vectors @ own.vectors[own.rows["0001"]]
+    ids = [item_id for item_id in np.array(list(own.rows))[np.argsort(-scores)] if item_id != "0001"]
+    assert answer["direction"] == f"{side}_to_{side}"
+    assert [item["id"] for item in answer["results"]] == ids[:4]
+    assert [item["rank"] for item in answer["results"]] == [1, 2, 3, 4]
+    assert all(f"side={side}" in item["media"] for item in answer["results"])
+    content = Path(manifest.loc["0001", "video_path" if side == "video" else "audio_path"]).read_bytes()
+    params = {"query": side, "same_side": "true", "top_k": 2}
+    uploaded = client.post("/v1/recommendations", params=params, content=content).json()
+    assert [item["id"] for item in uploaded["results"]] == ["0001", ids[0]]
+
+
+@pytest.mark.parametrize("side", ["video", "music"])
 @pytest.mark.parametrize("form", ["plain", "multipart"])
 def test_an_upload_gets_the_answers_of_the_item_that_it_is(client, manifest, service, side, form):
     path = Path(manifest.loc["0002", "video_path" if side == "video" else "audio_path"])
@@ -249,3 +265,18 @@ def test_an_error_of_ours_tells_nothing_of_the_inside(client, service, monkeypat
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_long_body_is_parsed_by_a_worker(client):
+    rows = [[0.5] * 1280] * 20
+    long = client.post("/v1/recommendations", json={"features": rows, "top_k": 2, "filters": ["tag=rock"]})
+    assert int(long.request.headers["content-length"]) > 65_536
+    short = client.post("/v1/recommendations", json={"features": rows[:1], "top_k": 2, "filters": ["tag=rock"]})
+    assert long.json() == short.json()
+    assert len(long.json()["results"]) == 2
+    wrong = client.post("/v1/embeddings", json={"features": [*rows, "x"]})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (422, "bad_features")
+    unknown = client.post("/v1/embeddings", json={"features": rows, "colour": 1})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (422, "bad_request")
+    id_only = client.post("/v1/embeddings", json={"id": "0001", "embedding": [0.5] * 40_000})
+    assert (id_only.status_code, id_only.json()["error"]["code"]) == (422, "bad_request")

@@ -8,6 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -84,14 +85,13 @@ def test_a_video_is_dropped_and_its_music_plays_under_it(with_results):
     page = with_results
     assert page.one("#stage-title").text.startswith("0001.")
     assert len(page.all("#results li")) == 6
-    page.all("#results button")[2].click()
+    page.all("#results button[aria-pressed]")[2].click()
     page.wait(lambda: page.run("return sound.currentTime > 0.3 && !sound.paused && !picture.paused"))
     sound, picture, length = page.run("return [sound.currentTime, picture.currentTime, picture.duration]")
     drift = abs(sound % length - picture)
     assert min(drift, length - drift) < 0.5
-    assert [b.get_attribute("aria-pressed") for b in page.all("#results button")] == ["false"] * 2 + ["true"] + [
-        "false"
-    ] * 3
+    pressed = [button.get_attribute("aria-pressed") for button in page.all("#results button[aria-pressed]")]
+    assert pressed == ["false"] * 2 + ["true"] + ["false"] * 3
     page.one("#play").click()
     assert page.run("return sound.paused && picture.paused")
     page.one("#own").click()
@@ -106,6 +106,24 @@ def test_a_track_finds_videos(page, manifest):
     assert page.one("#answers-title").text == "The videos that fit best"
     page.all("#results button")[0].click()
     page.wait(lambda: page.run("return picture.videoWidth > 0 && sound.currentTime > 0.1"))
+
+
+def test_more_like_an_answer_with_the_same_picture(with_results, service):
+    page = with_results
+    picture = page.run("return picture.src")
+    like = page.all("#results .like")[3].get_attribute("aria-label").removeprefix("more like this: ")
+    page.all("#results .like")[3].click()
+    page.wait(lambda: page.one("#answers-title").text == f"More like {like}")
+    page.wait(lambda: len(page.all("#results li")) == 5)
+    names = [name.text for name in page.all("#results .name")]
+    music = service.state.gallery.sides["music"]
+    ids = list(music.rows)
+    scores = music.vectors @ music.vectors[music.rows[like.removeprefix("Clip ")]]
+    assert names == [f"Clip {ids[place]}" for place in np.argsort(-scores)[1:]]
+    page.all("#results button[aria-pressed]")[0].click()
+    page.wait(lambda: page.run("return sound.currentTime > 0.1 && !picture.paused"))
+    assert page.run("return picture.src") == picture
+    assert page.complaints() == []
 
 
 def test_filters_leave_some(with_results):

@@ -84,7 +84,9 @@ def test_an_index_of_another_checkpoint_gets_workers_of_its_own(places, tmp_path
         assert service.is_ready
         assert service.state.pool is not first.pool
         assert service.state.gallery.checkpoint == digest != first.gallery.checkpoint
-        answer = asyncio.run(service.state.pool.embed(Task("video", features=[0.5] * 1280, pooled=True), 60))
+        answer = asyncio.run(
+            service.state.pool.embed(Task("video", features=np.full(1280, 0.5, np.float32), pooled=True), 60)
+        )
         assert answer.shape == (1, 8)
     finally:
         service.close()
@@ -192,3 +194,53 @@ def test_a_cookie_is_given_for_the_key(places):
             assert (early.status_code, early.headers["retry-after"]) == (503, "10")
 
     asyncio.run(visit())
+
+
+def test_a_page_that_is_allowed_may_ask_whether_it_may_send_the_key(places):
+    from vmnet_pipeline.serving.app import make_app
+    from vmnet_pipeline.serving.service import Service
+
+    app = make_app(Service(places, ServeParams(allowed_origins=("https://a.example",))), KEY)
+
+    async def ask(origin):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            headers = {"origin": origin, "access-control-request-method": "GET"}
+            asked = await client.options("/v1/map", headers={**headers, "access-control-request-headers": "x-api-key"})
+            answer = await client.get("/v1/map", headers={"origin": origin})
+            return asked.status_code, asked.headers.get("access-control-allow-origin"), answer.status_code
+
+    assert asyncio.run(ask("https://a.example")) == (200, "https://a.example", 401)
+    assert asyncio.run(ask("https://b.example")) == (403, None, 403)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "status"),
+    [
+        ("127.0.0.1:8321", ("127.0.0.1",), 200),
+        ("LOCALHOST", ("localhost",), 200),
+        ("[::1]:8321", ("[::1]",), 200),
+        ("a.example.org", ("*.example.org",), 200),
+        ("anything", ("*",), 200),
+        ("example.org", ("*.example.org",), 400),
+        ("evilexample.org", ("*.example.org",), 400),
+        ("", ("127.0.0.1",), 400),
+    ],
+)
+def test_only_known_names_are_answered(host, allowed, status):
+    assert call_guard("/page.js", {"host": host}, params=ServeParams(allowed_hosts=allowed))[0] == status
+
+
+def test_what_failed_is_told_without_paths():
+    from vmnet_pipeline.serving.replies import describe_failure, hide_paths
+
+    def fail():
+        raise FileNotFoundError(2, "No such file", "/srv/media/a clip.mp4")
+
+    try:
+        fail()
+    except OSError as error:
+        line = describe_failure(error)
+    assert line.startswith("FileNotFoundError: [Errno 2] No such file: <path> (in ")
+    assert "test_service.fail:" in line
+    assert "/" not in line
+    assert hide_paths("a/b of ~/x/y.npy, ../z: 3/4 'with space /x' done") == "a/b of <path>, <path> 3/4 <path> done"

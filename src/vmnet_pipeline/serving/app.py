@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,14 +15,14 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import vmnet_pipeline
+from vmnet_pipeline.search.recommendation import answering_side
 from vmnet_pipeline.serving import bodies
 from vmnet_pipeline.serving.guard import COOKIE, ApiKey, Guard
-from vmnet_pipeline.serving.items import MEDIA_TYPES
+from vmnet_pipeline.serving.items import MEDIA_TYPES, is_one_range
 from vmnet_pipeline.serving.replies import RefusedError, make_error_response
-from vmnet_pipeline.serving.uploads import discard_body, read_json_body, receive_upload
+from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Task
 
 if TYPE_CHECKING:
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
+MAX_SESSION_BYTES = 8 * bodies.MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": bodies.ErrorBody, "description": text}
     for status, text in {
+        400: "This is no request, no form, or it is for another host.",
         401: "No API key.",
+        403: "A page of another origin asks.",
         404: "No such item.",
+        408: "The body comes too slowly.",
         413: "Too large.",
         422: "It cannot be used; the message says why.",
         429: "Too many uploads at once; `Retry-After` says when to try again.",
@@ -87,7 +92,6 @@ def _add_layers(app: FastAPI, service: Service, key: ApiKey) -> None:
         app.add_middleware(
             CORSMiddleware, allow_origins=params.allowed_origins, allow_methods=["GET", "POST"], allow_headers=headers
         )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(params.allowed_hosts))
     app.add_middleware(Guard, params=params, key=key, metrics=service.metrics)
 
     @app.exception_handler(RefusedError)
@@ -116,12 +120,15 @@ def _add_search(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/recommendations", response_model=bodies.Recommendations, responses=ERRORS, openapi_extra=search_docs)
     async def recommend(request: Request) -> Response:
-        """Music for a video, or videos for music: by id, by features, or for an uploaded file."""
+        """Music for a video, or videos for music, or more of the same: by id, by features, or for an uploaded file."""
         state = service.state
         wanted, vector = await _read(request, service, state, bodies.Search)
         top_k = min(wanted.top_k, service.params.max_top_k)
-        results = await asyncio.to_thread(state.gallery.search, vector, wanted.query, top_k, wanted.filters)
-        direction = "video_to_music" if wanted.query == "video" else "music_to_video"
+        side = answering_side(wanted.query, same_side=wanted.same_side)
+        without = wanted.id if wanted.same_side else None
+        search = partial(state.gallery.search, vector, side, top_k, wanted.filters, without=without)
+        results = await asyncio.to_thread(search)
+        direction = f"{wanted.query}_to_{side}"
         return JSONResponse({"direction": direction, "version": state.gallery.version, "results": results})
 
     @app.post("/v1/embeddings", response_model=bodies.Embedding, responses=ERRORS, openapi_extra=embed_docs)
@@ -141,18 +148,38 @@ async def _read(request: Request, service: Service, state: State, model: type[bo
     """
     if not request.headers.get("content-type", "").startswith("application/json"):
         return await _read_upload(request, service, state, model)
-    body = await read_json_body(request, service.params.max_json_bytes)
-    wanted = await asyncio.to_thread(bodies.read_query, model, body)
+    if not is_short(request):
+        return await _read_long(request, service, state, model)
+    wanted, features = await asyncio.to_thread(_parse, model, await read_json_body(request, SHORT_BYTES))
     if wanted.id is not None:
         return wanted, state.gallery.find_vector(wanted.id, wanted.query)
     if wanted.embedding is not None:
         return wanted, state.gallery.check_vector(wanted.embedding, wanted.query)
     with state.pool.take_place():
-        task = Task(wanted.query, features=wanted.features, pooled=wanted.pooled)
-        vector = await _embed(task, service.params, state)
-    if len(vector) != 1:
-        raise RefusedError(422, "bad_features", f"These are the features of {len(vector)} items; send one.")
-    return wanted, vector
+        task = Task(wanted.query, features=features, pooled=wanted.pooled)
+        return wanted, _check_one(await _embed(task, service.params, state))
+
+
+def _parse(model: type[bodies.Query], body: bytes) -> tuple[Any, np.ndarray | None]:
+    wanted = bodies.read_query(model, body)
+    return wanted, None if wanted.features is None else bodies.read_features(wanted.features)
+
+
+async def _read_long(
+    request: Request, service: Service, state: State, model: type[bodies.Query]
+) -> tuple[Any, np.ndarray]:
+    """Parsing a long body takes seconds and a hundred times its size: a worker does it, which can be ended."""
+    with state.pool.take_place():
+        body = await read_json_body(request, service.params.max_json_bytes)
+        _check_pool(state)
+        answer = await state.pool.ask(Task(body=body, model=model.__name__), service.params.job_timeout_s)
+    return model.model_construct(**answer.asked), _check_one(answer.embedding)
+
+
+def _check_one(vectors: Any) -> np.ndarray:
+    if len(vectors) != 1:
+        raise RefusedError(422, "bad_features", f"These are the features of {len(vectors)} items; send one.")
+    return cast("np.ndarray", vectors)
 
 
 async def _read_upload(
@@ -161,7 +188,8 @@ async def _read_upload(
     given: dict[str, Any] = {"id": "upload", "query": request.query_params.get("query", "video")}
     if model is bodies.Search:
         given |= {"top_k": request.query_params.get("top_k", 10), "filters": request.query_params.getlist("filter")}
-    wanted, params = bodies.read_query(model, given), service.params
+        given["same_side"] = request.query_params.get("same_side", False)
+    wanted, params = bodies.read_query(model, given).model_copy(update={"id": None}), service.params
     with state.pool.take_place():
         async with receive_upload(request, service.upload_dir, params.max_upload_bytes) as (path, size):
             service.metrics.uploaded.inc(size)
@@ -170,9 +198,13 @@ async def _read_upload(
 
 
 async def _embed(task: Task, params: ServeParams, state: State) -> np.ndarray:
+    _check_pool(state)
+    return await state.pool.embed(task, params.job_timeout_s)
+
+
+def _check_pool(state: State) -> None:
     if state.pool.digest != state.gallery.checkpoint:
         raise RefusedError(503, "other_checkpoint", "The search index and the network do not belong together.", 60)
-    return await state.pool.embed(task, params.job_timeout_s)
 
 
 def _add_items(app: FastAPI, service: Service) -> None:
@@ -182,14 +214,16 @@ def _add_items(app: FastAPI, service: Service) -> None:
         return JSONResponse(service.state.gallery.describe_item(item_id))
 
     @app.get("/v1/items/{item_id}/media", response_class=FileResponse, responses=ERRORS)
-    def send_media(item_id: str, side: bodies.Side = "music") -> FileResponse:
-        """The media file of one side of an item; parts of it with a `Range` header."""
+    def send_media(request: Request, item_id: str, side: bodies.Side = "music") -> FileResponse:
+        """The media file of one side of an item, or a part of it by a `Range` header with one range."""
+        if not is_one_range(request.headers.get("range", "")):  # a client may ask for a part, but has no right to it
+            request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
         path = service.state.gallery.find_file(item_id, side, service.places.media_roots)
         kind = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
         headers = {"Cache-Control": "private, max-age=3600"}
         return FileResponse(path, media_type=kind, headers=headers)
 
-    @app.get("/v1/map")
+    @app.get("/v1/map", responses=ERRORS)
     def show_map() -> JSONResponse:
         """The gallery in a plane: both sides of its items, x and y from -1 to 1; and the limits of uploads."""
         gallery, params = service.state.gallery, service.params
@@ -212,9 +246,13 @@ def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
         return PlainTextResponse(service.metrics.write(), media_type="text/plain; version=0.0.4")
 
     @app.post("/v1/session", status_code=204, include_in_schema=False)
-    async def open_session(session: bodies.Session) -> Response:
+    async def open_session(request: Request) -> Response:
+        session = bodies.read_query(bodies.Session, await read_json_body(request, MAX_SESSION_BYTES))
         if not key.accepts(session.key):
             raise RefusedError(401, "no_key", "This is not the key.")
         response = Response(status_code=204)
-        response.set_cookie(COOKIE, key.make_cookie(), httponly=True, samesite="strict", max_age=30 * 24 * 3600)
+        is_https = request.url.scheme == "https"
+        response.set_cookie(
+            COOKIE, key.make_cookie(), httponly=True, samesite="strict", secure=is_https, max_age=30 * 24 * 3600
+        )
         return response

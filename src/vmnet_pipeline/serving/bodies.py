@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vmnet_pipeline.serving.replies import RefusedError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Side = Literal["music", "video"]
 MAX_FILTERS = 16
+MAX_KEY_LENGTH = 1000
 MAX_FILTER_LENGTH = 200
 RESULT: dict[str, Any] = {
     "rank": 1, "id": "0104", "score": 0.83, "media": "/v1/items/0104/media?side=music",
@@ -40,8 +44,11 @@ class Query(_Body):
 
 
 class Search(Query):
-    """One item, and what is wanted of the other side."""
+    """One item, and what is wanted of the collection."""
 
+    same_side: bool = Field(
+        False, description="More like this: answers of the side that is looked at, without the item itself."
+    )
     top_k: int = Field(10, ge=1, description="How many answers.")
     filters: list[Annotated[str, Field(max_length=MAX_FILTER_LENGTH)]] = Field(
         default_factory=list, max_length=MAX_FILTERS, description="Conditions, e.g. `group=jazz`, `duration<60`."
@@ -51,7 +58,7 @@ class Search(Query):
 class Session(_Body):
     """An API key, traded for a cookie."""
 
-    key: str = Field(max_length=1000)
+    key: str = Field(max_length=MAX_KEY_LENGTH)
 
 
 class Recommended(BaseModel):
@@ -67,9 +74,9 @@ class Recommended(BaseModel):
 
 
 class Recommendations(BaseModel):
-    """The best items of the other side."""
+    """The best items, of the other side or of the same."""
 
-    direction: Literal["video_to_music", "music_to_video"]
+    direction: Literal["video_to_music", "music_to_video", "video_to_video", "music_to_music"]
     version: str = Field(description="Version of the search index that answered.")
     results: list[Recommended]
 
@@ -105,6 +112,7 @@ class ErrorBody(BaseModel):
 
 SEARCH_EXAMPLES = {
     "by id": {"value": {"id": "0001", "query": "video", "top_k": 5, "filters": ["tag=electronic", "duration<60"]}},
+    "more like this": {"value": {"id": "0001", "query": "music", "same_side": True}},
     "by pooled features": {"value": {"features": [0.1, 0.2, 0.3], "pooled": True, "query": "music"}},
 }
 UPLOAD_PARAMETERS = [
@@ -113,6 +121,8 @@ UPLOAD_PARAMETERS = [
 ]  # fmt: skip
 SEARCH_PARAMETERS = [
     *UPLOAD_PARAMETERS,
+    {"name": "same_side", "in": "query", "schema": {"type": "boolean", "default": False},
+     "description": "More like this: answers of the side that is looked at."},
     {"name": "top_k", "in": "query", "schema": {"type": "integer", "minimum": 1, "default": 10}},
     {"name": "filter", "in": "query", "schema": {"type": "array", "items": {"type": "string"}},
      "description": "May be given several times.", "example": ["duration<60"]},
@@ -136,7 +146,7 @@ def describe_request(model: type[Query], parameters: list[dict[str, Any]]) -> di
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
 
 
-def read_query(model: type[Query], values: bytes | dict[str, Any]) -> Any:
+def read_query(model: type[BaseModel], values: bytes | dict[str, Any]) -> Any:
     """Check a JSON body, or the parameters of an upload.
 
     Raises:
@@ -148,3 +158,19 @@ def read_query(model: type[Query], values: bytes | dict[str, Any]) -> Any:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"][:2])
         raise RefusedError(422, "bad_request", f"{place}: {first['msg']}".removeprefix(": ")) from error
+
+
+def read_features(values: list[Any]) -> np.ndarray:
+    """Nested lists of numbers as an array of float32.
+
+    Raises:
+        RefusedError: 422.
+    """
+    import numpy as np
+
+    try:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+            return np.asarray(values, np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        sentence = "Features are nested lists of numbers, all of one length at each depth."
+        raise RefusedError(422, "bad_features", sentence) from error

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import time
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
-from vmnet_pipeline.serving.replies import make_error_response
+from vmnet_pipeline.serving.replies import RefusedError, describe_failure, make_error_response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COOKIE = "vmnet_session"
-OPEN_PREFIX = "/v1/session"
+OPEN_PATH = "/v1/session"
 GUARDED = ("/v1/", "/metrics")
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; object-src 'none'; "
@@ -93,16 +94,16 @@ class Guard:
             return
         started, sender = time.monotonic(), _Sender(send)
         try:
-            await self._answer(scope, receive, sender)
+            await self._answer(scope, _Receiver(receive, self._params), sender)
         finally:
             # `route` is set by the router; what no route took is counted as one, so that nobody can add series.
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = _name_route(scope)
             method = scope["method"] if route != "unknown" else "-"
             self._metrics.requests.labels(route, method, str(sender.status)).inc()
             self._metrics.seconds.labels(route).observe(time.monotonic() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
-        refusal = self._find_refusal(scope["path"], Headers(scope=scope))
+        refusal = self._find_refusal(scope, Headers(scope=scope))
         if refusal is not None:
             await refusal(scope, receive, sender)
             return
@@ -113,30 +114,78 @@ class Guard:
         except ClientDisconnect:
             return  # nobody is there to be answered
         except TimeoutError:
-            logger.warning("A request to %s took too long", getattr(scope.get("route"), "path", "unknown"))
+            logger.warning("A request to %s took too long", _name_route(scope))
             self._metrics.refused.labels("timeout").inc()
             if not sender.has_started:
                 await make_error_response(504, "timeout", "This took too long.")(scope, receive, sender)
-        except Exception:
-            logger.exception("A request failed")
+        except Exception as error:
+            logger.error("A request to %s failed: %s", _name_route(scope), describe_failure(error))
             if not sender.has_started:
                 sentence = "Something went wrong here; the log of the service says what."
                 await make_error_response(500, "failed", sentence)(scope, receive, sender)
 
-    def _find_refusal(self, path: str, headers: Headers) -> Any:
+    def _find_refusal(self, scope: Scope, headers: Headers) -> Any:
+        path = scope["path"]
+        if not _is_known_host(headers.get("host", ""), self._params.allowed_hosts):
+            return make_error_response(400, "unknown_host", "This service does not answer to that name.")
         if not path.startswith(GUARDED):
             return None
         origin = headers.get("origin")
         if origin and not _is_same_site(origin, headers.get("host", ""), self._params.allowed_origins):
             return make_error_response(403, "foreign_page", "Other pages may not use this service.")
-        if not path.startswith(OPEN_PREFIX) and not self._key.allows(headers):
+        # By OPTIONS browsers ask whether they may send a key; nothing else answers to it.
+        is_open = path == OPEN_PATH or scope["method"] == "OPTIONS"
+        if not is_open and not self._key.allows(headers):
             return make_error_response(401, "no_key", "Give the API key, as `X-API-Key: KEY`.")
         return None
 
 
 def _is_same_site(origin: str, host: str, allowed: Sequence[str]) -> bool:
     """A page of another site may send requests whose answers it cannot read; they are not worked on either."""
-    return origin in allowed or "*" in allowed or urlsplit(origin).netloc == host
+    if origin in allowed or "*" in allowed:
+        return True
+    try:
+        return bool(host) and urlsplit(origin).netloc == host
+    except ValueError:  # no address at all
+        return False
+
+
+def _is_known_host(host: str, allowed: Sequence[str]) -> bool:
+    name = re.sub(r":\d*$", "", host).lower()
+    return any(known in ("*", name) or (known[:2] == "*." and name.endswith(known[1:])) for known in allowed)
+
+
+def _name_route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", "unknown"))
+
+
+async def answer_overloaded(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of a connection that is one too many."""
+    if scope["type"] == "http":
+        response = make_error_response(503, "overloaded", "There are too many connections; try again soon.", 1)
+        response.headers["Connection"] = "close"
+        await response(scope, receive, _Sender(send))
+
+
+class _Receiver:
+    """Passes a body on as long as it does not come more slowly than is allowed."""
+
+    def __init__(self, receive: Receive, params: ServeParams) -> None:
+        self._receive, self._rate = receive, 1024 * params.min_body_kb_s
+        self._grace_ends = asyncio.get_running_loop().time() + params.head_timeout_s
+        self._size, self._is_whole = 0, self._rate == 0
+
+    async def __call__(self) -> Message:
+        if self._is_whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._grace_ends + self._size / self._rate):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise RefusedError(408, "slow_body", "The body of the request comes too slowly.") from error
+        self._size += len(message.get("body", b""))
+        self._is_whole = not message.get("more_body", False)
+        return message
 
 
 class _Sender:

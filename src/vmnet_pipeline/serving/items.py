@@ -6,6 +6,7 @@ they began with.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from vmnet_pipeline.retrieval.index_files import POINTER, load_index
 from vmnet_pipeline.search.embeddings import read_embeddings
 from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.serving.replies import RefusedError
+from vmnet_pipeline.storage.parsing import read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.serving.settings import CollectionPlaces
 
 SIDES: tuple[Side, Side] = ("music", "video")
-OTHER: dict[Side, Side] = {"music": "video", "video": "music"}
 HIDDEN_COLUMNS = ("id", "source")
 PATH_COLUMNS = {"music": "audio_path", "video": "video_path"}
 REMEDY = "run `kedro run --pipelines=embed,index` on this collection"
@@ -94,22 +95,33 @@ class Gallery:
         """
         import numpy as np
 
-        dim, length = self.sides[side].index.dim, float(np.linalg.norm(values))
+        dim = self.sides[side].index.dim
+        with np.errstate(over="ignore"):
+            length = float(np.linalg.norm(values))
         if len(values) != dim or not np.isfinite(length) or length == 0:
             raise RefusedError(422, "bad_embedding", f"An embedding has {dim} numbers, all finite and not all zero.")
         return np.asarray([values], np.float32) / np.float32(length)
 
-    def search(self, vector: np.ndarray, query: Side, top_k: int, filters: Sequence[str]) -> list[dict[str, Any]]:
-        """The best items of the other side: rank, id, score, metadata and where their media are.
+    def search(
+        self, vector: np.ndarray, side: Side, top_k: int, filters: Sequence[str], *, without: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The best items of a side: rank, id, score, metadata and where their media are.
+
+        Args:
+            vector: (1, E) embedding.
+            side: Where to search.
+            top_k: How many answers.
+            filters: Conditions.
+            without: Id of an item that is no answer.
 
         Raises:
             RefusedError: 422 for a filter that cannot be used.
         """
-        side = OTHER[query]
         try:
-            hits = self.sides[side].index.search(vector, top_k, filters)[0]
+            hits = self.sides[side].index.search(vector, top_k + (without is not None), filters)[0]
         except SearchIndexError as error:
             raise RefusedError(422, "bad_filter", str(error)) from error
+        hits = [hit for hit in hits if hit.id != without][:top_k]
         metadata = _describe(self.sides[side].index, [hit.position for hit in hits])
         return [
             {"rank": rank, "id": hit.id, "score": hit.score, "metadata": row, "media": self.link_media(hit.id, side)}
@@ -144,6 +156,12 @@ class Gallery:
         if resolved is None or not resolved.is_file() or not _is_below(resolved, [root.resolve() for root in roots]):
             raise RefusedError(404, "no_media", "There are no media to be had of this item.")
         return resolved
+
+
+def is_one_range(text: str) -> bool:
+    """Whether the value of a `Range` header asks for one part of a file, as players do."""
+    match = re.fullmatch(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-\d{1,18})", text, re.ASCII)
+    return match is not None and (match[2] is None or int(match[1]) <= int(match[2]))
 
 
 def read_version(places: CollectionPlaces) -> str:
@@ -187,16 +205,17 @@ def _find_files(places: CollectionPlaces, sides: Mapping[Side, GallerySide]) -> 
 
     Links are followed when a file is sent: to do it here would cost a million look-ups on the disk at every reload.
     """
-    import pandas as pd
-
     files: dict[Side, dict[str, Path]] = {side: {} for side in SIDES}
     roots = [form for root in places.media_roots for form in (root.absolute(), root.resolve())]
     if not places.manifest.is_file():
         return files
-    manifest = pd.read_parquet(places.manifest, columns=["id", *PATH_COLUMNS.values()])
+    try:
+        manifest = read_frame(places.manifest, ["id", *PATH_COLUMNS.values()])
+    except (OSError, ValueError) as error:
+        raise SearchIndexError(f"{places.manifest} is damaged ({error}); run `kedro run --pipeline ingest`") from error
     for side in SIDES:
         for item_id, text in zip(manifest["id"], manifest[PATH_COLUMNS[side]], strict=True):
-            if text and item_id in sides[side].positions and _is_below(Path(text), roots):
+            if text and isinstance(text, str) and item_id in sides[side].positions and _is_below(Path(text), roots):
                 files[side][item_id] = Path(text)
     return files
 
@@ -215,8 +234,12 @@ def _describe(index: VectorIndex, positions: list[int]) -> list[dict[str, Any]]:
 
 def _make_map(sides: Mapping[Side, GallerySide], max_points: int) -> list[dict[str, Any]]:
     """Both sides in one plane: some items of each, always the same ones for the same index."""
+    import numpy as np
+
     chosen = {side: _choose_evenly(list(sides[side].positions), max_points) for side in SIDES}
     vectors = {side: sides[side].vectors[[sides[side].rows[i] for i in chosen[side]]] for side in SIDES}
+    if not all(np.isfinite(rows).all() for rows in vectors.values()):
+        raise SearchIndexError(f"there are embeddings with NaN or infinity; {REMEDY}")
     planes = project_sides([vectors[side] for side in SIDES])
     points: list[dict[str, Any]] = []
     for side, plane in zip(SIDES, planes, strict=True):

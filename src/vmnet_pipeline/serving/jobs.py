@@ -12,10 +12,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vmnet_pipeline.errors import MediaError
-from vmnet_pipeline.serving.replies import RefusedError, refuse_media
+from vmnet_pipeline.serving.replies import RefusedError, hide_paths, refuse_media
 from vmnet_pipeline.serving.worker import Answer, run_worker
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ class EmbeddingPool:
             self._metrics.jobs.dec()
 
     async def embed(self, task: Task, timeout_s: float) -> np.ndarray:
-        """(1, E) float32 of one task, or more rows for features of several items.
+        """(1, E) float32 of one task, or more rows for features of several items; errors as in `ask`."""
+        return cast("np.ndarray", (await self.ask(task, timeout_s)).embedding)
+
+    async def ask(self, task: Task, timeout_s: float) -> Answer:
+        """What a worker says of a task; it has an embedding.
 
         Raises:
             RefusedError: 422 when it cannot be embedded, 504 when that takes too long, 503 when the pool closes.
@@ -114,7 +118,7 @@ class EmbeddingPool:
             future.cancel()  # the client has gone; what has not begun is not begun
             raise
         if answer.embedding is not None:
-            return answer.embedding
+            return answer
         raise _refuse(answer)
 
     def close(self) -> None:
@@ -192,14 +196,14 @@ class _Worker:
 
 
 def _refuse(answer: Answer) -> RefusedError:
-    """What an answer without an embedding means for the client; the whole of it goes into the log."""
-    logger.warning("A task was not done: %s", answer.message)
+    """What an answer without an embedding means for the client; its words go into the log."""
+    logger.warning("A task was not done: %s %s", answer.kind, hide_paths(answer.message))
     if answer.reason == "too_long":
         return RefusedError(422, "too_long", "The file lasts longer than is allowed here.")
     if answer.kind == "media":
         return refuse_media(MediaError(answer.reason, answer.message))
     if answer.kind == "input":
-        return RefusedError(422, "bad_features", answer.message)
+        return RefusedError(422, answer.reason or "bad_features", answer.message)
     if answer.kind == "timeout":
         return RefusedError(504, "timeout", "Working on the file took too long.")
     if answer.kind == "crash":

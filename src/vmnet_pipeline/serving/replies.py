@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from typing import TYPE_CHECKING
 
 from fastapi.responses import JSONResponse
@@ -21,7 +23,12 @@ MEDIA_SENTENCES = {
     "undecodable_audio": "The sound of the file is damaged or of an unknown kind.",
     "undecodable_video": "The pictures of the file are damaged or of an unknown kind.",
     "frame_too_large": "The pictures of the file are too large.",
+    "decoder_crashed": "The file could not be read: it made its decoder fail.",
+    "out_of_memory": "The file could not be read: that takes too much memory.",
 }
+_PATH = re.compile(r"""'[^']*/[^']*'|"[^"]*/[^"]*"|(?<![\w>])(?:~|\.{0,2})/[^\s'",;()]*""")
+N_PLACES = 8
+"""Functions of a failure that its line in the log names."""
 OTHER_SENTENCE = "The file cannot be read."
 
 
@@ -42,6 +49,21 @@ class RefusedError(VmnetError):
 def refuse_media(error: MediaError) -> RefusedError:
     """An error of a media file in words that do not tell where the file lay."""
     return RefusedError(422, error.reason, MEDIA_SENTENCES.get(error.reason, OTHER_SENTENCE))
+
+
+def hide_paths(text: str) -> str:
+    """A message without the paths of files, for a log that others may read."""
+    return _PATH.sub("<path>", text)
+
+
+def describe_failure(error: BaseException) -> str:
+    """One line for the log: what failed, and the functions it went through, the last of them first; no paths."""
+    places = [
+        f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    words, way = hide_paths(" ".join(str(error).split())), ", ".join(places[: -N_PLACES - 1 : -1])
+    return f"{type(error).__name__}: {words} (in {way})"
 
 
 def make_error_response(status: int, code: str, message: str, retry_after_s: int | None = None) -> JSONResponse:

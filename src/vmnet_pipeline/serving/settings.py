@@ -29,7 +29,13 @@ class ServeParams(Params):
     media_timeout_s: float = Field(1800.0, gt=0.0, description="The same for the sending of one media file.")
     job_timeout_s: float = Field(60.0, gt=0.0, description="Longest work on one upload; then its worker is replaced.")
     max_top_k: int = Field(100, ge=1, description="Most answers of one request.")
-    max_connections: int = Field(256, ge=1, description="Requests in progress at one time; more are refused with 503.")
+    max_connections: int = Field(256, ge=1, description="Open connections; requests of more are refused with 503.")
+    head_timeout_s: float = Field(10.0, gt=0.0, description="A connection without a whole head for so long is closed.")
+    min_body_kb_s: float = Field(
+        32.0,
+        ge=0.0,
+        description="Slowest body in KiB/s, averaged, once head_timeout_s are over; a slower one ends with 408.",
+    )
     reload_every_s: float = Field(2.0, gt=0.0, description="How often the service looks for a new search index.")
     max_map_points: int = Field(2000, ge=0, description="Points of each side on the page's map; 0: no map.")
     allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(

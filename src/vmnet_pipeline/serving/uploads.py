@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fastapi import Request
+    from python_multipart.multipart import MultipartCallbacks
 
 MULTIPART = "multipart/form-data"
 ENVELOPE_BYTES = 65_536
 """What the other parts of a form and its boundaries may add."""
 FILE_FIELD = "file"
 MAX_PARTS = 16
+SHORT_BYTES = 65_536
+"""A JSON body of this size is parsed at once, whatever is in it."""
 DRAIN_S = 5.0
 
 
@@ -63,6 +66,12 @@ def check_declared_size(request: Request, limit: int) -> None:
         raise _too_large(limit)
 
 
+def is_short(request: Request) -> bool:
+    """Whether the header says that the body is short; one that does not tell its length may be long."""
+    declared = request.headers.get("content-length", "")
+    return declared.isdigit() and int(declared) <= SHORT_BYTES
+
+
 async def read_json_body(request: Request, limit: int) -> bytes:
     """A body that is held in memory, hence short.
 
@@ -87,7 +96,7 @@ async def discard_body(request: Request, limit: int) -> None:
                 size += len(piece)
                 if size > limit:
                     return
-    except (TimeoutError, RuntimeError):  # RuntimeError: the body was read before
+    except (TimeoutError, RuntimeError, RefusedError):  # RuntimeError: the body was read before; refused: too slow
         return
 
 
@@ -131,17 +140,18 @@ class _FormSink:
         self._file, self.size, self._n_parts = file, 0, 0
         self._name = self._value = b""
         self._is_file = self._is_complete = False
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin_part,
-                "on_part_data": self._take_data,
-                "on_header_field": self._take_header_name,
-                "on_header_value": self._take_header_value,
-                "on_header_end": self._end_header,
-                "on_end": self._end_form,
-            },
-        )
+        calls: MultipartCallbacks = {
+            "on_part_begin": self._begin_part,
+            "on_part_data": self._take_data,
+            "on_header_field": self._take_header_name,
+            "on_header_value": self._take_header_value,
+            "on_header_end": self._end_header,
+            "on_end": self._end_form,
+        }
+        try:
+            self._parser = MultipartParser(boundary, calls)
+        except FormParserError as error:
+            raise _damaged_form() from error
 
     def write(self, piece: bytes) -> None:
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import EmbedderError, MediaError, VmnetError
+from vmnet_pipeline.errors import MediaError, VmnetError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.features.forms import Side
+    from vmnet_pipeline.media.isolation import Isolation
     from vmnet_pipeline.search.embedder import Embedder
 
 NICENESS = 5
@@ -24,21 +25,25 @@ NICENESS = 5
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be embedded: a file, or features.
+    """What is to be embedded: a file, features, or the body of a request that holds features.
 
     Attributes:
         side: Which side of it.
         path: The media file; None for features.
-        features: Of one item, as nested lists of numbers.
+        features: Of one item, float32.
         pooled: Whether the features are pooled.
         max_duration_s: Longer files are refused.
+        body: A JSON body, which then says the side and the features; else empty.
+        model: Which one of `bodies` it has to be.
     """
 
-    side: Side
+    side: Side = "video"
     path: str | None = None
-    features: Any = None
+    features: np.ndarray | None = None
     pooled: bool = False
     max_duration_s: float = float("inf")
+    body: bytes = b""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +53,15 @@ class Answer:
     Attributes:
         embedding: (1, E) float32; None where there is an error.
         digest: Of the worker's network; in the answer that says that it is ready.
+        asked: What a body says, without its features.
         kind: `media`, `input` or `other` for an error, else empty.
-        reason: `MediaError.reason`.
+        reason: `MediaError.reason`, or the code of a body that is refused.
         message: The error's own words; those of `media` and `other` may tell paths and stay inside.
     """
 
     embedding: np.ndarray | None = None
     digest: str = ""
+    asked: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
     reason: str = ""
     message: str = ""
@@ -91,8 +98,13 @@ def _load(checkpoint: Path, weights_dir: Path, n_threads: int) -> Embedder:
 
 
 def _answer(embedder: Embedder, task: Task) -> Answer:
+    from vmnet_pipeline.serving.replies import RefusedError
+
     try:
-        return Answer(embedding=_embed(embedder, task))
+        task, asked = _read_body(task) if task.body else (task, {})
+        return Answer(embedding=_embed(embedder, task), asked=asked)
+    except RefusedError as error:
+        return Answer(kind="input", reason=error.code, message=str(error))
     except MediaError as error:
         return Answer(kind="media", reason=error.reason, message=str(error))
     except VmnetError as error:
@@ -101,37 +113,40 @@ def _answer(embedder: Embedder, task: Task) -> Answer:
         return Answer(kind="other", message=f"{type(error).__name__}: {error}")
 
 
+def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
+    from vmnet_pipeline.serving import bodies
+    from vmnet_pipeline.serving.replies import RefusedError
+
+    wanted = bodies.read_query(getattr(bodies, task.model), task.body)
+    if wanted.features is None:
+        raise RefusedError(422, "bad_request", "A body without features may not be so long.")
+    features = bodies.read_features(wanted.features)
+    asked = {**wanted.model_dump(exclude={"features"}), "features": []}
+    return replace(task, side=wanted.query, features=features, pooled=wanted.pooled, body=b""), asked
+
+
 def _embed(embedder: Embedder, task: Task) -> np.ndarray:
     if task.path is None:
-        features = _as_array(task.features)
-        embeddings = embedder([features, None] if task.side == "music" else [None, features], pooled=task.pooled)
+        features = [task.features, None] if task.side == "music" else [None, task.features]
+        embeddings = embedder(features, pooled=task.pooled)
         found = embeddings.music if task.side == "music" else embeddings.video
         assert found is not None  # noqa: S101 - that side was given
         return found
-    _check_media(task)
+    _check_media(embedder.isolation, task)
     return embedder.embed_music(task.path) if task.side == "music" else embedder.embed_video(task.path)
 
 
-def _as_array(features: Any) -> np.ndarray:
-    import numpy as np
-
-    try:
-        return np.asarray(features, np.float32)
-    except (ValueError, TypeError) as error:
-        raise EmbedderError("features are nested lists of numbers, all of one length at each depth") from error
-
-
-def _check_media(task: Task) -> None:
+def _check_media(isolation: Isolation, task: Task) -> None:
     """Refuse a file without the wanted side, or a longer one than is allowed, before the expensive part.
 
     Raises:
-        MediaError: Reasons of `probe_media`, or `too_long`.
+        MediaError: Reasons of `probe_isolated`, or `too_long`.
     """
-    from vmnet_pipeline.media.probe import probe_media
+    from vmnet_pipeline.media.probe import probe_isolated
     from vmnet_pipeline.search.embedder import MODALITIES
 
     path, modality = str(task.path), MODALITIES[task.side]
-    info = probe_media(path, check=(modality,))
+    info = probe_isolated(isolation, path, check=(modality,))
     if (info.audio if task.side == "music" else info.video) is None:
         raise MediaError(f"no_{modality}_stream", f"{path}: has no {modality}")
     if info.duration_s is not None and info.duration_s > task.max_duration_s:

@@ -8,7 +8,8 @@ const MOST_DRIFT_S = 0.2;
 const TRIES = 5;
 
 let limits = { max_upload_mb: Infinity };
-// What is asked: {side, id} or {side, embedding}, with a title and a url for each side that can be played.
+// What is asked: {side, id} or {side, embedding}, with a title and a url for each side that can be played; with `same`,
+// what is like it on its own side.
 let query = null;
 let results = [];
 let chosen = null;
@@ -126,6 +127,7 @@ const formatTime = (seconds) => {
 
 // --- asking
 
+const findingSide = () => (query.same ? query.side : OTHER[query.side]);
 const wantedSide = () => document.querySelector("input[name=query]:checked").value;
 
 function setSide(side) {
@@ -179,11 +181,24 @@ function askItem(id, side) {
   });
 }
 
+// The picture or sound that the answers were heard or seen with stays.
+function askLike({ id, metadata }) {
+  const side = findingSide();
+  const rest = OTHER[side];
+  return attempt(async (isCurrent) => {
+    const item = query.urls[rest] ? { media: query.urls } : await call(`/v1/items/${encodeURIComponent(id)}`);
+    if (!isCurrent()) return;
+    const like = metadata.title || id;
+    setQuery({ side, same: true, ask: { id }, title: query.title, like, urls: { [rest]: item.media[rest] } });
+    await search(isCurrent);
+  });
+}
+
 async function search(isCurrent) {
   const filters = [];
   if ($("tag").value) filters.push(`tag=${$("tag").value}`);
   if ($("shorter").value) filters.push(`duration<${$("shorter").value}`);
-  const body = JSON.stringify({ ...query.ask, query: query.side, top_k: 10, filters });
+  const body = JSON.stringify({ ...query.ask, query: query.side, same_side: Boolean(query.same), top_k: 10, filters });
   const headers = { "Content-Type": "application/json" };
   const answer = await call("/v1/recommendations", { method: "POST", headers, body });
   if (!isCurrent()) return;
@@ -195,14 +210,14 @@ async function search(isCurrent) {
 function setQuery(next) {
   stop();
   query = next;
-  const other = OTHER[query.side];
-  PLAYER[query.side].src = query.urls[query.side] ?? "";
-  PLAYER[other].removeAttribute("src");
+  const side = findingSide();
+  PLAYER[OTHER[side]].src = query.urls[OTHER[side]] ?? "";
+  PLAYER[side].removeAttribute("src");
   $("stage").hidden = $("answers").hidden = false;
   $("stage-title").textContent = query.title;
-  $("answers-title").textContent = BEST[other];
+  $("answers-title").textContent = query.same ? `More like ${query.like}` : BEST[side];
   $("stage").scrollIntoView({ block: "nearest" });
-  $("own").hidden = query.side !== "video" || !query.urls.music;
+  $("own").hidden = side !== "music" || !query.urls.music;
 }
 
 function showResults(found) {
@@ -240,15 +255,19 @@ function makeRow(result, place) {
     make("span", "facts", facts.filter(Boolean).join(" · ")),
   );
   button.addEventListener("click", () => choose(place, true));
+  const like = make("button", "like", "more like this");
+  like.type = "button";
+  like.setAttribute("aria-label", `more like this: ${title || result.id}`);
+  like.addEventListener("click", () => askLike(result));
   const row = document.createElement("li");
-  row.append(button);
+  row.append(button, like);
   return row;
 }
 
 function choose(place, andPlay) {
   chosen = results[place];
-  const other = OTHER[query.side];
-  [...$("results").querySelectorAll("button")].forEach((button, i) => {
+  const side = findingSide();
+  $("results").querySelectorAll("button[aria-pressed]").forEach((button, i) => {
     button.setAttribute("aria-pressed", String(i === place));
   });
   $("own").setAttribute("aria-pressed", "false");
@@ -256,9 +275,9 @@ function choose(place, andPlay) {
     $("now").textContent = "The media of this item are not on this server.";
     return;
   }
-  PLAYER[other].src = chosen.media;
+  PLAYER[side].src = chosen.media;
   const name = chosen.metadata.title || chosen.id;
-  $("now").textContent = other === "music" ? `Music: ${name}` : `Picture: ${name}`;
+  $("now").textContent = side === "music" ? `Music: ${name}` : `Picture: ${name}`;
   restart(andPlay);
 }
 
@@ -349,11 +368,11 @@ function askPoint(i) {
 }
 
 function markFound() {
-  const other = OTHER[query.side];
+  const side = findingSide();
   $("found-key").hidden = false;
   const ids = new Set(results.map((result) => result.id));
   points.forEach((point, i) => {
-    $(`point-${i}`).classList.toggle("found", point.side === other && ids.has(point.id));
+    $(`point-${i}`).classList.toggle("found", point.side === side && ids.has(point.id));
   });
 }
 
