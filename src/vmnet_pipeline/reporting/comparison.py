@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAME, _CELL, _WIDTH = 20, 20, 100
-_COLOURS = {"variant": BLUE, "ensemble": VERMILION, "baseline": GREY}
+_STYLES = {"variant": (BLUE, "o"), "ensemble": (VERMILION, "s"), "baseline": (GREY, "D")}
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
@@ -109,7 +109,7 @@ def plot_comparison(comparison: Mapping[str, Any]) -> Figure:
         comparison: What `comparison.compare_variants` gives.
     """
     k, rows = choose_k(comparison), comparison["rows"]
-    figure, panels = make_figure(3, 12.0, 1.2 + 0.32 * len(rows), sharey=True)
+    figure, panels = make_figure(3, 10.0, 1.2 + 0.32 * len(rows), sharey=True)
     _draw_points(panels[0], rows, "figures", f"both/recall_at_{k}", 100)
     panels[0].set_xlabel(f"Recall@{k} (%), mean of both directions")
     _draw_points(panels[1], rows, "figures", "both/mrr", 1)
@@ -118,14 +118,15 @@ def plot_comparison(comparison: Mapping[str, Any]) -> Figure:
     panels[2].axvline(0.0, color=GREEN, lw=1.2, ls="--")
     panels[2].set_xlabel(f"MRR less that of {comparison['against']}, paired")
     panels[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
-    panels[0].invert_yaxis()
-    figure.suptitle(f"{comparison['sizes']['test']:,} test pairs, {len(comparison['seeds'])} seeds", fontsize=11)
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    seeds = f", {len(comparison['seeds'])} seeds" if comparison["seeds"] else ""
+    figure.suptitle(f"{comparison['sizes']['test']:,} test pairs{seeds}", fontsize=11)
     return figure
 
 
 def _draw_points(axes: Axes, rows: Sequence[Mapping[str, Any]], part: str, metric: str, scale: int) -> None:
     for place, row in enumerate(rows):
-        figure, colour = row[part][metric], _COLOURS[row["kind"]]
-        axes.plot(scale * figure["value"], place, marker="o", ms=5, color=colour, ls="")
+        figure, (colour, marker) = row[part][metric], _STYLES[row["kind"]]
+        axes.plot(scale * figure["value"], place, marker=marker, ms=5, color=colour, ls="")
         if figure["low"] is not None:
             axes.hlines(place, scale * figure["low"], scale * figure["high"], color=colour, lw=1.6)

@@ -95,6 +95,24 @@ def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, 
     return figure
 
 
+def plot_durations(durations: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw how long the items of a collection are, one panel for each side.
+
+    Args:
+        durations: `sound` and `picture` to lengths in seconds; those that are not known (NaN) are left out.
+    """
+    figure, panels = make_figure(len(durations), 8.6, 2.8, sharey=True)
+    for axes, (name, lengths), colour in zip(panels, durations.items(), (BLUE, VERMILION), strict=False):
+        known = np.asarray(lengths, np.float64)
+        known = known[np.isfinite(known)]
+        axes.hist(known, bins=min(_MAX_BINS, max(len(known), 1)), color=colour, alpha=0.75, edgecolor="white", lw=0.5)
+        axes.set_title(f"{name}, {len(known):,} items", loc="left")
+        axes.set_xlabel(f"length of the {name} (s)")
+        _count_in_whole(axes.yaxis)
+    panels[0].set_ylabel("items")
+    return figure
+
+
 def plot_training(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
     """Draw the loss terms and, where there are any, the validation figures over epochs.
 

@@ -7,30 +7,31 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.reporting.data import lay_out_failures, lay_out_sides, lay_out_stages, list_commands
+from vmnet_pipeline.reporting.queries import choose_queries, lay_out_queries
+from vmnet_pipeline.reporting.results import Comparison, lay_out_comparison, lay_out_evaluation
 from vmnet_pipeline.reporting.table import format_recall_table
-from vmnet_pipeline.reporting.wording import (
-    DIRECTION_LABELS,
-    choose_pool_ks,
-    describe_method,
-    describe_pool,
-    humanise,
-)
+from vmnet_pipeline.reporting.wording import humanise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
+    from vmnet_pipeline.records import Modality
+
 __all__ = ["build_report", "encode_png", "format_recall_table"]
 
 PLOT_DPI = 130
-N_EXTREMES = 8
 _MAX_DEPTH = 8
 _MAX_LISTED = 20
 _PLOT_TEXTS = {
     "recall": "Recall@K over K in both directions, with intervals and the chance level",
     "ranks": "Histogram of the ranks of the right answers, one panel for each direction",
     "training": "Loss terms and validation figures over the epochs of training",
+    "comparison": "Recall@K, mean reciprocal rank and its paired differences in the comparison, with intervals",
+    "variants": "Recall@K, mean reciprocal rank and its paired differences of the variants, with intervals",
+    "durations": "How long the sounds and the pictures of the usable items are",
 }
 
 
@@ -49,6 +50,9 @@ def build_report(
     history: Sequence[Mapping[str, Any]] | None = None,
     plots: Mapping[str, Figure | bytes] | None = None,
     run_info: Mapping[str, Any] | None = None,
+    *,
+    comparisons: Sequence[Comparison] = (),
+    previews: Mapping[tuple[Modality, str], bytes] | None = None,
 ) -> str:
     """Build the report. Every part is optional: what is not given is left out.
 
@@ -56,10 +60,16 @@ def build_report(
         evaluation: `Evaluation.to_dict()`.
         ranks: `Evaluation.query_rows`, for the tables of the best and worst queries.
         history: One mapping for each epoch of training, for a summary line.
-        plots: Name (`recall`, `ranks`, `training` have captions) to a figure, or to the bytes of a PNG file.
+        plots: Name (`recall`, `ranks`, `training`, `durations` have captions) to a figure, or to the bytes of a PNG
+            file. `durations` stands with the data.
         run_info: Where the figures come from; all keys optional. Text: `title`, `collection`, `variant`, `date`,
-            `git_revision`. `command`: text or list of lines. `best_epoch`: number. Mappings of any depth: `versions`,
-            `ingest`, `split`, `extraction` (by backend), `checkpoint`, `params`.
+            `git_revision`, `media_note` (why there is nothing to see or hear). `command`: text or list of lines, in
+            place of the commands that `stages` has. `best_epoch`: number. `sides`: see `ingestion.manifest.
+            measure_sides`. `stages`: see `tracking.stages.read_stages`. `notes`: list of texts about what was left
+            out. Mappings of any depth: `versions`, `ingest`, `split`, `extraction` (by side), `checkpoint`, `params`,
+            `identity` (checksums and seeds).
+        comparisons: Variants side by side; the plot of the same name stands with each.
+        previews: Pictures and clips of the queries, see `queries.lay_out_queries`.
 
     Returns:
         A complete HTML document. Every text from outside is escaped.
@@ -74,18 +84,29 @@ def build_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    embedded = {plot["name"]: plot for plot in _embed_plots(plots or {})}
+    stages = info.get("stages") or []
     return environment.get_template("report.html.j2").render(
         title=info.get("title") or "Music and video retrieval",
         facts=_list_facts(info),
-        evaluation=None if evaluation is None else _lay_out_evaluation(evaluation),
-        extremes=_list_extremes(ranks or []),
+        evaluation=None if evaluation is None else lay_out_evaluation(evaluation),
+        comparisons=[(lay_out_comparison(found), embedded.pop(found.name, None)) for found in comparisons],
+        notes=info.get("notes") or [],
+        queries=lay_out_queries(choose_queries(ranks or []), previews or {}),
+        has_previews=bool(previews),
+        media_note=info.get("media_note") or "",
         training=_describe_training(history or [], info.get("best_epoch")),
-        plots=_embed_plots(plots or {}),
+        durations=embedded.pop("durations", None),
+        plots=list(embedded.values()),
         data=_list_data(info),
-        settings=flatten_tree(info.get("params") or {}),
-        versions=flatten_tree(info.get("versions") or {}),
+        sides=lay_out_sides(info.get("sides") or {}),
+        failures=lay_out_failures(_list_parts(info)),
+        settings=_list_settings(info.get("params") or {}),
+        stages=lay_out_stages(stages),
+        versions=_list_settings(info.get("versions") or {}),
         checkpoint=flatten_tree(info.get("checkpoint") or {}),
-        commands=_list_commands(info.get("command")),
+        identity=flatten_tree(info.get("identity") or {}),
+        commands=_list_commands(info.get("command") or list_commands(stages)),
     )
 
 
@@ -157,106 +178,35 @@ def _list_facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(label, str(info[key])) for key, label in labels.items() if info.get(key)]
 
 
+def _list_parts(info: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """The parts of the work that lose items, with their summaries."""
+    extraction = info.get("extraction") or {}
+    return [("Ingested", info.get("ingest")), *((f"Features: {side}", summary) for side, summary in extraction.items())]
+
+
 def _list_data(info: Mapping[str, Any]) -> list[tuple[str, list[Leaf]]]:
-    parts = [("Ingested", info.get("ingest")), ("Split", info.get("split"))]
-    parts += [(f"Features: {backend}", summary) for backend, summary in (info.get("extraction") or {}).items()]
-    return [(title, flatten_tree(content, plain=True)) for title, content in parts if content]
+    parts = [*_list_parts(info), ("Split", info.get("split"))]
+    tables = [(title, flatten_tree(_leave_out_reasons(part or {}), plain=True)) for title, part in parts]
+    return [(title, lines) for title, lines in tables if lines]
+
+
+def _leave_out_reasons(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """They have a table of their own."""
+    return {name: value for name, value in summary.items() if name != "failures_by_reason"}
+
+
+def _list_settings(params: Mapping[str, Any]) -> list[tuple[str, list[Leaf]]]:
+    """A table per part of the settings; what stands alone comes first, under no heading."""
+    parts = {name: value for name, value in params.items() if isinstance(value, dict)}
+    alone = {name: value for name, value in params.items() if name not in parts}
+    tables = [("", flatten_tree(alone)), *((name, flatten_tree(part)) for name, part in parts.items())]
+    return [(name, lines) for name, lines in tables if lines]
 
 
 def _list_commands(command: str | Iterable[str] | None) -> str:
     if not command:
         return ""
     return command if isinstance(command, str) else "\n".join(command)
-
-
-def _lay_out_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    directions = evaluation["directions"]
-    first = next(iter(directions.values()))
-    rows = [
-        _lay_out_row(f"Recall@{k}", [d["recall"][k] for d in directions.values()], 100, 1, " %")
-        for k in first["recall"]
-    ]
-    for row, k in zip(rows, first["recall"], strict=True):
-        row["trivial"] = int(k) >= evaluation["pool_size"]
-    rows.append(_lay_out_row("Median rank", [d["median_rank"] for d in directions.values()], 1, 1, ""))
-    rows.append(_lay_out_row("Mean reciprocal rank", [d["mrr"] for d in directions.values()], 1, 3, ""))
-    if evaluation["max_positives"] > 1:
-        means = [d["mean_average_precision"] for d in directions.values()]
-        rows.append(_lay_out_row("Mean average precision", means, 1, 3, ""))
-        if "ndcg" in first:
-            rows.append(_lay_out_row("nDCG at 10", [d["ndcg"] for d in directions.values()], 1, 3, ""))
-    return {
-        "labels": [(DIRECTION_LABELS[name], figures["reference_name"]) for name, figures in directions.items()],
-        "rows": rows,
-        "pools": _lay_out_pools(list(directions.values())),
-        "hubs": _lay_out_hubs(list(directions.values())),
-        "summary": f"{evaluation['n_items']:,} items, {describe_pool(evaluation)}",
-        "method": describe_method(evaluation),
-        "level": f"{100 * evaluation['confidence_level']:g} %",
-        "pool_size": f"{evaluation['pool_size']:,}",
-        "any_trivial": any(row["trivial"] for row in rows),
-        "n_dropped": evaluation["n_dropped"],
-        "warnings": evaluation["warnings"],
-    }
-
-
-def _lay_out_pools(directions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Recall and median rank for every size of random pools; nothing for files of earlier versions."""
-    rows = []
-    for size in directions[0].get("pools") or {}:
-        pools, name = [figures["pools"][size] for figures in directions], f"in {int(size):,}"
-        rows += [
-            _lay_out_row(f"Recall@{k} {name}", [pool["recall"][k] for pool in pools], 100, 1, " %")
-            for k in choose_pool_ks(pools[0]["recall"])
-        ]
-        rows.append(_lay_out_row(f"Median rank {name}", [pool["median_rank"] for pool in pools], 1, 0, ""))
-    return rows
-
-
-def _lay_out_hubs(directions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    hubs = [figures["hubness"] for figures in directions if "hubness" in figures]
-    if not hubs:
-        return []
-    kinds = {
-        f"Most frequent item, times in a top {hubs[0]['k']:.0f}": [f"{hub['max']:,.0f}" for hub in hubs],
-        f"Items in no top {hubs[0]['k']:.0f}": [f"{100 * hub['unreached']:.1f} %" for hub in hubs],
-        "Skewness of the counts": [f"{hub['skewness']:z.2f}" for hub in hubs],
-    }
-    return [{"name": name, "cells": [(cell, "") for cell in cells], "trivial": False} for name, cells in kinds.items()]
-
-
-def _lay_out_row(name: str, figures: Sequence[Mapping[str, Any]], scale: int, digits: int, unit: str) -> dict[str, Any]:
-    def show(value: float | None) -> str:
-        return "" if value is None else f"{scale * value:.{digits}f}{unit}"
-
-    def show_interval(low: float | None, high: float | None) -> str:
-        return "" if low is None or high is None else f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"
-
-    cells = [(show(figure["value"]), show_interval(figure["low"], figure["high"])) for figure in figures]
-    return {"name": name, "cells": cells, "chance": show(figures[0]["chance"]), "trivial": False}
-
-
-def _list_extremes(ranks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Best and worst queries of each direction; a query is never in both lists."""
-    tables = []
-    for direction, label in DIRECTION_LABELS.items():
-        ordered = sorted(
-            (row for row in ranks if row["direction"] == direction), key=lambda row: (row["rank"], row["id"])
-        )
-        n_shown = min(N_EXTREMES, len(ordered) // 2)
-        parts = {"Best queries": ordered[:n_shown], "Worst queries": ordered[len(ordered) - n_shown :][::-1]}
-        tables += [
-            {"title": f"{title}, {label}", "rows": [_lay_out_query(row) for row in shown]}
-            for title, shown in parts.items()
-            if shown
-        ]
-    return tables
-
-
-def _lay_out_query(row: Mapping[str, Any]) -> dict[str, Any]:
-    answers = row.get("top_ids")
-    top = [] if answers is None else [str(answer) for answer in answers]
-    return {"id": str(row["id"]), "rank": f"{row['rank']:g}", "top": top[:3]}
 
 
 def _describe_training(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> str:

@@ -34,7 +34,8 @@ def measure_variants(
     from vmnet_pipeline.tracking.runs import child_run
 
     sides = {side: pairs.side(side) for side in SIDES}
-    return compare_variants(sides, train_params, params, state_dir=comparison_state, open_log=child_run)
+    comparison = compare_variants(sides, train_params, params, state_dir=comparison_state, open_log=child_run)
+    return comparison | {"split_checksum": pairs.split_checksum}
 
 
 def plot_comparison(comparison: dict[str, Any]) -> Figure:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.features.pairs import PairSet
+from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.params import EvaluateParams, Params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from vmnet_pipeline.features.forms import Side
     from vmnet_pipeline.models.checkpoints import Checkpoint
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
-    DataFrame = Checkpoint = Figure = Any
+    DataFrame = Checkpoint = Figure = Side = Any
 
 
 def evaluate_checkpoint(
@@ -42,6 +43,41 @@ def evaluate_checkpoint(
     return evaluation.to_dict(), pd.DataFrame([_flatten_answers(row) for row in evaluation.query_rows])
 
 
+def rerank_answers(
+    pairs: PairSet,
+    checkpoint: Checkpoint,
+    music_features: FeatureStore,
+    video_features: FeatureStore,
+    music_params: dict[str, Any],
+    video_params: dict[str, Any],
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """What re-ranking by agreement over time gains on the test side; nothing is done where it is left out.
+
+    Raises:
+        ParameterError: The features or the towers cannot be cut into pieces, or there are no validation pairs.
+        CheckpointError: The checkpoint was made for other features.
+    """
+    if params.rerank.n_candidates == 0:
+        return {"n_candidates": 0}
+    from vmnet_pipeline.features.extraction import make_backend
+    from vmnet_pipeline.features.forms import FeatureForm
+    from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_fingerprints
+    from vmnet_pipeline.search.reranking import PieceEmbedder
+    from vmnet_pipeline.search.reranking_gain import PieceSource, measure_reranking
+
+    check_fingerprints(checkpoint, pairs.fingerprints)
+    model, piece_s = build_from_checkpoint(checkpoint), params.rerank.piece_s
+
+    def open_side(side: Side, store: FeatureStore, backend: dict[str, Any]) -> PieceSource:
+        form = FeatureForm.of(checkpoint.model_config, side)
+        return PieceSource(store, PieceEmbedder(model, form, make_backend(backend), piece_s))
+
+    music = open_side("music", music_features, music_params)
+    video = open_side("video", video_features, video_params)
+    return measure_reranking(model, pairs.side("val"), pairs.side("test"), music, video, params)
+
+
 def plot_evaluation(
     evaluation: dict[str, Any], query_ranks: DataFrame, training_history: list[dict[str, Any]], checkpoint: Checkpoint
 ) -> tuple[Figure, Figure, Figure]:
@@ -57,52 +93,45 @@ def write_report(
     query_ranks: DataFrame,
     training_history: list[dict[str, Any]],
     checkpoint: Checkpoint,
+    pairs: PairSet,
+    measured_results: dict[str, Any],
+    stage_log: list[dict[str, Any]],
     parameters: dict[str, Any],
+    manifest: DataFrame | None = None,
     ingest_summary: dict[str, Any] | None = None,
     split_summary: dict[str, Any] | None = None,
     music_extraction: dict[str, Any] | None = None,
     video_extraction: dict[str, Any] | None = None,
-    pairs: PairSet | None = None,
 ) -> str:
     """One self-contained HTML page about this evaluation.
 
-    The pairs come either from media (then there are summaries of each step) or from files of the user's own (then
-    the packed pairs tell the split).
+    Opens the media of the best and the worst queries by the manifest's paths. There is a manifest, and summaries of
+    each step, when the pairs come from media; feature files of the user's own have none.
     """
-    from vmnet_pipeline.reporting.report import build_report
+    from vmnet_pipeline.experiments.evaluation_report import Evidence, report_evaluation
 
-    recall, ranks, training = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)
-    settings = {name: _to_plain(value) for name, value in sorted(parameters.items())}
-    backends = " and ".join(fingerprint.backend for fingerprint in checkpoint.fingerprints.values())
-    tower = checkpoint.model_config["music_tower"]
-    run_info = {
-        **_describe_source(settings),
-        "variant": f"VM-NET on {backends}" if backends else f"VM-NET, {tower} towers",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "git_revision": checkpoint.git_revision,
-        "best_epoch": checkpoint.best_epoch or None,
-        "ingest": ingest_summary,
-        "split": split_summary if pairs is None else {"sizes": dict(pairs.sizes), "checksum": pairs.split_checksum},
-        "extraction": {"music": music_extraction or {}, "video": video_extraction or {}},
-        "params": settings,
-        "versions": checkpoint.versions,
+    evidence = Evidence(
+        evaluation=evaluation,
+        query_rows=_list_rows(query_ranks),
+        history=training_history,
+        checkpoint=checkpoint,
+        pairs=pairs,
+        settings={name: _to_plain(value) for name, value in sorted(parameters.items())},
+        manifest=manifest,
+        summaries={
+            "ingest": ingest_summary,
+            "split": split_summary,
+            "music": music_extraction,
+            "video": video_extraction,
+        },
+    )
+    figures = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)
+    plots = dict(zip(("recall", "ranks", "training"), figures, strict=True))
+    others = {
+        name: {"evaluation": results["evaluation"], "query_rows": _list_rows(results["query_ranks"])}
+        for name, results in measured_results["variants"].items()
     }
-    plots = {"recall": recall, "ranks": ranks, "training": training}
-    return build_report(evaluation, _list_rows(query_ranks), training_history, plots, run_info)
-
-
-def _describe_source(settings: dict[str, Any]) -> dict[str, str]:
-    """What the figures are about, and a command that gives them again."""
-    reference = settings.get("reference") or {}
-    places = {name: place for name, place in reference.items() if place is not None and name != "variant"}
-    if not places:
-        media_dir = settings["ingest"]["media_dir"]
-        return {"collection": str(media_dir), "command": f"kedro run --params media_dir={media_dir}"}
-    given = ",".join(f"{name}={place}" for name, place in places.items())
-    return {
-        "collection": ", ".join(str(place) for place in places.values()),
-        "command": f"kedro run --pipelines=train,evaluate --params {given}",
-    }
+    return report_evaluation(evidence, plots, {**measured_results, "variants": others}, stage_log)
 
 
 def _to_plain(value: Any) -> Any:

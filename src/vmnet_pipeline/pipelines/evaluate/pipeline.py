@@ -1,23 +1,29 @@
 """A checkpoint and packed pairs to figures, plots and a report, in the namespace of the variant.
 
 pairs, checkpoint ──evaluate_checkpoint──► evaluation, query_ranks ──plot_evaluation──► three plots
-                                                            └──────write_report─────► report
+                                     measured_results, stage_log ──┴──write_report──► report
+pairs, checkpoint, features of both sides ──rerank_answers──► reranking
 """
 
 from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from vmnet_pipeline.pipelines.evaluate.nodes import evaluate_checkpoint, plot_evaluation, write_report
+from vmnet_pipeline.pipelines.evaluate.nodes import (
+    evaluate_checkpoint,
+    plot_evaluation,
+    rerank_answers,
+    write_report,
+)
 from vmnet_pipeline.pipelines.train.pipeline import create_packing, create_reference_packing
 
 
-def create_evaluation(variant: str, summaries: dict[str, str]) -> Pipeline:
+def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
     """Packed pairs and a checkpoint to the report.
 
     Args:
         variant: Name of the variant, the namespace of its datasets.
-        summaries: Arguments of `write_report` that tell where the pairs come from, to their datasets.
+        sources: Arguments of `write_report` that tell where the pairs come from, to their datasets.
     """
     figures = ["evaluation", "query_ranks", "training_history", "checkpoint"]
     nodes = [
@@ -30,12 +36,12 @@ def create_evaluation(variant: str, summaries: dict[str, str]) -> Pipeline:
         node(plot_evaluation, figures, ["recall_plot", "rank_plot", "training_plot"], name="plot_evaluation"),
         node(
             write_report,
-            {name: name for name in (*figures, "parameters", *summaries)},
+            {name: name for name in (*figures, "pairs", "measured_results", "stage_log", "parameters", *sources)},
             "report",
             name="write_report",
         ),
     ]
-    outside = {name: dataset for name, dataset in summaries.items() if name != "pairs"}
+    outside = {"stage_log": "stage_log", **sources}
     return Pipeline(nodes, namespace=variant, inputs=outside, parameters={"params:evaluate", "parameters"})
 
 
@@ -47,15 +53,36 @@ def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pip
         music_backend: Backend of the music features.
         video_backend: Backend of the video features.
     """
-    summaries = {
+    sources = {
+        "manifest": "manifest",
         "ingest_summary": "ingest_summary",
         "split_summary": "split_summary",
         "music_extraction": f"{music_backend}.extraction_summary",
         "video_extraction": f"{video_backend}.extraction_summary",
     }
-    return create_packing(variant, music_backend, video_backend) + create_evaluation(variant, summaries)
+    return (
+        create_packing(variant, music_backend, video_backend)
+        + create_evaluation(variant, sources)
+        + create_reranking(variant, music_backend, video_backend)
+    )
+
+
+def create_reranking(variant: str, music_backend: str, video_backend: str) -> Pipeline:
+    """What re-ranking gains; features over time are needed, so files of one's own have none."""
+    inputs = ["pairs", "checkpoint", "music_features", "video_features", "params:music", "params:video"]
+    reranking = node(rerank_answers, [*inputs, "params:evaluate"], "reranking", name="rerank_answers")
+    return Pipeline(
+        [reranking],
+        namespace=variant,
+        inputs={"music_features": f"{music_backend}.features", "video_features": f"{video_backend}.features"},
+        parameters={
+            "params:music": f"params:{music_backend}",
+            "params:video": f"params:{video_backend}",
+            "params:evaluate": "params:evaluate",
+        },
+    )
 
 
 def create_reference_pipeline(variant: str) -> Pipeline:
     """The `evaluate` pipeline on feature files of one's own."""
-    return create_reference_packing(variant) + create_evaluation(variant, {"pairs": "pairs"})
+    return create_reference_packing(variant) + create_evaluation(variant, {})

@@ -1,0 +1,229 @@
+"""Time and memory of every stage: what each node of a run took is written down, for the report of this or a later run.
+
+One small JSON file per node, so that nodes that run side by side never write the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.hooks import hook_impl
+
+from vmnet_pipeline.storage.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kedro.io import DataCatalog
+    from kedro.pipeline.node import Node
+
+WATCH_EVERY_S = 0.5
+SMALLEST_WORKER_BYTES = 50 * 2**20
+
+_SELF = Path("/proc/self")
+_RESET_PEAK = "5"
+_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a node took, with loading its inputs and saving its outputs.
+
+    Attributes:
+        name: Of the node, with its namespace.
+        seconds: Wall time of the longest run: what is done already is not done again, so this is the one that did most.
+        memory_bytes: Most resident memory of the process in that run.
+        workers_bytes: The same of all its worker processes together, looked at twice a second; 0 without any.
+        last_s: Wall time of the last run.
+        n_runs: How many runs there were.
+        command: Of the last run.
+        ended: When that was, UTC, ISO 8601.
+    """
+
+    name: str
+    seconds: float
+    memory_bytes: int
+    workers_bytes: int
+    last_s: float
+    n_runs: int
+    command: str
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    started: float
+    earlier: Stage | None
+
+
+class StageHooks:
+    """Measure every node from its first input to its last output."""
+
+    def __init__(self) -> None:
+        self._command = ""
+        self._folder: Path | None = None
+        self._running: dict[str, _Running] = {}
+        self._workers = _WorkerWatch()
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> None:
+        """Find out where the records go."""
+        self._command = describe_command(run_params)
+        log: Any = catalog.get("stage_log")
+        self._folder = None if log is None else log.folder
+        self._running.clear()
+        self._workers.start()
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Stop looking."""
+        self._workers.stop()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Stop looking."""
+        self._workers.stop()
+
+    @hook_impl
+    def before_dataset_loaded(self, node: Node) -> None:
+        """Start with the first input."""
+        if self._folder is not None and node.name not in self._running:
+            earlier = _read_stage(_path_of(self._folder, node.name))
+            _reset_peak_memory()
+            self._workers.peak_bytes = 0
+            self._running[node.name] = _Running(time.monotonic(), earlier)
+
+    @hook_impl
+    def after_dataset_saved(self, node: Node) -> None:
+        """Write what it took so far; the record of the last output stands."""
+        running = self._running.get(node.name)
+        if self._folder is not None and running is not None:
+            stage = _end_stage(node.name, running, self._workers.peak_bytes, self._command)
+            write_text_atomically(_path_of(self._folder, node.name), json.dumps(asdict(stage), indent=2) + "\n")
+
+
+def _end_stage(name: str, running: _Running, workers_bytes: int, command: str) -> Stage:
+    seconds, earlier = time.monotonic() - running.started, running.earlier
+    longest = (seconds, _measure_peak_memory(), workers_bytes)
+    if earlier is not None and earlier.seconds > seconds:
+        longest = (earlier.seconds, earlier.memory_bytes, earlier.workers_bytes)
+    n_runs = 1 if earlier is None else earlier.n_runs + 1
+    return Stage(name, *longest, seconds, n_runs, command, datetime.now(UTC).isoformat(timespec="milliseconds"))
+
+
+def read_stages(folder: Path) -> list[dict[str, Any]]:
+    """The records of a folder as plain data, in the order in which the nodes last ended; damaged ones are left out."""
+    found = (_read_stage(path) for path in folder.glob("*.json")) if folder.is_dir() else ()
+    return [asdict(stage) for stage in sorted((stage for stage in found if stage), key=lambda stage: stage.ended)]
+
+
+def _read_stage(path: Path) -> Stage | None:
+    with suppress(FileNotFoundError, ValueError, TypeError):
+        return Stage(**json.loads(path.read_text(encoding="utf-8")))
+    return None
+
+
+def _path_of(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def describe_command(run_params: Mapping[str, Any]) -> str:
+    """The `kedro run` that a run was started by, to be typed again.
+
+    Args:
+        run_params: What Kedro hands to the hooks of a run.
+    """
+    options = {
+        "pipelines": run_params.get("pipeline_names"),
+        "env": run_params.get("env"),
+        "namespaces": run_params.get("namespaces"),
+        "tags": run_params.get("tags"),
+        "nodes": run_params.get("node_names"),
+        "from-nodes": run_params.get("from_nodes"),
+        "to-nodes": run_params.get("to_nodes"),
+        "params": [f"{name}={_write(value)}" for name, value in _flatten(run_params.get("runtime_params") or {})],
+    }
+    parts = ["kedro run"]
+    for name, value in options.items():
+        text = value if isinstance(value, str) else ",".join(value or ())
+        if text and (name, text) not in (("env", "local"), ("pipelines", "__default__")):
+            parts.append(f"--{name}={shlex.quote(text)}")
+    return " ".join(parts)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _write(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _reset_peak_memory() -> None:
+    """Have the system count the peak anew, where it can (Linux); otherwise it is that of the process so far."""
+    with suppress(OSError):
+        (_SELF / "clear_refs").write_text(_RESET_PEAK)
+
+
+def _measure_peak_memory() -> int:
+    """Most resident memory of this process since the last reset, in bytes."""
+    try:
+        return _read_memory(_SELF, "VmHWM")
+    except OSError:  # not on every system
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else _KIB)
+
+
+def _read_memory(process: Path, field: str) -> int:
+    lines = (process / "status").read_text().splitlines()
+    return next((int(line.split()[1]) * _KIB for line in lines if line.startswith(f"{field}:")), 0)
+
+
+class _WorkerWatch:
+    """A thread that looks at the worker processes of this one from time to time.
+
+    Attributes:
+        peak_bytes: Most resident memory of all of them together since this was last set to 0.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        self.stop()
+        self._stopped = threading.Event()
+        threading.Thread(target=self._watch, args=(self._stopped,), name="worker-watch", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _watch(self, stopped: threading.Event) -> None:
+        while not stopped.wait(WATCH_EVERY_S):
+            self.peak_bytes = max(self.peak_bytes, _measure_workers())
+
+
+def _measure_workers() -> int:
+    """Resident memory of all processes that this one has started, in bytes, without small helpers."""
+    total = 0
+    with suppress(OSError):
+        children = {pid for task in (_SELF / "task").iterdir() for pid in (task / "children").read_text().split()}
+        for pid in children:
+            with suppress(OSError):
+                memory = _read_memory(_SELF.with_name(pid), "VmRSS")
+                total += memory if memory >= SMALLEST_WORKER_BYTES else 0
+    return total
