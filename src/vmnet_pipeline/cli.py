@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from vmnet_pipeline.commands.export import export_onnx
 from vmnet_pipeline.commands.features import manage_features
+from vmnet_pipeline.commands.new_project import make_project
 from vmnet_pipeline.commands.serve import serve
 
 DEMO_FOLDER = Path("data/01_raw/demo")
@@ -19,11 +21,13 @@ def cli() -> None:
     """Commands of vmnet_pipeline."""
 
 
+cli.add_command(export_onnx)
+cli.add_command(make_project)
 cli.add_command(manage_features)
 cli.add_command(serve)
 
 
-@cli.command(name="demo-media")
+@cli.command(name="demo-media", short_help="Make video clips with music to try everything on.")
 @click.option("--folder", type=click.Path(path_type=Path), default=DEMO_FOLDER, show_default=True, help="Where to.")
 @click.option("--pairs", type=click.IntRange(4, 10_000), default=200, show_default=True, help="Number of clips.")
 @click.option("--seed", type=int, default=None, help="Another seed gives another collection.")
@@ -46,7 +50,7 @@ def make_demo_media(folder: Path, pairs: int, seed: int | None, workers: int | N
     click.echo(f"Demo media: {path}")
 
 
-@cli.command(name="import-checkpoint")
+@cli.command(name="import-checkpoint", short_help="Take over a checkpoint of the original code.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--output",
@@ -79,12 +83,19 @@ def import_reference_checkpoint(path: Path, output: Path | None) -> None:
     click.echo(f"Test it:  kedro run --pipeline evaluate --params pairs_dir=DIR,checkpoint={folder}")
 
 
-@cli.command(name="recommend")
+@cli.command(name="recommend", short_help="Find music for a video, or videos for music.")
 @click.argument("video", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--music", type=click.Path(path_type=Path), default=None, help="The other direction: videos for this music."
 )
+@click.option("--same-side", is_flag=True, help="More like this: videos like VIDEO, or music like the music.")
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="Number of answers.")
+@click.option(
+    "--rerank",
+    type=click.FloatRange(0.0, 1.0),
+    default=None,
+    help="Compare the 50 best again piece by piece; the share of that agreement in the score.  [default: not]",
+)
 @click.option("--filter", "filters", multiple=True, help="Only items like this: group=A, tag=rock, 'duration<60'.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--media-dir", default="data/01_raw/demo", show_default=True, help="Media folder of the collection.")
@@ -98,7 +109,9 @@ def import_reference_checkpoint(path: Path, output: Path | None) -> None:
 def recommend_items(
     video: Path | None,
     music: Path | None,
+    same_side: bool,
     top_k: int,
+    rerank: float | None,
     filters: tuple[str, ...],
     as_json: bool,
     media_dir: str,
@@ -110,6 +123,8 @@ def recommend_items(
 ) -> None:
     """Recommend music of a collection for VIDEO, best first; with --music FILE, videos for that music.
 
+    VIDEO and FILE are files on this machine.
+
     The collection is embedded and indexed before: kedro run --pipelines=embed,index
     """
     from vmnet_pipeline.commands.recommend import format_json, format_table, locate, make_ranking
@@ -120,13 +135,13 @@ def recommend_items(
         raise click.UsageError("give either a VIDEO or --music FILE")
     places = locate(name_collection(media_dir, collection), variant, checkpoint, index_dir)
     try:
-        ranking = make_ranking(video, music, places, weights_dir, top_k, filters)
+        ranking = make_ranking(video, music, places, weights_dir, top_k, filters, same_side=same_side, rerank=rerank)
     except VmnetError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(format_json(video, music, ranking) if as_json else format_table(ranking))
+    click.echo(format_json(video, music, ranking, same_side=same_side) if as_json else format_table(ranking))
 
 
-@cli.group(name="weights")
+@cli.group(name="weights", short_help="Weights of the feature networks: list, fetch, verify.")
 def manage_weights() -> None:
     """Weight files of the feature backends: what is there, fetch, verify."""
 

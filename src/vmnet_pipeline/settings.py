@@ -1,11 +1,14 @@
 """Project settings of Kedro. What a user may want to change is in `conf/`; nothing heavy is imported here."""
 
+import logging
 import os
 import warnings
 
 from vmnet_pipeline.hooks import ProjectHooks
 from vmnet_pipeline.ingestion.naming import name_collection
 from vmnet_pipeline.storage.paths import name_local
+from vmnet_pipeline.tracking.database import DatabaseHooks
+from vmnet_pipeline.tracking.stages import StageHooks
 
 # Nothing is sent anywhere, and no start waits for the network. Kedro's own consent is in `.telemetry`.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -13,8 +16,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # Known and harmless, but printed at every command: namespaces are meant to put dots into names.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.'")
+# So are those that filters of other packages let through. They go to the logger py.warnings, see conf/logging.yml.
+logging.captureWarnings(True)
 
-HOOKS = (ProjectHooks(),)
+HOOKS = (ProjectHooks(), StageHooks(), DatabaseHooks())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
