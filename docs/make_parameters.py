@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from types import NoneType
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 TARGET = Path(__file__).with_name("parameters.md")
+CONF = Path(__file__).parents[1] / "conf" / "base"
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "ingest": params.IngestParams,
@@ -37,6 +39,59 @@ HEAD = """# Parameters
 Written by `python docs/make_parameters.py` from the models that check them. Give them with `--params`, for example
 `--params train.epochs=50,musicnn.layer=taggram`, or in `conf/local/parameters.yml`. An unknown name is an error.
 """
+
+
+FLAT_HEAD = """## Names without a dot
+
+They set several things at once, or places, which the catalog reads.
+
+| name | default | meaning |
+|---|---|---|
+"""
+
+FLAT = {
+    "audio_dir": ("", "extract from this bare folder of sound files; no ingest, no pairs"),
+    "cache_dir": ("`data/cache`", "local copies and caches of what is in an object store"),
+    "checkpoint": ("that of the variant", "use this checkpoint instead of training one"),
+    "collection": ("from the folder's name", "name of the collection, and of its sub-folders in `data/`"),
+    "data_root": ("`data`", "where everything goes that runs make; local or a URL"),
+    "gpu_idx": ("", "CUDA device of the feature networks"),
+    "media_dir": ("`data/01_raw/demo`", "media folder or media.csv; local or a URL"),
+    "metadata": ("the media.csv", "csv file with a column `id` whose other columns are kept for search and filters"),
+    "n_workers": ("", "number of runs that share an extraction, see `worker`"),
+    "pairs_dir": ("", "feature files of one's own, see [their layout](reference-layout.md)"),
+    "pool_size": ("", "`evaluate.pool_size`"),
+    "save_dir": ("", "folder for the features of an extraction"),
+    "seed": ("17", "`split.seed` and `train.seed`"),
+    "shuffle_pairs": ("`False`", "`evaluate.shuffle_pairs`"),
+    "split_dir": ("", "`split.split_dir`: folder with train.csv, test.csv and perhaps val.csv"),
+    "summaries_dir": ("", "one folder for checkpoint, event files, report and figures"),
+    "test_csv_path": ("", "ids of the test items, in place of those of `pairs_dir`"),
+    "test_data_dir": ("", "folder with audio/ and video/ of the test items"),
+    "train_csv_path": ("", "ids of the training items"),
+    "train_data_dir": ("", "folder with audio/ and video/ of the training items"),
+    "variant": ("from the shapes", "variant for `pairs_dir`: `vmnet_musicnn` or `vmnet_vggish`"),
+    "video_dir": ("", "extract from this bare folder of video files"),
+    "weights": ("`pretrained`", "`random`: feature networks with random weights, for tests"),
+    "weights_dir": ("`data/06_models/weights`", "verified weight files"),
+    "worker": (
+        "",
+        "number of this run among `n_workers`, from 0, see [array jobs](scaling.md#array-jobs-without-an-engine)",
+    ),
+}
+
+
+def find_flat_names() -> list[str]:
+    """Names without a dot that `--params` takes: those that the configuration reads."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted(CONF.rglob("*.yml")))
+    return sorted({name for text in texts for name in re.findall(r"\$\{runtime_params:(\w+)", text)})
+
+
+def describe_flat_names() -> str:
+    """The section about names without a dot, which has all that the configuration reads."""
+    if differing := {*FLAT} ^ {*find_flat_names()}:
+        raise SystemExit(f"docs/make_parameters.py: add or remove {', '.join(sorted(differing))}")
+    return FLAT_HEAD + "\n".join(f"| `{name}` | {default} | {text} |" for name, (default, text) in FLAT.items()) + "\n"
 
 
 def find_backend_models() -> dict[str, type[BaseModel]]:
@@ -77,6 +132,16 @@ def name_kind(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation)).replace("Path", "path").replace("str", "text")
 
 
+def name_bounds(field: FieldInfo) -> str:
+    """Bounds of a number, as they are written: ` >= 1`."""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = [
+        (sign, getattr(item, name)) for item in field.metadata for name, sign in signs.items() if hasattr(item, name)
+    ]
+    shown = ", ".join(f"{sign} {bound:g}" for sign, bound in found if bound < 2**53)
+    return f" {shown}" if shown else ""
+
+
 def write_rows(prefix: str, model: type[BaseModel]) -> list[str]:
     """Table rows of a model, groups of parameters included."""
     rows = []
@@ -88,13 +153,13 @@ def write_rows(prefix: str, model: type[BaseModel]) -> list[str]:
             continue
         default = "set in conf" if field.default is PydanticUndefined else f"`{field.default}`"
         text = (field.description or "").replace("|", "\\|")
-        rows.append(f"| `{prefix}.{name}` | {name_kind(field.annotation)} | {default} | {text} |")
+        rows.append(f"| `{prefix}.{name}` | {name_kind(field.annotation)}{name_bounds(field)} | {default} | {text} |")
     return rows
 
 
 def make_page() -> str:
     """The whole page."""
-    parts = [HEAD]
+    parts = [HEAD, describe_flat_names()]
     for name, model in {**SECTIONS, **find_backend_models()}.items():
         first = (model.__doc__ or "").strip().splitlines()[0]
         head = ["| name | kind | default | meaning |", "|---|---|---|---|"]

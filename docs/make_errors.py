@@ -1,0 +1,229 @@
+"""Write docs/errors.md from the exceptions, the reasons of failed items and the codes of the service.
+
+`python docs/make_errors.py`. Classes and their causes come from the source; remedies, and the meaning of reasons and codes,
+stand here. What is missing here, or no longer in the source, is an error.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from functools import cache
+from pathlib import Path
+
+from vmnet_pipeline import errors
+from vmnet_pipeline.features.planning import RETRIED_REASONS
+
+DOCS = Path(__file__).parent
+TARGET = DOCS / "errors.md"
+SOURCE = DOCS.parent / "src" / "vmnet_pipeline"
+
+REMEDIES = {
+    "ParameterError": "Correct the parameter that the message names; [parameters](parameters.md) has its kind, bounds and default.",
+    "StorageError": "On a disk: free space, correct rights, or see to the disk, as the message says, and run again. In an object store: check the URL, the network and the credentials (`conf/local/credentials.yml`); install the package of the store. See [object stores](scaling.md).",
+    "IsolationError": "Allow the process to start others: more memory, or a higher limit on processes (`ulimit -u`).",
+    "IngestError": "Give `media_dir` one of the three shapes of [your own media](own-media.md); correct the named row of media.csv; run `ingest` before other steps.",
+    "MediaError": "Convert or replace the file, or leave it: it is one row with a reason (below), and the run goes on.",
+    "WeightsError": "`kedro weights fetch NAME`; offline, put the file where the message says. A damaged one is to be deleted and fetched again.",
+    "FeatureStoreError": "Other settings: go back to them, or take another `save_dir` or `collection`. Damage: `kedro features verify --repair`. Another run at work: wait for it.",
+    "ExtractionError": "Look at the reasons in the message, correct the media or raise `extract.max_failed_share`. Ended workers: fewer of them (`extract.n_workers`).",
+    "SplitError": "More groups, other shares, or csv files whose ids and groups do not contradict each other.",
+    "PairsError": "Correct the named files or csv rows; extract features of both sides; pass the tower that fits the features.",
+    "TrainingError": "More training or validation pairs, a smaller `train.batch_size` or learning rate, a device that is there; the message says which.",
+    "TuningError": "Move the old study away, wait for the other search, or see the errors of the trials.",
+    "CheckpointError": "Train first, use the features that the checkpoint was trained on, or copy the damaged checkpoint again.",
+    "EmbedderError": "Give float arrays of the shape in the message; `array[None]` for one item, `pooled=True` for pooled ones. See [using a trained network](using.md).",
+    "SearchIndexError": "`kedro run --pipelines=embed,index` makes the index anew; write filters as `group=jazz`, `duration<60`.",
+    "RefusedError": "An answer of the service, with one of the codes below.",
+}
+
+REASONS = {
+    "decoder_crashed": (
+        "it made the process that reads it crash",
+        "convert it, or read it with another version of FFmpeg",
+    ),
+    "duplicate": ("picture and sound are byte for byte those of an earlier item", "none needed: it would count twice"),
+    "empty_file": ("the file has no bytes", "copy or download it again"),
+    "frame_too_large": ("its pictures are larger than is accepted", "scale it down"),
+    "internal_error": ("a fault of the program or of a library", "run again; report it with the row's `error`"),
+    "missing_file": ("it is gone since the manifest was made", "put it back, or run `ingest` again"),
+    "no_audio_file": ("the item has no music file", "add one of the same name, or name the pair in media.csv"),
+    "no_audio_stream": ("it has no sound", "give another file for the music side"),
+    "no_media_stream": ("neither sound nor moving pictures", "remove it"),
+    "no_video_file": ("the item has no video file", "add one of the same name, or name the pair in media.csv"),
+    "no_video_stream": ("no moving picture; a cover is none", "give another file for the video side"),
+    "not_a_file": ("a folder, a pipe or a device", "give the path of a file"),
+    "not_finite": (
+        "NaN or infinity in the feature, or out of the range of float16",
+        "look at the file; `dtype: float32`",
+    ),
+    "out_of_memory": ("reading it took more than `limits.memory_mb`", "scale or convert it, or allow more"),
+    "timed_out": ("reading it took longer than `limits.seconds`", "convert it, or allow more time"),
+    "timeout": (
+        "a worker finished no item for `extract.item_timeout_s`, twice",
+        "convert the file, or allow more time",
+    ),
+    "too_many_streams": ("more streams than is accepted", "keep one of sound and one of pictures"),
+    "undecodable_audio": ("no decoder for its sound, or all of it is damaged", "convert it"),
+    "undecodable_video": ("no decoder for its pictures, or all of them are damaged", "convert it"),
+    "unknown_format": ("no media file that FFmpeg knows", "convert or remove it"),
+    "unreadable": ("the disk, the network or the rights of the file", "check them and run again"),
+    "worker_died": ("it ended two worker processes", "convert the file; look at memory"),
+}
+
+CODES = {
+    "bad_embedding": ("422", "`embedding` has the wrong length, or is not finite"),
+    "bad_features": ("422", "`features` are not those of one item of this network"),
+    "bad_filter": ("422", "a filter that cannot be read, or a column that is not there"),
+    "bad_form": ("400", "a multipart form that is damaged"),
+    "bad_request": ("422", "JSON that does not fit the OpenAPI document"),
+    "busy": ("429", "all places are taken; `Retry-After` says when to come again"),
+    "closing": ("503", "the service is ending"),
+    "crash": ("422", "the file made its decoder fail"),
+    "failed": ("500", "a fault of the service; its log says more"),
+    "foreign_page": ("403", "a page of another origin asks; see `allowed_origins`"),
+    "http": ("4xx", "a path, method or header that HTTP itself refuses"),
+    "loading": ("503", "the networks are being loaded"),
+    "no_file": ("400", "an upload without a file"),
+    "no_key": ("401", "the API key is missing or wrong"),
+    "no_media": ("404", "the item's media lie outside the media roots, or are gone"),
+    "no_such_item": ("404", "no item of this id, or it lacks this side"),
+    "other_checkpoint": ("503", "index and network do not belong together; `embed,index` makes the index anew"),
+    "overloaded": ("503", "more than `max_connections` connections"),
+    "slow_body": ("408", "the body comes more slowly than `min_body_kb_s`"),
+    "timeout": ("504", "it took longer than `job_timeout_s` or `request_timeout_s`"),
+    "too_large": ("413", "larger than `max_upload_mb` or `max_json_mb`"),
+    "too_long": ("422", "lasts longer than `max_duration_s`"),
+    "unknown_host": ("400", "the name it was called by is not in `allowed_hosts`"),
+}
+
+HEAD = """# Errors
+
+Written by `python docs/make_errors.py`. Every error that is raised on purpose is a subclass of `vmnet_pipeline.errors.VmnetError`, and its
+message names the item at fault and the remedy. A run that ends with one has exit code 1. Anything else that comes out is a fault of the
+program.
+
+## Classes
+
+| class | cause | remedy |
+|---|---|---|
+"""
+
+REASON_HEAD = """
+## Reasons of failed items
+
+They stand in the column `reason` of the manifest and of a store's index, are counted by `kedro features status`, and are told in the report. Those with
+a `*` are tried again by the next run, the others only when the file has changed.
+
+| reason | cause | remedy |
+|---|---|---|
+"""
+
+CODE_HEAD = """
+## Codes of the service
+
+In the field `code` of an error's JSON, beside the reasons above with status 422; see [the service](serving.md).
+
+| code | status | when |
+|---|---|---|
+"""
+
+
+def find_classes() -> dict[str, str]:
+    """Every subclass of the root in the package, by name, with the first sentence of its docstring."""
+    found = {}
+    for path, tree in _parse_sources():
+        for node in ast.walk(tree):
+            bases = [base.id for base in getattr(node, "bases", []) if isinstance(base, ast.Name)]
+            if isinstance(node, ast.ClassDef) and (set(bases) & {*found, "VmnetError"}):
+                doc = ast.get_docstring(node)
+                if not doc:
+                    raise SystemExit(f"{path}: class {node.name} has no docstring")
+                found[node.name] = " ".join(doc.split("\n\n")[0].split())
+    return found
+
+
+def find_reasons() -> set[str]:
+    """Every slug that the source gives as the reason of a failed item."""
+    found = set(RETRIED_REASONS)
+    for path, tree in _parse_sources():
+        if "serving" in path.parts:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                place = {"MediaError": 0, "_failed_row": 1, "SourceItem": 4}.get(_name_of(node.func))
+                found |= _constants(node.args[place]) if place is not None and len(node.args) > place else set()
+            elif isinstance(node, ast.Assign) and any(_is_reason(target) for target in node.targets):
+                found |= _constants(node.value)
+    return found
+
+
+def find_codes() -> set[str]:
+    """Every code that the service answers with, besides the reasons of media files."""
+    found = set()
+    for path, tree in _parse_sources():
+        if "serving" not in path.parts:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and _name_of(node.func) in ("RefusedError", "make_error_response"):
+                found |= _constants(node.args[1])
+            if isinstance(node, ast.Call) and _name_of(node.func) == "MediaError":
+                found |= _constants(node.args[0])
+    return found
+
+
+@cache
+def _parse_sources() -> list[tuple[Path, ast.Module]]:
+    paths = sorted(SOURCE.rglob("*.py"), key=lambda path: (path.name != "errors.py", path))
+    return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def _name_of(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _is_reason(target: ast.expr) -> bool:
+    """Whether something is assigned to `reason`, or to a column of that name."""
+    if isinstance(target, ast.Subscript):
+        return any(isinstance(part, ast.Constant) and part.value == "reason" for part in ast.walk(target.slice))
+    return _name_of(target) == "reason"
+
+
+def _constants(node: ast.expr) -> set[str]:
+    """Text that an expression may be, where it stands there as such."""
+    if isinstance(node, ast.IfExp):
+        return _constants(node.body) | _constants(node.orelse)
+    return {node.value} - {""} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
+
+
+def check_complete() -> None:
+    """End with a message where this file and the source differ."""
+    pairs = {
+        "classes": (set(find_classes()), set(REMEDIES)),
+        "reasons": (find_reasons(), set(REASONS)),
+        "codes": (find_codes(), set(CODES)),
+    }
+    for what, (found, told) in pairs.items():
+        if found != told:
+            raise SystemExit(
+                f"{what}: add {sorted(found - told)} to docs/make_errors.py, remove {sorted(told - found)}"
+            )
+
+
+def make_page() -> str:
+    """The whole page."""
+    check_complete()
+    root = inspect.getmodule(errors.VmnetError)
+    classes = find_classes()
+    order = [name for name in vars(root) if name in classes] + [name for name in classes if not hasattr(root, name)]
+    rows = [f"| `{name}` | {classes[name]} | {REMEDIES[name]} |" for name in order]
+    reasons = [
+        f"| `{name}`{'*' if name in RETRIED_REASONS else ''} | {cause} | {remedy} |"
+        for name, (cause, remedy) in sorted(REASONS.items())
+    ]
+    codes = [f"| `{name}` | {status} | {when} |" for name, (status, when) in sorted(CODES.items())]
+    return "\n".join([HEAD + "\n".join(rows), REASON_HEAD + "\n".join(reasons), CODE_HEAD + "\n".join(codes), ""])
+
+
+if __name__ == "__main__":
+    TARGET.write_text(make_page(), encoding="utf-8")
