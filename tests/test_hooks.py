@@ -1,5 +1,6 @@
 """What the hooks do before a run: which pipelines it has, and what is refused at once."""
 
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from kedro.io import DataCatalog, MemoryDataset
 
 from reference_data import make_reference_data
 from vmnet_pipeline import hooks
-from vmnet_pipeline.errors import CheckpointError, ParameterError
+from vmnet_pipeline.errors import CheckpointError, ParameterError, StorageError
 from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 from vmnet_pipeline.hooks import ProjectHooks
 from vmnet_pipeline.models.checkpoints import Checkpoint
@@ -145,3 +146,14 @@ def test_a_checkpoint_of_another_form_says_which_parameters_give_it(tmp_path, co
         return
     with pytest.raises(CheckpointError, match=message):
         check(pipeline, datasets, model)
+
+
+def test_a_full_disk_is_an_error_of_the_project_wherever_it_is_met():
+    try:
+        raise RuntimeError("Failed while saving to a.json") from OSError(errno.ENOSPC, "No space left on device")
+    except RuntimeError as error:
+        own = hooks.find_own_error(error)
+    assert isinstance(own, StorageError)
+    assert "a.json" in str(own)
+    assert "Free some space" in str(own)
+    assert hooks.find_own_error(ValueError("something else")) is None

@@ -30,22 +30,20 @@ class Progress:
 
     def advance(self, done: int = 0, total: int = 0, *, failed: bool = False) -> None:
         """One more item is finished; `done` and `total` are there for callbacks that pass their own counts."""
-        self._done += 1
         if failed:
             self._failed += 1
             self._bar.set_postfix(failed=self._failed, refresh=False)
-        self._bar.update(1)
+        self.add(1)
+
+    def add(self, n_items: int) -> None:
+        """Some more items are finished."""
+        self._done += n_items
+        self._bar.update(n_items)
         now = time.monotonic()
         if self._bar.disable and now - self._logged >= LOG_EVERY_S:
             self._logged = now
             left_s = (self._total - self._done) * (now - self._started) / self._done
             logger.info("%s: %s left_s=%.0f", self._label, self._describe(now), left_s)
-
-    def count(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """Pass items on, advancing after each."""
-        for item in items:
-            yield item
-            self.advance()
 
     def close(self, *, interrupted: bool = False) -> None:
         """End the bar and log what was done."""
@@ -74,3 +72,11 @@ def track(label: str, total: int) -> Iterator[Progress]:
         progress.close()
         raise
     progress.close()
+
+
+def track_each(label: str, items: Iterable[_Item], total: int) -> Iterator[_Item]:
+    """Pass on the `total` items of a step, showing its progress."""
+    with track(label, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vmnet_pipeline.errors import ParameterError, StorageError, VmnetError
+from vmnet_pipeline.storage.configuration import find_conf
+from vmnet_pipeline.storage.files import explain_disk_error
 from vmnet_pipeline.storage.paths import as_path, configure_storage, explain_access, is_remote
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class ProjectHooks:
     @hook_impl(tryfirst=True)  # kedro-mlflow ends its run in the same hook
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Log parameters, artifacts and figures; print the table and where everything is."""
+        with _plain_errors():
+            self._log_run(pipeline, catalog)
+            _print_results(pipeline, catalog)
+
+    def _log_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         from vmnet_pipeline.tracking import runs as tracking
 
         tracking.log_parameters(self._parameters)
@@ -98,7 +105,6 @@ class ProjectHooks:
             tracking.set_tags({"split_checksum": catalog.load("split_summary")["checksum"]})
         for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):
             tracking.set_tags({"split_checksum": catalog.load(name).split_checksum})
-        _print_results(pipeline, catalog)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
@@ -132,7 +138,7 @@ def configure_project_storage(config_loader: Any = None) -> None:
     from kedro.config import MissingConfigException, OmegaConfigLoader
 
     if config_loader is None:
-        config_loader = OmegaConfigLoader("conf", base_env="base", default_run_env="local")
+        config_loader = OmegaConfigLoader(str(find_conf()), base_env="base", default_run_env="local")
     try:
         options = config_loader["credentials"].get("storage") or {}
     except (MissingConfigException, KeyError):
@@ -220,12 +226,13 @@ def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, ca
 
 
 def find_own_error(error: BaseException | None) -> VmnetError | None:
-    """The error of this project behind `error`; Kedro wraps what a dataset raises."""
+    """The error of this project behind `error`; Kedro wraps what a dataset raises. A full disk is one, wherever met."""
+    outer = error
     while error is not None:
         if isinstance(error, VmnetError):
             return error
         error = error.__cause__
-    return None
+    return explain_disk_error(outer)
 
 
 def _print_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from vmnet_pipeline.storage.parsing import parse_json
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -53,7 +55,7 @@ class Fingerprint:
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
         """Inverse of `to_json`."""
-        content = json.loads(text)
+        content = parse_json(text)
         return cls(backend=content["backend"], settings=content["settings"])
 
 

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,6 +55,12 @@ def make_index():
     return VectorIndex.build(np.eye(2, 3, dtype=np.float32), pd.DataFrame({"id": ["007", "b"]}))
 
 
+def make_table():
+    import pandas as pd
+
+    return pd.DataFrame({"id": ["a"], "rank": [1]})
+
+
 CASES = {
     "CheckpointDataset": (lambda folder: make_checkpoint(), lambda saved, loaded: all(
         torch.equal(saved.tensors[name], loaded.tensors[name]) for name in saved.tensors)),
@@ -70,6 +77,10 @@ CASES = {
     ),
     "PackedPairsDataset": (lambda folder: make_pairs(folder / "store"), lambda saved, loaded: loaded.ids == ("a",)),
     "TrainingHistoryDataset": (lambda folder: [{"epoch": 1, "loss": 0.5}], lambda saved, loaded: loaded == saved),
+    "JSONDataset": (lambda folder: {"a": [1]}, lambda saved, loaded: loaded == saved),
+    "TextDataset": (lambda folder: "text", lambda saved, loaded: loaded == saved),
+    "CSVDataset": (lambda folder: make_table(), lambda saved, loaded: saved.equals(loaded)),
+    "ParquetDataset": (lambda folder: make_table(), lambda saved, loaded: saved.equals(loaded)),
 }  # fmt: skip
 
 
@@ -108,6 +119,31 @@ def test_loading_what_is_not_there_is_an_error_of_the_project(name, tmp_path):
     assert isinstance(caught.value.__cause__, VmnetError)
 
 
+def make_figure():
+    from matplotlib.figure import Figure
+
+    return Figure()
+
+
+@pytest.mark.parametrize("name", ["JSONDataset", "TextDataset", "CSVDataset", "ParquetDataset", "MatplotlibDataset"])
+def test_while_a_file_is_written_the_old_one_is_there(name, tmp_path):
+    make = make_figure if name == "MatplotlibDataset" else lambda: CASES[name][0](tmp_path)
+    dataset, place = getattr(datasets, name)(filepath=str(tmp_path / "place")), tmp_path / "place"
+    dataset.save(make())
+    before = place.read_bytes()
+    open_file, seen = dataset._fs.open, []
+
+    def open_and_look(path, **settings):
+        file = open_file(path, **settings)
+        seen.append(place.read_bytes())
+        return file
+
+    dataset._fs = SimpleNamespace(open=open_and_look, invalidate_cache=lambda path: None)
+    dataset.save(make())
+    assert seen == [before]
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
 def test_only_keywords_are_taken():
     for name in datasets.__all__:
         with pytest.raises(TypeError):
@@ -121,7 +157,17 @@ def test_the_lazy_names_are_all_there():
 
 
 @pytest.mark.parametrize(
-    "module", ["extra_columns", "feature_store", "folder", "id_list", "reference_files", "training_history"]
+    "module",
+    [
+        "extra_columns",
+        "feature_store",
+        "folder",
+        "id_list",
+        "measured_results",
+        "reference_files",
+        "stage_log",
+        "training_history",
+    ],
 )
 def test_examples_in_docstrings(module):
     result = doctest.testmod(importlib.import_module(f"vmnet_pipeline.datasets.{module}"))
@@ -173,3 +219,30 @@ def test_what_was_made_before_is_none_where_it_is_missing_or_damaged(name, tmp_p
     assert dataset.load() is None
     with pytest.raises(DatasetError):
         getattr(datasets, name)(filepath=str(tmp_path / "place")).load()
+
+
+def test_results_of_other_variants_are_found_as_far_as_they_are_whole(tmp_path):
+    import pandas as pd
+
+    for variant in ("own", "other", "torn", "half"):
+        (tmp_path / variant).mkdir()
+        (tmp_path / variant / "evaluation.json").write_text('{"pool_size": 3}')
+        pd.DataFrame({"id": ["a"]}).to_parquet(tmp_path / variant / "query_ranks.parquet")
+    (tmp_path / "torn" / "evaluation.json").write_text("{")
+    (tmp_path / "half" / "query_ranks.parquet").unlink()
+    (tmp_path / "notes.json").write_text("{}")
+    dataset = datasets.MeasuredResultsDataset(filepath=str(tmp_path), variant="own")
+    found = dataset.load()
+    assert found["variant"] == "own"
+    assert found["comparison"] is None
+    assert list(found["variants"]) == ["other"]
+    assert found["variants"]["other"]["evaluation"] == {"pool_size": 3}
+    assert found["variants"]["other"]["query_ranks"]["id"].tolist() == ["a"]
+    (tmp_path / "own" / "comparison.json").write_text('{"rows": []}')
+    assert dataset.load()["comparison"] == {"rows": []}
+
+
+@pytest.mark.parametrize("name", ["MeasuredResultsDataset", "StageLogDataset"])
+def test_what_the_project_itself_writes_cannot_be_saved(name, tmp_path):
+    with pytest.raises((DatasetError, NotImplementedError)):
+        getattr(datasets, name)(filepath=str(tmp_path)).save(None)

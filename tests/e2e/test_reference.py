@@ -27,6 +27,7 @@ def test_ones_own_features_are_trained_on_and_tested_without_media(project, tmp_
     first = read_evaluation(project.folder / "data/08_reporting")
     report = (project.folder / "data/08_reporting" / collection.name / "vmnet_musicnn/report.html").read_text()
     assert f"pairs_dir={data}" in report
+    assert "no media to show" in report
     assert first["pool_size"] == 10
     assert list((collection / "vmnet_musicnn/logs").rglob("events.out.tfevents.*"))
 

@@ -29,7 +29,12 @@ def test_the_table_is_printed_and_everything_is_written(demo_project):
     for name in ("recall_curve.png", "rank_histogram.png", "training_curves.png"):
         assert (demo_project.folder / REPORTING / name).read_bytes().startswith(b"\x89PNG")
     report = (demo_project.folder / REPORTING / "report.html").read_text()
-    assert "data:image/png;base64" in report
+    for kind in ("image/png", "image/jpeg", "audio/mpeg"):
+        assert f"data:{kind};base64" in report
+    for stage in ("ingest_media", "efficientnet.extract_features", "vmnet_musicnn.train_network"):
+        assert f"<td>{stage}</td>" in report
+    assert "kedro run --params=train.epochs=15" in report
+    assert len(report) < 3_000_000
     assert "http://" not in report.replace("http://www.w3.org", "")
     ranks = pd.read_parquet(demo_project.folder / REPORTING / "query_ranks.parquet")
     assert len(ranks) == 2 * len(test_ids)

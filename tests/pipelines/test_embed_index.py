@@ -13,15 +13,20 @@ from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 from kedro.runner import SequentialRunner
 
+from vmnet_pipeline import Embedder
 from vmnet_pipeline.cli import cli
 from vmnet_pipeline.features.extraction import make_backend
+from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
-from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
+from vmnet_pipeline.models.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from vmnet_pipeline.models.towers import build_model
-from vmnet_pipeline.params import EmbedParams, IndexParams, SplitParams, TrainParams
+from vmnet_pipeline.params import EmbedParams, EvaluateParams, IndexParams, SplitParams, TrainParams
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
+from vmnet_pipeline.pipelines.evaluate.nodes import rerank_answers
+from vmnet_pipeline.retrieval.alignment import align_sequences
 from vmnet_pipeline.retrieval.index_files import load_index
+from vmnet_pipeline.search.embeddings import read_embeddings
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +143,40 @@ def test_a_collection_is_embedded_indexed_and_searched(collection):
     assert "Nothing in the index meets the filters" in recommend(*options, "--filter", "duration<5")
 
 
+def test_more_like_a_file_and_answers_compared_again(collection):
+    run(["embed", "index"])
+    write_sound("query.wav")
+    options = ["--music", "query.wav", "--collection", "toy", "--weights-dir", "weights", "--json"]
+    whole, mixed = (json.loads(recommend(*options, *more)) for more in ([], ["--rerank", "0.5"]))
+    embedder = Embedder.load("data/06_models/toy/vmnet_musicnn", weights_dir="weights")
+    query = embedder.cut_pieces("music", 3.0).embed(embedder.extract("music", "query.wav"))
+    store = FeatureStore("data/04_feature/toy/efficientnet")
+    pieces = [embedder.cut_pieces("video", 3.0).embed(store.load(item["id"])) for item in whole["results"]]
+    expected = [
+        0.5 * item["score"] + 0.5 * agreement
+        for item, agreement in zip(whole["results"], align_sequences(query, pieces), strict=True)
+    ]
+    assert [item["score"] for item in mixed["results"]] == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
+    assert mixed["results"][0]["id"] == whole["results"][int(np.argmax(expected))]["id"]
+    alike = json.loads(recommend(*options, "--same-side"))
+    assert alike["direction"] == "music_to_music"
+    rows = read_embeddings(OUTPUT / "music_embeddings").vectors @ embedder.embed_music("query.wav")[0]
+    assert [item["id"] for item in alike["results"]] == [IDS[place] for place in np.argsort(-rows)]
+
+
+def test_the_gain_of_comparing_again_is_told(collection):
+    stores = [FeatureStore(f"data/04_feature/toy/{name}") for name in ("musicnn", "efficientnet")]
+    music, video = (np.stack([store.load(i).mean(axis=0) for i in IDS]) for store in stores)
+    pairs = PairSet(tuple(IDS), tuple(IDS), music, video, {"train": 1, "val": 2, "test": 3})
+    checkpoint = load_checkpoint(Path("data/06_models/toy/vmnet_musicnn/checkpoint"))
+    inputs = (pairs, checkpoint, *stores, MUSICNN, LITE)
+    assert rerank_answers(*inputs, EvaluateParams()) == {"n_candidates": 0}
+    told = rerank_answers(*inputs, EvaluateParams(rerank={"n_candidates": 2}, n_resamples=10))
+    assert told["n_items"] == 3
+    assert set(told["directions"]) == {"music_to_video", "video_to_music"}
+    json.dumps(told, allow_nan=False)
+
+
 def test_what_goes_wrong_is_said(collection):
     write_sound("query.wav")
     options = ["--music", "query.wav", "--collection", "toy", "--weights-dir", "weights"]
@@ -145,6 +184,9 @@ def test_what_goes_wrong_is_said(collection):
     assert "give either a VIDEO or --music FILE" in recommend("a.mp4", *options, ok=False)
     assert "give either a VIDEO or --music FILE" in recommend(ok=False)
     run(["embed", "index"])
+    assert "000" in recommend(*options, "--rerank", "0.5")
+    Path("data/04_feature/toy/efficientnet/000.npy").unlink()
+    assert "000" in recommend(*options, "--rerank", "0.5", ok=False)
     assert "no 'mood' to filter by" in recommend(*options, "--filter", "mood=sad", ok=False)
     assert "none.wav" in recommend("--music", "none.wav", *options[2:], ok=False)
     fingerprints = {"audio": make_backend(MUSICNN).fingerprint()}

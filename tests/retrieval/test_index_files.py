@@ -95,7 +95,7 @@ def test_a_truncated_or_missing_file_is_named(tmp_path):
 def test_a_writer_that_dies_between_two_writes_leaves_the_old_index(tmp_path, monkeypatch, step):
     save_index(tmp_path, make_index(20))
     with monkeypatch.context() as patch:
-        patch.setattr(index_files, step, lambda *_: 1 / 0)
+        patch.setattr(index_files, step, lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             save_index(tmp_path, make_index(30))
     assert len(load_index(tmp_path)) == 20

@@ -431,3 +431,21 @@ def test_training_learns_to_match_unseen_pairs(tmp_path: Path) -> None:
     shuffled = float((rank_matches(x, y.roll(1, 0), torch.arange(50)) <= 10).double().mean())
     assert recall > 0.6  # chance: 0.2
     assert shuffled < 0.4
+
+
+@pytest.mark.parametrize("name", ["state", "best"])
+def test_weights_that_the_disk_has_changed_are_not_trained_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    params = TrainParams(**SMALL)  # type: ignore[arg-type]
+    whole = train_model(TRAIN, VAL, params, state_dir=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train_model(TRAIN, VAL, params, state_dir=tmp_path / "cut", on_epoch=kill_after(3))
+    (path,) = (tmp_path / "cut").glob(f"{name}*")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    again = train_model(TRAIN, VAL, params, state_dir=tmp_path / "cut")
+    assert again.resumed_from == 0
+    assert "does not fit its checksum" in caplog.text
+    assert same_weights(again, whole)

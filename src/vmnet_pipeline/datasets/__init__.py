@@ -6,29 +6,43 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "CSVDataset": "csv_table",
     "CheckpointDataset": "checkpoint",
     "EmbeddingsDataset": "embeddings",
     "ExtraColumnsDataset": "extra_columns",
     "FeatureStoreDataset": "feature_store",
     "FolderDataset": "folder",
     "IdListDataset": "id_list",
+    "JSONDataset": "json_file",
+    "MatplotlibDataset": "picture",
+    "MeasuredResultsDataset": "measured_results",
     "MediaManifestDataset": "media_manifest",
     "PackedPairsDataset": "packed_pairs",
+    "ParquetDataset": "parquet_table",
     "ReferenceFilesDataset": "reference_files",
+    "StageLogDataset": "stage_log",
+    "TextDataset": "text_file",
     "TrainingHistoryDataset": "training_history",
     "VectorIndexDataset": "vector_index",
 }
 
 __all__ = [
+    "CSVDataset",
     "CheckpointDataset",
     "EmbeddingsDataset",
     "ExtraColumnsDataset",
     "FeatureStoreDataset",
     "FolderDataset",
     "IdListDataset",
+    "JSONDataset",
+    "MatplotlibDataset",
+    "MeasuredResultsDataset",
     "MediaManifestDataset",
     "PackedPairsDataset",
+    "ParquetDataset",
     "ReferenceFilesDataset",
+    "StageLogDataset",
+    "TextDataset",
     "TrainingHistoryDataset",
     "VectorIndexDataset",
 ]

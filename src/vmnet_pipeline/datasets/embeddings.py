@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.storage.mirror import Mirror
-from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR
+from vmnet_pipeline.datasets.mirrored_folder import MirroredFolderDataset
 
 if TYPE_CHECKING:
     from vmnet_pipeline.search.embeddings import EmbeddingSet, PlannedEmbeddings
 
 
-class EmbeddingsDataset(PlaceDataset["PlannedEmbeddings", "EmbeddingSet | None"]):
+class EmbeddingsDataset(MirroredFolderDataset["PlannedEmbeddings", "EmbeddingSet | None"]):
     """Embeddings of one side in memory-mapped files; saving makes them, chunk by chunk.
 
     Example for the catalog:
@@ -21,27 +19,6 @@ class EmbeddingsDataset(PlaceDataset["PlannedEmbeddings", "EmbeddingSet | None"]
           type: vmnet_pipeline.datasets.EmbeddingsDataset
           filepath: data/07_model_output/demo/{variant}/music_embeddings
     """
-
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        optional: bool = False,
-        credentials: dict[str, Any] | None = None,
-        cache_dir: str = DEFAULT_CACHE_DIR,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Describe the dataset.
-
-        Args:
-            filepath: The folder.
-            optional: Whether loading gives None, and no error, where there are none or damaged ones.
-            credentials: Options of the object store of `filepath`.
-            cache_dir: Local folder for copies of remote files.
-            metadata: Free data for plugins.
-        """
-        super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
-        self._optional = optional
 
     def load(self) -> EmbeddingSet | None:
         """The embeddings; the vectors stay on disk until they are used.
@@ -67,7 +44,7 @@ class EmbeddingsDataset(PlaceDataset["PlannedEmbeddings", "EmbeddingSet | None"]
         write_embeddings(mirror.local, data)
         mirror.push()
 
-    def _mirror(self) -> Mirror:
+    def _last_file(self) -> str:
         from vmnet_pipeline.search.embeddings import CONTENTS
 
-        return Mirror(self._filepath, self._cache_dir, CONTENTS)
+        return CONTENTS

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
 from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
+
+if TYPE_CHECKING:
+    from kedro_datasets._typing import TablePreview
 
 
 class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
@@ -37,6 +43,11 @@ class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
     def load(self) -> FeatureStore:
         """A handle; that of a folder which is not there is empty."""
         return FeatureStore(self._filepath)
+
+    def preview(self, nrows: int = PREVIEW_ROWS) -> TablePreview:
+        """The first rows of the index, for Kedro-Viz."""
+        names = ("id", "status", "shape", "dtype", "reason", "seconds")
+        return preview_rows(self.load().rows.to_frame(*names).head(nrows))
 
     def save(self, data: FeatureChunk) -> None:
         """Add a chunk of features; what is there stays.

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import TYPE_CHECKING
 
 from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
 from vmnet_pipeline.ingestion.collect import read_ids
 from vmnet_pipeline.storage.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from kedro_datasets._typing import TablePreview
 
 
 class IdListDataset(PlaceDataset[tuple[str, ...], tuple[str, ...]]):
@@ -35,6 +40,12 @@ class IdListDataset(PlaceDataset[tuple[str, ...], tuple[str, ...]]):
             IngestError: The file has no column `id`, or is not a csv file.
         """
         return read_ids(self._filepath)
+
+    def preview(self, nrows: int = PREVIEW_ROWS) -> TablePreview:
+        """The first ids, for Kedro-Viz."""
+        import pandas as pd
+
+        return preview_rows(pd.DataFrame({"id": self.load()[:nrows]})) if self.exists() else {}
 
     def save(self, data: tuple[str, ...]) -> None:
         """Write the ids, one per line below the header `id`."""

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.ingestion.collect import list_folder
 from vmnet_pipeline.ingestion.schemas import check_manifest
 from vmnet_pipeline.storage.files import replace_atomically
+from vmnet_pipeline.storage.parsing import read_frame
 from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR, as_path, local_copy, name_local, storage_errors
+from vmnet_pipeline.storage.sealing import write_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from kedro_datasets._typing import TablePreview
 
 
 class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
-    """One row per item of a collection, in a Parquet file.
+    """One row per item of a collection, in a Parquet file with a checksum of its values.
 
     Given `audio_dir` or `video_dir`, loading lists that folder instead, so that extraction alone needs
     no ingestion and no pairs.
@@ -64,11 +68,9 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
         if self._folders:
             cache_dir = Path(name_local(self._filepath, self._cache_dir)).with_name("probe_cache")
             return list_folder(self._folders.get("audio"), self._folders.get("video"), cache_dir=cache_dir)
-        import pandas as pd
-
         try:
             with local_copy(self._filepath) as local:
-                manifest = pd.read_parquet(local)
+                manifest = read_frame(local)
         except FileNotFoundError as error:
             raise IngestError(
                 f"There is no manifest {self._filepath}. Run `kedro run --pipeline ingest` with the same media_dir "
@@ -80,12 +82,30 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
             ) from error
         return check_manifest(manifest, self._filepath)
 
+    def preview(self, nrows: int = PREVIEW_ROWS) -> TablePreview:
+        """The first rows, for Kedro-Viz, without paths and checksums; none of a folder that would have to be listed."""
+        if self._folders or not self.exists():
+            return {}
+        names = [
+            "id",
+            "status",
+            "reason",
+            "group",
+            "video_codec",
+            "video_duration_s",
+            "audio_codec",
+            "audio_duration_s",
+        ]
+        return preview_rows(self.load()[names].head(nrows))
+
     def save(self, data: pd.DataFrame) -> None:
         """Write the manifest; readers see the old one or the new one.
 
         Raises:
             IngestError: It is none.
         """
+        import pyarrow as pa
+
         check_manifest(data, self._filepath)
-        with replace_atomically(self._filepath) as temporary:
-            data.to_parquet(temporary, index=False)
+        with replace_atomically(self._filepath, durable=True) as temporary:
+            write_table(pa.Table.from_pandas(data, preserve_index=False), temporary)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmnet_pipeline.datasets.place import PlaceDataset
 from vmnet_pipeline.features.pairs import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
 from vmnet_pipeline.storage.mirror import Mirror
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 class PackedPairsDataset(PlaceDataset[UnpackedPairs, PairSet]):
-    """Features of both sides, pooled or as sequences, memory-mapped; saving streams, loading reads no array.
+    """Features of both sides, pooled or as sequences, memory-mapped; saving streams, loading keeps nothing in memory.
 
     Example for the catalog:
 
@@ -17,13 +22,19 @@ class PackedPairsDataset(PlaceDataset[UnpackedPairs, PairSet]):
           filepath: data/05_model_input/demo/pairs
     """
 
+    _verified: tuple[tuple[str, int, int], ...] = ()
+
     def load(self) -> PairSet:
-        """Packed pairs with memory-mapped arrays.
+        """Packed pairs with memory-mapped arrays, which are compared with their checksums the first time.
 
         Raises:
             PairsError: The folder is missing or damaged.
         """
-        return read_pairs(self._mirror().pull())
+        folder = self._mirror().pull()
+        state = _describe_state(folder)
+        pairs = read_pairs(folder, verify=state != self._verified)
+        self._verified = state
+        return pairs
 
     def save(self, data: UnpackedPairs) -> None:
         """Pack, item by item; an old folder is replaced as a whole.
@@ -40,3 +51,11 @@ class PackedPairsDataset(PlaceDataset[UnpackedPairs, PairSet]):
 
     def _mirror(self) -> Mirror:
         return Mirror(self._filepath, self._cache_dir, CONTENT_FILE)
+
+
+def _describe_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of change of the files, so that only new content is read for its checksums."""
+    if not folder.is_dir():
+        return ()
+    stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

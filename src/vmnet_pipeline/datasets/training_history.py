@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
 from vmnet_pipeline.errors import CheckpointError
 from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.storage.parsing import parse_json
 from vmnet_pipeline.storage.paths import storage_errors
+
+if TYPE_CHECKING:
+    from kedro_datasets._typing import TablePreview
 
 
 class TrainingHistoryDataset(PlaceDataset[list[dict[str, Any]], list[dict[str, Any]]]):
@@ -38,12 +43,18 @@ class TrainingHistoryDataset(PlaceDataset[list[dict[str, Any]], list[dict[str, A
             CheckpointError: The file is damaged.
         """
         try:
-            rows: list[dict[str, Any]] = json.loads(self._filepath.read_text(encoding="utf-8"))
+            rows: list[dict[str, Any]] = parse_json(self._filepath.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
         except storage_errors(ValueError) as error:
             raise CheckpointError(f"{self._filepath} is damaged ({error}). Remove it, or train again.") from error
         return rows
+
+    def preview(self, nrows: int = PREVIEW_ROWS) -> TablePreview:
+        """The last epochs, for Kedro-Viz."""
+        import pandas as pd
+
+        return preview_rows(pd.json_normalize(self.load()).tail(nrows))
 
     def save(self, data: list[dict[str, Any]]) -> None:
         """Write the rows; readers see the old file or the new one."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.storage.mirror import Mirror
-from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR
+from vmnet_pipeline.datasets.mirrored_folder import MirroredFolderDataset
 
 if TYPE_CHECKING:
     from vmnet_pipeline.retrieval.index import VectorIndex
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class VectorIndexDataset(PlaceDataset["VectorIndex", "VectorIndex | None"]):
+class VectorIndexDataset(MirroredFolderDataset["VectorIndex", "VectorIndex | None"]):
     """A search index; saving adds a version and makes it the current one in one step.
 
     Example for the catalog:
@@ -24,27 +22,6 @@ class VectorIndexDataset(PlaceDataset["VectorIndex", "VectorIndex | None"]):
           type: vmnet_pipeline.datasets.VectorIndexDataset
           filepath: data/07_model_output/demo/{variant}/music_index
     """
-
-    def __init__(
-        self,
-        *,
-        filepath: str,
-        optional: bool = False,
-        credentials: dict[str, Any] | None = None,
-        cache_dir: str = DEFAULT_CACHE_DIR,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Describe the dataset.
-
-        Args:
-            filepath: The folder.
-            optional: Whether loading gives None, and no error, where there is none or a damaged one.
-            credentials: Options of the object store of `filepath`.
-            cache_dir: Local folder for copies of remote files.
-            metadata: Free data for plugins.
-        """
-        super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
-        self._optional = optional
 
     def load(self) -> VectorIndex | None:
         """The current version, compared with its checksums.
@@ -75,7 +52,7 @@ class VectorIndexDataset(PlaceDataset["VectorIndex", "VectorIndex | None"]):
     def _exists(self) -> bool:
         return self._mirror().exists()
 
-    def _mirror(self) -> Mirror:
+    def _last_file(self) -> str:
         from vmnet_pipeline.retrieval.index_files import POINTER
 
-        return Mirror(self._filepath, self._cache_dir, POINTER)
+        return POINTER

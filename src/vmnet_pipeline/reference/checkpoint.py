@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 N_PATCHES = 62
+MAX_NAME = 200
 DROPOUT = 0.1
 DATA_SUFFIX = ".data-00000-of-00001"
 BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -119,7 +120,7 @@ def _read_latest(folder: Path) -> Path:
     match = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, re.MULTILINE)
     if match is None:
         raise CheckpointError(f"{folder / 'checkpoint'} names no checkpoint; give the path of one model.ckpt-N")
-    prefix = folder / match[1].replace("\\", "/").rsplit("/", 1)[-1]
+    prefix = folder / match[1].replace("\\", "/").rsplit("/", 1)[-1][:MAX_NAME]
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         raise CheckpointError(f"{folder / 'checkpoint'} names {prefix.name}, but {prefix.name}.index is not beside it")
     return prefix

@@ -23,6 +23,7 @@ from vmnet_pipeline.errors import IngestError, PairsError, ParameterError
 from vmnet_pipeline.features.pairs import FeatureSide, UnpackedPairs
 from vmnet_pipeline.ingestion.collect import read_csv_rows
 from vmnet_pipeline.ingestion.splitting import SIDES, Split, split_by_group
+from vmnet_pipeline.storage.arrays import read_array, read_array_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,17 +93,13 @@ class FileSource:
         Raises:
             PairsError: The file is missing, damaged, or holds no numbers.
         """
-        import numpy as np
-
         path = self.paths[item_id]
         try:
-            array: np.ndarray = np.load(path, allow_pickle=False)
+            array = read_array(path)
         except FileNotFoundError as error:
             raise PairsError(f"{path} is missing. Add the file, or take {item_id!r} out of the csv file.") from error
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError) as error:
             raise PairsError(f"{path} is not a readable .npy file ({error}). Replace it.") from error
-        if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-            raise PairsError(f"{path} holds {array.dtype}, not numbers. Replace it.")
         if array.size == 0:
             raise PairsError(f"{path} is empty, shape {array.shape}. Replace it.")
         return array
@@ -179,11 +176,9 @@ def _sample_music_shapes(sides: Mapping[str, SideFiles]) -> Iterator[tuple[int, 
 
 def read_shape(path: Path) -> tuple[int, ...] | None:
     """Shape of the array in a .npy file, from its header; None if it has no readable one."""
-    import numpy as np
-
     try:
-        return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape)
-    except (OSError, ValueError, EOFError):
+        return read_array_shape(path)
+    except (OSError, ValueError):
         return None
 
 

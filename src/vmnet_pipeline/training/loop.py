@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from vmnet_pipeline.console import LOG_EVERY_S
 from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.models.towers import VMNet, build_model
 from vmnet_pipeline.records import EpochRecord, PairArrays
@@ -191,7 +192,7 @@ def _usable_validation(train: PairArrays, val: PairArrays | None) -> PairArrays 
 
 def _run_epochs(run: Run, run_digest: str, state_dir: Path, on_epoch: EpochCallback | None, progress: bool) -> None:
     epochs, done = run.params.epochs, len(run.history)
-    saved_at = time.monotonic()
+    saved_at = said_at = time.monotonic()
     shows_bar = progress and sys.stderr.isatty()
     with tqdm(total=epochs, initial=done, desc="train", unit="epoch", disable=not shows_bar) as bar:
         for epoch in range(done + 1, epochs + 1):
@@ -204,8 +205,10 @@ def _run_epochs(run: Run, run_digest: str, state_dir: Path, on_epoch: EpochCallb
                     saved_at = time.monotonic()
                 bar.update()
                 bar.set_postfix_str(_describe(record), refresh=False)
-                if progress and not shows_bar and (epoch == epochs or epoch % max(1, epochs // 10) == 0):
+                is_tenth, is_late = epoch % max(1, epochs // 10) == 0, time.monotonic() - said_at >= LOG_EVERY_S
+                if progress and not shows_bar and (epoch == epochs or is_tenth or is_late):
                     logger.info("epoch %d of %d: %s", epoch, epochs, _describe(record))
+                    said_at = time.monotonic()
                 if on_epoch is not None:
                     on_epoch(record)
             if _is_over(run):

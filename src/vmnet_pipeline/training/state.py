@@ -1,7 +1,8 @@
 """The state a killed training continues from: one safetensors file, written atomically, no pickle.
 
 Layout of the folder: `state.safetensors` (tensors, and the JSON part in its metadata, so that both change at once) and
-`best-EPOCH.safetensors` (the best weights so far, written before the state that refers to it).
+`best-EPOCH.safetensors` (the best weights so far, written before the state that refers to it). Each has a digest of its
+content: training never continues from weights that the disk has changed.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from vmnet_pipeline.records import EpochRecord, PairArrays
-from vmnet_pipeline.storage.files import replace_atomically
-from vmnet_pipeline.storage.paths import local_copy
+from vmnet_pipeline.storage.files import remove_stale_temporaries, replace_atomically
+from vmnet_pipeline.storage.paths import is_remote, local_copy
 from vmnet_pipeline.training.data import digest_pairs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from torch import Tensor, nn
 
     from vmnet_pipeline.params import TrainParams
@@ -75,15 +76,13 @@ def save_state(state_dir: Path, state: TrainingState) -> None:
         "best_epoch": state.best_epoch,
         "finished": state.finished,
     }
-    with replace_atomically(state_dir / STATE_FILE) as temporary:
-        save_file(state.tensors, temporary, metadata={"state": json.dumps(content)})
+    _write_tensors(state_dir / STATE_FILE, state.tensors, json.dumps(content))
     _remove_stale_best(state_dir, None if state.finished else state.best_epoch)
 
 
 def save_best(state_dir: Path, epoch: int, tensors: dict[str, Tensor]) -> None:
     """Write the best weights so far; to be called before the `save_state` that names the epoch."""
-    with replace_atomically(best_path(state_dir, epoch)) as temporary:
-        save_file(tensors, temporary)
+    _write_tensors(best_path(state_dir, epoch), tensors, "")
 
 
 def load_state(state_dir: Path, run_digest: str) -> TrainingState | None:
@@ -110,9 +109,8 @@ def load_best(state_dir: Path, epoch: int) -> dict[str, Tensor] | None:
     """Read the best weights of an epoch; None (logged) if they are gone or damaged."""
     path = best_path(state_dir, epoch)
     try:
-        with local_copy(path) as local:
-            return dict(load_file(local))
-    except (SafetensorError, OSError) as error:
+        return _read_tensors(path)[0]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("the best weights %s cannot be read (%s); training starts anew", path, error)
         return None
 
@@ -185,13 +183,45 @@ def restore_tensors(
 
 
 def _read_state(path: Path) -> TrainingState:
-    with local_copy(path) as local, safe_open(local, framework="pt") as file:
-        content: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    tensors, text = _read_tensors(path)
+    content: dict[str, Any] = json.loads(text)
     history = tuple(EpochRecord(**record) for record in content["history"])
     if [record.epoch for record in history] != list(range(1, len(history) + 1)) or not history:
         raise ValueError("its history has gaps")
     return TrainingState(content["run_digest"], tensors, history, int(content["best_epoch"]), bool(content["finished"]))
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], text: str) -> None:
+    """Tensors and a text in one file, with a digest of both."""
+    metadata = {"state": text, "checksum": _digest_content(tensors, text)}
+    with replace_atomically(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+    if not is_remote(path):
+        remove_stale_temporaries(path.parent, path)
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Inverse of `_write_tensors`.
+
+    Raises:
+        ValueError: They are not what was written.
+    """
+    with local_copy(path) as local, safe_open(local, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    text = metadata.get("state", "")
+    if metadata.get("checksum", "") not in ("", _digest_content(tensors, text)):
+        raise ValueError("its content does not fit its checksum")
+    return tensors, text
+
+
+def _digest_content(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _remove_stale_best(state_dir: Path, keep_epoch: int | None) -> None:
