@@ -42,12 +42,13 @@ def run(folder, pipeline, hooks=None, **datasets):
 
 def test_every_node_has_its_own_time_and_memory(tmp_path):
     pipeline = Pipeline([node(fill, "large", "a", name="large"), node(fill, ["small"], "b", name="small")])
+    others = stages._measure_workers()  # children that earlier tests keep
     found = run(tmp_path / "log", pipeline, large=400, small=1)
     assert set(found) == {"large", "small"}
     assert found["large"]["memory_bytes"] - found["small"]["memory_bytes"] > 300 * MIB
     assert found["large"]["n_runs"] == 1
     assert found["large"]["command"] == "kedro run --params=seed=3"
-    assert found["large"]["workers_bytes"] == 0
+    assert found["large"]["workers_bytes"] <= 1.1 * others
 
 
 class SlowDataset(MemoryDataset):
