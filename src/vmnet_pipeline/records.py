@@ -7,8 +7,6 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from vmnet_pipeline.storage.parsing import parse_json
-
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -51,12 +49,6 @@ class Fingerprint:
             for name in names
             if self.settings.get(name) != other.settings.get(name)
         )
-
-    @classmethod
-    def from_json(cls, text: str) -> Fingerprint:
-        """Inverse of `to_json`."""
-        content = parse_json(text)
-        return cls(backend=content["backend"], settings=content["settings"])
 
 
 @dataclass(frozen=True, slots=True)

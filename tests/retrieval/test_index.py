@@ -77,7 +77,6 @@ def test_removed_items_are_never_found_and_added_ones_are(kind):
     assert index.remove(["003"]) == 0
     index.add(vectors[200:], make_items(100, start=200))
     assert len(index) == 298
-    assert index.removed_share == pytest.approx(2 / 300)
     allowed = [i for i in range(300) if i not in (3, 100)]
     for hits, query in zip(index.search(vectors[[3, 100, 250]], 10), vectors[[3, 100, 250]], strict=True):
         assert ids_of(hits) == rank(vectors, query, allowed, 10)
@@ -112,7 +111,6 @@ def test_more_answers_than_items_and_no_items_at_all(kind):
     assert index.search(draw(2), 3) == [[], []]
     empty = VectorIndex.build(np.empty((0, DIM), np.float32), make_items(0), index.params)
     assert len(empty) == 0
-    assert empty.removed_share == 0.0
     assert empty.search(draw(1), 3) == [[]]
     empty.add(draw(2), make_items(2))
     assert ids_of(empty.search(draw(2)[1], 1)[0]) == ["001"]

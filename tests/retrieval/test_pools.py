@@ -10,7 +10,7 @@ import pytest
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.params import EvaluateParams
 from vmnet_pipeline.retrieval.metrics import evaluate_retrieval, recall_at_k
-from vmnet_pipeline.retrieval.pools import median_rank_in_pools, reach_in_pools, recall_in_pools
+from vmnet_pipeline.retrieval.pools import median_rank_in_pools, reach_in_pools
 from vmnet_pipeline.retrieval.ranking import rank_positives
 
 
@@ -23,16 +23,16 @@ def test_recall_in_pools_is_the_mean_over_all_pools(pool_size: int, k: int) -> N
         for pool in itertools.combinations(others, pool_size - 1):
             hits.append((rank, sum(r < rank for r in pool) < k))
     expected = np.mean([np.mean([hit for rank, hit in hits if rank == wanted]) for wanted in ranks])
-    assert recall_in_pools(np.array(ranks), n, pool_size, k) == pytest.approx(expected)
+    assert reach_in_pools(np.array(ranks), n, pool_size, [k]).mean() == pytest.approx(expected)
 
 
 def test_a_pool_of_the_whole_gallery_changes_nothing() -> None:
     ranks = np.array([1, 3, 10, 11, 1024])
-    assert recall_in_pools(ranks, 1024, 1024, 10) == pytest.approx(3 / 5)
-    assert recall_in_pools(ranks, 2000, 1000, 10) > 3 / 5
+    assert reach_in_pools(ranks, 1024, 1024, [10]).mean() == pytest.approx(3 / 5)
+    assert reach_in_pools(ranks, 2000, 1000, [10]).mean() > 3 / 5
     for bad in ((5, 10), (2000, 0)):
         with pytest.raises(PairsError):
-            recall_in_pools(ranks, bad[0], 5, bad[1])
+            reach_in_pools(ranks, bad[0], 5, [bad[1]])
 
 
 def test_median_is_the_first_place_that_half_of_the_pools_reach() -> None:

@@ -15,6 +15,8 @@ from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.retrieval.index_files import load_index, save_index
 from vmnet_pipeline.serving.guard import ApiKey
 from vmnet_pipeline.serving.items import load_gallery
+from vmnet_pipeline.serving.jobs import EmbeddingPool
+from vmnet_pipeline.serving.metrics import Metrics
 from vmnet_pipeline.serving.replies import RefusedError
 from vmnet_pipeline.serving.settings import ServeParams
 from vmnet_pipeline.serving.worker import Task
@@ -105,6 +107,24 @@ def test_a_worker_that_hangs_or_crashes_is_replaced(live, service, manifest):
     os.kill(pool._workers[0]._process.pid, 9)
     pool._workers[0]._process.join()
     np.testing.assert_allclose(asyncio.run(pool.embed(task, 60)), expected, atol=1e-4)
+
+
+def test_a_file_that_takes_too_long_costs_no_worker(places, service, manifest):
+    metrics = Metrics()
+    pool = EmbeddingPool(
+        places.checkpoint, places.weights_dir, n_workers=1, max_waiting=1, file_timeout_s=1e-6, metrics=metrics
+    )
+    pool.start()
+    try:
+        process = pool._workers[0]._process.pid
+        with pytest.raises(RefusedError) as caught:
+            asyncio.run(pool.embed(Task("music", path=manifest.loc["0001", "audio_path"]), 60))
+        assert (caught.value.status, caught.value.code) == (422, "timed_out")
+        assert pool._workers[0]._process.pid == process
+        assert pool._workers[0].is_alive
+        assert metrics.lost_workers._value.get() == 0
+    finally:
+        pool.close()
 
 
 def test_media_outside_the_roots_are_not_sent(places, service, tmp_path):

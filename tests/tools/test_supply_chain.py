@@ -41,6 +41,9 @@ def test_set_up_installs_nothing_without_checksums():
     others = [line for line in installs if "-e ." not in line and 'install "$(TORCH)"' not in line]
     assert len(others) >= 4
     assert all("--require-hashes" in line for line in others)
+    # A lock is complete. pip left to resolve it looks for newer releases of packages that others want with extras,
+    # and refuses the whole lock once there is one.
+    assert all("--no-deps" in line for line in others)
 
 
 @pytest.mark.parametrize("line", ["six==1.17.0", "six>=1.17 --hash=sha256:" + "0" * 64])

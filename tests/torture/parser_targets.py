@@ -204,7 +204,7 @@ def read_store(folder: Path) -> Any:
         store.is_whole(item_id, row.checksum)
         with contextlib.suppress(FeatureStoreError):  # one item; the next ones are looked at all the same
             store.load(item_id).sum()
-    return store.rows.look_up(list(IDS), "status", "shape"), store.is_complete()
+    return store.rows.to_frame("status", "shape"), store.is_complete()
 
 
 def make_packed(folder: Path) -> None:

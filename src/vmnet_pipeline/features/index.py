@@ -109,10 +109,6 @@ class FeatureIndex(Mapping[str, FeatureRow]):
         found = self.table.filter(pc.is_in(self.table["source_checksum"], wanted))
         return [_make_row(content) for content in found.to_pylist()]
 
-    def look_up(self, ids: Sequence[str], *columns: str) -> pd.DataFrame:
-        """Some columns for each of `ids`, in their order; null for one that has no row."""
-        return self.take(self.find_places(ids), *columns)
-
     def find_places(self, ids: Sequence[str]) -> pa.Array:
         """Where in `table` each of `ids` is; null for one that has no row."""
         import pyarrow as pa

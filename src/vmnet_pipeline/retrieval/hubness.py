@@ -45,33 +45,6 @@ def measure_hubness(counts: Array) -> dict[str, float]:
     return {"skewness": skewness, "max": float(counts.max()), "unreached": float((counts == 0).mean())}
 
 
-def correct_scores(queries: Array, gallery: Array, *, k: int = HUB_K, chunk_size: int = 1024) -> tuple[Array, Array]:
-    """Append a coordinate so that dot products are CSLS scores, up to a constant of each query, and ranks theirs.
-
-    CSLS is 2 s_ij - r_i - r_j with r the mean of an item's K highest scores on the other side. r_i changes no rank of
-    query i, so the vectors [2 q_i, -1] and [g_j, r_j] suffice, and every index for dot products can serve them.
-
-    Args:
-        queries: (Nq, D) floating point; also what the gallery's neighbourhoods are measured on.
-        gallery: (Ng, D).
-        k: K, cut to Nq; at least 1.
-        chunk_size: Gallery items scored together.
-
-    Returns:
-        (Nq, D + 1) and (Ng, D + 1) float32; not of unit length.
-
-    Raises:
-        PairsError: Widths differ, or K is below 1.
-    """
-    _check(queries, gallery, k)
-    _, neighbours = find_nearest(_as_float32(queries), _as_float32(gallery), k, chunk_size)
-    minus_one = np.full((len(queries), 1), -1.0)
-    return (
-        np.hstack([2.0 * queries, minus_one]).astype(np.float32),
-        np.hstack([gallery, neighbours.score.mean(axis=1, keepdims=True)]).astype(np.float32),
-    )
-
-
 def correct_both(music: Array, video: Array, *, k: int = 10, chunk_size: int = 1024) -> tuple[Array, Array]:
     """Append two coordinates so that dot products are CSLS scores, whichever side asks.
 

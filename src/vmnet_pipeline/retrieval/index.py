@@ -153,11 +153,6 @@ class VectorIndex:
         """Ids of the items that can be found, in order of position."""
         return [str(item_id) for item_id in self.items["id"].to_numpy()[self.alive]]
 
-    @property
-    def removed_share(self) -> float:
-        """Share of positions whose item was removed."""
-        return 1.0 - len(self) / len(self.alive) if len(self.alive) else 0.0
-
     # --- changing
 
     def add(self, vectors: np.ndarray, items: pd.DataFrame) -> None:

@@ -45,11 +45,6 @@ def reach_in_pools(ranks: Array, n_gallery: int, pool_size: int, ks: Sequence[in
     return np.stack([reached[min(k, pool_size)][query] for k in ks], axis=1)
 
 
-def recall_in_pools(ranks: Array, n_gallery: int, pool_size: int, k: int) -> float:
-    """Expected Recall@K in a random part of the gallery, 0-1: the mean of `reach_in_pools`."""
-    return float(reach_in_pools(ranks, n_gallery, pool_size, [k]).mean())
-
-
 def median_rank_in_pools(ranks: Array, n_gallery: int, pool_size: int) -> int:
     """Smallest K whose expected recall in pools of that size is at least one half, 1 to the pool size."""
     values, query = _check(ranks, n_gallery, pool_size, 1)

@@ -48,11 +48,6 @@ class ApiKey:
     def __init__(self, key: str | None) -> None:
         self._key = None if not key else key.encode()
 
-    @property
-    def is_set(self) -> bool:
-        """Whether a key is asked for at all."""
-        return self._key is not None
-
     def accepts(self, given: str) -> bool:
         """Whether this is the key; takes the same time however wrong it is."""
         return self._key is None or hmac.compare_digest(_hash(given.encode()), _hash(self._key))

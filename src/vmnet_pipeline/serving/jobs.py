@@ -41,11 +41,28 @@ class EmbeddingPool:
     """
 
     def __init__(
-        self, checkpoint: Path, weights_dir: Path, *, n_workers: int, max_waiting: int, metrics: Metrics
+        self,
+        checkpoint: Path,
+        weights_dir: Path,
+        *,
+        n_workers: int,
+        max_waiting: int,
+        file_timeout_s: float,
+        metrics: Metrics,
     ) -> None:
-        """Describe the pool; `start` starts it."""
+        """Describe the pool; `start` starts it.
+
+        Args:
+            checkpoint: Folder of the network.
+            weights_dir: Weight files of the backends.
+            n_workers: Number of processes.
+            max_waiting: Tasks that may wait for one.
+            file_timeout_s: Longest time for reading a file: less than for a task, so that a decoder that hangs costs
+                the process that decodes, and not the worker with its networks.
+            metrics: Where tasks and lost workers are counted.
+        """
         n_threads = max(1, (os.cpu_count() or 1) // n_workers)
-        self._workers = [_Worker(checkpoint, weights_dir, n_threads) for _ in range(n_workers)]
+        self._workers = [_Worker(checkpoint, weights_dir, n_threads, file_timeout_s) for _ in range(n_workers)]
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(n_workers, thread_name_prefix="embedding")
         self._max_jobs, self._n_jobs = n_workers + max_waiting, 0
@@ -146,8 +163,8 @@ class EmbeddingPool:
 class _Worker:
     """One process and the connection to it."""
 
-    def __init__(self, checkpoint: Path, weights_dir: Path, n_threads: int) -> None:
-        self._arguments = (checkpoint, weights_dir, n_threads)
+    def __init__(self, *arguments: Path | int | float) -> None:
+        self._arguments = arguments
         self._process: multiprocessing.process.BaseProcess | None = None
         self.digest = self.failure = ""
 

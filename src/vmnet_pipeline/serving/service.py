@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 QUICK_S = 30.0
 """A new index that cannot be read for so long is worth a warning: longer than it takes to write one."""
 
+FILE_SHARE = 0.8
+"""Part of the time for a task that reading its file may take."""
+
 
 class State(NamedTuple):
     """What belongs together: a gallery and workers with the network that made it."""
@@ -78,6 +81,7 @@ class Service:
             self.places.weights_dir,
             n_workers=self.params.n_workers,
             max_waiting=self.params.max_waiting,
+            file_timeout_s=FILE_SHARE * self.params.job_timeout_s,
             metrics=self.metrics,
         )
 

@@ -67,12 +67,14 @@ class Answer:
     message: str = ""
 
 
-def run_worker(connection: Connection, checkpoint: Path, weights_dir: Path, n_threads: int) -> None:
+def run_worker(
+    connection: Connection, checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: float
+) -> None:
     """Load, say so, then answer one task after the other until the connection closes."""
     os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when to end
     try:
-        embedder = _load(checkpoint, weights_dir, n_threads)
+        embedder = _load(checkpoint, weights_dir, n_threads, file_timeout_s)
     except Exception as error:
         connection.send(Answer(kind="other", message=f"{type(error).__name__}: {error}"))
         return
@@ -85,13 +87,16 @@ def run_worker(connection: Connection, checkpoint: Path, weights_dir: Path, n_th
         connection.send(_answer(embedder, task))
 
 
-def _load(checkpoint: Path, weights_dir: Path, n_threads: int) -> Embedder:
+def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: float) -> Embedder:
     import torch
 
+    from vmnet_pipeline.media.isolation import Isolation
+    from vmnet_pipeline.params import LimitParams
     from vmnet_pipeline.search.embedder import Embedder
 
     torch.set_num_threads(n_threads)
-    embedder = Embedder.load(checkpoint, weights_dir=weights_dir)
+    isolation = Isolation(LimitParams.model_validate({"seconds": file_timeout_s}))
+    embedder = Embedder.load(checkpoint, weights_dir=weights_dir, isolation=isolation)
     for side in ("music", "video"):
         embedder.backend(side)
     return embedder
