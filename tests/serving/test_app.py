@@ -66,7 +66,20 @@ def test_features_and_embeddings(client, service):
     for features in ([0.1, 0.2], [[0.1], [0.2, 0.3]], ["a"], [[0.5] * 200] * 3):
         wrong = ask(client, features=features, pooled=True, query="music")
         assert (wrong.status_code, wrong.json()["error"]["code"]) == (422, "bad_features")
-    assert ask(client, embedding=[0.0] * 8).json()["error"]["code"] == "bad_embedding"
+
+
+@pytest.mark.parametrize("embedding", [[0.0] * 8, [0.5] * 7, [], [1e400] + [0.0] * 7])
+def test_what_is_no_embedding(client, embedding):
+    body = json.dumps({"embedding": embedding}).replace("Infinity", "1e400")
+    for path in ("/v1/recommendations", "/v1/embeddings"):
+        answer = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_embedding")
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-50, 1.0, 1e50, 1e300])
+def test_an_embedding_of_any_length_means_its_direction(client, scale):
+    answer = client.post("/v1/embeddings", json={"embedding": [3 * scale, 0, 0, -4 * scale, 0, 0, 0, 0]})
+    np.testing.assert_allclose(answer.json()["embedding"], [0.6, 0, 0, -0.8, 0, 0, 0, 0], rtol=1e-6)
 
 
 def test_filters(client):

@@ -1,6 +1,7 @@
 """What happens over time: new indexes, lost workers, keys, time limits."""
 
 import asyncio
+import dataclasses
 import os
 import threading
 import time
@@ -48,30 +49,28 @@ def test_a_new_index_is_taken_up_and_no_request_is_lost(live, service, places):
 
 def test_a_damaged_or_foreign_index_is_not_taken_up(places, service, tmp_path):
     import shutil
-    from dataclasses import replace
 
     output = tmp_path / "output"
     shutil.copytree(places.output, output)
-    load_gallery(replace(places, output=output), 10)
+    load_gallery(dataclasses.replace(places, output=output), 10)
     index = load_index(output / "video_index")
     index.about = {"checkpoint": "another"}
     save_index(output / "video_index", index)
     with pytest.raises(SearchIndexError, match="does not belong to the embeddings"):
-        load_gallery(replace(places, output=output), 10)
+        load_gallery(dataclasses.replace(places, output=output), 10)
     with pytest.raises(SearchIndexError, match="there is no search index"):
-        load_gallery(replace(places, output=tmp_path / "nothing"), 10)
+        load_gallery(dataclasses.replace(places, output=tmp_path / "nothing"), 10)
 
 
 def test_an_index_of_another_checkpoint_gets_workers_of_its_own(places, tmp_path):
     import shutil
-    from dataclasses import replace
 
     from serving_collection import make_checkpoint, write_side
 
     from vmnet_pipeline import Embedder
     from vmnet_pipeline.serving.service import Service
 
-    moved = replace(places, output=tmp_path / "output", checkpoint=tmp_path / "checkpoint")
+    moved = dataclasses.replace(places, output=tmp_path / "output", checkpoint=tmp_path / "checkpoint")
     shutil.copytree(places.output, moved.output)
     shutil.copytree(places.checkpoint, moved.checkpoint)
     service = Service(moved, ServeParams())  # its workers are never started
@@ -94,6 +93,22 @@ def test_an_index_of_another_checkpoint_gets_workers_of_its_own(places, tmp_path
         service.close()
 
 
+def make_pool(places, file_timeout_s, metrics=None):
+    return EmbeddingPool(
+        places.checkpoint,
+        places.weights_dir,
+        n_workers=1,
+        max_waiting=1,
+        file_timeout_s=file_timeout_s,
+        metrics=metrics or Metrics(),
+    )
+
+
+def kill(worker):
+    os.kill(worker._process.pid, 9)
+    worker._process.join()
+
+
 def test_a_worker_that_hangs_or_crashes_is_replaced(live, service, manifest):
     pool = service.state.pool
     task = Task("music", path=manifest.loc["0001", "audio_path"])
@@ -104,16 +119,13 @@ def test_a_worker_that_hangs_or_crashes_is_replaced(live, service, manifest):
     assert service.metrics.lost_workers._value.get() == lost + 1
     expected = service.state.gallery.find_vector("0001", "music")
     np.testing.assert_allclose(asyncio.run(pool.embed(task, 60)), expected, atol=1e-4)
-    os.kill(pool._workers[0]._process.pid, 9)
-    pool._workers[0]._process.join()
+    kill(pool._workers[0])
     np.testing.assert_allclose(asyncio.run(pool.embed(task, 60)), expected, atol=1e-4)
 
 
 def test_a_file_that_takes_too_long_costs_no_worker(places, service, manifest):
     metrics = Metrics()
-    pool = EmbeddingPool(
-        places.checkpoint, places.weights_dir, n_workers=1, max_waiting=1, file_timeout_s=1e-6, metrics=metrics
-    )
+    pool = make_pool(places, 1e-6, metrics)
     pool.start()
     try:
         process = pool._workers[0]._process.pid
@@ -127,10 +139,80 @@ def test_a_file_that_takes_too_long_costs_no_worker(places, service, manifest):
         pool.close()
 
 
-def test_media_outside_the_roots_are_not_sent(places, service, tmp_path):
-    from dataclasses import replace
+def test_a_worker_that_was_started_after_a_training_answers_nothing(places, tmp_path):
+    """Its embeddings lie in another space than those of the index."""
+    import shutil
 
-    gallery = load_gallery(replace(places, media_roots=(tmp_path,)), 10)
+    from serving_collection import make_checkpoint
+
+    moved = dataclasses.replace(places, checkpoint=tmp_path / "checkpoint")
+    shutil.copytree(places.checkpoint, moved.checkpoint)
+    pool = make_pool(moved, file_timeout_s=60)
+    task = Task("video", features=np.full(1280, 0.5, np.float32), pooled=True)
+    pool.start()
+    try:
+        before = asyncio.run(pool.embed(task, 60))
+        make_checkpoint(moved.checkpoint, places.weights_dir, seed=2)
+        np.testing.assert_array_equal(asyncio.run(pool.embed(task, 60)), before)
+        kill(pool._workers[0])
+        with pytest.raises(RefusedError) as caught:
+            asyncio.run(pool.embed(task, 60))
+        assert (caught.value.status, caught.value.code) == (503, "other_checkpoint")
+        make_checkpoint(moved.checkpoint, places.weights_dir, seed=1)
+        np.testing.assert_array_equal(asyncio.run(pool.embed(task, 60)), before)
+    finally:
+        pool.close()
+
+
+def test_a_process_that_cannot_be_started_is_told(places, monkeypatch, caplog):
+    import multiprocessing.context
+
+    def refuse(process):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", refuse)
+    pool = make_pool(places, file_timeout_s=60)
+    pool.start()
+    pool.close()
+    assert "no process can be started" in pool.failure
+    assert "Uploads cannot be answered" in caplog.text
+
+
+def test_workers_that_are_loaded_while_the_service_closes_are_ended(places, monkeypatch):
+    """A new checkpoint comes, and its network is still being loaded when the service is told to end."""
+    from vmnet_pipeline.serving import service as module
+
+    loading, loaded, closed = threading.Event(), threading.Event(), []
+
+    class Pool:
+        def __init__(self, digest):
+            self.digest = digest
+
+        def start(self):
+            if self.digest == "new":
+                loading.set()
+                assert loaded.wait(60)
+
+        def close(self):
+            closed.append(self)
+
+    gallery = load_gallery(places, 10)
+    service = module.Service(places, ServeParams(reload_every_s=0.01))
+    service.state = module.State(gallery, Pool(gallery.checkpoint))
+    monkeypatch.setattr(module, "read_version", lambda places: "newer")
+    monkeypatch.setattr(module, "load_gallery", lambda places, n: dataclasses.replace(gallery, checkpoint="new"))
+    monkeypatch.setattr(service, "_make_pool", lambda: Pool("new"))
+    service.start()
+    assert loading.wait(60)
+    service.close()
+    loaded.set()
+    service._watcher.join()
+    assert service.state.pool.digest == "new"
+    assert service.state.pool in closed
+
+
+def test_media_outside_the_roots_are_not_sent(places, service, tmp_path):
+    gallery = load_gallery(dataclasses.replace(places, media_roots=(tmp_path,)), 10)
     assert gallery.files == {"music": {}, "video": {}}
     assert gallery.describe_item("0001")["media"] == {"music": None, "video": None}
     secret = tmp_path / "secret.mp4"
@@ -141,7 +223,7 @@ def test_media_outside_the_roots_are_not_sent(places, service, tmp_path):
     manifest = pd.read_parquet(places.manifest)
     manifest["video_path"] = str(root / "clip.mp4")
     manifest.to_parquet(tmp_path / "manifest.parquet")
-    gallery = load_gallery(replace(places, manifest=tmp_path / "manifest.parquet", media_roots=(root,)), 10)
+    gallery = load_gallery(dataclasses.replace(places, manifest=tmp_path / "manifest.parquet", media_roots=(root,)), 10)
     with pytest.raises(RefusedError):
         gallery.find_file("0001", "video", (root,))
     (root / "clip.mp4").unlink()
@@ -174,6 +256,7 @@ KEY = ApiKey("open sesame")
         ({"authorization": "Bearer open sesame"}, 200),
         ({"authorization": "Basic open sesame"}, 401),
         ({"cookie": f"vmnet_session={KEY.make_cookie()}"}, 200),
+        ({"cookie": f'other="a\\; b c @; vmnet_session={KEY.make_cookie()}; last'}, 200),
         ({"cookie": "vmnet_session=open sesame"}, 401),
         ({"cookie": "vmnet_session="}, 401),
     ],

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from vmnet_pipeline.search.embedder import Embedder
     from vmnet_pipeline.search.reranking import Reranking
 
-HIDDEN = ("id", "source")
+HIDDEN_COLUMNS = ("id", "source")
+"""Columns of an index that are no metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,11 @@ def recommend(
     hits = index.search(embedder.embed_feature(query, feature), n_wanted, filters)[0]
     if reranking:
         hits = _rerank(embedder, query, feature, hits, reranking)[:top_k]
-    return [Recommendation(rank, hit.id, hit.score, _describe(index, hit)) for rank, hit in enumerate(hits, start=1)]
+    metadata = list_metadata(index, [hit.position for hit in hits])
+    return [
+        Recommendation(rank, hit.id, hit.score, known)
+        for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
+    ]
 
 
 def _rerank(embedder: Embedder, query: Side, feature: np.ndarray, hits: list[Hit], reranking: Reranking) -> list[Hit]:
@@ -98,10 +103,9 @@ def _rerank(embedder: Embedder, query: Side, feature: np.ndarray, hits: list[Hit
     return rerank_hits(hits, pieces, embedder.cut_pieces(reranking.side, reranking.piece_s), reranking)
 
 
-def _describe(index: VectorIndex, hit: Hit) -> dict[str, Any]:
-    import pandas as pd
-
-    row = index.items.iloc[hit.position]
-    cells = {str(name): row[name] for name in index.items.columns if name not in HIDDEN}
-    plain = {name: value.item() if hasattr(value, "item") else value for name, value in cells.items()}
-    return {name: None if pd.isna(value) else value for name, value in plain.items()}
+def list_metadata(index: VectorIndex, positions: Sequence[int]) -> list[dict[str, Any]]:
+    """What an index knows of the items in some of its rows, as plain values; None where it knows nothing."""
+    rows = index.items.take(list(positions)).drop(columns=list(HIDDEN_COLUMNS), errors="ignore").astype(object)
+    return [
+        {str(name): value for name, value in row.items()} for row in rows.where(rows.notna(), None).to_dict("records")
+    ]

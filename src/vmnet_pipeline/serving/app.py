@@ -21,7 +21,7 @@ from vmnet_pipeline.search.recommendation import answering_side
 from vmnet_pipeline.serving import bodies
 from vmnet_pipeline.serving.guard import COOKIE, ApiKey, Guard
 from vmnet_pipeline.serving.items import MEDIA_TYPES, is_one_range
-from vmnet_pipeline.serving.replies import RefusedError, make_error_response
+from vmnet_pipeline.serving.replies import RefusedError, make_error_response, refuse_other_checkpoint
 from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Task
 
@@ -185,6 +185,7 @@ def _check_one(vectors: Any) -> np.ndarray:
 async def _read_upload(
     request: Request, service: Service, state: State, model: type[bodies.Query]
 ) -> tuple[Any, np.ndarray]:
+    # `upload` stands in for the file: a query has to be of something.
     given: dict[str, Any] = {"id": "upload", "query": request.query_params.get("query", "video")}
     if model is bodies.Search:
         given |= {"top_k": request.query_params.get("top_k", 10), "filters": request.query_params.getlist("filter")}
@@ -204,7 +205,7 @@ async def _embed(task: Task, params: ServeParams, state: State) -> np.ndarray:
 
 def _check_pool(state: State) -> None:
     if state.pool.digest != state.gallery.checkpoint:
-        raise RefusedError(503, "other_checkpoint", "The search index and the network do not belong together.", 60)
+        raise refuse_other_checkpoint()
 
 
 def _add_items(app: FastAPI, service: Service) -> None:

@@ -131,11 +131,10 @@ SEARCH_PARAMETERS = [
 
 def describe_request(model: type[Query], parameters: list[dict[str, Any]]) -> dict[str, Any]:
     """The part of the OpenAPI document on a body that may be JSON or a media file."""
-    keep = {field for field in model.model_fields if field in Query.model_fields}
-    examples = SEARCH_EXAMPLES if model is Search else {
-        name: {"value": {key: value for key, value in example["value"].items() if key in keep}}
+    examples = {
+        name: {"value": {key: value for key, value in example["value"].items() if key in model.model_fields}}
         for name, example in SEARCH_EXAMPLES.items()
-    }  # fmt: skip
+    }
     file = {"type": "string", "format": "binary"}
     form = {"type": "object", "properties": {"file": file}, "required": ["file"]}
     content = {

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.retrieval.index_files import POINTER, load_index
 from vmnet_pipeline.search.embeddings import read_embeddings
+from vmnet_pipeline.search.recommendation import list_metadata
 from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.serving.replies import RefusedError
 from vmnet_pipeline.storage.parsing import read_frame
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.serving.settings import CollectionPlaces
 
 SIDES: tuple[Side, Side] = ("music", "video")
-HIDDEN_COLUMNS = ("id", "source")
 PATH_COLUMNS = {"music": "audio_path", "video": "video_path"}
 REMEDY = "run `kedro run --pipelines=embed,index` on this collection"
 MEDIA_TYPES = {
@@ -95,12 +95,12 @@ class Gallery:
         """
         import numpy as np
 
-        dim = self.sides[side].index.dim
-        with np.errstate(over="ignore"):
-            length = float(np.linalg.norm(values))
-        if len(values) != dim or not np.isfinite(length) or length == 0:
+        dim, vector = self.sides[side].index.dim, np.asarray([values], np.float64)
+        largest = np.abs(vector).max(initial=0.0)
+        if vector.shape[1] != dim or not np.isfinite(largest) or largest == 0:
             raise RefusedError(422, "bad_embedding", f"An embedding has {dim} numbers, all finite and not all zero.")
-        return np.asarray([values], np.float32) / np.float32(length)
+        vector /= largest  # the squares of very large and very small numbers are none
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
 
     def search(
         self, vector: np.ndarray, side: Side, top_k: int, filters: Sequence[str], *, without: str | None = None
@@ -122,7 +122,7 @@ class Gallery:
         except SearchIndexError as error:
             raise RefusedError(422, "bad_filter", str(error)) from error
         hits = [hit for hit in hits if hit.id != without][:top_k]
-        metadata = _describe(self.sides[side].index, [hit.position for hit in hits])
+        metadata = list_metadata(self.sides[side].index, [hit.position for hit in hits])
         return [
             {"rank": rank, "id": hit.id, "score": hit.score, "metadata": row, "media": self.link_media(hit.id, side)}
             for rank, (hit, row) in enumerate(zip(hits, metadata, strict=True), start=1)
@@ -137,7 +137,7 @@ class Gallery:
         known = {side: self.sides[side].positions[item_id] for side in SIDES if item_id in self.sides[side].positions}
         if not known:
             raise RefusedError(404, "no_such_item", "There is no item with this id.")
-        described = {side: _describe(self.sides[side].index, [position])[0] for side, position in known.items()}
+        described = {side: list_metadata(self.sides[side].index, [position])[0] for side, position in known.items()}
         media = {side: self.link_media(item_id, side) for side in known}
         return {"id": item_id, "metadata": described, "media": media}
 
@@ -224,14 +224,6 @@ def _is_below(path: Path, roots: Sequence[Path]) -> bool:
     return any(path.is_relative_to(root) for root in roots)
 
 
-def _describe(index: VectorIndex, positions: list[int]) -> list[dict[str, Any]]:
-    """What an index knows of some items; unknown values are None."""
-    rows = index.items.take(positions).drop(columns=list(HIDDEN_COLUMNS), errors="ignore").astype(object)
-    return [
-        {str(name): value for name, value in row.items()} for row in rows.where(rows.notna(), None).to_dict("records")
-    ]
-
-
 def _make_map(sides: Mapping[Side, GallerySide], max_points: int) -> list[dict[str, Any]]:
     """Both sides in one plane: some items of each, always the same ones for the same index."""
     import numpy as np
@@ -243,7 +235,7 @@ def _make_map(sides: Mapping[Side, GallerySide], max_points: int) -> list[dict[s
     planes = project_sides([vectors[side] for side in SIDES])
     points: list[dict[str, Any]] = []
     for side, plane in zip(SIDES, planes, strict=True):
-        metadata = _describe(sides[side].index, [sides[side].positions[item_id] for item_id in chosen[side]])
+        metadata = list_metadata(sides[side].index, [sides[side].positions[item_id] for item_id in chosen[side]])
         for item_id, (x, y), row in zip(chosen[side], plane.tolist(), metadata, strict=True):
             known = {"title": row.get("title") or item_id, "tags": row.get("tags") or ""}
             points.append({"id": item_id, "side": side, "x": round(x, 4), "y": round(y, 4), **known})

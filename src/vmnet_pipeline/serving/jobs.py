@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from vmnet_pipeline.errors import MediaError
-from vmnet_pipeline.serving.replies import RefusedError, hide_paths, refuse_media
+from vmnet_pipeline.serving.replies import RefusedError, hide_paths, refuse_media, refuse_other_checkpoint
 from vmnet_pipeline.serving.worker import Answer, run_worker
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ class EmbeddingPool:
             thread.start()
         for thread in threads:
             thread.join()
-        if self._is_closed:
-            return  # ended while they were loading
+        if self._is_closed:  # while they were loading; one may have been started after all were stopped
+            self._stop_workers()
+            return
         failures = [worker.failure for worker in self._workers if worker.failure]
         if failures:
             self.failure = failures[0]
@@ -123,7 +124,8 @@ class EmbeddingPool:
         """What a worker says of a task; it has an embedding.
 
         Raises:
-            RefusedError: 422 when it cannot be embedded, 504 when that takes too long, 503 when the pool closes.
+            RefusedError: 422 when it cannot be embedded, 504 when that takes too long, 503 when the pool closes, or
+                when a worker was started after a training.
         """
         try:
             future = self._threads.submit(self._work, task, timeout_s)
@@ -142,6 +144,9 @@ class EmbeddingPool:
         """Let the tasks that are there finish, then end the workers."""
         self._is_closed = True
         self._threads.shutdown(wait=True)
+        self._stop_workers()
+
+    def _stop_workers(self) -> None:
         for worker in self._workers:
             worker.stop()
 
@@ -149,10 +154,10 @@ class EmbeddingPool:
         started = time.monotonic()
         worker = self._free.get()
         try:
-            answer = worker.ask(task, timeout_s)
+            answer = worker.ask(task, timeout_s, self.digest)
         finally:
             self._free.put(worker)
-        if not worker.is_alive:
+        if answer.kind in ("timeout", "crash"):
             self._metrics.lost_workers.inc()
         seconds = time.monotonic() - started
         self._metrics.job_seconds.observe(seconds)
@@ -166,29 +171,44 @@ class _Worker:
     def __init__(self, *arguments: Path | int | float) -> None:
         self._arguments = arguments
         self._process: multiprocessing.process.BaseProcess | None = None
+        self._lock = threading.Lock()
         self.digest = self.failure = ""
 
     @property
     def is_alive(self) -> bool:
-        return self._process is not None and self._process.is_alive()
+        process = self._process
+        return process is not None and process.is_alive()
 
     def start(self) -> None:
         """Start the process and wait until it is ready; `failure` says why it is not."""
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
+        ours, theirs = context.Pipe()
         arguments = (theirs, *self._arguments)
-        self._process = context.Process(target=run_worker, args=arguments, name="vmnet-embedding", daemon=True)
-        self._process.start()
-        theirs.close()
+        process = context.Process(target=run_worker, args=arguments, name="vmnet-embedding", daemon=True)
+        try:
+            process.start()
+        except OSError as error:
+            ours.close()
+            self.digest, self.failure = "", f"no process can be started: {error}"
+            return
+        finally:
+            theirs.close()
+        self._connection, self._process = ours, process
         answer = self._receive(LOAD_TIMEOUT_S)
         self.digest, self.failure = answer.digest, answer.message
 
-    def ask(self, task: Task, timeout_s: float) -> Answer:
-        """Let the process do a task; one that hangs or crashes is started anew by the next task."""
+    def ask(self, task: Task, timeout_s: float, digest: str) -> Answer:
+        """Let the process do a task; one that hangs or crashes is started anew by the next task.
+
+        So is one that has another network than that of this digest, because it was started after a training.
+        """
         if not self.is_alive:
             self.start()
             if self.failure:
                 return Answer(kind="other", message=self.failure)
+        if self.digest != digest:
+            self.stop()
+            return Answer(kind="other_checkpoint", message=f"a worker loaded {self.digest}, not {digest}")
         with suppress(OSError):  # a process that is gone is found by receiving
             self._connection.send(task)
         return self._receive(timeout_s)
@@ -205,11 +225,13 @@ class _Worker:
         return Answer(kind=reason, message=f"a worker ended: {reason}")
 
     def stop(self) -> None:
-        if self._process is None:
-            return
-        self._connection.close()
-        self._process.kill()
-        self._process.join()
+        """End the process; by whichever thread is the first to say so, since to close a connection twice is no good."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+            self._connection.close()
 
 
 def _refuse(answer: Answer) -> RefusedError:
@@ -221,6 +243,8 @@ def _refuse(answer: Answer) -> RefusedError:
         return refuse_media(MediaError(answer.reason, answer.message))
     if answer.kind == "input":
         return RefusedError(422, answer.reason or "bad_features", answer.message)
+    if answer.kind == "other_checkpoint":
+        return refuse_other_checkpoint()
     if answer.kind == "timeout":
         return RefusedError(504, "timeout", "Working on the file took too long.")
     if answer.kind == "crash":

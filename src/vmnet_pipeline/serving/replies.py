@@ -51,6 +51,11 @@ def refuse_media(error: MediaError) -> RefusedError:
     return RefusedError(422, error.reason, MEDIA_SENTENCES.get(error.reason, OTHER_SENTENCE))
 
 
+def refuse_other_checkpoint() -> RefusedError:
+    """Search would compare embeddings of two networks: one is trained anew, and its index not made yet."""
+    return RefusedError(503, "other_checkpoint", "The search index and the network do not belong together.", 60)
+
+
 def hide_paths(text: str) -> str:
     """A message without the paths of files, for a log that others may read."""
     return _PATH.sub("<path>", text)

@@ -106,6 +106,7 @@ class Service:
             self._try_reload(is_late=is_late)
             if is_late:
                 changed = math.inf  # said once
+        self.state.pool.close()  # which may be a new one, of an index that was taken up while the service closed
 
     def _try_reload(self, *, is_late: bool) -> None:
         try:

@@ -54,7 +54,8 @@ class Answer:
         embedding: (1, E) float32; None where there is an error.
         digest: Of the worker's network; in the answer that says that it is ready.
         asked: What a body says, without its features.
-        kind: `media`, `input` or `other` for an error, else empty.
+        kind: `media`, `input` or `other` for an error, else empty; in the name of a worker that cannot answer
+            `timeout`, `crash` or `other_checkpoint`.
         reason: `MediaError.reason`, or the code of a body that is refused.
         message: The error's own words; those of `media` and `other` may tell paths and stay inside.
     """
