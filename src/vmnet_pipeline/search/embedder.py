@@ -219,13 +219,13 @@ class Embedder:
     def _make_backend(self, side: Side) -> FeatureBackend:
         modality = MODALITIES[side]
         trained_on, params = self.checkpoint.fingerprints.get(modality), self._chosen[side]
-        if params is None and trained_on is None:
-            raise CheckpointError(
-                f"the checkpoint does not say which {side} features it was trained on; name them: "
-                f"Embedder.load(path, {side}_backend={{'backend': 'musicnn', ...}})"
-            )
         if params is None:
-            params = recall_backend(trained_on or Fingerprint(""))
+            if trained_on is None:
+                raise CheckpointError(
+                    f"the checkpoint does not say which {side} features it was trained on; name them: "
+                    f"Embedder.load(path, {side}_backend={{'backend': 'musicnn', ...}})"
+                )
+            params = recall_backend(trained_on)
         backend = make_backend({"weights_dir": self._weights_dir, **params})
         if backend.modality != modality:
             raise CheckpointError(f"backend {backend.name!r} makes {backend.modality} features, not those of {side}")

@@ -160,15 +160,12 @@ def _measure_dim(model: VMNet, checkpoint: Checkpoint) -> int:
 
 def write_embeddings(folder: Path, planned: PlannedEmbeddings) -> None:
     """Make and write embeddings; the folder appears whole or not at all."""
-    import pandas as pd
-
     with replace_folder(folder) as temporary:
         with ArrayWriter(temporary / VECTORS, (planned.dim,)) as writer, track(folder.name, len(planned.ids)) as bar:
             for chunk in planned.chunks:
                 writer.add(chunk)
                 bar.add(len(chunk))
-        table = pd.DataFrame({"id": planned.ids, "source": planned.sources}, dtype="str")
-        table.to_parquet(temporary / ITEMS, index=False)
+        list_rows(planned).to_parquet(temporary / ITEMS, index=False)
         contents = {
             "format_version": 1,
             "checkpoint": planned.checkpoint,
@@ -200,7 +197,7 @@ def read_embeddings(folder: Path) -> EmbeddingSet:
     return embeddings
 
 
-def list_rows(embeddings: EmbeddingSet) -> pd.DataFrame:
+def list_rows(embeddings: EmbeddingSet | PlannedEmbeddings) -> pd.DataFrame:
     """Columns `id` and `source`, one row per vector."""
     import pandas as pd
 
