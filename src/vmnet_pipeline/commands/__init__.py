@@ -1,1 +1,1 @@
-"""What the commands of the project do, one module each."""
+"""The commands of the project, one module each."""

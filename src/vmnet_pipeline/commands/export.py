@@ -6,23 +6,22 @@ from pathlib import Path
 
 import click
 
+from vmnet_pipeline.commands.errors import tell_errors
+
 
 @click.command(name="export-onnx", short_help="Write the towers of a checkpoint as ONNX files.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@tell_errors(OSError)
 def export_onnx(checkpoint: Path, folder: Path) -> None:
     """Write FOLDER/music.onnx and FOLDER/video.onnx, to embed features without this project.
 
     CHECKPOINT is a checkpoint, the folder of a variant, or one of the original code, as in `Embedder.load`. Each file
     is compared with the network before it is kept. Needs the extra `onnx`.
     """
-    from vmnet_pipeline.errors import VmnetError
     from vmnet_pipeline.search.embedder import open_checkpoint
     from vmnet_pipeline.search.onnx_export import OPSET, export_towers
 
-    try:
-        files = export_towers(open_checkpoint(checkpoint), folder.expanduser())
-    except (VmnetError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+    files = export_towers(open_checkpoint(checkpoint), folder.expanduser())
     for side, path in files.items():
         click.echo(f"{side}: {path} ({path.stat().st_size / 1e6:.1f} MB, opset {OPSET})")

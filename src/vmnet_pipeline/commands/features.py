@@ -1,4 +1,4 @@
-"""What `kedro features ...` does: find the stores that are meant, look after each, say it in lines."""
+"""`kedro features`: find the stores that are meant, look after each, say it in lines."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vmnet_pipeline.commands.collection import FEATURES
+from vmnet_pipeline.commands.errors import tell_errors
+
 if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
 
-FEATURES_FOLDER = Path("data/04_feature")
-_SHOWN = 20
+N_SHOWN = 20
+"""How many names of one kind are listed."""
 
 _store = click.option(
     "--store",
     default=None,
-    help=f"Folder or URL of a store, or the name of a backend.  [default: all of {FEATURES_FOLDER}]",
+    help=f"Folder or URL of a store, or the name of a backend.  [default: all of {FEATURES}]",
 )
 
 
@@ -40,27 +43,24 @@ def find_stores(store: str | None) -> list[FeatureStore]:
         configure_project_storage()
         return [FeatureStore(store)]
     folders = [Path(store)] if store is not None and Path(store).is_dir() else []
-    folders = folders or sorted(path.parent for path in FEATURES_FOLDER.glob(f"*/{store or '*'}/{INDEX_FOLDER}"))
+    folders = folders or sorted(path.parent for path in FEATURES.glob(f"*/{store or '*'}/{INDEX_FOLDER}"))
     if not folders:
         raise click.ClickException(
-            f"There is no feature store {store or f'in {FEATURES_FOLDER}'}. Give the folder of one, or a backend that "
-            f"has one in {FEATURES_FOLDER}/COLLECTION/."
+            f"There is no feature store {store or f'in {FEATURES}'}. Give the folder of one, or a backend that "
+            f"has one in {FEATURES}/COLLECTION/."
         )
     return [FeatureStore(folder) for folder in folders]
 
 
 @manage_features.command(name="status")
 @_store
+@tell_errors()
 def show_status(store: str | None) -> None:
     """Count what is done and what failed, and why."""
-    from vmnet_pipeline.errors import VmnetError
     from vmnet_pipeline.features.care import describe_store
 
     for one in find_stores(store):
-        try:
-            status = describe_store(one)
-        except VmnetError as error:
-            raise click.ClickException(str(error)) from error
+        status = describe_store(one)
         state = "complete" if status.is_complete else "not complete"
         fingerprint = f"{status.fingerprint.backend} {status.fingerprint.digest[:12]}"
         click.echo(f"{one.folder}: {state}, {fingerprint}")
@@ -74,23 +74,20 @@ def show_status(store: str | None) -> None:
 @_store
 @click.option("--repair", is_flag=True, help="Drop broken items from the index, so that the next run extracts them.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Files read at once; all cores by default.")
+@tell_errors()
 def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
     """Read every feature file and compare it with the index; exit code 1 when something is wrong."""
-    from vmnet_pipeline.errors import VmnetError
     from vmnet_pipeline.features.care import drop_broken, verify_store
 
     is_good = True
     for one in find_stores(store):
-        try:
-            found = verify_store(one, n_workers=workers)
-            broken = [*found.missing, *found.damaged]
-            click.echo(f"{one.folder}: {found.n_checked} checked, {len(broken)} wrong, {len(found.unknown)} unknown")
-            for kind, names in (("missing", found.missing), ("damaged", found.damaged), ("unknown", found.unknown)):
-                _list_some(kind, names)
-            if repair and broken:
-                click.echo(f"  {drop_broken(one, broken)} dropped from the index: run the extraction again")
-        except VmnetError as error:
-            raise click.ClickException(str(error)) from error
+        found = verify_store(one, n_workers=workers)
+        broken = [*found.missing, *found.damaged]
+        click.echo(f"{one.folder}: {found.n_checked} checked, {len(broken)} wrong, {len(found.unknown)} unknown")
+        for kind, names in (("missing", found.missing), ("damaged", found.damaged), ("unknown", found.unknown)):
+            _list_some(kind, names)
+        if repair and broken:
+            click.echo(f"  {drop_broken(one, broken)} dropped from the index: run the extraction again")
         is_good = is_good and not (broken or found.unknown)
     if not is_good:
         sys.exit(1)
@@ -105,9 +102,9 @@ def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
     help="Also remove the features of items that are not in this manifest.parquet.",
 )
 @click.option("--dry-run", is_flag=True, help="Remove nothing, only say what would go.")
+@tell_errors()
 def remove_garbage(store: str | None, manifest: Path | None, dry_run: bool) -> None:
     """Remove what killed writers left, and feature files that the index does not have."""
-    from vmnet_pipeline.errors import VmnetError
     from vmnet_pipeline.features.care import collect_garbage
 
     stores = find_stores(store)
@@ -115,10 +112,7 @@ def remove_garbage(store: str | None, manifest: Path | None, dry_run: bool) -> N
         raise click.UsageError("--manifest belongs to one collection: give the folder of one store with --store")
     keep = None if manifest is None else _read_ids(manifest)
     for one in stores:
-        try:
-            garbage = collect_garbage(one, keep=keep, dry_run=dry_run)
-        except VmnetError as error:
-            raise click.ClickException(str(error)) from error
+        garbage = collect_garbage(one, keep=keep, dry_run=dry_run)
         counts = f"{len(garbage.temporaries)} temporary files, {len(garbage.orphans)} orphans"
         counts += f", {len(garbage.unlisted)} items of no manifest" if manifest else ""
         verb = "would remove" if dry_run else "removed"
@@ -134,7 +128,7 @@ def _read_ids(manifest: Path) -> set[str]:
 
 
 def _list_some(kind: str, names: tuple[str, ...] | list[str]) -> None:
-    for name in names[:_SHOWN]:
+    for name in names[:N_SHOWN]:
         click.echo(f"  {kind}: {name}")
-    if len(names) > _SHOWN:
-        click.echo(f"  {kind}: {len(names) - _SHOWN} more")
+    if len(names) > N_SHOWN:
+        click.echo(f"  {kind}: {len(names) - N_SHOWN} more")

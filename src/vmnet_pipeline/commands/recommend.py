@@ -1,11 +1,16 @@
-"""What `kedro recommend` does: find the index of a collection, search it, print a table or JSON."""
+"""`kedro recommend`: search the index of a collection, print a table or JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
+
+from vmnet_pipeline.commands.collection import Places, choose_collection
+from vmnet_pipeline.commands.errors import tell_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,41 +20,52 @@ if TYPE_CHECKING:
     from vmnet_pipeline.search.recommendation import Recommendation
     from vmnet_pipeline.search.reranking import Reranking
 
-MODELS = Path("data/06_models")
-OUTPUT = Path("data/07_model_output")
-FEATURES = Path("data/04_feature")
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the parts of one collection and variant are.
+@click.command(name="recommend", short_help="Find music for a video, or videos for music.")
+@click.argument("video", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--music", type=click.Path(path_type=Path), default=None, help="The other direction: videos for this music."
+)
+@click.option("--same-side", is_flag=True, help="More like this: videos like VIDEO, or music like the music.")
+@click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="Number of answers.")
+@click.option(
+    "--rerank",
+    type=click.FloatRange(0.0, 1.0),
+    default=None,
+    help="Compare the 50 best again piece by piece; the share of that agreement in the score.  [default: not]",
+)
+@click.option("--filter", "filters", multiple=True, help="Only items like this: group=A, tag=rock, 'duration<60'.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@choose_collection
+@tell_errors()
+def recommend_items(
+    video: Path | None,
+    music: Path | None,
+    same_side: bool,
+    top_k: int,
+    rerank: float | None,
+    filters: tuple[str, ...],
+    as_json: bool,
+    places: Places,
+) -> None:
+    """Recommend music of a collection for VIDEO, best first; with --music FILE, videos for that music.
 
-    Attributes:
-        checkpoint: Folder of the checkpoint.
-        output: Folder with `music_index` and `video_index`.
-        features: Folder with the feature stores of the collection.
+    VIDEO and FILE are files on this machine.
+
+    The collection is embedded and indexed before: kedro run --pipelines=embed,index
     """
-
-    checkpoint: Path
-    output: Path
-    features: Path
-
-
-def locate(collection: str, variant: str, checkpoint: Path | None, index_dir: Path | None) -> Places:
-    """The usual places of a collection, or those that are given."""
-    return Places(
-        checkpoint or MODELS / collection / variant / "checkpoint",
-        index_dir or OUTPUT / collection / variant,
-        FEATURES / collection,
-    )
+    if (video is None) == (music is None):
+        raise click.UsageError("give either a VIDEO or --music FILE")
+    ranking = make_ranking(video, music, places, top_k, filters, same_side=same_side, rerank=rerank)
+    click.echo(format_json(video, music, ranking, same_side=same_side) if as_json else format_table(ranking))
 
 
 def make_ranking(
     video: Path | None,
     music: Path | None,
     places: Places,
-    weights_dir: Path,
     top_k: int,
     filters: Sequence[str],
     *,
@@ -70,7 +86,7 @@ def make_ranking(
     query: Side = "music" if music else "video"
     side = answering_side(query, same_side=same_side)
     index = load_index(places.output / f"{side}_index")
-    embedder = Embedder.load(places.checkpoint, weights_dir=weights_dir)
+    embedder = Embedder.load(places.checkpoint, weights_dir=places.weights)
     reranking = None if rerank is None else _plan_reranking(embedder, places, side, rerank)
     return recommend(embedder, index, music or video or "", query, top_k=top_k, filters=filters, reranking=reranking)
 

@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vmnet_pipeline.commands.collection import Places, choose_collection
+from vmnet_pipeline.commands.errors import tell_errors
+
 if TYPE_CHECKING:
     from vmnet_pipeline.serving.settings import CollectionPlaces, ServeParams
 
 KEY_VARIABLE = "VMNET_API_KEY"
-INTERMEDIATE = Path("data/02_intermediate")
 
 
 @click.command(name="serve", short_help="Start the page and HTTP interface of a collection.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port to listen at.")
-@click.option("--media-dir", default="data/01_raw/demo", show_default=True, help="Media folder of the collection.")
-@click.option("--collection", default="", help="Its name, where one was chosen with collection=NAME.")
-@click.option("--variant", default="vmnet_musicnn", show_default=True, help="Variant of the network.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), default=None, help="Another checkpoint.")
-@click.option("--index-dir", type=click.Path(path_type=Path), default=None, help="Folder with indexes and embeddings.")
-@click.option("--weights-dir", type=click.Path(path_type=Path), default=Path("data/06_models/weights"), help="Weights.")
 @click.option(
     "--media-root",
     "roots",
@@ -33,43 +29,26 @@ INTERMEDIATE = Path("data/02_intermediate")
     help="Folder that media may be sent from.  [default: the media folder]",
 )
 @click.option("--set", "settings", multiple=True, help="A limit: NAME=VALUE, see docs/serving.md.")
-def serve(
-    host: str,
-    port: int,
-    media_dir: str,
-    collection: str,
-    variant: str,
-    checkpoint: Path | None,
-    index_dir: Path | None,
-    weights_dir: Path,
-    roots: tuple[Path, ...],
-    settings: tuple[str, ...],
-) -> None:
+@choose_collection
+@tell_errors()
+def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ...], places: Places) -> None:
     """Serve a collection: a page for people, an HTTP interface for programs.
 
     The collection is embedded and indexed before: kedro run --pipelines=embed,index. With the environment variable
     VMNET_API_KEY set, every request needs that key.
     """
-    from vmnet_pipeline.commands.recommend import locate
-    from vmnet_pipeline.errors import VmnetError
-    from vmnet_pipeline.ingestion.naming import name_collection
     from vmnet_pipeline.serving.settings import CollectionPlaces
 
-    name = name_collection(media_dir, collection)
-    found = locate(name, variant, checkpoint, index_dir)
-    folder = Path(media_dir).expanduser()
-    default_root = folder.parent if folder.suffix.lower() == ".csv" else folder
-    places = CollectionPlaces(
-        output=found.output,
-        checkpoint=found.checkpoint,
-        manifest=INTERMEDIATE / name / "manifest.parquet",
-        weights_dir=weights_dir,
+    media = Path(places.media).expanduser()
+    default_root = media.parent if media.suffix.lower() == ".csv" else media
+    served = CollectionPlaces(
+        output=places.output,
+        checkpoint=places.checkpoint,
+        manifest=places.manifest,
+        weights_dir=places.weights,
         media_roots=roots or (default_root,),
     )
-    try:
-        run_server(places, read_settings(settings), host, port)
-    except VmnetError as error:
-        raise click.ClickException(str(error)) from error
+    run_server(served, read_settings(settings), host, port)
 
 
 def read_settings(settings: tuple[str, ...]) -> ServeParams:

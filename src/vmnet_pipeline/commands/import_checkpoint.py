@@ -1,0 +1,42 @@
+"""`kedro import-checkpoint`: a checkpoint of the original code as one of this project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vmnet_pipeline.commands.collection import MODELS
+from vmnet_pipeline.commands.errors import tell_errors
+
+IMPORTED = MODELS / "imported"
+
+
+@click.command(name="import-checkpoint", short_help="Take over a checkpoint of the original code.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=None,
+    help=f"Folder of the result.  [default: {IMPORTED}/NAME]",
+)
+@tell_errors(OSError)
+def import_reference_checkpoint(path: Path, output: Path | None) -> None:
+    """Read a TensorFlow 1 checkpoint of the reference, both variants, into one of this project.
+
+    PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training: its latest checkpoint is taken.
+    """
+    from vmnet_pipeline.ingestion.naming import make_safe_id, short_digest
+    from vmnet_pipeline.models.checkpoints import save_checkpoint
+    from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
+
+    prefix = find_prefix(path.expanduser())
+    checkpoint = import_checkpoint(prefix)
+    folder = output or IMPORTED / f"{make_safe_id(prefix.name)}-{short_digest(str(prefix.absolute()))}"
+    if (folder / "training_history.json").exists():
+        raise click.ClickException(f"{folder} holds a checkpoint that was trained here. Give another --output.")
+    save_checkpoint(folder, checkpoint)
+    config = checkpoint.model_config
+    shapes = f"music {tuple(config['music_shape'])}, video {tuple(config['video_shape'])}"
+    click.echo(f"Imported {prefix.name}, variant vmnet_{config['music_tower']}, {shapes}: {folder}")
+    click.echo(f"Test it:  kedro run --pipeline evaluate --params pairs_dir=DIR,checkpoint={folder}")

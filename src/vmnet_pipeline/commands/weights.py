@@ -1,0 +1,51 @@
+"""`kedro weights`: the weight files of the feature backends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from vmnet_pipeline.backends.weights import list_weights, resolve_weights, verify_weights
+from vmnet_pipeline.commands.collection import choose_weights
+from vmnet_pipeline.commands.errors import tell_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.group(name="weights", short_help="Weights of the feature networks: list, fetch, verify.")
+def manage_weights() -> None:
+    """Weight files of the feature backends: what is there, fetch, verify."""
+
+
+@manage_weights.command(name="list")
+@choose_weights
+@tell_errors()
+def list_weight_sets(weights_dir: Path) -> None:
+    """List all weight sets: whether they are here, licence, where they come from."""
+    for row in list_weights(weights_dir):
+        state = "here" if row["present"] else "-"
+        click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<12} {row['homepage']}")
+
+
+@manage_weights.command(name="fetch")
+@click.argument("names", nargs=-1, required=True)
+@choose_weights
+@tell_errors()
+def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
+    """Fetch weight sets by name and check them; what is there already costs nothing."""
+    for name in names:
+        resolved = resolve_weights(name, weights_dir)
+        click.echo(f"{name}: {', '.join(str(path) for path in resolved.paths)}")
+
+
+@manage_weights.command(name="verify")
+@click.argument("names", nargs=-1)
+@choose_weights
+@tell_errors()
+def verify_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
+    """Read weight files again and compare them with their checksums; all sets that are there by default."""
+    for name in names or [row["name"] for row in list_weights(weights_dir) if row["present"]]:
+        verify_weights(name, weights_dir)
+        click.echo(f"{name}: good")
