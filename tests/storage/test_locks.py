@@ -1,5 +1,9 @@
+import contextlib
+import fcntl
 import json
 import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -59,3 +63,41 @@ def test_a_run_waits_for_writers_that_an_earlier_one_left(tmp_path, caplog):
     with lock_run(tmp_path):
         assert "Waiting for workers" in caplog.text
     writer.join()
+
+
+def test_a_writer_is_seen_although_a_run_was_just_looking_for_writers(tmp_path):
+    began, end = threading.Event(), threading.Event()
+
+    def write():
+        with share_writing(tmp_path):
+            began.set()
+            end.wait(30)
+
+    with (tmp_path / "writers").open("a") as looking, contextlib.ExitStack() as at_the_end:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        writer = threading.Thread(target=write)
+        at_the_end.callback(writer.join)
+        at_the_end.callback(end.set)
+        writer.start()
+        began.wait(0.2)
+        fcntl.flock(looking, fcntl.LOCK_UN)
+        assert began.wait(30)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(looking, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_workers_that_start_at_once_do_not_take_each_other_for_an_array_of_another_size(tmp_path):
+    for k in range(40):
+        (tmp_path / f"lock-{k}-of-40").touch()  # left by an earlier array, which has ended
+    n_workers = 8
+    together = threading.Barrier(n_workers)
+
+    def work(k):
+        for _ in range(5):
+            together.wait(30)
+            with lock_run(tmp_path, (k, n_workers)):
+                pass
+
+    with ThreadPoolExecutor(n_workers) as pool:
+        for worker in [pool.submit(work, k) for k in range(n_workers)]:
+            worker.result()

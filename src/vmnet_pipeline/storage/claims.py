@@ -20,7 +20,7 @@ import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.storage.paths import list_files, storage_errors
@@ -52,10 +52,9 @@ def claim(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Iterator
     try:
         others = find_live(folder, than=own.path)
         for name in sorted(name for name in others if conflicts(name.partition(".")[0])):
+            holder = describe_holder(folder / FOLDER / name) or "another process"
             raise FeatureStoreError(
-                f"The feature store {folder.parent} is being worked on by {_describe_holder(folder / FOLDER / name)}. "
-                "Wait until it has ended, or stop it, and run again: everything finished is kept. A run that was "
-                f"killed counts as ended after {EXPIRES_S:.0f} s."
+                f"{explain_holder(folder.parent, holder)} One that was killed counts as ended after {EXPIRES_S:.0f} s."
             )
         own.start()
         yield
@@ -111,12 +110,27 @@ def _name_machine() -> str:
         return ""
 
 
-def _describe_holder(path: Path) -> str:
+def describe_self() -> dict[str, Any]:
+    """What a claim or a lock file says of this process."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+
+
+def describe_holder(path: Path) -> str:
+    """The process that a claim or a lock file tells of, in words; empty when it tells of none."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
     except storage_errors(ValueError, KeyError, TypeError):
-        return "another process"
+        return ""
+
+
+def explain_holder(store: Path, holder: str) -> str:
+    """Why no run can begin on a store, and what to do."""
+    return (
+        f"The feature store {store} is being worked on by {holder}. Wait until it has ended, or stop it, and run "
+        "again: everything finished is kept."
+    )
 
 
 class _Claim:
@@ -124,9 +138,7 @@ class _Claim:
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.path = folder / FOLDER / f"{kind}.{uuid.uuid4().hex}.json"
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "machine": _name_machine()}
-        self._content = json.dumps(holder).encode()
+        self._content = json.dumps({**describe_self(), "machine": _name_machine()}).encode()
         self._ended = threading.Event()
         self._is_lost = False
         self._thread = threading.Thread(target=self._keep, name="claim", daemon=True)

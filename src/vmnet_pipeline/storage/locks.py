@@ -11,17 +11,16 @@ which has no locks, files that are renewed stand for them, see `claims`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
-import socket
 import time
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import FeatureStoreError
-from vmnet_pipeline.storage.claims import claim, find_live
+from vmnet_pipeline.storage.claims import claim, describe_holder, describe_self, explain_holder, find_live
 from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def share_writing(folder: Path, shard: Shard | None = None) -> Iterator[None]:
             yield
         return
     with _writers_path(folder, shard).open("a+", encoding="utf-8") as file:
-        _try_lock(file, alone=False)
+        _try_lock(file, alone=False, waits=True)  # a run that looks whether somebody writes has it for a moment
         yield
 
 
@@ -99,36 +98,28 @@ def _writers_path(folder: Path, shard: Shard | None) -> Path:
 def _lock_or_refuse(path: Path, *, alone: bool) -> Iterator[None]:
     with path.open("a+", encoding="utf-8") as file:
         if not _try_lock(file, alone=alone):
-            raise FeatureStoreError(
-                f"The feature store {path.parent.parent} is being worked on by {_describe_holder(path)}. Wait until it "
-                "has ended, or stop it, and run again: everything finished is kept."
-            )
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+            raise FeatureStoreError(explain_holder(path.parent.parent, _find_holder(path)))
         with contextlib.suppress(OSError):  # a full disk is found, and said, where features are written
             os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), json.dumps(holder).encode())
+            os.write(file.fileno(), json.dumps(describe_self()).encode())
         yield
 
 
-def _describe_holder(path: Path) -> str:
+def _find_holder(path: Path) -> str:
     """The run that holds a lock, in words; of an array job any of its workers."""
     candidates = [path, *sorted(path.parent.glob(f"{path.name}-*"))] if path.name == "lock" else [path]
-    for candidate in reversed(candidates):
-        try:
-            holder = json.loads(candidate.read_text(encoding="utf-8"))
-            return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return "another process"
+    return next(filter(None, map(describe_holder, reversed(candidates))), "another process")
 
 
 def _refuse_other_arrays(folder: Path, shard: Shard) -> None:
-    """Workers of arrays of different sizes would take the same items."""
+    """Workers of arrays of different sizes would take the same items.
+
+    They are looked for with a shared lock, as other workers of this array may be looking at the same moment.
+    """
     for path in sorted(folder.glob("lock-*-of-*")):
         if path.name.endswith(f"-of-{shard[1]}"):
             continue
-        with _lock_or_refuse(path, alone=True):
+        with _lock_or_refuse(path, alone=False):
             pass
 
 
@@ -157,14 +148,10 @@ def _is_free(path: Path) -> bool:
         return _try_lock(file, alone=True)
 
 
-def _try_lock(file: TextIO, *, alone: bool) -> bool:
-    """Take a lock until `file` is closed; False when somebody else has it. True where the system has no such locks."""
+def _try_lock(file: TextIO, *, alone: bool, waits: bool = False) -> bool:
+    """Take a lock until `file` is closed; False when somebody else has it. True where the file system has no locks."""
     try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
