@@ -161,8 +161,8 @@ def extract_all(backend: Any, paths: list[str], folder: Path) -> None:
     store = FeatureStore(folder)
     items = [MediaItem(Path(path).stem, path, f"made here: {path}") for path in paths]
     store.claim(backend.fingerprint())
-    for result in extract_items(backend, items):
-        store.add(result)
+    for _ in store.add_all(extract_items(backend, items)):
+        pass
     if len(store.done_ids()) != len(paths):
         raise SystemExit(f"items failed: {[row.error for row in store.rows.values()]}")
 

@@ -1,5 +1,6 @@
 import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -208,6 +209,23 @@ def test_file_names_that_are_no_text_fail_alone(clip_folder, tmp_path):
     assert manifest.loc[str(tmp_path / "pipe.mp4"), "reason"] == "not_a_file"
     assert (manifest["status"] != "failed").sum() == 3
     manifest.reset_index().to_parquet(tmp_path / "manifest.parquet")
+
+
+def test_a_media_csv_in_a_folder_whose_name_is_no_text_fails_with_a_reason(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
+    folder.mkdir()
+    (folder / "media.csv").write_text("id,video\na,a.mp4\n")
+    (item,) = find_items(folder)
+    assert item.reason == "unsupported_name"
+    assert "not valid UTF-8" in item.error
+    assert build_manifest([item], probe_media)["status"].tolist() == ["failed"]
+
+
+def test_what_is_left_out_of_a_bare_folder_is_said(tmp_path, caplog):
+    for name in (b"good.mp3", b"bad\xff.mp3"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
+    assert list_folder(tmp_path, None)["id"].tolist() == ["good"]
+    assert "1 files are left out" in caplog.text
 
 
 def test_addresses_that_are_refused_fail_alone(clip_folder, tmp_path):

@@ -53,6 +53,24 @@ def test_columns_may_come_and_go_between_versions(tmp_path):
     assert read(tmp_path, {"id": "string", "new": "string"}) == [{"id": "a", "new": None}]
 
 
+def test_two_that_compact_at_once_do_not_stumble_over_each_other(tmp_path, monkeypatch):
+    log = RowLog(tmp_path, COLUMNS)
+    log.append([{"id": "a", "n": 1}])
+    table = log.read()
+    glob = type(tmp_path).glob
+
+    def glob_before_the_other_removes(folder, pattern):
+        found = list(glob(folder, pattern))
+        for path in found:
+            path.unlink()
+        return iter(found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "glob", glob_before_the_other_removes)
+        log.compact(table)
+    assert read(tmp_path) == [{"id": "a", "n": 1, "shape": None}]
+
+
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(VmnetError, match=r"rows\.parquet is damaged"):

@@ -6,7 +6,9 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,8 @@ from vmnet_pipeline.features.care import collect_garbage, describe_store, drop_b
 from vmnet_pipeline.features.pairs import FeatureSide, plan_pairs
 from vmnet_pipeline.features.planning import plan_extraction
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
-from vmnet_pipeline.ingestion.collect import find_items
+from vmnet_pipeline.ingestion import collect
+from vmnet_pipeline.ingestion.collect import find_items, list_media_files
 from vmnet_pipeline.ingestion.naming import name_collection
 from vmnet_pipeline.ingestion.probing import checksum_files
 from vmnet_pipeline.ingestion.splitting import Split, find_user_split
@@ -30,8 +33,10 @@ from vmnet_pipeline.storage.files import replace_atomically, write_text_atomical
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.mirror import Mirror
 from vmnet_pipeline.storage.paths import (
+    StoredFile,
     as_path,
     configure_storage,
+    copy_to_local,
     get_configuration,
     list_files,
     local_copy,
@@ -138,6 +143,17 @@ def test_listing_tells_paths_sizes_and_versions(place):
     assert list_files(place)["a.txt"].version != before
 
 
+def test_an_object_whose_name_leads_out_of_its_folder_is_not_copied(place, tmp_path):
+    (place / "ok.txt").write_bytes(b"1")
+    (place / "sub/../../../evil.txt").write_bytes(b"1")
+    assert list(list_files(place, recursive=True)) == ["ok.txt"]
+    mirror = Mirror(place, str(tmp_path / "deep/cache"), "ok.txt")
+    mirror.pull()
+    with local_copy(place) as local:
+        assert [path.name for path in local.rglob("*")] == ["ok.txt"]
+    assert not list(tmp_path.rglob("evil.txt"))
+
+
 def test_a_local_copy_of_a_folder_ends_with_its_block(place):
     (place / "model/sub/b.txt").write_bytes(b"1")
     with local_copy(place / "model") as local:
@@ -160,6 +176,24 @@ def test_a_mirror_fetches_only_what_has_changed(place, tmp_path):
     mine.push()
     assert (yours.pull() / "big.npy").read_text() == "two"
     assert not (yours.local / "gone.npy").exists()
+
+
+def test_a_folder_is_fetched_once_for_all_who_want_it_at_once(place, tmp_path, monkeypatch):
+    for name in ("a.npy", "last.json"):
+        (place / name).write_text("one")
+    copied = []
+
+    def copy_slowly(source, local):
+        copied.append(local.name)
+        time.sleep(0.05)
+        copy_to_local(source, local)
+
+    monkeypatch.setattr("vmnet_pipeline.storage.mirror.copy_to_local", copy_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: Mirror(place, str(tmp_path), "last.json").pull(), range(4)))
+    (folder,) = folders
+    assert [(folder / name).read_text() for name in ("a.npy", "last.json")] == ["one", "one"]
+    assert copied == ["a.npy", "last.json"]
 
 
 def test_a_folder_that_is_half_written_is_absent(place, tmp_path, monkeypatch):
@@ -406,6 +440,21 @@ def test_a_new_run_waits_for_those_that_still_write(place, monkeypatch):
     thread.join()
 
 
+def test_features_are_not_damaged_because_the_network_is_gone(place, monkeypatch):
+    write(place, make_result("a", "s1"))
+    store = FeatureStore(place)
+
+    def fail(path, mode):
+        raise ConnectionError("no route")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(place), "open", fail)
+        for act in (verify_store, lambda store: drop_broken(store, ["a"])):
+            with pytest.raises((StorageError, FeatureStoreError), match="no route"):
+                act(store)
+    assert FeatureStore(place).done_ids() == ["a"]
+
+
 # --- ingestion
 
 
@@ -434,6 +483,17 @@ def test_the_three_shapes_of_a_media_folder(place):
     ]
     with pytest.raises(IngestError, match="no folder"):
         find_items(str(place / "four"))
+
+
+def test_a_whole_bucket_may_be_the_media_folder(monkeypatch):
+    pytest.importorskip("s3fs")
+    found = dict.fromkeys(("a.mp4", "sub/b.mp4"), StoredFile(1, 0.0, "x"))
+    monkeypatch.setattr("vmnet_pipeline.ingestion.collect.list_files", lambda folder, recursive: found)
+    bucket = as_path("s3://bucket")
+    paths = list_media_files(bucket, [".mp4"])
+    assert paths == ["s3://bucket/a.mp4", "s3://bucket/sub/b.mp4"]
+    assert collect._ids_of_paths(paths, bucket)[0] == "a"
+    assert collect._resolve(bucket, "a.mp4") == "s3://bucket/a.mp4"
 
 
 def test_a_split_of_ones_own_may_lie_beside_the_media(place):

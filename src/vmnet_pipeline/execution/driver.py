@@ -21,7 +21,7 @@ from vmnet_pipeline.execution.crew import Job
 from vmnet_pipeline.execution.worker import end_readers, run_batch
 from vmnet_pipeline.features.index import FeatureRow
 from vmnet_pipeline.features.planning import find_unfinished
-from vmnet_pipeline.features.store import FeatureResult, FeatureStore
+from vmnet_pipeline.features.store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -211,7 +211,7 @@ class Driver:
         )
         logger.warning("Item %r (%s): %s", item.id, item.path, error)
         row = FeatureRow(item.id, "failed", item.checksum, reason=reason, error=error)
-        FeatureStore(self._job.folder, writer=self._job.run_id).add(FeatureResult(row, None))
+        FeatureStore(self._job.folder, writer=self._job.run_id).add_rows([row])
         self._n_lost_items += 1
         if self._n_lost_items >= MAX_LOST_ITEMS:
             raise ExtractionError(

@@ -69,10 +69,10 @@ class FeatureIndex(Mapping[str, FeatureRow]):
 
         A failure does not take back what is done from the same media file: another writer may have been luckier.
         """
-        if table["id"].null_count:  # a line of somebody else's
-            table = table.filter(table["id"].is_valid())
         import pyarrow.compute as pc
 
+        if table["id"].null_count:  # a line of somebody else's
+            table = table.filter(table["id"].is_valid())
         if pc.count_distinct(table["id"]).as_py() == len(table):
             return cls(table)
         keys = table.select(["id", "source_checksum", "status"]).to_pandas()

@@ -10,6 +10,7 @@ sequences has its steps in these files, see `sequences`, and its limit of steps 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -212,49 +213,48 @@ def _refuse_problems(problems: list[str], listing: Path) -> None:
 
 def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
     """Pack one side and give what is wrong with it; the file is of no use if anything is."""
-    import numpy as np
-
     writer: SequenceWriter | ArrayWriter | None = None
     shape, problems = side.shape, []
     loads = run_ahead(side.store.load, ids, N_AHEAD if is_remote(side.store.folder) else 0)
-    for item_id, load in track_each(f"packing {path.stem}", zip(ids, loads, strict=True), len(ids)):
-        try:
-            feature = load()
-        except (PairsError, FeatureStoreError) as error:
-            problems.append(str(error))
-            continue
-        try:
-            pooled = take_steps(feature, side.max_steps) if side.max_steps else side.pool(feature)
-        except PairsError as error:
-            problems.append(f"{side.store.path_of(item_id)}: {error}")
-            continue
-        pooled = pooled.astype(np.float32, copy=False)
-        found = pooled.shape[1:] if side.max_steps else pooled.shape
-        shape = found if shape is None else shape
-        if problem := _find_problem(pooled, found, shape, f"Item {item_id!r} ({side.store.path_of(item_id)})"):
-            problems.append(problem)
-            continue
-        if writer is None:
-            writer = SequenceWriter(path, shape[0]) if side.max_steps else ArrayWriter(path, shape)
-        writer.add(pooled if side.max_steps else pooled[None])
-    if writer is not None:
-        writer.close()
-    elif not problems:
+    with contextlib.ExitStack() as opened:
+        for item_id, load in track_each(f"packing {path.stem}", zip(ids, loads, strict=True), len(ids)):
+            try:
+                rows = _make_rows(side, item_id, load(), shape)
+            except (PairsError, FeatureStoreError) as error:
+                problems.append(str(error))
+                continue
+            shape = rows.shape[1:]
+            if writer is None:
+                writer = SequenceWriter(path, shape[0]) if side.max_steps else ArrayWriter(path, shape)
+                opened.enter_context(contextlib.closing(writer))
+            writer.add(rows)
+    if writer is None and not problems:
         problems.append(f"There is nothing to pack from {side.store.folder}.")
     return problems
 
 
-def _find_problem(pooled: np.ndarray, found: tuple[int, ...], shape: tuple[int, ...], item: str) -> str:
+def _make_rows(side: FeatureSide, item_id: str, feature: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    """What is written of one item: its steps, (T, D) float32, or one row, (1, *shape) float32.
+
+    Raises:
+        PairsError: It does not pool to `shape`, or is not finite.
+    """
     import numpy as np
 
-    if found != shape:
-        return (
-            f"{item} pools to shape {found}, the other items to {shape}. "
+    path = side.store.path_of(item_id)
+    try:
+        rows = take_steps(feature, side.max_steps) if side.max_steps else side.pool(feature)[None]
+    except PairsError as error:
+        raise PairsError(f"{path}: {error}") from error
+    rows = rows.astype(np.float32, copy=False)
+    if shape is not None and rows.shape[1:] != shape:
+        raise PairsError(
+            f"Item {item_id!r} ({path}) pools to shape {rows.shape[1:]}, the other items to {shape}. "
             "All features of one side must have one width: make it again or remove it."
         )
-    if not np.isfinite(pooled).all():
-        return f"{item} has NaN or infinity. Make it again or remove it."
-    return ""
+    if not np.isfinite(rows).all():
+        raise PairsError(f"Item {item_id!r} ({path}) has NaN or infinity. Make it again or remove it.")
+    return rows
 
 
 def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.media.isolation import ISOLATION_REASONS
 from vmnet_pipeline.records import MediaItem
 from vmnet_pipeline.storage.files import replace_atomically
 from vmnet_pipeline.storage.memory import release_memory
-from vmnet_pipeline.storage.paths import copy_to_local, is_remote, storage_errors
+from vmnet_pipeline.storage.paths import copy_to_local, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +115,7 @@ def adopt_features(items: Sequence[MediaItem], store: FeatureStore) -> list[Medi
         FeatureStoreError: The folder cannot be written.
     """
     index, adopted = store.rows, set[str]()
-    try:
+    with store.explain_failure():
         size = _REMOTE_BATCH_SIZE if is_remote(store.folder) else _BATCH_SIZE
         for start in range(0, len(items), size):
             batch = items[start : start + size]
@@ -126,11 +125,6 @@ def adopt_features(items: Sequence[MediaItem], store: FeatureStore) -> list[Medi
             if rows:
                 store.add_rows(rows)
             adopted.update(row.id for row in rows)
-    except storage_errors() as error:
-        raise FeatureStoreError(
-            f"Cannot write to the feature store {store.folder}: {error}. Free some space or correct the rights of the "
-            "folder and run again: everything finished so far is kept."
-        ) from error
     return [item for item in items if item.id not in adopted]
 
 

@@ -13,11 +13,12 @@ reader never sees half a file, and what has a row is whole. Item ids never start
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,11 @@ from vmnet_pipeline.storage.files import flush_file_system, replace_atomically, 
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.paths import N_AHEAD, as_path, is_remote, list_files, storage_errors
 from vmnet_pipeline.storage.row_log import RowLog
-from vmnet_pipeline.storage.sealing import parse_sealed, seal_json
+from vmnet_pipeline.storage.sealing import hash_file, parse_sealed, seal_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import numpy as np
@@ -142,8 +144,6 @@ class FeatureStore:
         Raises:
             FeatureStoreError: There is none, or the file is damaged.
         """
-        import hashlib
-
         import numpy as np
 
         path, checksum = self.file_of(item_id), self._row_of(item_id).checksum
@@ -163,13 +163,18 @@ class FeatureStore:
         self.__dict__.pop("rows", None)
 
     def is_whole(self, item_id: str, checksum: str) -> bool:
-        """Whether the file of an item has this sha256, that of its row."""
-        import hashlib
+        """Whether the file of an item has this sha256, that of its row; one on a bad spot of a local disk has not.
 
+        Raises:
+            OSError: The object store does not answer; its errors may be of other kinds, see `paths.storage_errors`.
+        """
         try:
-            with self.file_of(item_id).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == checksum
-        except storage_errors():
+            return hash_file(self.file_of(item_id)) == checksum
+        except FileNotFoundError:
+            return False
+        except OSError:
+            if is_remote(self.folder):
+                raise
             return False
 
     def measure_files(self, item_ids: Sequence[str]) -> list[int]:
@@ -195,7 +200,7 @@ class FeatureStore:
             FeatureStoreError: The store has another fingerprint, or the folder cannot be written.
         """
         self.claim(chunk.fingerprint)
-        with self._explain_failure():
+        with self.explain_failure():
             self.add_rows([self._write_result(result) for result in chunk.results])
 
     def claim(self, fingerprint: Fingerprint) -> None:
@@ -204,31 +209,24 @@ class FeatureStore:
         Raises:
             FeatureStoreError: It is that of another kind, or the folder cannot be written.
         """
-        with self._explain_failure():
-            self._write_fingerprint(fingerprint)
-
-    def add(self, result: FeatureResult) -> FeatureRow:
-        """Store one item: its array, then its row. Both stay even if this process is killed right after.
-
-        Raises:
-            FeatureStoreError: The folder cannot be written.
-        """
-        with self._explain_failure():
-            row = self._write_result(result)
-            self._log.append([asdict(row)], sync=False)
-        return row
+        path = self._index_folder / "fingerprint.json"
+        with self.explain_failure():
+            self.check_fingerprint(fingerprint)
+            if not path.exists():
+                content = {"backend": fingerprint.backend, "settings": fingerprint.settings}
+                write_text_atomically(path, seal_json(content))
 
     def add_all(self, results: Iterable[FeatureResult]) -> Iterator[FeatureRow]:
-        """Store items one by one, as `add` does; in an object store the next ones come while files are on their way.
+        """Store items one by one; in an object store the next ones come while files are on their way.
 
         Yields:
-            The row of each when it is there, in their order.
+            The row of each, in their order; array and row stay from then on even if this process is killed.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
         """
         for write in run_ahead(self._write_result, results, N_AHEAD if is_remote(self.folder) else 0):
-            with self._explain_failure():
+            with self.explain_failure():
                 row = write()
                 self._log.append([asdict(row)], sync=False)
             yield row
@@ -239,39 +237,44 @@ class FeatureStore:
         Raises:
             FeatureStoreError: The folder cannot be written.
         """
-        with self._explain_failure():
+        with self.explain_failure():
             self._log.sync()
 
     def read_own_rows(self) -> FeatureIndex:
         """What this handle's `writer` has added so far, read anew."""
         return FeatureIndex.latest(self._log.read_own())
 
-    @contextmanager
-    def hold(self, shard: Shard | None = None) -> Iterator[None]:
+    def hold(self, shard: Shard | None = None) -> AbstractContextManager[None]:
         """Keep other runs away from this store until the block ends, see `locks.lock_run`.
 
         Raises:
             FeatureStoreError: Another run works on it, or the folder cannot be written.
         """
-        with ExitStack() as held:
-            with self._explain_failure():
-                held.enter_context(lock_run(self._index_folder, shard))
-            yield
+        return self._enter(lock_run(self._index_folder, shard))
 
-    @contextmanager
-    def share_writing(self, shard: Shard | None = None) -> Iterator[None]:
+    def share_writing(self, shard: Shard | None = None) -> AbstractContextManager[None]:
         """Say that this process writes here, so that no later run starts beside it.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
         """
+        return self._enter(share_writing(self._index_folder, shard))
+
+    @contextmanager
+    def _enter(self, context: AbstractContextManager[None]) -> Iterator[None]:
+        """Of what is raised, only errors of entering are of this folder."""
         with ExitStack() as held:
-            with self._explain_failure():
-                held.enter_context(share_writing(self._index_folder, shard))
+            with self.explain_failure():
+                held.enter_context(context)
             yield
 
     @contextmanager
-    def _explain_failure(self) -> Iterator[None]:
+    def explain_failure(self) -> Iterator[None]:
+        """Turn an error of writing into one that says what to do.
+
+        Raises:
+            FeatureStoreError: The folder cannot be written.
+        """
         try:
             yield
         except storage_errors() as error:
@@ -280,19 +283,9 @@ class FeatureStore:
                 "the folder and run again: everything finished so far is kept."
             ) from error
 
-    def _write_fingerprint(self, fingerprint: Fingerprint) -> None:
-        self.check_fingerprint(fingerprint)
-        path = self._index_folder / "fingerprint.json"
-        if not path.exists():
-            content = {"backend": fingerprint.backend, "settings": fingerprint.settings}
-            write_text_atomically(path, seal_json(content))
-
     def _write_result(self, result: FeatureResult) -> FeatureRow:
         if result.array is None:
             return result.row
-        import hashlib
-        from dataclasses import replace
-
         import numpy as np
 
         buffer = io.BytesIO()
@@ -314,7 +307,7 @@ class FeatureStore:
         Raises:
             FeatureStoreError: The folder cannot be written.
         """
-        with self._explain_failure():
+        with self.explain_failure():
             self._log.append(asdict(row) for row in rows)
         self.reload()
 
@@ -329,7 +322,7 @@ class FeatureStore:
         Raises:
             FeatureStoreError: The folder cannot be written.
         """
-        with self._explain_failure():
+        with self.explain_failure():
             self._log.compact(index.table)
         self.reload()
 
@@ -341,14 +334,14 @@ class FeatureStore:
         No one looks at the features of a store that has it, so they are on the disk first.
         """
         content = {"n_done": len(self.done_ids()), "n_items": len(self.rows)}
-        with self._explain_failure():
+        with self.explain_failure():
             if not is_remote(self.folder):
                 flush_file_system(self._index_folder)
             write_text_atomically(self._index_folder / "complete.json", json.dumps(content))
 
     def clear_complete(self) -> None:
         """Take the completion marker away, because there is work to do."""
-        with self._explain_failure():
+        with self.explain_failure():
             (self._index_folder / "complete.json").unlink(missing_ok=True)
 
     def is_complete(self) -> bool:

@@ -34,7 +34,6 @@ AUDIO_SUFFIXES = frozenset({
 })
 # fmt: on
 MEDIA_CSV = "media.csv"
-SPLIT_FILES = ("train.csv", "val.csv", "test.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,8 @@ class SourceItem:
         video: Absolute path of the file with the picture; empty when there is none.
         audio: Absolute path of the file with the sound; empty when there is none.
         group: Items of one group never stand on two sides of a split; empty when not known.
+        reason: Slug of `error`, e.g. `no_audio_file`; empty for an item that may be usable.
         error: Why the item cannot be used, when finding it told so already.
-        reason: Slug of `error`.
     """
 
     id: str
@@ -70,7 +69,7 @@ def find_items(media_dir: str | Path) -> list[SourceItem]:
     """
     path = as_path(media_dir).expanduser().absolute()
     with explain_access(path):
-        return _find_in(path)
+        return [_check_name(item) for item in _find_in(path)]
 
 
 def _find_in(path: Path) -> list[SourceItem]:
@@ -86,15 +85,16 @@ def _find_in(path: Path) -> list[SourceItem]:
     items = _match_folders(path) if has_both else _list_videos(path)
     if not items:
         raise IngestError(f"No media files in {path}.{_remedy(path)}")
-    return [_check_name(item) for item in items]
+    return items
 
 
 def _check_name(item: SourceItem) -> SourceItem:
-    """A file name that is no text cannot stand in a table: such an item fails, with its name spelt out."""
+    """A path that is no text cannot stand in a table: such an item fails, with its path spelt out."""
     video, audio = _spell_out(item.video), _spell_out(item.audio)
     if (video, audio) == (item.video, item.audio):
         return item
-    error = f"the file name {Path(video or audio).name} is not valid UTF-8; rename the file"
+    wrong = video if video != item.video else audio
+    error = f"the path {wrong} is not valid UTF-8; rename the file or its folder"
     return replace(item, video=video, audio=audio, reason="unsupported_name", error=error)
 
 
@@ -122,11 +122,13 @@ def list_media_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
     wanted = set(suffixes)
     if is_remote(folder):
         names = [name for name in list_files(folder, recursive=True) if _suffix(name) in wanted]
-        return [f"{folder}/{name}" for name in _sort_by_folder(names) if "/." not in f"/{name}"]
+        prefix = _prefix_of(folder)
+        return [prefix + name for name in _sort_by_folder(names) if "/." not in f"/{name}"]
     found: list[str] = []
     for root, folders, files in os.walk(folder, onerror=_warn_of_folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [f"{root}/{name}" for name in files if not name.startswith(".") and _suffix(name) in wanted]
+        prefix = _prefix_of(root)
+        found += [prefix + name for name in files if not name.startswith(".") and _suffix(name) in wanted]
     return _sort_by_folder(found)
 
 
@@ -142,8 +144,13 @@ def _suffix(name: str) -> str:
     return name[name.rfind(".") :].lower()
 
 
-def _relative_name(path: str, folder: Path) -> str:
-    return path[len(str(folder)) + 1 :].rpartition(".")[0]
+def _prefix_of(folder: Path | str) -> str:
+    """What the paths of all files in a folder begin with; a bucket and the root of a disk end with a slash already."""
+    return f"{str(folder).rstrip('/')}/"
+
+
+def _relative_name(path: str, prefix: str) -> str:
+    return path.removeprefix(prefix).rpartition(".")[0]
 
 
 def _list_videos(folder: Path) -> list[SourceItem]:
@@ -160,17 +167,19 @@ def _list_videos(folder: Path) -> list[SourceItem]:
 
 def _ids_of_paths(paths: Sequence[str], folder: Path) -> list[str]:
     """One id per file: its relative path without the suffix, or with it where two files differ in nothing else."""
-    names = [_relative_name(path, folder) for path in paths]
+    prefix = _prefix_of(folder)
+    names = [_relative_name(path, prefix) for path in paths]
     counts = Counter(names)
     return make_unique_ids(
-        [name if counts[name] == 1 else path[len(str(folder)) + 1 :] for name, path in zip(names, paths, strict=True)]
+        [name if counts[name] == 1 else path.removeprefix(prefix) for name, path in zip(names, paths, strict=True)]
     )
 
 
 def _index_by_name(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
     index: dict[str, str] = {}
+    prefix = _prefix_of(folder)
     for path in list_media_files(folder, suffixes):
-        name = _relative_name(path, folder)
+        name = _relative_name(path, prefix)
         if name in index:
             raise IngestError(
                 f"Two files claim the item {name!r}: {index[name]} and {path}. Remove or rename one of them, or name "
@@ -263,10 +272,8 @@ def _shorten(names: Sequence[str], limit: int = 5) -> str:
 def _item_of_row(row: dict[str, str], folder: Path) -> SourceItem:
     video = _resolve(folder, row["video"])
     audio = _resolve(folder, row.get("audio", "")) or video
-    reason = "" if video else "no_video_file"
-    return SourceItem(
-        row["id"], video, audio, row.get("group", ""), reason, "the video column is empty" if reason else ""
-    )
+    reason, error = ("", "") if video else ("no_video_file", "the video column is empty")
+    return SourceItem(row["id"], video, audio, row.get("group", ""), reason, error)
 
 
 def _resolve(folder: Path, name: str) -> str:
@@ -274,9 +281,9 @@ def _resolve(folder: Path, name: str) -> str:
     if not name or is_remote(name):
         return name
     if is_remote(folder):
-        return f"{folder}/{name}"
+        return _prefix_of(folder) + name
     is_plain = name[0] not in "./" and "/." not in name and "//" not in name
-    return f"{folder}/{name}" if is_plain else str((folder / name).absolute())
+    return _prefix_of(folder) + name if is_plain else str((folder / name).absolute())
 
 
 # --- bare folders
@@ -317,7 +324,10 @@ def _list_side(side: str, folder: Path) -> Iterator[tuple[str, str]]:
     if not folder.is_dir():
         raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")
     suffixes = VIDEO_SUFFIXES if side == "video" else AUDIO_SUFFIXES | VIDEO_SUFFIXES
-    paths = [path for path in list_media_files(folder, suffixes) if _spell_out(path) == path]
+    found = list_media_files(folder, suffixes)
+    paths = [path for path in found if _spell_out(path) == path]
+    if len(paths) < len(found):
+        logger.warning("%d files are left out: their paths are not valid UTF-8; rename them", len(found) - len(paths))
     if not paths:
         raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(suffixes))}")
     return zip(_ids_of_paths(paths, folder), paths, strict=True)

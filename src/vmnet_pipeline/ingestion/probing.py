@@ -13,7 +13,7 @@ from vmnet_pipeline.ahead import map_ahead
 from vmnet_pipeline.console import track
 from vmnet_pipeline.errors import IsolationError, MediaError
 from vmnet_pipeline.media.isolation import ISOLATION_REASONS
-from vmnet_pipeline.storage.paths import describe_files, is_remote, number_version
+from vmnet_pipeline.storage.paths import find_files, is_remote, number_version
 from vmnet_pipeline.storage.row_log import RowLog
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _list_keys(paths: Sequence[str]) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    remote = describe_files([path for path in paths if is_remote(path)])
+    remote = find_files([path for path in paths if is_remote(path)])
     stats = (_stat_remote(remote.get(path)) if is_remote(path) else _stat(path) for path in paths)
     found = np.fromiter(stats, np.dtype((np.int64, 2)), len(paths))
     columns = [pa.array(paths, pa.string()), pa.array(found[:, 0]), pa.array(found[:, 1])]
@@ -178,9 +178,10 @@ def _look_up(wanted: pa.Table, columns: dict[str, str], log: RowLog | None) -> t
 
 
 def _iterate_keys(wanted: pa.Table) -> Iterator[dict[str, Any]]:
+    version_now = name_version()  # once: it reads the metadata of a package
     for batch in wanted.to_batches(max_chunksize=_FLUSH_ROWS):
         for key in batch.to_pylist():
-            yield key | {"version": name_version()}
+            yield key | {"version": version_now}
 
 
 def _measure_chunks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import glob
 import os
 import shutil
@@ -117,7 +118,7 @@ def _make_locked_folder(folder: Path) -> Iterator[Path]:
             temporary = _name_temporary(folder)
             temporary.mkdir()
             with contextlib.suppress(FileNotFoundError):
-                held.enter_context(_lock(temporary, waits=True))
+                held.enter_context(lock_folder(temporary))
             if temporary.exists():
                 break
             held.close()  # somebody took it for stale before it was locked
@@ -125,10 +126,16 @@ def _make_locked_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _lock(folder: Path, *, waits: bool) -> Iterator[bool]:
-    """Lock a folder if the file system can; whether this process has it now."""
-    import fcntl
+def lock_folder(folder: Path, *, waits: bool = True) -> Iterator[bool]:
+    """Lock a local folder until the block ends, if the file system can.
 
+    Args:
+        folder: A folder that is there.
+        waits: Whether to wait until nobody else has it.
+
+    Yields:
+        Whether this process has it now.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -143,7 +150,7 @@ def _lock(folder: Path, *, waits: bool) -> Iterator[bool]:
 
 def _remove_stale_folders(folder: Path) -> None:
     for path in folder.parent.glob(f"{TEMPORARY_PREFIX}{glob.escape(folder.name)}-{'?' * 32}"):
-        with contextlib.suppress(OSError), _lock(path, waits=False) as is_stale:
+        with contextlib.suppress(OSError), lock_folder(path, waits=False) as is_stale:
             if is_stale:
                 shutil.rmtree(path, ignore_errors=True)
 

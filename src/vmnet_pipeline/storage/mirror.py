@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from vmnet_pipeline.errors import StorageError
-from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.storage.files import lock_folder, write_text_atomically
 from vmnet_pipeline.storage.paths import copy_to_local, is_remote, list_files, name_local, upload
 
 _ATTEMPTS = 3
@@ -50,17 +50,19 @@ class Mirror:
         """
         if not is_remote(self.place):
             return self.local
-        for _ in range(_ATTEMPTS):
-            wanted = self._describe()
-            if self._last_file not in wanted:
-                shutil.rmtree(self.local, ignore_errors=True)
-                return self.local
-            if self._read_state() == wanted:
-                return self.local
-            self._fetch(wanted)
-            if self._describe() == wanted:
-                self._write_state(wanted)
-                return self.local
+        self.local.parent.mkdir(parents=True, exist_ok=True)
+        with lock_folder(self.local.parent):  # of several processes one fetches, and the others wait for that
+            for _ in range(_ATTEMPTS):
+                wanted = self._describe()
+                if self._last_file not in wanted:
+                    shutil.rmtree(self.local, ignore_errors=True)
+                    return self.local
+                if self._read_state() == wanted:
+                    return self.local
+                self._fetch(wanted)
+                if self._describe() == wanted:
+                    self._write_state(wanted)
+                    return self.local
         raise StorageError(f"{self.place} changed while it was read; another run writes there. Run again after it.")
 
     def push(self) -> None:

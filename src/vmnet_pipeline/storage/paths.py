@@ -148,7 +148,10 @@ def explain_access(place: str | Path) -> Iterator[None]:
 
 
 def list_files(folder: Path, *, recursive: bool = False) -> dict[str, StoredFile]:
-    """Files in a remote folder by their path in it; one request for a thousand of them. Empty if there is no folder."""
+    """Files in a remote folder by their path in it; one request for a thousand of them. Empty if there is no folder.
+
+    An object whose name leads out of the folder (`..`) is left out: its copy would lie anywhere on this machine.
+    """
     file_system, prefix = _split(folder)
     try:
         if recursive:
@@ -159,7 +162,11 @@ def list_files(folder: Path, *, recursive: bool = False) -> dict[str, StoredFile
         return {}
     prefix = prefix.strip("/") + "/"
     names = ((entry["name"].strip("/").removeprefix(prefix), entry) for entry in found)
-    return {name: _describe(entry) for name, entry in names if name and not entry["name"].endswith("/")}
+    return {
+        name: _describe(entry)
+        for name, entry in names
+        if name and ".." not in name.split("/") and not entry["name"].endswith("/")
+    }
 
 
 def _describe(entry: Mapping[str, Any]) -> StoredFile:
@@ -170,7 +177,7 @@ def _describe(entry: Mapping[str, Any]) -> StoredFile:
     return StoredFile(int(entry["size"] or 0), modified_s, str(version))
 
 
-def describe_files(urls: Sequence[str]) -> dict[str, StoredFile]:
+def find_files(urls: Sequence[str]) -> dict[str, StoredFile]:
     """Those of the given remote files that are there; their folders are listed, not each file asked for.
 
     A URL of a kind that is refused has no file here; opening it says why.

@@ -121,7 +121,7 @@ class RowLog:
 
     def compact(self, table: pa.Table) -> None:
         """Put `table` in the place of everything that is there; only safe while nobody appends."""
-        old = [path for path in self._list_files() if path.suffix == ".jsonl"]
+        old = self._find_lines()
         with replace_atomically(self.folder / "rows.parquet", durable=True) as temporary:
             write_table(table, temporary)
         for path in old:
@@ -129,7 +129,7 @@ class RowLog:
 
     def is_compact(self) -> bool:
         """Whether no writer has left lines since the last compaction."""
-        return not any(self.folder.glob("rows-*.jsonl"))
+        return not self._find_lines()
 
     def schema(self) -> pa.Schema:
         """The columns as Arrow has them."""
@@ -143,6 +143,12 @@ class RowLog:
         }
         return pa.schema([(name, types[kind]) for name, kind in self._columns.items()])
 
+    def _find_lines(self) -> list[Path]:
+        """What writers have left since the last compaction, in no order."""
+        if is_remote(self.folder):
+            return self._list_files("rows-*.jsonl")
+        return list(self.folder.glob("rows-*.jsonl"))
+
     def _list_files(self, pattern: str = "rows*") -> list[Path]:
         """All files, the oldest first; in an object store only those that fit `pattern`."""
         compacted = self.folder / "rows.parquet"
@@ -151,7 +157,7 @@ class RowLog:
             names = [name for name in listing if fnmatch(name, pattern) and name.endswith((".jsonl", ".parquet"))]
             names.sort(key=lambda name: (name != compacted.name, listing[name].modified_s, name.rpartition("_")[2]))
             return [self.folder / name for name in names]
-        lines = sorted(self.folder.glob("rows-*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        lines = sorted(self._find_lines(), key=lambda path: (path.stat().st_mtime_ns, path.name))
         return [compacted, *lines] if compacted.exists() else lines
 
     def _read_file(self, path: Path, content: bytes | None = None) -> pa.Table:
