@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -67,3 +68,8 @@ def leak(path: str) -> int:
 def print_much(path: str) -> int:
     print("x" * 100_000)
     return 3
+
+
+def run_out_of_time(path: str) -> None:
+    """End as the system ends a process that has used up what it may."""
+    os.kill(os.getpid(), signal.SIGXCPU)

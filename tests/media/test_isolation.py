@@ -191,3 +191,25 @@ def test_a_child_that_cannot_start_is_no_fault_of_a_file(isolation, number, monk
     monkeypatch.setattr(sys, "executable", "/none")
     with pytest.raises(IsolationError, match="No such file"):
         isolation.call(bad_readers.read, number)
+
+
+LIMITED = """
+import resource
+from vmnet_pipeline.media.isolation import _limit_next_call
+resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
+_limit_next_call(1000.0, 64)
+print(resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_limit_of_the_system_on_time_leaves_that_on_memory():
+    child = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
+    assert child.stdout == "True\n"
+
+
+def test_a_child_that_the_system_ends_for_its_time_is_told_of_without_a_limit_of_ours(number):
+    with Isolation(LimitParams(seconds=None)) as isolation:
+        error = refuse(isolation, bad_readers.run_out_of_time, number)
+    assert error.reason == "decoder_crashed"
+    assert "SIGXCPU" in str(error)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.audio import decode_audio
-from vmnet_pipeline.media.preview import PreviewRequest, make_clip, make_picture, make_previews
+from vmnet_pipeline.media.preview import PreviewRequest, cut_clip, make_picture, make_previews
 from vmnet_pipeline.media.synthesis import write_media
 
 if TYPE_CHECKING:
@@ -44,18 +44,18 @@ def test_the_picture_of_a_time_is_small_and_in_proportion(film: Path, at_s: floa
 
 
 def test_a_clip_begins_where_it_should_and_is_small(film: Path, tmp_path: Path) -> None:
-    content = make_clip(film, start_s=2.0, duration_s=1.0)
+    content = cut_clip(film, start_s=2.0, duration_s=1.0)
     assert len(content) < 6_000
     (tmp_path / "clip.mp3").write_bytes(content)
     signal = decode_audio(tmp_path / "clip.mp3", sample_rate_hz=RATE_HZ)
     assert len(signal) == pytest.approx(RATE_HZ, abs=200)
     assert find_tone_hz(signal[4000:-4000]) == pytest.approx(1200, abs=10)
     assert abs(signal[:20]).max() < 0.1 < abs(signal).max()  # no click
-    assert make_clip(film, start_s=2.0, duration_s=1.0) == content
+    assert cut_clip(film, start_s=2.0, duration_s=1.0) == content
 
 
 def test_of_a_short_file_the_end_is_taken(film: Path, tmp_path: Path) -> None:
-    (tmp_path / "clip.mp3").write_bytes(make_clip(film, start_s=50.0, duration_s=1.0))
+    (tmp_path / "clip.mp3").write_bytes(cut_clip(film, start_s=50.0, duration_s=1.0))
     signal = decode_audio(tmp_path / "clip.mp3", sample_rate_hz=RATE_HZ)
     assert find_tone_hz(signal[4000:-4000]) == pytest.approx(2400, abs=10)
 
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_left_out(film: Path, tmp_path: Path) -> None:
     assert list(previews) == [("audio", "a"), ("video", "a")]
     assert previews["video", "a"] == make_picture(film, at_s=2.0)
     with pytest.raises(MediaError):
-        make_clip(tmp_path / "gone.mp3")
+        cut_clip(tmp_path / "gone.mp3")
 
 
 def test_nothing_far_into_a_long_file_is_decoded() -> None:

@@ -1,10 +1,12 @@
 """Media in an object store: the same samples as from a local file, and every failure has its reason."""
 
+import struct
 import uuid
 
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFile
+from hostile import draw_number, encode_video
 from scipy.io import wavfile
 
 from vmnet_pipeline.errors import MediaError
@@ -61,6 +63,15 @@ def test_a_folder_and_another_kind_of_address_are_refused(remote):
         checksum_file(str(remote.parent))
     with pytest.raises(MediaError, match="cannot be used"):
         checksum_file("http://127.0.0.1:9/a.mp4")
+
+
+def test_header_that_leads_to_a_place_no_file_has_is_overcome(remote, tmp_path):
+    encode_video(tmp_path / "a.wmv", [draw_number(k) for k in range(3)], codec="wmv2")
+    data = bytearray((tmp_path / "a.wmv").read_bytes())
+    struct.pack_into("<Q", data, 46, 1 << 62)  # size of the first object in the header
+    for path in (tmp_path / "a.wmv", remote.with_name("a.wmv")):
+        path.write_bytes(bytes(data))
+    assert probe_media(str(remote.with_name("a.wmv"))) == probe_media(tmp_path / "a.wmv")
 
 
 def test_a_network_that_fails_in_the_middle_is_no_end_of_the_file(remote, tmp_path, monkeypatch):

@@ -422,7 +422,7 @@ def test_interrupted_collection_goes_on(tiny: Path, tmp_path: Path) -> None:
         make_demo_collection(folder, TINY, n_workers=1, progress=interrupt)
     assert not (folder / "demo.json").exists()
     assert not (folder / "media.csv").exists()
-    (folder / "video" / ".0004.mp4.123.part").write_bytes(b"half")
+    (folder / "video" / ".tmp-0004.mp4").write_bytes(b"half")
     made = {path: path.stat().st_mtime_ns for path in folder.glob("*/0*")}
     calls: list[tuple[int, int]] = []
 

@@ -207,11 +207,13 @@ class _Child:
                 reply: _Reply = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - from our own child
                 return reply
             self.end()
-            return _refuse_slow(limits.seconds)
+            is_slow = True
         except (EOFError, OSError):
             self.end(kill=False)
-        if self._process.returncode == -signal.SIGXCPU:
-            return _refuse_slow(limits.seconds)
+            is_slow = self._process.returncode == -signal.SIGXCPU
+        if is_slow and limits.seconds is not None:
+            message = f"{{path}}: reading it took more than {limits.seconds:g} s; convert it, or raise limits.seconds"
+            return _Reply(reason="timed_out", message=message)
         message = f"{{path}}: reading it made the decoder fail ({self._describe_end()}), twice; convert or remove it"
         return _Reply(reason="decoder_crashed", message=message)
 
@@ -257,11 +259,6 @@ def _explain_start(why: str) -> IsolationError:
     )
 
 
-def _refuse_slow(seconds: float | None) -> _Reply:
-    message = f"{{path}}: reading it took more than {seconds:g} s; convert it, or raise limits.seconds"
-    return _Reply(reason="timed_out", message=message)
-
-
 # --- the child
 
 
@@ -297,15 +294,21 @@ def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:
     """Allow this much beyond what the process has used so far, so that no file pays for the ones before it."""
     import resource
 
-    with suppress(ValueError, OSError):  # limits of the system that are lower still hold
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if seconds is not None:
-            used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-            hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-            resource.setrlimit(resource.RLIMIT_CPU, (int(used_s + seconds) + 1, hard))
-        if memory_mb is not None and sys.platform == "linux":
-            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-            resource.setrlimit(resource.RLIMIT_AS, (_measure_memory() + memory_mb * _MEBIBYTE, hard))
+    _set_limit(resource.RLIMIT_CORE, 0)
+    if seconds is not None:
+        used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        _set_limit(resource.RLIMIT_CPU, int(used_s + seconds) + 1)
+    if memory_mb is not None and sys.platform == "linux":
+        _set_limit(resource.RLIMIT_AS, _measure_memory() + memory_mb * _MEBIBYTE)
+
+
+def _set_limit(kind: int, value: int) -> None:
+    """Set one soft limit; a hard one of the system that is lower still holds."""
+    import resource
+
+    hard = resource.getrlimit(kind)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (value, hard))
 
 
 def _measure_memory() -> int:

@@ -73,7 +73,7 @@ def make_previews(requests: Sequence[PreviewRequest]) -> dict[tuple[Modality, st
         def make_preview(request: PreviewRequest) -> bytes:
             if request.modality == "video":
                 return isolation.call(make_picture, request.path, at_s=request.start_s)
-            return isolation.call(make_clip, request.path, start_s=request.start_s)
+            return isolation.call(cut_clip, request.path, start_s=request.start_s)
 
         for request, result in zip(requests, run_ahead(make_preview, requests, _N_THREADS), strict=True):
             try:
@@ -83,16 +83,15 @@ def make_previews(requests: Sequence[PreviewRequest]) -> dict[tuple[Modality, st
     return previews
 
 
-def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0, max_side_px: int = PICTURE_PX) -> bytes:
+def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0) -> bytes:
     """The picture that is on the screen at a time, small; of a shorter video the first one.
 
     Args:
         path: A media file.
         at_s: Time in seconds, >= 0.
-        max_side_px: The longer side of the result; nothing is enlarged.
 
     Returns:
-        A JPEG file.
+        A JPEG file, `PICTURE_PX` along its longer side; nothing is enlarged.
 
     Raises:
         MediaError: Reasons of `video.sample_frames`.
@@ -101,13 +100,13 @@ def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0, max_side_px
 
     frames = sample_frames(path, rate_hz=1 / at_s if at_s else 1.0, max_duration_s=None, max_frames=2 if at_s else 1)
     picture = Image.fromarray([frame for _, frame in frames][-1])
-    picture.thumbnail((max_side_px, max_side_px))
+    picture.thumbnail((PICTURE_PX, PICTURE_PX))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=75)
     return file.getvalue()
 
 
-def make_clip(path: str | os.PathLike[str], *, start_s: float = 0.0, duration_s: float = CLIP_S) -> bytes:
+def cut_clip(path: str | os.PathLike[str], *, start_s: float = 0.0, duration_s: float = CLIP_S) -> bytes:
     """A few seconds of sound, mono; of a shorter file its end.
 
     Args:
@@ -126,27 +125,21 @@ def make_clip(path: str | os.PathLike[str], *, start_s: float = 0.0, duration_s:
     ramp = np.linspace(0.0, 1.0, min(round(_FADE_S * _SAMPLE_RATE_HZ), len(clip)), dtype=np.float32)
     clip[: len(ramp)] *= ramp
     clip[len(clip) - len(ramp) :] *= ramp[::-1]
-    return encode_mp3(clip, _SAMPLE_RATE_HZ)
+    return _encode_mp3(clip)
 
 
-def encode_mp3(signal: np.ndarray, sample_rate_hz: int, bit_rate: int = _BIT_RATE) -> bytes:
-    """A mono signal as an MP3 file, which every browser plays.
-
-    Args:
-        signal: (n,) float32 in [-1, 1].
-        sample_rate_hz: One that MP3 has, e.g. 16,000, 22,050 or 44,100.
-        bit_rate: In bits per second.
-    """
+def _encode_mp3(signal: np.ndarray) -> bytes:
+    """A mono signal, (n,) float32 in [-1, 1] at 22,050 Hz, as an MP3 file, which every browser plays."""
     import av
     from av.codec.context import Flags
 
     file = io.BytesIO()
     with av.open(file, "w", format="mp3", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libmp3lame", rate=sample_rate_hz, layout="mono", format="fltp")
-        stream.codec_context.bit_rate = bit_rate
+        stream = container.add_stream("libmp3lame", rate=_SAMPLE_RATE_HZ, layout="mono", format="fltp")
+        stream.codec_context.bit_rate = _BIT_RATE
         stream.codec_context.flags |= Flags.bitexact
         frame = av.AudioFrame.from_ndarray(signal[None].astype(np.float32), format="fltp", layout="mono")
-        frame.sample_rate = sample_rate_hz
+        frame.sample_rate = _SAMPLE_RATE_HZ
         frame.pts = 0
         for packets in (stream.encode(frame), stream.encode(None)):
             container.mux(packets)

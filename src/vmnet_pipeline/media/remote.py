@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ KEPT_BLOCKS = 32
 """Decoding jumps between the index of a file and its content, so blocks are kept: at most 32 MB per open file."""
 
 STREAM_BYTES = 8 << 20
+_MAX_PLACE = 1 << 60
 
 
 class RemoteFile(io.RawIOBase):
@@ -48,8 +50,9 @@ class RemoteFile(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; nothing is read."""
-        return cast("int", self._file.seek(offset, whence))
+        """Go to a place; nothing is read. A place that no file has gets an error number, as from a local file."""
+        place = (0, self._file.tell(), self._file.size)[whence] + offset
+        return cast("int", self._file.seek(place)) if 0 <= place <= _MAX_PLACE else -errno.EINVAL
 
     def tell(self) -> int:
         """The place."""

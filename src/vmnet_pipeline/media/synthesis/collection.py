@@ -25,6 +25,7 @@ from vmnet_pipeline.media.synthesis.encode import find_encoding, write_media
 from vmnet_pipeline.media.synthesis.mood import blur_mood, draw_mood
 from vmnet_pipeline.media.synthesis.music import draw_song_style, render_music
 from vmnet_pipeline.media.synthesis.pictures import draw_scene_style, render_pictures
+from vmnet_pipeline.storage.files import TEMPORARY_PREFIX, write_text_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -138,7 +139,7 @@ def make_demo_collection(
     if state is not None and not _find_missing(folder, pairs, state["files"]) and (folder / _TABLE).is_file():
         return folder / _TABLE
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / _OPEN_MARKER, _to_json(_describe_spec(spec)))
+    write_text_atomically(folder / _OPEN_MARKER, _to_json(_describe_spec(spec)))
     (folder / _DONE_MARKER).unlink(missing_ok=True)
     missing = _find_missing(folder, pairs, {} if state is None else state["files"])
     _render_pairs(missing, folder, n_workers, _count_from(len(pairs) - len(missing), len(pairs), progress))
@@ -302,11 +303,11 @@ def _finish_folder(folder: Path, spec: DemoSpec, pairs: Sequence[_PlannedPair]) 
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("id", "video", "audio", "group"))
     writer.writerows((pair.id, pair.video, pair.audio, f"song{pair.group + 1:04d}") for pair in pairs)
-    _write_text(folder / _TABLE, table.getvalue())
-    for leftover in folder.glob("*/.*.part"):
+    write_text_atomically(folder / _TABLE, table.getvalue())
+    for leftover in folder.glob(f"*/{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
     sizes = {name: (folder / name).stat().st_size for pair in pairs for name in pair.files}
-    _write_text(folder / _DONE_MARKER, _to_json(_describe_spec(spec) | {"files": sizes}))
+    write_text_atomically(folder / _DONE_MARKER, _to_json(_describe_spec(spec) | {"files": sizes}))
     (folder / _OPEN_MARKER).unlink(missing_ok=True)
 
 
@@ -316,10 +317,3 @@ def _describe_spec(spec: DemoSpec) -> dict[str, Any]:
 
 def _to_json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file in one step, so that nobody reads half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -7,8 +7,6 @@ identifiers and library versions.
 from __future__ import annotations
 
 import heapq
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.storage.files import replace_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -104,15 +103,8 @@ def write_media(
     """
     encoding = find_encoding(path)
     _check_streams(path, encoding, sound, sample_rate_hz, pictures is not None, size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers of one file apart.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _write_streams(part, encoding, sound, sample_rate_hz, pictures, size, frame_rate_hz)
-        part.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+    with replace_atomically(path) as temporary:
+        _write_streams(temporary, encoding, sound, sample_rate_hz, pictures, size, frame_rate_hz)
 
 
 def _check_streams(
@@ -146,7 +138,7 @@ def _check_streams(
 
 
 def _write_streams(
-    part: Path,
+    path: Path,
     encoding: Encoding,
     sound: np.ndarray | None,
     sample_rate_hz: int,
@@ -156,7 +148,7 @@ def _write_streams(
 ) -> None:
     import av
 
-    with av.open(str(part), "w", format=encoding.container, options={"fflags": "+bitexact"}) as container:
+    with av.open(str(path), "w", format=encoding.container, options={"fflags": "+bitexact"}) as container:
         # All streams have to be there before the first packet is written.
         timed = []
         if pictures is not None:
