@@ -76,6 +76,7 @@ def test_a_split_of_the_users_own_is_taken_as_it_is(tmp_path):
     assert split == Split(("007", "b"), (), ("c",))
     assert find_user_split(None, tmp_path) == split
     assert find_user_split(None, tmp_path / "media") is None
+    assert find_user_split(None, tmp_path / "media.CSV") == split
     with pytest.raises(SplitError, match=r"must have train.csv"):
         find_user_split(tmp_path / "media", tmp_path)
 

@@ -95,9 +95,8 @@ def _fill_small_sides(side_of: dict[str, str], places: Mapping[str, float], bord
     """Move groups until each side has `MIN_GROUPS`, as far as the others can spare them; the nearest moves first."""
     for side, low, high in sorted(borders, key=lambda border: border[2] - border[1]):
         middle = (low + high) / 2
-        while (count := list(side_of.values()).count(side)) < MIN_GROUPS:
-            counts = Counter(side_of.values())
-            spare = [name for name in places if side_of[name] != side and counts[side_of[name]] > max(count + 1, 1)]
+        while (counts := Counter(side_of.values()))[side] < MIN_GROUPS:
+            spare = [name for name in places if side_of[name] != side and counts[side_of[name]] > counts[side] + 1]
             if not spare:
                 break
             side_of[min(spare, key=lambda name: (abs(places[name] - middle), name))] = side
@@ -164,7 +163,7 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
         IngestError: A file has no column `id`.
     """
     media = as_path(media_dir)
-    folder = as_path(split_dir or (media.parent if media.suffix == ".csv" else media)).expanduser()
+    folder = as_path(split_dir or (media.parent if media.suffix.lower() == ".csv" else media)).expanduser()
     paths = {side: folder / f"{side}.csv" for side in SIDES}
     if not (paths["train"].is_file() and paths["test"].is_file()):
         if split_dir is not None:
