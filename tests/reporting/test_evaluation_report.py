@@ -121,6 +121,19 @@ def test_feature_files_of_ones_own_have_no_media(evidence: Evidence) -> None:
     assert "data/my" not in page.words
 
 
+def test_the_gain_of_reranking_reaches_the_page(evidence: Evidence) -> None:
+    figure = {"without": 0.4, "with": 0.5, "difference": 0.1, "low": 0.02, "high": 0.2}
+    gain = {
+        "n_candidates": 9,
+        "piece_s": 3.0,
+        "weight": 0.3,
+        "n_items": N,
+        "directions": {"music_to_video": {"mrr": figure}},
+    }
+    assert "re-ranking is a gain" in report_evaluation(replace(evidence, reranking=gain), {}, make_measured(), [])
+    assert "e-ranking" not in report_evaluation(evidence, {}, make_measured(), [])
+
+
 def test_media_that_are_gone_do_not_stop_the_report(evidence: Evidence, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", duration_s=1.0, width=64, height=48)
     ids = [item_id for item_id in evidence.pairs.ids if not item_id.startswith("train")]

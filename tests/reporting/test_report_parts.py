@@ -69,6 +69,53 @@ def test_variants_stand_side_by_side_with_paired_differences() -> None:
     assert len(list_sources(html, "img")) == 1
 
 
+def make_reranking(music: tuple[Any, ...], video: tuple[Any, ...], **changes: Any) -> dict[str, Any]:
+    """As `reranking.json` has it; per direction difference, low and high of the mean reciprocal rank."""
+    directions = {
+        name: {
+            "mrr": {"without": 0.4, "with": 0.4 + mrr[0], "difference": mrr[0], "low": mrr[1], "high": mrr[2]},
+            "recall_at_5": {"without": 0.5, "with": 0.625, "difference": 0.125, "low": -0.05, "high": 0.25},
+        }
+        for name, mrr in {"music_to_video": music, "video_to_music": video}.items()
+    }
+    how = {"n_candidates": 50, "piece_s": 2.5, "weight": 0.3, "n_items": 1234}
+    return how | {"directions": directions} | changes
+
+
+def test_the_gain_of_reranking_stands_in_a_table_per_direction(evaluation: dict[str, Any]) -> None:
+    page = Page(build_report(evaluation, reranking=make_reranking((0.1, 0.02, 0.2), (-0.03, -0.06, 0.01))))
+    assert page.open == []
+    rank = "Mean reciprocal rank 0.400 0.500 +0.100 +0.020 to +0.200"
+    recall = "Recall@5 50.0 % 62.5 % +12.5 -5.0 to +25.0"
+    assert f"music → video Without With Difference 95 % interval, paired {recall} {rank}" in page.words
+    assert "Mean reciprocal rank 0.400 0.370 -0.030 -0.060 to +0.010" in page.words
+    for part in ("The 50 best answers", "in pieces of 2.5 s", "in the score, 0.3,", "1,234 test pairs"):
+        assert part in page.words
+
+
+GAIN, LOSS, CHANCE, UNKNOWN = (0.1, 0.02, 0.2), (-0.1, -0.2, -0.02), (0.1, -0.1, 0.3), (0.1, None, None)
+
+
+@pytest.mark.parametrize(
+    ("music", "video", "meaning"),
+    [
+        (GAIN, GAIN, "re-ranking is a gain in both directions."),
+        (LOSS, CHANCE, "re-ranking is a loss for music → video and no difference beyond chance for video → music."),
+        (UNKNOWN, UNKNOWN, "re-ranking is a difference of unknown certainty in both directions."),
+    ],
+)
+def test_one_sentence_says_what_reranking_means(music: Any, video: Any, meaning: str) -> None:
+    assert meaning in Page(build_report(reranking=make_reranking(music, video))).words
+    nothing = Page(build_report(reranking=make_reranking(music, video, weight=0.0))).words
+    assert "leave re-ranking out" in nothing
+    assert meaning not in nothing
+
+
+@pytest.mark.parametrize("reranking", [None, {"n_candidates": 0}])
+def test_there_is_no_section_without_reranking(evaluation: dict[str, Any], reranking: dict[str, Any] | None) -> None:
+    assert "e-ranking" not in build_report(evaluation, reranking=reranking)
+
+
 def make_stage(name: str, **changes: Any) -> dict[str, Any]:
     stage = {"name": name, "seconds": 1234.5, "memory_bytes": 512 * 2**20, "workers_bytes": 0, "last_s": 0.5}
     return stage | {"n_runs": 3, "command": "kedro run", "ended": "2026-01-02T03:04:05+00:00"} | changes

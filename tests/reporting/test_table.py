@@ -4,7 +4,7 @@ from typing import Any
 
 from sample_evaluation import drop_new_figures, evaluate_noisy_pairs
 
-from vmnet_pipeline.reporting.report import format_recall_table
+from vmnet_pipeline.reporting.table import format_recall_table
 
 
 def find_line(table: str, name: str) -> list[str]:

@@ -60,6 +60,7 @@ class Evidence:
         settings: Parameters of all pipelines, as plain data.
         manifest: The collection; None for feature files of the user's own.
         summaries: `ingest`, `split`, and the extractions `music` and `video`, as far as they are there.
+        reranking: What re-ranking gains; None where it was not measured.
     """
 
     evaluation: Mapping[str, Any]
@@ -70,6 +71,7 @@ class Evidence:
     settings: Mapping[str, Any]
     manifest: pd.DataFrame | None = None
     summaries: Mapping[str, Mapping[str, Any] | None] | None = None
+    reranking: Mapping[str, Any] | None = None
 
 
 def report_evaluation(
@@ -105,6 +107,7 @@ def report_evaluation(
         evidence.history,
         {**plots, **own, **_plot_collection(manifest)},
         run_info,
+        reranking=evidence.reranking,
         comparisons=comparisons,
         previews=None if manifest is None else preview_queries(evidence.query_rows, manifest),
     )

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.reporting.data import lay_out_failures, lay_out_sides, lay_out_stages, list_commands
 from vmnet_pipeline.reporting.queries import choose_queries, lay_out_queries
-from vmnet_pipeline.reporting.results import Comparison, lay_out_comparison, lay_out_evaluation
-from vmnet_pipeline.reporting.table import format_recall_table
+from vmnet_pipeline.reporting.results import Comparison, lay_out_comparison, lay_out_evaluation, lay_out_reranking
 from vmnet_pipeline.reporting.wording import humanise
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vmnet_pipeline.records import Modality
-
-__all__ = ["build_report", "encode_png", "format_recall_table"]
 
 PLOT_DPI = 130
 _MAX_DEPTH = 8
@@ -51,6 +48,7 @@ def build_report(
     plots: Mapping[str, Figure | bytes] | None = None,
     run_info: Mapping[str, Any] | None = None,
     *,
+    reranking: Mapping[str, Any] | None = None,
     comparisons: Sequence[Comparison] = (),
     previews: Mapping[tuple[Modality, str], bytes] | None = None,
 ) -> str:
@@ -68,6 +66,7 @@ def build_report(
             measure_sides`. `stages`: see `tracking.stages.read_stages`. `notes`: list of texts about what was left
             out. Mappings of any depth: `versions`, `ingest`, `split`, `extraction` (by side), `checkpoint`, `params`,
             `identity` (checksums and seeds).
+        reranking: What re-ranking gains, see `search.reranking_gain.measure_reranking`.
         comparisons: Variants side by side; the plot of the same name stands with each.
         previews: Pictures and clips of the queries, see `queries.lay_out_queries`.
 
@@ -90,6 +89,7 @@ def build_report(
         title=info.get("title") or "Music and video retrieval",
         facts=_list_facts(info),
         evaluation=None if evaluation is None else lay_out_evaluation(evaluation),
+        reranking=lay_out_reranking(reranking, (evaluation or {}).get("confidence_level")),
         comparisons=[(lay_out_comparison(found), embedded.pop(found.name, None)) for found in comparisons],
         notes=info.get("notes") or [],
         queries=lay_out_queries(choose_queries(ranks or []), previews or {}),

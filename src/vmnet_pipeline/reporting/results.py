@@ -1,4 +1,4 @@
-"""The figures of the report: one evaluation, and several variants side by side."""
+"""The figures of the report: one evaluation, what re-ranking gains, and several variants side by side."""
 
 from __future__ import annotations
 
@@ -84,6 +84,68 @@ def _format_figure(
     if low is None or high is None:
         return shown, ""
     return shown, f"{scale * low:{sign}.{digits}f} to {scale * high:{sign}.{digits}f}"
+
+
+def lay_out_reranking(reranking: Mapping[str, Any] | None, confidence_level: float | None) -> dict[str, Any] | None:
+    """A table per direction without and with re-ranking, and what it means; None where re-ranking was left out.
+
+    Args:
+        reranking: What `search.reranking_gain.measure_reranking` gives.
+        confidence_level: Of its intervals, in (0, 1), which it does not tell itself; None if it is not known.
+    """
+    if not reranking or not reranking["n_candidates"]:
+        return None
+    level = "" if confidence_level is None else f"{100 * confidence_level:g} % "
+    heads = [("Without", ""), ("With", ""), ("Difference", f"{level}interval, paired")]
+    return {
+        "summary": _judge_reranking(reranking),
+        "tables": [
+            {"title": DIRECTION_LABELS[direction], "heads": heads, "rows": _lay_out_gains(figures)}
+            for direction, figures in reranking["directions"].items()
+        ],
+        "note": (
+            f"The {reranking['n_candidates']:,} best answers of each query were compared again, in pieces of "
+            f"{reranking['piece_s']:g} s. The share of that agreement in the score, {reranking['weight']:g}, was "
+            "chosen by the mean reciprocal rank on the validation pairs. "
+            f"{reranking['n_items']:,} test pairs, whole gallery, cosine; right is the item itself, ties take the "
+            "mid-rank. All other figures are without re-ranking."
+        ),
+    }
+
+
+def _lay_out_gains(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    recalls = {name: figure for name, figure in figures.items() if name != "mrr"}
+    rows = [
+        _lay_out_gain(f"Recall@{name.removeprefix('recall_at_')}", figure, 100, 1, " %")
+        for name, figure in recalls.items()
+    ]
+    return [*rows, _lay_out_gain("Mean reciprocal rank", figures["mrr"], 1, 3, "")]
+
+
+def _lay_out_gain(name: str, figure: Mapping[str, Any], scale: int, digits: int, unit: str) -> dict[str, Any]:
+    sides = [(f"{scale * figure[side]:.{digits}f}{unit}", "") for side in ("without", "with")]
+    difference = _format_figure({**figure, "value": figure["difference"]}, scale, digits, sign="+")
+    return {"name": name, "cells": [*sides, difference], "trivial": False}
+
+
+def _judge_reranking(reranking: Mapping[str, Any]) -> str:
+    """What the differences in the mean reciprocal rank mean, in one sentence."""
+    if reranking["weight"] == 0:
+        return "No share of the agreement over time was better than none on the validation pairs: leave re-ranking out."
+    verdicts = [_judge_gain(figures["mrr"]) for figures in reranking["directions"].values()]
+    if len(set(verdicts)) == 1:
+        return f"By the mean reciprocal rank re-ranking is {verdicts[0]} in both directions."
+    labels = (DIRECTION_LABELS[direction] for direction in reranking["directions"])
+    parts = [f"{verdict} for {label}" for verdict, label in zip(verdicts, labels, strict=True)]
+    return f"By the mean reciprocal rank re-ranking is {' and '.join(parts)}."
+
+
+def _judge_gain(figure: Mapping[str, Any]) -> str:
+    if figure["low"] is None:
+        return "a difference of unknown certainty"
+    if figure["low"] > 0:
+        return "a gain"
+    return "a loss" if figure["high"] < 0 else "no difference beyond chance"
 
 
 @dataclass(frozen=True, slots=True)

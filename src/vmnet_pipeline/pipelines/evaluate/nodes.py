@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.features.forms import Side
     from vmnet_pipeline.models.checkpoints import Checkpoint
+    from vmnet_pipeline.models.towers import VMNet
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
-    DataFrame = Checkpoint = Figure = Side = Any
+    DataFrame = Checkpoint = Figure = Side = VMNet = Any
 
 
 def evaluate_checkpoint(
@@ -31,13 +32,10 @@ def evaluate_checkpoint(
     """
     import pandas as pd
 
-    from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_fingerprints, check_shapes
     from vmnet_pipeline.models.embedding import embed_arrays
     from vmnet_pipeline.retrieval.metrics import evaluate_retrieval
 
-    check_fingerprints(checkpoint, pairs.fingerprints)
-    check_shapes(checkpoint, pairs.music.shape[1:], pairs.video.shape[1:])
-    test, model = pairs.side("test"), build_from_checkpoint(checkpoint)
+    test, model = pairs.side("test"), _build_model(checkpoint, pairs)
     music, video = embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)
     evaluation = evaluate_retrieval(music, video, test.ids, test.groups, params)
     return evaluation.to_dict(), pd.DataFrame([_flatten_answers(row) for row in evaluation.query_rows])
@@ -62,12 +60,10 @@ def rerank_answers(
         return {"n_candidates": 0}
     from vmnet_pipeline.features.extraction import make_backend
     from vmnet_pipeline.features.forms import FeatureForm
-    from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_fingerprints
     from vmnet_pipeline.search.reranking import PieceEmbedder
     from vmnet_pipeline.search.reranking_gain import PieceSource, measure_reranking
 
-    check_fingerprints(checkpoint, pairs.fingerprints)
-    model, piece_s = build_from_checkpoint(checkpoint), params.rerank.piece_s
+    model, piece_s = _build_model(checkpoint, pairs), params.rerank.piece_s
 
     def open_side(side: Side, store: FeatureStore, backend: dict[str, Any]) -> PieceSource:
         form = FeatureForm.of(checkpoint.model_config, side)
@@ -76,6 +72,15 @@ def rerank_answers(
     music = open_side("music", music_features, music_params)
     video = open_side("video", video_features, video_params)
     return measure_reranking(model, pairs.side("val"), pairs.side("test"), music, video, params)
+
+
+def _build_model(checkpoint: Checkpoint, pairs: PairSet) -> VMNet:
+    """The network of a checkpoint that fits the pairs."""
+    from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_fingerprints, check_shapes
+
+    check_fingerprints(checkpoint, pairs.fingerprints)
+    check_shapes(checkpoint, pairs.music.shape[1:], pairs.video.shape[1:])
+    return build_from_checkpoint(checkpoint)
 
 
 def plot_evaluation(
@@ -97,6 +102,7 @@ def write_report(
     measured_results: dict[str, Any],
     stage_log: list[dict[str, Any]],
     parameters: dict[str, Any],
+    reranking: dict[str, Any] | None = None,
     manifest: DataFrame | None = None,
     ingest_summary: dict[str, Any] | None = None,
     split_summary: dict[str, Any] | None = None,
@@ -105,8 +111,8 @@ def write_report(
 ) -> str:
     """One self-contained HTML page about this evaluation.
 
-    Opens the media of the best and the worst queries by the manifest's paths. There is a manifest, and summaries of
-    each step, when the pairs come from media; feature files of the user's own have none.
+    Opens the media of the best and the worst queries by the manifest's paths. There is a manifest, a gain of re-ranking
+    and summaries of each step when the pairs come from media; feature files of the user's own have none.
     """
     from vmnet_pipeline.experiments.evaluation_report import Evidence, report_evaluation
 
@@ -124,6 +130,7 @@ def write_report(
             "music": music_extraction,
             "video": video_extraction,
         },
+        reranking=reranking,
     )
     figures = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)
     plots = dict(zip(("recall", "ranks", "training"), figures, strict=True))

@@ -1,7 +1,7 @@
 """A checkpoint and packed pairs to figures, plots and a report, in the namespace of the variant.
 
 pairs, checkpoint ──evaluate_checkpoint──► evaluation, query_ranks ──plot_evaluation──► three plots
-                                     measured_results, stage_log ──┴──write_report──► report
+                          reranking, measured_results, stage_log ──┴──write_report──► report
 pairs, checkpoint, features of both sides ──rerank_answers──► reranking
 """
 
@@ -23,7 +23,7 @@ def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
 
     Args:
         variant: Name of the variant, the namespace of its datasets.
-        sources: Arguments of `write_report` that tell where the pairs come from, to their datasets.
+        sources: Arguments of `write_report` that only pairs made from media have, to their datasets.
     """
     figures = ["evaluation", "query_ranks", "training_history", "checkpoint"]
     nodes = [
@@ -54,6 +54,7 @@ def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pip
         video_backend: Backend of the video features.
     """
     sources = {
+        "reranking": f"{variant}.reranking",
         "manifest": "manifest",
         "ingest_summary": "ingest_summary",
         "split_summary": "split_summary",
