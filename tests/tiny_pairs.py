@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmnet_pipeline.models.towers import MUSIC_TOWERS, VIDEO_TOWERS, PooledTower
+from vmnet_pipeline.models.pooled import PooledTower
+from vmnet_pipeline.models.towers import MUSIC_TOWERS, VIDEO_TOWERS
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.records import EpochRecord, PairArrays
 

@@ -57,12 +57,16 @@ class ProjectHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Give a backend without a key of its own the common parameters: its file and its registry line are enough."""
+        """Give every backend the common parameters below its own: its file and its registry line are enough."""
         from vmnet_pipeline.backends.registry import BACKENDS
 
+        if "params:backend_defaults" not in catalog:
+            return
         for backend in BACKENDS:
-            if f"params:{backend}" not in catalog and "params:backend_defaults" in catalog:
-                catalog[f"params:{backend}"] = {"backend": backend, **catalog.load("params:backend_defaults")}
+            name = f"params:{backend}"
+            given = catalog.load(name) if name in catalog else {}
+            if "backend" not in given:
+                catalog[name] = {"backend": backend, **catalog.load("params:backend_defaults"), **given}
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -84,7 +88,7 @@ class ProjectHooks:
         from vmnet_pipeline.tracking import runs as tracking
 
         tracking.log_parameters(self._parameters)
-        for name in sorted(pipeline.outputs() | pipeline.all_outputs()):
+        for name in sorted(pipeline.all_outputs()):
             dataset = catalog.get(name)
             kind = (getattr(dataset, "metadata", None) or {}).get("mlflow")
             if kind is None:
@@ -210,7 +214,7 @@ def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, ca
     model = TrainParams.model_validate(catalog.load("params:train")).model
     check_form(checkpoint, model.music_steps, model.video_steps)
     if f"{variant}.reference_files" in pipeline.inputs():
-        from vmnet_pipeline.reference.layout import peek_shapes
+        from vmnet_pipeline.reference.planning import peek_shapes
 
         shapes = peek_shapes(catalog.load(f"{variant}.reference_files"), model.music_steps, model.video_steps)
         if shapes is not None:

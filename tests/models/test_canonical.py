@@ -99,6 +99,21 @@ def test_fitted_towers_rank_like_the_optimum() -> None:
     assert x.shape == (300, 9)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_halves_of_one_item_do_not_spoil_the_fit(n: int) -> None:
+    music, video, _, _ = make_views(n)
+    fit = fit_canonical(music, video, 5, halves=halves(n))
+    assert all(np.isfinite(part).all() for part in (fit.music, fit.video, fit.correlations))
+
+
+def test_directions_that_no_item_tells_do_not_drown_the_others() -> None:
+    music, video, _, _ = make_views(8)  # they span seven of eight and of twelve axes
+    fit = fit_canonical(music, video, 8, halves=halves(8))
+    others, _, _, _ = make_views(200, seed=1)
+    variates = (others - music.mean(axis=0)) @ fit.music
+    assert np.abs(variates).max() < 1000
+
+
 def test_time_is_averaged() -> None:
     model = build_model("canonical", "canonical", (4, 8), (12,), embedding_dim=9).eval()
     frames = torch.randn(5, 4, 8)

@@ -18,6 +18,7 @@ from vmnet_pipeline.models.checkpoints import (
     Checkpoint,
     build_from_checkpoint,
     check_fingerprints,
+    check_shapes,
     load_checkpoint,
     read_git_revision,
     read_versions,
@@ -74,6 +75,15 @@ def rewrite(folder: Path, **changes: Any) -> None:
 def rewrite_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Weights with a matching checksum, so that only what is in them can be at fault."""
     save_checkpoint(folder, replace(make_checkpoint(), tensors=tensors))
+
+
+def test_features_of_another_shape_are_refused_by_the_tower_that_takes_them() -> None:
+    checkpoint = replace(make_checkpoint(), model_config={**CONFIG, "video_tower": "vggish"})
+    check_shapes(checkpoint, (6,), (7,))
+    with pytest.raises(CheckpointError, match=r"music features of shape \(6,\) per item \(music tower 'musicnn'\)"):
+        check_shapes(checkpoint, (5,), (7,))
+    with pytest.raises(CheckpointError, match=r"video features of shape \(7,\) per item \(video tower 'vggish'\)"):
+        check_shapes(checkpoint, (6,), (8,))
 
 
 def test_round_trip(folder: Path) -> None:

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.models.losses import (
-    LossInputs,
-    VMNetLoss,
-    build_loss,
+from vmnet_pipeline.models.losses import LossInputs, VMNetLoss, build_loss, ranking_loss
+from vmnet_pipeline.models.structure import (
     draw_triples,
-    ranking_loss,
     structure_loss_adjacent,
     structure_loss_all,
     structure_loss_sampled,

@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.models.towers import (
-    HiddenLayer,
-    Standardise,
-    TimeFusion,
-    build_model,
-    choose_music_tower,
-)
+from vmnet_pipeline.models.pooled import HiddenLayer, TimeFusion
+from vmnet_pipeline.models.towers import Standardise, build_model, choose_music_tower
 
 
 def n_trainable(module: torch.nn.Module) -> int:

@@ -21,7 +21,8 @@ MODULES = (
     "tiny_pairs", "table_file", "pandas", "pyarrow.parquet", "pyarrow.json", "torch", "safetensors.torch", "faiss",
         "yaml",
     "pandera.pandas", "hypothesis", "fastapi", "python_multipart.multipart", "vmnet_pipeline.datasets.media_manifest",
-    "vmnet_pipeline.features.store", "vmnet_pipeline.reference.layout", "vmnet_pipeline.reference.checkpoint",
+    "vmnet_pipeline.features.store", "vmnet_pipeline.reference.layout", "vmnet_pipeline.reference.planning",
+    "vmnet_pipeline.reference.checkpoint",
     "vmnet_pipeline.search.embedder", "vmnet_pipeline.retrieval.index_files", "vmnet_pipeline.serving.app",
     "vmnet_pipeline.serving.uploads", "vmnet_pipeline.training.state", "vmnet_pipeline.backends.torch_weights",
     "vmnet_pipeline.backends.weights",
@@ -111,7 +112,8 @@ def make_pairs_dir(folder: Path) -> None:
 
 def read_pairs_dir(folder: Path) -> Any:
     from vmnet_pipeline.features.pairs import read_pairs, write_pairs
-    from vmnet_pipeline.reference.layout import locate_sides, make_layout, peek_shapes, plan_reference_pairs
+    from vmnet_pipeline.reference.layout import locate_sides, make_layout
+    from vmnet_pipeline.reference.planning import peek_shapes, plan_reference_pairs
 
     layout = make_layout(locate_sides(folder))
     peek_shapes(layout)
@@ -211,7 +213,8 @@ def make_packed(folder: Path) -> None:
     (folder / "source").mkdir()
     make_pairs_dir(folder / "source")
     from vmnet_pipeline.features.pairs import write_pairs
-    from vmnet_pipeline.reference.layout import locate_sides, make_layout, plan_reference_pairs
+    from vmnet_pipeline.reference.layout import locate_sides, make_layout
+    from vmnet_pipeline.reference.planning import plan_reference_pairs
 
     layout = make_layout(locate_sides(folder / "source"))
     write_pairs(folder / "pooled", plan_reference_pairs(layout, val_share=0.2, seed=0))
@@ -348,7 +351,7 @@ def make_state(folder: Path) -> None:
     from vmnet_pipeline.training.state import TrainingState, save_best, save_state
 
     tensors = {"model/a": torch.ones(3), "adam/0/exp_avg": torch.ones(3), "adam/0/step": torch.tensor(2.0)}
-    save_best(folder, 1, tensors)
+    save_best(folder, 1, tensors, "d" * 64)
     save_state(
         folder,
         TrainingState("d" * 64, tensors, (EpochRecord(1, 2, {"total": 0.5}, 1.0, 0.1, {"mrr": 0.2}, 1.0),), 1, False),
@@ -358,7 +361,7 @@ def make_state(folder: Path) -> None:
 def read_state(folder: Path) -> Any:
     from vmnet_pipeline.training.state import load_best, load_state
 
-    return load_state(folder, "d" * 64), load_best(folder, 1)
+    return load_state(folder, "d" * 64), load_best(folder, 1, "d" * 64)
 
 
 # --- the gallery

@@ -15,7 +15,7 @@ from vmnet_pipeline.features.sequences import stack_sequences
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.training import data, train_model
-from vmnet_pipeline.training.optimise import add_noise, mix_pairs
+from vmnet_pipeline.training.optimise import add_noise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,12 +107,12 @@ def test_towers_and_features_that_do_not_fit_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("model", [{"music_tower": "sequence"}, {"video_tower": "transformer"}])
-def test_mixing_of_sequences_is_refused(model: dict[str, str]) -> None:
+def test_mixing_of_sequences_is_refused(tmp_path: Path, model: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="set mixup_alpha to 0"):
         TrainParams(mixup_alpha=1.0, model=model)
-    sequences = data_of(make_pairs(4, 1))
-    with pytest.raises(ParameterError, match="cannot be mixed"):
-        mix_pairs(torch.zeros(4, 2), sequences, 1.0)
+    params = TrainParams(mixup_alpha=1.0, model={"music_tower": "musicnn"})
+    with pytest.raises(ParameterError, match="mixup_alpha needs features of one shape"):
+        train_model(make_pairs(16, 1), None, params, state_dir=tmp_path)
 
 
 def data_of(pairs: PairArrays):

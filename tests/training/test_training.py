@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.models.towers import MUSIC_TOWERS, VIDEO_TOWERS, PooledTower
+from vmnet_pipeline.models.pooled import PooledTower
+from vmnet_pipeline.models.towers import MUSIC_TOWERS, VIDEO_TOWERS
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.records import EpochRecord, PairArrays
-from vmnet_pipeline.training import TrainingResult, clear_state, train_model
+from vmnet_pipeline.training import TrainingResult, train_model
 from vmnet_pipeline.training.run import Run
 from vmnet_pipeline.training.state import STATE_FILE
 
@@ -195,7 +197,7 @@ def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_a_finished_run_is_not_repeated_until_its_state_is_cleared(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated_until_its_state_is_removed(tmp_path: Path) -> None:
     params = TrainParams(**SMALL)  # type: ignore[arg-type]
     epochs: list[int] = []
 
@@ -210,7 +212,7 @@ def test_a_finished_run_is_not_repeated_until_its_state_is_cleared(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
     with safe_open(tmp_path / STATE_FILE, framework="pt") as file:
         assert all(name.startswith("model/") for name in file.keys())  # noqa: SIM118
-    clear_state(tmp_path)
+    (tmp_path / STATE_FILE).unlink()
     assert same_weights(first, train())
     assert epochs == [*range(1, 7), *range(1, 7)]
 
@@ -242,6 +244,55 @@ def test_a_state_of_another_run_is_not_used(
     assert result.resumed_from == 0
     assert "other parameters or data" in caplog.text
     assert same_weights(result, train_model(train, val, other, state_dir=tmp_path / "fresh"))
+
+
+def test_best_weights_of_another_run_are_never_taken_up(tmp_path: Path) -> None:
+    params = TrainParams(**SMALL)  # type: ignore[arg-type]
+    other = params.model_copy(update={"seed": 1})
+    for killed in (params, other):  # the first epoch is the best one of both so far
+        with pytest.raises(Killed):
+            train_model(TRAIN, VAL, killed, state_dir=tmp_path / "both", on_epoch=kill_after(1))
+    with pytest.raises(Killed):
+        train_model(TRAIN, VAL, other, state_dir=tmp_path / "alone", on_epoch=kill_after(1))
+    first, second = (load_file(tmp_path / name / "best-1.safetensors") for name in ("both", "alone"))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_best_weights_that_another_run_has_replaced_start_the_training_anew(tmp_path: Path) -> None:
+    params = TrainParams(**SMALL)  # type: ignore[arg-type]
+    other = params.model_copy(update={"seed": 1})
+    for name, killed in (("own", params), ("other", other)):
+        with pytest.raises(Killed):
+            train_model(TRAIN, VAL, killed, state_dir=tmp_path / name, on_epoch=kill_after(1))
+    (tmp_path / "other/best-1.safetensors").replace(tmp_path / "own/best-1.safetensors")  # killed before its state
+    result = train_model(TRAIN, VAL, params, state_dir=tmp_path / "own")
+    assert result.resumed_from == 0
+    assert same_weights(result, train_model(TRAIN, VAL, params, state_dir=tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_validation_loss_that_is_not_finite_ends_the_training(tmp_path: Path, keep: str) -> None:
+    video = VAL.video.copy()
+    video[4, 2] = np.inf
+    params = TrainParams(**SMALL, keep=keep)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match=r"validation pairs is not finite after epoch 1: features of 2-4 hold NaN"):
+        train_model(TRAIN, replace(VAL, video=video), params, state_dir=tmp_path)
+
+
+def test_weights_that_the_last_step_broke_are_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmnet_pipeline.training import step
+
+    original = step.run_step
+
+    def break_weights(run: Run, batch: step.Batch) -> dict[str, torch.Tensor]:
+        terms = original(run, batch)
+        if run.steps == 18:  # the last one of six epochs; its loss is that before the step
+            next(run.model.parameters()).data.fill_(torch.nan)
+        return terms
+
+    monkeypatch.setattr(step, "run_step", break_weights)
+    with pytest.raises(TrainingError, match=r"not finite after epoch 6, though all features are"):
+        train_model(TRAIN, VAL, TrainParams(**SMALL), state_dir=tmp_path)  # type: ignore[arg-type]
 
 
 def test_settings_that_change_nothing_do_not_spoil_a_state(tmp_path: Path) -> None:

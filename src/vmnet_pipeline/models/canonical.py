@@ -36,6 +36,8 @@ N_SPHERE_DIMS = 4  # coordinates that carry the quadratic terms and fill up to u
 HIDDEN_DIM = 256
 RIDGES = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in units of the mean variance of a side
 MAX_COMPONENTS = 1024  # principal components kept before the analysis; bounds its cost on wide features
+MIN_RIDGE = 1e-12  # of a side that does not vary, as half of two items
+MIN_VARIANCE = 1e-9  # of a direction, which has 1 with its regularisation; below, it is one that the items do not span
 CHUNK_ROWS = 1024
 MIN_CORRELATION, MAX_CORRELATION = 0.01, 0.97  # above, a few outliers would fill the sphere
 RADIUS_SHARE = 8.0  # squared radius over the mean squared length of a scaled variate; room for outliers
@@ -170,8 +172,8 @@ class _Analysis:
 
     def solve(self, ridge: float, n: int) -> tuple[Array, Array]:
         """(Dm, n) and (Dv, n) directions."""
-        x_scale = 1.0 / np.sqrt(self.x_values + ridge * self.x_mean)
-        y_scale = 1.0 / np.sqrt(self.y_values + ridge * self.y_mean)
+        x_scale = 1.0 / np.sqrt(self.x_values + max(ridge * self.x_mean, MIN_RIDGE))
+        y_scale = 1.0 / np.sqrt(self.y_values + max(ridge * self.y_mean, MIN_RIDGE))
         left, _, right = _decompose(x_scale[:, None] * self.cross * y_scale)
         x, y = x_scale[:, None] * left[:, :n], y_scale[:, None] * right[:n].T
         return self.x_vectors @ x, self.y_vectors @ y
@@ -187,6 +189,9 @@ def fit_canonical(music: Array, video: Array, n_components: int, *, halves: Arra
         video: (n, Dv) or (n, T, Dv) floating point.
         n_components: Variates wanted; fewer come back where a side is narrower.
         halves: (n,) bool, which half an item is in; related items belong in the same one.
+
+    Raises:
+        ParameterError: A half has no item whose features are finite.
     """
     first, second = (_sum_moments(music, video, np.flatnonzero(halves == half)) for half in (False, True))
     n = min(n_components, len(first.x), len(first.y))
@@ -239,8 +244,9 @@ def _principal(covariance: Array) -> tuple[Array, Array]:
 
 
 def _deviation(directions: Array, covariance: Array) -> Array:
+    """(n,) deviations along directions; infinite where there is none, so that division silences what no item tells."""
     variance = np.einsum("dn,dn->n", directions, covariance @ directions)
-    return cast("Array", np.sqrt(np.maximum(variance, 1e-12)))
+    return np.sqrt(np.where(variance > MIN_VARIANCE, variance, np.inf))
 
 
 def _correlate(directions: tuple[Array, Array], moments: _Moments) -> Array:
@@ -269,7 +275,7 @@ def fit_towers(model: VMNet, music: FeatureArray, video: FeatureArray, *, halves
         The squared radius: the factor from dot products to log-likelihood ratios; None without canonical towers.
 
     Raises:
-        ParameterError: Only one of the two towers is canonical, or the features are sequences.
+        ParameterError: Only one of the two towers is canonical, the features are sequences, or too few are finite.
     """
     sides = (model.music, model.video)
     if not any(isinstance(side, CanonicalTower) for side in sides):

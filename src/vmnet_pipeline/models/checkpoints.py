@@ -20,6 +20,7 @@ from vmnet_pipeline.storage.sealing import hash_file, parse_sealed, seal_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from hashlib import _Hash as Hash
     from pathlib import Path
 
     from torch import Tensor
@@ -170,11 +171,18 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:
 def digest_checkpoint(checkpoint: Checkpoint) -> str:
     """64 hex digits that identify what the network computes: its layers and weights, whatever file they are in."""
     digest = hashlib.sha256(json.dumps(checkpoint.model_config, sort_keys=True).encode())
-    for name in sorted(checkpoint.tensors):
-        tensor = checkpoint.tensors[name].detach().cpu().contiguous()
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
+    add_tensors(digest, checkpoint.tensors)
     return digest.hexdigest()
+
+
+def add_tensors(digest: Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Take names, types, shapes and values into a digest; the order of the mapping does not count."""
+    import torch
+
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
 
 
 def check_fingerprints(checkpoint: Checkpoint, fingerprints: Mapping[Modality, Fingerprint]) -> None:
@@ -205,8 +213,8 @@ def check_shapes(checkpoint: Checkpoint, music_shape: Sequence[int], video_shape
         expected = tuple(checkpoint.model_config[f"{side}_shape"])
         if expected != tuple(found):
             raise CheckpointError(
-                f"the checkpoint takes {side} features of shape {expected} per item (music tower "
-                f"{checkpoint.model_config['music_tower']!r}), "
+                f"the checkpoint takes {side} features of shape {expected} per item ({side} tower "
+                f"{checkpoint.model_config[f'{side}_tower']!r}), "
                 f"but these have {tuple(found)}; use the features that it was trained on, or another checkpoint"
             )
 

@@ -20,6 +20,7 @@ class EnsembleTower(nn.Module):
     Args:
         scalers: What each member applies to features before its tower.
         towers: One tower per member, each to (B, E) unit vectors.
+        embedding_dim: E.
     """
 
     def __init__(self, scalers: Sequence[nn.Module], towers: Sequence[nn.Module], embedding_dim: int) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from vmnet_pipeline.models.towers import PooledTower, Standardise, TimeFusion, TimeFusionTower
+from vmnet_pipeline.models.pooled import PooledTower, TimeFusion, TimeFusionTower
+from vmnet_pipeline.models.towers import Standardise
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -1,7 +1,9 @@
 """Two-tower networks: arrays of features in, unit vectors in one shared space out.
 
 A tower is any module that maps a batch to a `TowerOutput`; a new one is a class and a line in `MUSIC_TOWERS` or
-`VIDEO_TOWERS`. Builders take plain values, so configuration objects never enter a network.
+`VIDEO_TOWERS`. Those that there are stand in `pooled`, `sequence` and `canonical`, which take from here what all towers
+share; so builders import them when they are called. Builders take plain values, so configuration objects never enter a
+network.
 
 Source: arXiv:1704.06761 (VM-NET); the variants are called after the music feature that they were made for.
 """
@@ -14,7 +16,6 @@ from typing import Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vmnet_pipeline.errors import ParameterError
 
@@ -69,92 +70,6 @@ def init_linear(layer: nn.Linear) -> nn.Linear:
     nn.init.trunc_normal_(layer.weight, std=std, a=-2.0 * std, b=2.0 * std)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-class HiddenLayer(nn.Module):
-    """Fully connected, optional batch norm, ReLU, dropout: (B, in) -> (B, out), >= 0."""
-
-    def __init__(self, in_dim: int, out_dim: int, *, normalise: bool, dropout: float) -> None:
-        super().__init__()
-        self.fc = init_linear(nn.Linear(in_dim, out_dim))
-        self.bn = nn.BatchNorm1d(out_dim, BN_EPSILON, BN_MOMENTUM) if normalise else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in) float32 -> (B, out) float32, >= 0."""
-        return cast("Tensor", self.dropout(torch.relu(self.bn(self.fc(x)))))
-
-
-class PooledTower(nn.Module):
-    """Hidden layers, then fc -> BN -> L2 normalisation, on one pooled vector per item: (B, D) -> (B, E).
-
-    Args:
-        input_dim: D.
-        hidden_dims: Widths of the hidden layers.
-        embedding_dim: E.
-        normalise_first: Whether the first hidden layer has batch norm.
-        dropout: Share of activations dropped, 0-1.
-    """
-
-    def __init__(
-        self, input_dim: int, hidden_dims: Sequence[int], embedding_dim: int, *, normalise_first: bool, dropout: float
-    ) -> None:
-        super().__init__()
-        dims = [input_dim, *hidden_dims]
-        self.hidden = nn.Sequential(
-            *(
-                HiddenLayer(dims[i], dims[i + 1], normalise=normalise_first and i == 0, dropout=dropout)
-                for i in range(len(hidden_dims))
-            )
-        )
-        self.fc = init_linear(nn.Linear(dims[-1], embedding_dim))
-        self.bn = nn.BatchNorm1d(embedding_dim, BN_EPSILON, BN_MOMENTUM)
-
-    def forward(self, x: Tensor) -> TowerOutput:
-        """(B, D) float32 -> embeddings (B, E); the structure feature is the input."""
-        z = self.bn(self.fc(self.hidden(x)).float())  # (B, E), in float32 whatever the layers compute in
-        return TowerOutput(functional.normalize(z, dim=1), x)
-
-
-class TimeFusion(nn.Module):
-    """One filter along time, shared by all channels, then a third of the steps: (B, 1, T, C) -> (B, 1, T // 3, C)."""
-
-    def __init__(self, kernel_size: int, dropout: float) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 1, (kernel_size, 1), padding=(kernel_size // 2, 0))
-        nn.init.xavier_uniform_(self.conv.weight)
-        nn.init.zeros_(cast("Tensor", self.conv.bias))
-        self.bn = nn.BatchNorm2d(1, BN_EPSILON, BN_MOMENTUM)
-        self.dropout = nn.Dropout(dropout)
-        self.pool = nn.MaxPool2d((3, 1), stride=(3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, T, C) float32 -> (B, 1, T // 3, C) float32, >= 0."""
-        return cast("Tensor", self.pool(self.dropout(torch.relu(self.bn(self._filter(x))))))
-
-    def _filter(self, x: Tensor) -> Tensor:
-        """The convolution, as one product per item: forward and backward take a tenth of the time on a CPU."""
-        identity = torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
-        matrix = functional.conv2d(identity[None, None], self.conv.weight, padding=self.conv.padding)[0]  # (1, T, T)
-        filtered = torch.bmm(matrix.expand(x.shape[0], -1, -1), x.squeeze(1))  # (B, T, C)
-        return filtered.unsqueeze(1) + cast("Tensor", self.conv.bias)
-
-
-class TimeFusionTower(nn.Module):
-    """Two learned time filters and a mean over time before a `PooledTower`: (B, T, C) -> (B, E), T >= 9.
-
-    The structure feature is the (B, C) output of the time filters, so it moves while they learn.
-    """
-
-    def __init__(self, n_channels: int, hidden_dims: Sequence[int], embedding_dim: int, *, dropout: float) -> None:
-        super().__init__()
-        self.time_fusion = nn.Sequential(TimeFusion(5, dropout), TimeFusion(3, dropout))
-        self.head = PooledTower(n_channels, hidden_dims, embedding_dim, normalise_first=False, dropout=dropout)
-
-    def forward(self, x: Tensor) -> TowerOutput:
-        """(B, T, C) float32 -> embeddings (B, E) and fused features (B, C)."""
-        fused = self.time_fusion(x.unsqueeze(1))  # (B, 1, T // 9, C)
-        return cast("TowerOutput", self.head(fused.mean(dim=2).squeeze(1)))
 
 
 class Standardise(nn.Module):
@@ -244,25 +159,24 @@ def build_music_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout
         raise ParameterError(
             f"tower 'vggish' pools time by 9, but features have {input_shape[0]} steps; use longer audio"
         )
+    from vmnet_pipeline.models.pooled import TimeFusionTower
+
     return TimeFusionTower(input_shape[1], (2048, 1024), embedding_dim, dropout=dropout)
 
 
 def build_music_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
     """Music tower on one pooled vector: fc 2048 BN, fc 1024, fc E."""
-    _require_rank(input_shape, 1, "musicnn")
-    return PooledTower(input_shape[0], (2048, 1024), embedding_dim, normalise_first=True, dropout=dropout)
+    return _build_pooled("musicnn", input_shape, (2048, 1024), embedding_dim, dropout)
 
 
 def build_video_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
     """Video tower beside the `vggish` music tower: fc 2048, fc E."""
-    _require_rank(input_shape, 1, "vggish")
-    return PooledTower(input_shape[0], (2048,), embedding_dim, normalise_first=False, dropout=dropout)
+    return _build_pooled("vggish", input_shape, (2048,), embedding_dim, dropout)
 
 
 def build_video_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
     """Video tower beside the `musicnn` music tower: fc 2048 BN, fc E."""
-    _require_rank(input_shape, 1, "musicnn")
-    return PooledTower(input_shape[0], (2048,), embedding_dim, normalise_first=True, dropout=dropout)
+    return _build_pooled("musicnn", input_shape, (2048,), embedding_dim, dropout)
 
 
 def build_music_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
@@ -283,6 +197,16 @@ def build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: fl
 def build_transformer(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
     """Either side: two transformer layers, then the same attention."""
     return _build_sequence(input_shape, embedding_dim, dropout, depth=2)
+
+
+def _build_pooled(
+    tower: str, input_shape: tuple[int, ...], hidden_dims: Sequence[int], embedding_dim: int, dropout: float
+) -> nn.Module:
+    from vmnet_pipeline.models.pooled import PooledTower
+
+    _require_rank(input_shape, 1, tower)
+    normalise_first = tower == "musicnn"
+    return PooledTower(input_shape[0], hidden_dims, embedding_dim, normalise_first=normalise_first, dropout=dropout)
 
 
 def _build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, depth: int) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -25,7 +27,6 @@ from vmnet_pipeline.training.run import Run, assemble_run, connect, model_config
 from vmnet_pipeline.training.state import (
     TrainingState,
     add_prefix,
-    best_path,
     capture_tensors,
     copy_tensors,
     digest_run,
@@ -37,7 +38,7 @@ from vmnet_pipeline.training.state import (
     strip_prefix,
 )
 from vmnet_pipeline.training.step import train_epoch
-from vmnet_pipeline.training.validation import evaluate_model
+from vmnet_pipeline.training.validation import evaluate_model, explain_bad_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,7 @@ def train_model(
 
     On the CPU the resumed run gives the same weights, bit for bit, as one that was never disturbed: order and dropout
     of an epoch depend only on seed and epoch. A finished run whose state is still in `state_dir` is returned without
-    training (`training.state.clear_state` forgets it); a state of other parameters or data is not used and is replaced.
+    training; a state of other parameters or data is not used and is replaced.
 
     With several processes (see `training.distributed`) the leading one calls this, the others `follow_training`.
 
@@ -108,7 +109,7 @@ def train_model(
         The kept weights and the history.
 
     Raises:
-        TrainingError: The pairs cannot be trained on, or the loss is no longer finite.
+        TrainingError: The pairs cannot be trained on, or the loss on training or validation pairs is not finite.
         ParameterError: A tower is unknown or does not fit the features.
     """
     check_pairs(train, "training")
@@ -128,7 +129,7 @@ def train_model(
         _call_followers(run)
         connect(run)
         _run_epochs(run, run_digest, state_dir, on_epoch, progress)
-    return _finish(run, run_digest, state_dir, config, resumed_from)
+    return _finish(run, run_digest, state_dir, resumed_from)
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,11 @@ def _evaluate(run: Run, epoch: int) -> dict[str, float]:
     is_due = epoch % run.params.eval_every == 0 or epoch == run.params.epochs
     if run.val is None or run.val_codes is None or not is_due:
         return {}
-    return evaluate_model(run.kept_model, run.loss, run.val, run.val_codes, run.batch_size)
+    metrics = evaluate_model(run.kept_model, run.loss, run.val, run.val_codes, run.batch_size)
+    if not math.isfinite(metrics["loss"]):  # no comparison with NaN is true, so its ranks would be the best ones
+        reason = explain_bad_loss(run.val, np.arange(len(run.val)), run.params.learning_rate)
+        raise TrainingError(f"the loss on the validation pairs is not finite after epoch {epoch}{reason}")
+    return metrics
 
 
 def _score(record: EpochRecord) -> tuple[float, float]:
@@ -276,31 +281,33 @@ def _is_out_of_patience(run: Run) -> bool:
 
 
 def _save_progress(run: Run, run_digest: str, state_dir: Path) -> None:
-    if run.best_epoch and not best_path(state_dir, run.best_epoch).exists():
-        save_best(state_dir, run.best_epoch, run.best_tensors)
+    if run.best_epoch != run.saved_best_epoch:
+        save_best(state_dir, run.best_epoch, run.best_tensors, run_digest)
+        run.saved_best_epoch = run.best_epoch
     tensors = capture_tensors(run.model, run.loss, run.optimiser, run.average_model)
     save_state(state_dir, TrainingState(run_digest, tensors, tuple(run.history), run.best_epoch, finished=False))
 
 
 def _resume(run: Run, state: TrainingState, state_dir: Path) -> bool:
     """Put a fresh run where the state stands; False if the state turns out not to fit."""
-    best = load_best(state_dir, state.best_epoch) if state.best_epoch else {}
+    best = load_best(state_dir, state.best_epoch, state.run_digest) if state.best_epoch else {}
     if best is None or not restore_tensors(state.tensors, run.model, run.loss, run.optimiser, run.average_model):
         return False
-    run.best_epoch, run.best_tensors = state.best_epoch, best
+    run.best_epoch = run.saved_best_epoch = state.best_epoch
+    run.best_tensors = best
     run.history = list(state.history)
     run.steps = state.history[-1].steps
     logger.info("training continues after epoch %d", len(run.history))
     return True
 
 
-def _finish(run: Run, run_digest: str, state_dir: Path, config: dict[str, Any], resumed_from: int) -> TrainingResult:
+def _finish(run: Run, run_digest: str, state_dir: Path, resumed_from: int) -> TrainingResult:
     keeps_best = run.best_epoch > 0
     tensors = run.best_tensors if keeps_best else copy_tensors(run.kept_model)
     kept_epoch = run.best_epoch if keeps_best else len(run.history)
     history = tuple(run.history)
     save_state(state_dir, TrainingState(run_digest, add_prefix(tensors, "model/"), history, kept_epoch, finished=True))
-    return _make_result(config, tensors, history, kept_epoch, resumed_from)
+    return _make_result(run.config, tensors, history, kept_epoch, resumed_from)
 
 
 def _make_result(

@@ -11,7 +11,7 @@ from vmnet_pipeline.models.embedding import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
 from vmnet_pipeline.training import TrainingResult, train_model
 from vmnet_pipeline.training.data import encode_matches
-from vmnet_pipeline.training.validation import rank_matches, summarise_ranks
+from vmnet_pipeline.training.validation import measure_retrieval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,11 +109,7 @@ def join_results(results: Sequence[TrainingResult], val: PairArrays | None, para
 
 def _measure(result: TrainingResult, val: PairArrays, params: TrainParams) -> dict[str, float]:
     model = result.build()
-    x = torch.from_numpy(embed_arrays(model, music=val.music))
-    y = torch.from_numpy(embed_arrays(model, video=val.video))
+    music = torch.from_numpy(embed_arrays(model, music=val.music))
+    video = torch.from_numpy(embed_arrays(model, video=val.video))
     codes = torch.from_numpy(encode_matches(val, params.positives_by))
-    metrics = {
-        **summarise_ranks(rank_matches(x, y, codes), "xy"),
-        **summarise_ranks(rank_matches(y, x, codes), "yx"),
-    }
-    return {"mrr": (metrics["mrr_xy"] + metrics["mrr_yx"]) / 2.0, **metrics}
+    return measure_retrieval(music, video, codes)

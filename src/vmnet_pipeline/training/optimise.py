@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models.towers import MaskedSequence
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def add_noise(features: Features, deviation: float | Tensor) -> Features:
     return features + deviation * torch.randn_like(features)
 
 
-def mix_pairs(music: Features, video: Features, alpha: float) -> tuple[Tensor, Tensor]:
+def mix_pairs(music: Tensor, video: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Mix each pair with another one, in the same proportion on both sides, so that mixtures match mixtures.
 
     Args:
@@ -85,15 +84,9 @@ def mix_pairs(music: Features, video: Features, alpha: float) -> tuple[Tensor, T
         video: (B, ...) features.
         alpha: Parameter of the symmetric beta distribution of the share; the pair's own share is at least a half.
 
-    Raises:
-        ParameterError: One side has sequences, whose steps do not stand for each other.
-
     Source: H. Zhang et al., arXiv:1710.09412.
     """
-    if isinstance(music, MaskedSequence) or isinstance(video, MaskedSequence):
-        raise ParameterError("pairs with sequences of unlike length cannot be mixed; set mixup_alpha to 0")
     share = torch.distributions.Beta(alpha, alpha).sample().item()
     share = max(share, 1.0 - share)
-    partner = torch.randperm(len(music))
-    partner = partner.to(music.device)
+    partner = torch.randperm(len(music)).to(music.device)
     return share * music + (1.0 - share) * music[partner], share * video + (1.0 - share) * video[partner]

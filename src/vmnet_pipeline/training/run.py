@@ -51,6 +51,7 @@ class Run:
         history: Epochs done.
         best_epoch: Best one so far; 0 before the first.
         best_tensors: Its weights.
+        saved_best_epoch: The best epoch whose weights this training has in the folder of its state; 0 before the first.
     """
 
     params: TrainParams
@@ -71,6 +72,7 @@ class Run:
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
+    saved_best_epoch: int = 0
 
     @property
     def kept_model(self) -> VMNet:

@@ -13,10 +13,10 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vmnet_pipeline.models.checkpoints import add_tensors
 from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.storage.files import remove_stale_temporaries, replace_atomically
 from vmnet_pipeline.storage.paths import is_remote, local_copy
@@ -25,6 +25,7 @@ from vmnet_pipeline.training.data import digest_pairs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor, nn
 
     from vmnet_pipeline.params import TrainParams
@@ -80,9 +81,9 @@ def save_state(state_dir: Path, state: TrainingState) -> None:
     _remove_stale_best(state_dir, None if state.finished else state.best_epoch)
 
 
-def save_best(state_dir: Path, epoch: int, tensors: dict[str, Tensor]) -> None:
+def save_best(state_dir: Path, epoch: int, tensors: dict[str, Tensor], run_digest: str) -> None:
     """Write the best weights so far; to be called before the `save_state` that names the epoch."""
-    _write_tensors(best_path(state_dir, epoch), tensors, "")
+    _write_tensors(_best_path(state_dir, epoch), tensors, run_digest)
 
 
 def load_state(state_dir: Path, run_digest: str) -> TrainingState | None:
@@ -105,24 +106,20 @@ def load_state(state_dir: Path, run_digest: str) -> TrainingState | None:
     return state
 
 
-def load_best(state_dir: Path, epoch: int) -> dict[str, Tensor] | None:
-    """Read the best weights of an epoch; None (logged) if they are gone or damaged."""
-    path = best_path(state_dir, epoch)
+def load_best(state_dir: Path, epoch: int, run_digest: str) -> dict[str, Tensor] | None:
+    """Read the best weights of an epoch; None (logged) if they are gone, damaged, or of another run."""
+    path = _best_path(state_dir, epoch)
     try:
-        return _read_tensors(path)[0]
+        tensors, owner = _read_tensors(path)
+        if owner not in ("", run_digest):  # empty in files of earlier versions
+            raise ValueError("they are of other parameters or data")
+        return tensors
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("the best weights %s cannot be read (%s); training starts anew", path, error)
         return None
 
 
-def clear_state(state_dir: Path) -> None:
-    """Forget an earlier training, so that the next one starts anew even with the same parameters and data."""
-    (state_dir / STATE_FILE).unlink(missing_ok=True)
-    _remove_stale_best(state_dir, None)
-
-
-def best_path(state_dir: Path, epoch: int) -> Path:
-    """File of the best weights of an epoch."""
+def _best_path(state_dir: Path, epoch: int) -> Path:
     return state_dir / f"best-{epoch}.safetensors"
 
 
@@ -217,15 +214,12 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
 
 def _digest_content(tensors: dict[str, Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    add_tensors(digest, tensors)
     return digest.hexdigest()
 
 
 def _remove_stale_best(state_dir: Path, keep_epoch: int | None) -> None:
-    kept = None if keep_epoch is None else best_path(state_dir, keep_epoch)
+    kept = None if keep_epoch is None else _best_path(state_dir, keep_epoch)
     for path in state_dir.glob("best-*.safetensors"):
         if path != kept:
             path.unlink(missing_ok=True)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.models.embedding import find_finite, gather_rows
+from vmnet_pipeline.models.embedding import gather_rows
 from vmnet_pipeline.models.losses import LossInputs
 from vmnet_pipeline.models.towers import MaskedSequence
 from vmnet_pipeline.training.data import derive_seed, order_epoch
 from vmnet_pipeline.training.distributed import gather_batch, own_share, rank
 from vmnet_pipeline.training.optimise import add_noise, learning_rate, mix_pairs
-from vmnet_pipeline.training.validation import match_mask
+from vmnet_pipeline.training.validation import explain_bad_loss, match_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -166,15 +166,5 @@ def _check_losses(run: Run, totals: Tensor, order: list[np.ndarray], epoch: int)
     if len(bad):
         first = int(bad[0])
         step = run.steps - len(totals) + first + 1
-        raise TrainingError(f"the loss is not finite in epoch {epoch}, step {step}{_explain(run, order[first])}")
-
-
-def _explain(run: Run, rows: np.ndarray) -> str:
-    finite = torch.ones(len(rows), dtype=torch.bool)
-    for array in (run.train.music, run.train.video):
-        finite &= find_finite(gather_rows(array, rows))
-    bad = [run.train.ids[row] for row in rows[~finite.numpy()]]
-    if bad:
-        more = "" if len(bad) <= 5 else f" and {len(bad) - 5} more"
-        return f": features of {', '.join(bad[:5])}{more} hold NaN or infinity; extract these items again"
-    return f", though all features are; use a smaller learning_rate (now {run.params.learning_rate:g})"
+        reason = explain_bad_loss(run.train, order[first], run.params.learning_rate)
+        raise TrainingError(f"the loss is not finite in epoch {epoch}, step {step}{reason}")

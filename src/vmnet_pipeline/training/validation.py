@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vmnet_pipeline.models.embedding import gather_rows
+from vmnet_pipeline.models.embedding import find_finite, gather_rows
 from vmnet_pipeline.models.losses import LossInputs
 
 if TYPE_CHECKING:
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from vmnet_pipeline.records import PairArrays
 
 RECALL_KS = (1, 5, 10)
+CHUNK_ROWS = 1024
 
 
-def rank_matches(queries: Tensor, gallery: Tensor, codes: Tensor, chunk_size: int = 1024) -> Tensor:
+def rank_matches(queries: Tensor, gallery: Tensor, codes: Tensor, chunk_size: int = CHUNK_ROWS) -> Tensor:
     """Rank of each query's best match in the whole gallery, 1-based, ties by mid-rank.
 
     Args:
@@ -51,16 +52,47 @@ def summarise_ranks(ranks: Tensor, direction: str) -> dict[str, float]:
     return {**metrics, **recalls}
 
 
+def measure_retrieval(music: Tensor, video: Tensor, codes: Tensor) -> dict[str, float]:
+    """Figures of both directions over (n, E) unit vectors and (n,) codes, equal for rows that match.
+
+    Returns:
+        `mrr` (mean of both directions), and `summarise_ranks` of `xy` (music -> video) and `yx`.
+    """
+    metrics = {
+        **summarise_ranks(rank_matches(music, video, codes), "xy"),
+        **summarise_ranks(rank_matches(video, music, codes), "yx"),
+    }
+    return {"mrr": (metrics["mrr_xy"] + metrics["mrr_yx"]) / 2.0, **metrics}
+
+
 def match_mask(codes: Tensor) -> Tensor | None:
     """(B, B) bool of matching rows, or None when every row matches only itself."""
     return None if len(torch.unique(codes)) == len(codes) else codes[:, None] == codes[None, :]
 
 
-def make_loss_inputs(output: PairOutput, codes: Tensor, groups: Tensor | None = None) -> LossInputs:
-    """Arrange the towers' outputs of one batch for a loss."""
+def make_loss_inputs(output: PairOutput, codes: Tensor) -> LossInputs:
+    """Arrange the towers' outputs of one batch for a loss that takes no notice of groups; (B,) codes."""
     music, video = output
-    mask = match_mask(codes)
-    return LossInputs(music.embedding, video.embedding, music.structure, video.structure, mask, codes, groups)
+    return LossInputs(music.embedding, video.embedding, music.structure, video.structure, match_mask(codes), codes)
+
+
+def explain_bad_loss(pairs: PairArrays, rows: np.ndarray, learning_rate: float) -> str:
+    """Why the loss over some rows is not finite, and what to do, as the end of a sentence.
+
+    Args:
+        pairs: Pairs of one side of the split.
+        rows: (n,) numbers of those that were in the loss.
+        learning_rate: That of the training.
+    """
+    bad: list[str] = []
+    for start in range(0, len(rows), CHUNK_ROWS):
+        chunk = rows[start : start + CHUNK_ROWS]
+        finite = [find_finite(gather_rows(array, chunk)).numpy() for array in (pairs.music, pairs.video)]
+        bad += [pairs.ids[row] for row in chunk[~np.logical_and(*finite)]]
+    if bad:
+        more = "" if len(bad) <= 5 else f" and {len(bad) - 5} more"
+        return f": features of {', '.join(bad[:5])}{more} hold NaN or infinity; extract these items again"
+    return f", though all features are; use a smaller learning_rate (now {learning_rate:g})"
 
 
 @torch.no_grad()
@@ -70,8 +102,7 @@ def evaluate_model(
     """Evaluate on every pair in inference mode; leaves the model in that mode.
 
     Returns:
-        `loss` (mean over batches, weighted by size), `mrr` (mean of both directions), and per direction `xy`
-        (music -> video) and `yx`: `mrr_`, `median_rank_`, `recall_at_K_`.
+        `loss` (mean over batches, weighted by size), and the figures of `measure_retrieval`.
     """
     model.eval()
     loss.eval()
@@ -83,10 +114,5 @@ def evaluate_model(
         total += float(loss(inputs)["total"]) * len(rows)
         music.append(inputs.music)
         video.append(inputs.video)
-    x, y, keys = torch.cat(music), torch.cat(video), torch.from_numpy(codes).to(device)
-    metrics = {
-        **summarise_ranks(rank_matches(x, y, keys), "xy"),
-        **summarise_ranks(rank_matches(y, x, keys), "yx"),
-    }
-    mrr = (metrics["mrr_xy"] + metrics["mrr_yx"]) / 2.0
-    return cast("dict[str, float]", {"loss": total / len(pairs), "mrr": mrr, **metrics})
+    metrics = measure_retrieval(torch.cat(music), torch.cat(video), torch.from_numpy(codes).to(device))
+    return cast("dict[str, float]", {"loss": total / len(pairs), **metrics})

@@ -76,7 +76,7 @@ def pack_reference_pairs(
     Raises:
         PairsError: The files cannot be used.
     """
-    from vmnet_pipeline.reference.layout import plan_reference_pairs
+    from vmnet_pipeline.reference.planning import plan_reference_pairs
 
     return plan_reference_pairs(
         reference_files,

@@ -1,0 +1,310 @@
+"""From feature files in the layout of the reference to pairs that can be packed: csv files, headers, pooling.
+
+Everything wrong is collected here; the values are read once, when the pairs are packed.
+
+Source: the pooling is that of github.com/MorrisXu-Driving/Video-Music_Cross-Modal_Retrival.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from vmnet_pipeline.errors import IngestError, PairsError
+from vmnet_pipeline.features.pairs import FeatureSide, UnpackedPairs
+from vmnet_pipeline.ingestion.collect import read_csv_rows
+from vmnet_pipeline.ingestion.splitting import SIDES, Split, split_by_group
+from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
+from vmnet_pipeline.storage.arrays import read_array
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from vmnet_pipeline.records import Fingerprint, Modality
+    from vmnet_pipeline.reference.layout import ReferenceLayout, SideFiles, Variant
+
+    Paths: TypeAlias = Mapping[Modality, Mapping[str, Path]]
+    Shapes: TypeAlias = Mapping[str, tuple[int, ...] | None]
+
+logger = logging.getLogger(__name__)
+
+PACKING_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """Features in files of unknown origin; what `pairs` needs to know of them."""
+
+    folder: Path
+    paths: Mapping[str, Path]
+
+    def done_ids(self) -> list[str]:
+        """Ids whose file is there."""
+        return [item_id for item_id, path in self.paths.items() if path.is_file()]
+
+    def path_of(self, item_id: str) -> Path:
+        """The file of an item, whether it is there or not."""
+        return self.paths[item_id]
+
+    def fingerprint(self) -> Fingerprint | None:
+        """None: nothing tells how these files were made."""
+        return None
+
+    def load(self, item_id: str) -> np.ndarray:
+        """One array, as it is in the file.
+
+        Raises:
+            PairsError: The file is missing, damaged, or holds no numbers.
+        """
+        path = self.paths[item_id]
+        try:
+            array = read_array(path)
+        except FileNotFoundError as error:
+            raise PairsError(f"{path} is missing. Add the file, or take {item_id!r} out of the csv file.") from error
+        except (OSError, ValueError) as error:
+            raise PairsError(f"{path} is not a readable .npy file ({error}). Replace it.") from error
+        if array.size == 0:
+            raise PairsError(f"{path} is empty, shape {array.shape}. Replace it.")
+        return array
+
+
+# --- pooling
+
+
+def pool_vectors(feature: np.ndarray, what: str) -> np.ndarray:
+    """(D,) as it is, (T, D) to (D,) float32 by the mean over time.
+
+    Raises:
+        PairsError: The feature has another number of axes.
+    """
+    import numpy as np
+
+    if feature.ndim not in (1, 2):
+        hint = " Raw VGGish belongs to variant=vmnet_vggish." if feature.ndim == 4 else ""
+        raise PairsError(f"{what} feature of shape {feature.shape} is neither (D,) nor (T, D).{hint}")
+    return np.asarray(feature if feature.ndim == 1 else feature.mean(axis=0, dtype=np.float64), np.float32)
+
+
+def pool_patches(feature: np.ndarray, n_patches: int) -> np.ndarray:
+    """(T, C, time, mel) or (T, C) to (n_patches, C) float32: means over time and mel; T is cut or looped to fit.
+
+    Raises:
+        PairsError: The feature has another number of axes.
+    """
+    import numpy as np
+
+    if feature.ndim not in (2, 4):
+        raise PairsError(
+            f"music feature of shape {feature.shape} is neither (T, C, time, mel) nor (T, C), as vmnet_vggish needs"
+        )
+    patches = feature if feature.ndim == 2 else feature.mean(axis=(2, 3), dtype=np.float64)
+    return np.asarray(patches[np.arange(n_patches) % len(patches)], np.float32)
+
+
+# --- the plan
+
+
+def plan_reference_pairs(
+    layout: ReferenceLayout,
+    *,
+    val_share: float,
+    seed: int,
+    holds_out_val: bool = True,
+    music_steps: int | None = None,
+    video_steps: int | None = None,
+) -> UnpackedPairs:
+    """Read the csv files and the headers of all features; packing the result reads and checks every value.
+
+    Args:
+        layout: The files.
+        val_share: Share of the training groups held out for model selection when there is no val.csv, 0-1.
+        seed: Of that division.
+        holds_out_val: False uses all training items for training, as the reference does.
+        music_steps: Pack music as sequences of at most so many steps; None pools it as the variant does.
+        video_steps: The same of video.
+
+    Raises:
+        PairsError: The csv files contradict themselves; the message lists every problem.
+    """
+    split, groups, problems = read_reference_split(layout.sides)
+    paths = _list_paths(layout.sides, split)
+    if split.train and not split.val and holds_out_val:
+        split = _hold_out_val(split, groups, val_share, seed)
+    return UnpackedPairs(
+        *_plan_sides(layout, paths, _read_shapes(paths), music_steps, video_steps),
+        split,
+        groups,
+        problems=tuple(problems),
+        source_key=_digest_sources(_describe_form(layout.variant, music_steps, video_steps), split, groups, paths),
+    )
+
+
+def peek_shapes(
+    layout: ReferenceLayout, music_steps: int | None = None, video_steps: int | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shapes per item, music and video, that the test files pool to, from headers alone; None if they do not tell.
+
+    Of a side that is packed as sequences it is (most steps, D).
+    """
+    sides = {name: files for name, files in layout.sides.items() if name == "test"}
+    split, _, _ = read_reference_split(sides)
+    paths = _list_paths(sides, split)
+    shapes = _read_shapes(paths)
+    if not any(shapes["audio"].values()) or not any(shapes["video"].values()):
+        return None
+    music, video = (side.shape for side in _plan_sides(layout, paths, shapes, music_steps, video_steps))
+    if music is None or video is None:
+        return None
+    return (music_steps, *music) if music_steps else music, (video_steps, *video) if video_steps else video
+
+
+def read_reference_split(sides: Mapping[str, SideFiles]) -> tuple[Split, dict[str, str], list[str]]:
+    """Ids of each side, their groups (a column `group`, if there is one), and what is wrong with the csv files."""
+    problems: list[str] = []
+    rows = {name: _read_rows(files.csv_path, problems) for name, files in sides.items()}
+    groups: dict[str, str] = {}
+    side_of_id: dict[str, str] = {}
+    side_of_group: dict[str, str] = {}
+    ids: dict[str, list[str]] = {side: [] for side in SIDES}
+    ordered = [(name, row) for name in SIDES for row in rows.get(name, [])]
+    for side, row in ordered:
+        item_id, group = row["id"], row.get("group") or row["id"]
+        table = sides[side].csv_path
+        if problem := _find_id_problem(item_id, side_of_id.get(item_id), side, table):
+            problems.append(problem)
+            continue
+        side_of_id[item_id] = side
+        groups[item_id] = group
+        ids[side].append(item_id)
+        if side_of_group.setdefault(group, side) != side:
+            problems.append(
+                f"{table}: group {group!r} of item {item_id!r} stands in {side_of_group[group]} too; results would be "
+                "too good. Put all items of a group on one side."
+            )
+    return Split(*(tuple(ids[side]) for side in SIDES)), groups, problems
+
+
+def _read_rows(path: Path, problems: list[str]) -> list[dict[str, str]]:
+    try:
+        rows = [row for row in read_csv_rows(path, ("id",)) if row["id"]]
+    except IngestError as error:
+        problems.append(str(error))
+        return []
+    if not rows:
+        problems.append(f"{path} has no ids. Add some, or remove the file and the folder of its side.")
+    return rows
+
+
+def _find_id_problem(item_id: str, earlier: str | None, side: str, table: Path) -> str:
+    # Ids of old collections, e.g. `-aBc_1`, need not be safe for new files; they must only stay inside their folder.
+    if "/" in item_id or "\\" in item_id or "\0" in item_id or len(item_id.encode()) > 250:
+        return f"{table}: the id {item_id!r} cannot be a file name. Use ids without slashes."
+    if earlier == side:
+        return f"{table}: the id {item_id!r} stands there twice. Remove one."
+    if earlier is not None:
+        return f"{table}: the id {item_id!r} stands in the csv file of {earlier} too. Remove one."
+    return ""
+
+
+def _list_paths(sides: Mapping[str, SideFiles], split: Split) -> Paths:
+    def list_modality(modality: Modality) -> dict[str, Path]:
+        return {
+            item_id: sides[side].data_dir / modality / f"{item_id}.npy"
+            for side in SIDES
+            for item_id in getattr(split, side)
+        }
+
+    return {"audio": list_modality("audio"), "video": list_modality("video")}
+
+
+def _hold_out_val(split: Split, groups: Mapping[str, str], val_share: float, seed: int) -> Split:
+    names = [groups[item_id] for item_id in split.train]
+    if len(set(names)) < 4 or not 0.0 < val_share < 1.0:
+        logger.warning("too few training groups to hold some out for validation: the last epoch is kept")
+        return split
+    parts = split_by_group(split.train, names, {"train": 1.0 - val_share, "val": val_share, "test": 0.0}, seed)
+    logger.info("there is no val.csv: %d of %d training items are held out", len(parts.val), len(split.train))
+    return Split(parts.train, parts.val, split.test)
+
+
+def _read_shapes(paths: Paths) -> dict[Modality, Shapes]:
+    return {modality: {item_id: read_shape(path) for item_id, path in paths[modality].items()} for modality in paths}
+
+
+def _plan_sides(
+    layout: ReferenceLayout,
+    paths: Paths,
+    shapes: Mapping[Modality, Shapes],
+    music_steps: int | None,
+    video_steps: int | None,
+) -> tuple[FeatureSide, FeatureSide]:
+    root = _common_folder(layout.sides)
+    music, video = (FileSource(root, paths[modality]) for modality in ("audio", "video"))
+    return (
+        _plan_music(music, shapes["audio"], layout.variant, music_steps),
+        _plan_vectors(video, shapes["video"], "video", video_steps),
+    )
+
+
+def _plan_music(source: FileSource, shapes: Shapes, variant: Variant, max_steps: int | None) -> FeatureSide:
+    if variant == "vmnet_musicnn" or max_steps:
+        return _plan_vectors(source, shapes, "music", max_steps)
+    usable = {item_id: shape for item_id, shape in shapes.items() if shape and len(shape) in (2, 4)}
+    n_patches = _commonest([shape[0] for shape in usable.values()])
+    n_channels = _commonest([shape[1] for shape in usable.values()])
+    if n_patches is None or n_channels is None:
+        return FeatureSide("", source, partial(pool_patches, n_patches=N_PATCHES), (N_PATCHES, N_VGGISH_CHANNELS))
+    unlike = sorted(item_id for item_id, shape in usable.items() if shape[0] != n_patches)
+    if unlike:
+        logger.warning(
+            "%d of %d music features do not have %d patches and are cut or repeated to fit, e.g. %s",
+            len(unlike), len(usable), n_patches, ", ".join(unlike[:5]),
+        )  # fmt: skip
+    return FeatureSide("", source, partial(pool_patches, n_patches=n_patches), (n_patches, n_channels))
+
+
+def _plan_vectors(source: FileSource, shapes: Shapes, what: str, max_steps: int | None) -> FeatureSide:
+    # Of (T, C, time, mel), which only sequences take, the width is that of the second axis.
+    ranks = (2, 4) if max_steps else (1, 2)
+    width = _commonest([shape[min(1, len(shape) - 1)] for shape in shapes.values() if shape and len(shape) in ranks])
+    return FeatureSide("", source, partial(pool_vectors, what=what), None if width is None else (width,), max_steps)
+
+
+def _commonest(values: Sequence[int]) -> int | None:
+    """The commonest value, of equally common ones the larger; so one odd file is the one that is reported."""
+    counts = Counter(values)
+    return max(counts, key=lambda value: (counts[value], value)) if counts else None
+
+
+def _common_folder(sides: Mapping[str, SideFiles]) -> Path:
+    folders = {side.data_dir.parent for side in sides.values()}
+    return folders.pop() if len(folders) == 1 else next(iter(sides.values())).data_dir
+
+
+def _describe_form(variant: Variant, music_steps: int | None, video_steps: int | None) -> str:
+    return f"{variant} {music_steps} {video_steps}" if music_steps or video_steps else variant
+
+
+def _digest_sources(form: str, split: Split, groups: Mapping[str, str], paths: Paths) -> str:
+    """Digest of what decides the packed arrays; files count by path, size and time of change."""
+    digest = hashlib.sha256(f"{PACKING_VERSION}\t{form}\t{split.checksum}".encode())
+    for item_id, group in groups.items():
+        digest.update(f"\n{item_id}\t{group}".encode())
+    for path in (path for files in paths.values() for path in files.values()):
+        digest.update(f"\n{path.absolute()}\t{_describe_file(path)}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _describe_file(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size}\t{status.st_mtime_ns}"
