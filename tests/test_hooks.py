@@ -52,6 +52,22 @@ def test_a_misspelt_variant_is_a_parameter_error(tmp_path):
         hooks._choose_variant({"reference": {"pairs_dir": str(tmp_path), "variant": "vmnet_x"}})
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (None, {"backend": "musicnn", "weights": "random", "gpu_idx": None}),
+        ({"gpu_idx": 1}, {"backend": "musicnn", "weights": "random", "gpu_idx": 1}),
+        ({"backend": "musicnn", "gpu_idx": 1}, {"backend": "musicnn", "gpu_idx": 1}),
+    ],
+)
+def test_a_backend_has_the_common_parameters_below_its_own(own, expected):
+    catalog = DataCatalog({"params:backend_defaults": MemoryDataset({"weights": "random", "gpu_idx": None})})
+    if own is not None:
+        catalog["params:musicnn"] = MemoryDataset(own)
+    ProjectHooks().after_catalog_created(catalog)
+    assert catalog.load("params:musicnn") == expected
+
+
 def check(pipeline, datasets, model=None, **given):
     names = [name for name in pipeline.datasets() if name not in datasets]
     params = {"params:train": MemoryDataset({"model": model or {}})}
