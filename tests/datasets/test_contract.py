@@ -214,9 +214,11 @@ def test_what_was_made_before_is_none_where_it_is_missing_or_damaged(name, tmp_p
     data = make(tmp_path)
     dataset.save(data)
     assert same(data, dataset.load())
+    assert "made anew" not in caplog.text
     for path in (path for path in (tmp_path / "place").rglob("*") if path.suffix in (".npy", ".faiss")):
         path.write_bytes(b"damaged")
     assert dataset.load() is None
+    assert "place is made anew: " in caplog.text
     with pytest.raises(DatasetError):
         getattr(datasets, name)(filepath=str(tmp_path / "place")).load()
 

@@ -26,26 +26,7 @@ _MODULES = {
     "VectorIndexDataset": "vector_index",
 }
 
-__all__ = [
-    "CSVDataset",
-    "CheckpointDataset",
-    "EmbeddingsDataset",
-    "ExtraColumnsDataset",
-    "FeatureStoreDataset",
-    "FolderDataset",
-    "IdListDataset",
-    "JSONDataset",
-    "MatplotlibDataset",
-    "MeasuredResultsDataset",
-    "MediaManifestDataset",
-    "PackedPairsDataset",
-    "ParquetDataset",
-    "ReferenceFilesDataset",
-    "StageLogDataset",
-    "TextDataset",
-    "TrainingHistoryDataset",
-    "VectorIndexDataset",
-]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.mirrored_folder import MirroredFolderDataset
+from vmnet_pipeline.datasets.mirrored_folder import OptionalFolderDataset
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vmnet_pipeline.search.embeddings import EmbeddingSet, PlannedEmbeddings
 
 
-class EmbeddingsDataset(MirroredFolderDataset["PlannedEmbeddings", "EmbeddingSet | None"]):
-    """Embeddings of one side in memory-mapped files; saving makes them, chunk by chunk.
+class EmbeddingsDataset(OptionalFolderDataset["PlannedEmbeddings", "EmbeddingSet"]):
+    """Embeddings of one side; loading leaves the vectors on disk, saving makes them, chunk by chunk.
 
     Example for the catalog:
 
@@ -20,21 +22,10 @@ class EmbeddingsDataset(MirroredFolderDataset["PlannedEmbeddings", "EmbeddingSet
           filepath: data/07_model_output/demo/{variant}/music_embeddings
     """
 
-    def load(self) -> EmbeddingSet | None:
-        """The embeddings; the vectors stay on disk until they are used.
-
-        Raises:
-            SearchIndexError: There are none, or they are damaged.
-        """
-        from vmnet_pipeline.errors import SearchIndexError
+    def _read(self, folder: Path) -> EmbeddingSet:
         from vmnet_pipeline.search.embeddings import read_embeddings
 
-        try:
-            return read_embeddings(self._mirror().pull())
-        except SearchIndexError:
-            if self._optional:
-                return None
-            raise
+        return read_embeddings(folder)
 
     def save(self, data: PlannedEmbeddings) -> None:
         """Make the embeddings; the folder appears whole or not at all."""

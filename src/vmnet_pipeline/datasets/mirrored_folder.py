@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.storage.mirror import Mirror
 from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _Saved = TypeVar("_Saved")
 _Loaded = TypeVar("_Loaded")
 
 
 class MirroredFolderDataset(PlaceDataset[_Saved, _Loaded]):
-    """A folder that is used in its local copy, and that there need not be."""
+    """A folder that is used in its local copy."""
+
+    @abstractmethod
+    def _last_file(self) -> str:
+        """Name of the file without which the folder counts as absent."""
+
+    def _mirror(self) -> Mirror:
+        return Mirror(self._filepath, self._cache_dir, self._last_file())
+
+    def _exists(self) -> bool:
+        return self._mirror().exists()
+
+
+class OptionalFolderDataset(MirroredFolderDataset[_Saved, _Loaded | None]):
+    """A folder of results for search that there need not be: what is missing is made anew."""
 
     def __init__(
         self,
@@ -37,9 +58,21 @@ class MirroredFolderDataset(PlaceDataset[_Saved, _Loaded]):
         super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
         self._optional = optional
 
-    @abstractmethod
-    def _last_file(self) -> str:
-        """Name of the file without which the folder counts as absent."""
+    def load(self) -> _Loaded | None:
+        """What is in the folder, compared with its checksums; None where it may be missing, and is.
 
-    def _mirror(self) -> Mirror:
-        return Mirror(self._filepath, self._cache_dir, self._last_file())
+        Raises:
+            SearchIndexError: There is nothing, or it is damaged.
+        """
+        try:
+            return self._read(self._mirror().pull())
+        except SearchIndexError as error:
+            if not self._optional:
+                raise
+            if self._exists():
+                logger.warning("%s is made anew: %s", self._filepath.name, error)
+            return None
+
+    @abstractmethod
+    def _read(self, folder: Path) -> _Loaded:
+        """The content of the local copy."""

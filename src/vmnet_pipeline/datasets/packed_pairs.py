@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.mirrored_folder import MirroredFolderDataset
 from vmnet_pipeline.features.pairs import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
-from vmnet_pipeline.storage.mirror import Mirror
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class PackedPairsDataset(PlaceDataset[UnpackedPairs, PairSet]):
+class PackedPairsDataset(MirroredFolderDataset[UnpackedPairs, PairSet]):
     """Features of both sides, pooled or as sequences, memory-mapped; saving streams, loading keeps nothing in memory.
 
     Example for the catalog:
@@ -46,11 +45,8 @@ class PackedPairsDataset(PlaceDataset[UnpackedPairs, PairSet]):
         write_pairs(mirror.pull(), data)
         mirror.push()
 
-    def _exists(self) -> bool:
-        return self._mirror().exists()
-
-    def _mirror(self) -> Mirror:
-        return Mirror(self._filepath, self._cache_dir, CONTENT_FILE)
+    def _last_file(self) -> str:
+        return CONTENT_FILE
 
 
 def _describe_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
