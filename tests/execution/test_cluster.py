@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from concurrent.futures import CancelledError
 
 import distributed
 import pytest
@@ -11,6 +12,7 @@ from toy_bench import end_group, start_process
 
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.execution import cluster
+from vmnet_pipeline.execution.crew import Event
 
 
 @pytest.fixture
@@ -56,6 +58,31 @@ def test_an_item_that_kills_two_workers_of_a_cluster_is_a_failed_row(bench, dask
         end_group(third)
     assert rows["001"].reason == "worker_died"
     assert {rows["000"].status, rows["002"].status} == {"done"}
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), CancelledError()])
+def test_a_worker_that_ends_before_it_has_sent_its_rows_is_lost(monkeypatch, error):
+    class Future:
+        status = "finished"
+
+        def result(self, timeout=None):
+            if timeout is None:
+                pytest.fail("waits for ever")
+            raise error
+
+        def cancel(self, force):
+            self.status = "cancelled"
+
+    class Client:
+        def nthreads(self):
+            return {"tcp://127.0.0.1:1": 1}
+
+    monkeypatch.setattr(cluster, "_connect", lambda address: Client())
+    crew = cluster.DaskCrew(None, "tcp://127.0.0.1:2")
+    (worker,) = crew.idle()
+    crew._futures[worker] = Future()
+    assert crew._look_at(worker) == Event(worker, "lost")
+    assert crew._futures == {}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import re
 import time
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.backends.engine import limit_cores
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_WAIT_S = 30.0
 NO_WORKER_WAIT_S = 300.0
+RESULT_WAIT_S = 30.0
 POLL_S = 1.0
 
 
@@ -102,7 +104,8 @@ class DaskCrew:
             return None
         del self._futures[worker]
         if future.status == "finished":
-            return Event(worker, "idle", tuple(future.result()))
+            with contextlib.suppress(TimeoutError, CancelledError):  # its worker may end before it has sent them
+                return Event(worker, "idle", tuple(future.result(timeout=RESULT_WAIT_S)))
         error = future.exception(timeout=POLL_S) if future.status == "error" else None
         if isinstance(error, VmnetError):
             raise error

@@ -113,6 +113,8 @@ class ProcessCrew:
             process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
+        for connection in self._connections.values():
+            connection.close()
 
 
 def serve(connection: Connection, job: Job, storage: dict[str, dict[str, Any]]) -> None:
