@@ -42,11 +42,11 @@ class WeightsError(VmnetError):
 
 
 class FeatureStoreError(VmnetError):
-    """A feature store that cannot be read, or that holds features of another fingerprint."""
+    """A feature store that cannot be read or written, that another run holds, or with features of other settings."""
 
 
 class ExtractionError(VmnetError):
-    """Too many items of one extraction failed."""
+    """An extraction of which too many items failed, or whose workers cannot be had or end one after the other."""
 
 
 class SplitError(VmnetError):

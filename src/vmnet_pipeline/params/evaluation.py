@@ -27,7 +27,7 @@ class EvaluateParams(Params):
     pool_size: int | None = Field(
         default=None,
         ge=2,
-        description="None: every query searches the whole gallery. A number: consecutive pools of that size in file "
+        description="null: every query searches the whole gallery. A number: consecutive pools of that size in file "
         "order, the last incomplete one dropped, ties to the lower index; 1024 is the original protocol.",
     )
     pool_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
