@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import http.server
 import importlib.util
@@ -10,6 +11,7 @@ import os
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -233,14 +235,15 @@ def test_checked_file_is_not_hashed_again_until_it_changes(tmp_path, monkeypatch
         weights.resolve_weights("toy", tmp_path)
 
 
-def test_installed_package_is_copied_and_not_imported(tmp_path, monkeypatch):
+def test_installed_package_is_copied_and_not_imported(tmp_path, monkeypatch, pip_looks_only_in):
+    pip_looks_only_in(tmp_path / "nowhere")
     package = make_wheel(tmp_path)
     site = tmp_path / "site"
     with zipfile.ZipFile(tmp_path / "toyweights-1.0-py3-none-any.whl") as archive:
         archive.extractall(site)
     monkeypatch.syspath_prepend(site)
     make_table(monkeypatch, member="toyweights/model.bin", package=package)
-    resolved = weights.resolve_weights("toy", tmp_path / "weights", allow_fetch=False)
+    resolved = weights.resolve_weights("toy", tmp_path / "weights")
     assert resolved.paths[0].read_bytes() == CONTENT
 
 
@@ -275,7 +278,7 @@ def test_broken_download_is_continued(tmp_path, monkeypatch, server):
     url, handler = server
     make_table(monkeypatch, url=url)
     monkeypatch.setattr(handler, "limit", 300_000)
-    with pytest.raises(WeightsError, match="tried"):
+    with pytest.raises(WeightsError, match=r"tried: http.*300000 bytes read"):
         weights.resolve_weights("toy", tmp_path)
     part = tmp_path / "folder" / "model.bin.part"
     assert not (tmp_path / "folder" / "model.bin").exists()
@@ -285,6 +288,23 @@ def test_broken_download_is_continued(tmp_path, monkeypatch, server):
     assert weights.resolve_weights("toy", tmp_path).paths[0].read_bytes() == CONTENT
     assert handler.requests[-1] == f"bytes={n_received}-"
     assert not part.exists()
+
+
+def test_file_that_several_processes_want_is_fetched_once(tmp_path, monkeypatch, server):
+    url, handler = server
+    make_table(monkeypatch, url=url)
+    several = threading.Barrier(4)
+    original = weights.download_file
+
+    def download_at_once(*arguments):
+        several.wait(30)  # all have seen that the file is missing
+        original(*arguments)
+
+    monkeypatch.setattr(weights, "download_file", download_at_once)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: weights.resolve_weights("toy", tmp_path), range(4)))
+    assert {resolved.paths[0].read_bytes() for resolved in found} == {CONTENT}
+    assert len(handler.requests) == 1
 
 
 def test_complete_part_file_is_taken_without_fetching_it_again(tmp_path, monkeypatch, server):
@@ -314,12 +334,10 @@ def test_offline_error_tells_what_to_do_within_seconds(tmp_path, monkeypatch):
         assert needed in str(caught.value)
 
 
-def test_missing_weights_are_never_fetched_when_not_allowed(tmp_path, monkeypatch, server):
+def test_verifying_never_fetches(tmp_path, monkeypatch, server):
     url, handler = server
     make_table(monkeypatch, url=url)
-    with pytest.raises(WeightsError):
-        weights.resolve_weights("toy", tmp_path, allow_fetch=False)
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match="are not to be had"):
         weights.verify_weights("toy", tmp_path)
     assert not handler.requests
 
@@ -343,12 +361,13 @@ def test_unknown_name_lists_the_known_ones(tmp_path):
         weights.resolve_weights("nothing", tmp_path)
 
 
-def test_folder_that_cannot_be_written_still_serves(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_folder_that_cannot_be_written_still_serves(tmp_path, monkeypatch, code):
     make_table(monkeypatch)
     put_file(tmp_path)
 
     def refuse(*_, **__):
-        raise PermissionError
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(Path, "write_text", refuse)
     assert weights.resolve_weights("toy", tmp_path).sha256 == {"folder/model.bin": SHA256}

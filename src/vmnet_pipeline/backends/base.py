@@ -15,8 +15,8 @@ class FeatureBackend(Protocol):
 
     The feature of an item is `infer` over all entries of `prepare`, concatenated along axis 0, so that
     a caller may batch entries of several files together; `finish` brings it to the form that is stored.
-    Construction is cheap and imports nothing
-    heavy; `load` does the heavy imports and reads the weights once. Before that it can be pickled: workers load it.
+    Construction is cheap and imports nothing heavy; `load` does the heavy imports and reads the weights once.
+    It can be pickled at any time, without what `load` made: workers load for themselves.
     """
 
     name: ClassVar[str]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.storage.sealing import hash_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,16 +40,6 @@ class FileCheck:
         return ", ".join(known) or "no checksum is published"
 
 
-def hash_file(path: Path) -> tuple[str, str]:
-    """Hex sha256 and md5 of a file, read once."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            sha256.update(chunk)
-            md5.update(chunk)
-    return sha256.hexdigest(), md5.hexdigest()
-
-
 def verify_file(path: Path, check: FileCheck, *, label: str | None = None) -> str:
     """Check one file and give its hex sha256.
 
@@ -59,13 +51,12 @@ def verify_file(path: Path, check: FileCheck, *, label: str | None = None) -> st
     Raises:
         WeightsError: The file is another one, or damaged.
     """
-    size = path.stat().st_size
-    sha256, md5 = hash_file(path)
+    sha256 = hash_file(path)
     expected = [
-        ("size", check.size, size),
+        ("size", check.size, path.stat().st_size),
         ("sha256", check.sha256, sha256),
         ("sha256_prefix", check.sha256_prefix, sha256[: len(check.sha256_prefix or "")]),
-        ("md5", check.md5, md5),
+        ("md5", check.md5, _hash_md5(path) if check.md5 else None),
     ]
     for kind, wanted, found in expected:
         if wanted is not None and wanted != found:
@@ -76,6 +67,11 @@ def verify_file(path: Path, check: FileCheck, *, label: str | None = None) -> st
     return sha256
 
 
+def _hash_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
 def _stamp_path(path: Path) -> Path:
     return path.with_name(path.name + ".verified.json")
 
@@ -84,11 +80,8 @@ def write_stamp(path: Path, sha256: str) -> None:
     """Note beside a file that it has been checked; a folder that cannot be written costs a hash next time."""
     status = path.stat()
     content = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
-    stamp = _stamp_path(path)
-    temporary = stamp.with_name(f"{stamp.name}.{os.getpid()}")
-    with contextlib.suppress(PermissionError):
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(stamp)
+    with contextlib.suppress(OSError):
+        write_text_atomically(_stamp_path(path), json.dumps(content))
 
 
 def _read_valid_stamp(path: Path) -> str | None:
@@ -108,4 +101,4 @@ def has_stamp(path: Path) -> bool:
 
 def read_stamp(path: Path) -> str:
     """Hex sha256 of a checked file: from its stamp, or computed where no stamp could be written."""
-    return _read_valid_stamp(path) or hash_file(path)[0]
+    return _read_valid_stamp(path) or hash_file(path)

@@ -16,14 +16,14 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.backends.checksums import FileCheck, hash_file, verify_file
-from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.storage.sealing import check_files, describe_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 FOLDER = "converted"
+MODEL_FILES = ("model.xml", "model.bin")
 _FRAMEWORKS = ("openvino", "torch", "tensorflow", "keras")
 
 
@@ -46,7 +46,7 @@ class ConvertedModels:
         if (self.folder / "checksums.json").exists():
             try:
                 return self._read(openvino)
-            except (OSError, ValueError, KeyError, RuntimeError, WeightsError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
                 logger.warning("Converted network %s is damaged (%s); converting it again", self.folder, error)
                 shutil.rmtree(self.folder, ignore_errors=True)
         model = convert()
@@ -56,8 +56,7 @@ class ConvertedModels:
 
     def _read(self, openvino: Any) -> Any:
         checksums = json.loads((self.folder / "checksums.json").read_text(encoding="utf-8"))
-        for name in ("model.xml", "model.bin"):
-            verify_file(self.folder / name, FileCheck(sha256=checksums[name]))
+        check_files(self.folder, {name: checksums[name] for name in MODEL_FILES})
         return openvino.Core().read_model(str(self.folder / "model.xml"))
 
     def _write(self, openvino: Any, model: Any) -> None:
@@ -65,7 +64,7 @@ class ConvertedModels:
         temporary.mkdir(parents=True)
         try:
             openvino.save_model(model, str(temporary / "model.xml"), compress_to_fp16=False)
-            checksums = {name: hash_file(temporary / name)[0] for name in ("model.xml", "model.bin")}
+            checksums = describe_files(temporary, MODEL_FILES)
             (temporary / "checksums.json").write_text(json.dumps(checksums), encoding="utf-8")
             temporary.rename(self.folder)  # fails where another process was faster: its model is the same
         finally:

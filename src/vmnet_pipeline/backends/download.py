@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.backends.checksums import FileCheck, read_stamp, verify_file, write_stamp
 from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.storage.files import lock_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +16,8 @@ CHUNK_BYTES = 1 << 18
 
 def download_file(url: str, target: Path, check: FileCheck, timeout_s: tuple[float, float]) -> None:
     """Fetch a file; what an earlier, broken attempt left is continued where the server allows it.
+
+    Several processes may want the same file: one fetches it, and the others wait for that.
 
     Args:
         url: Address.
@@ -41,12 +44,16 @@ def download_file(url: str, target: Path, check: FileCheck, timeout_s: tuple[flo
             raise
         partial.replace(output_file)
 
-    try:
-        pooch.retrieve(url, known_hash, fname=target.name, path=target.parent, downloader=fetch)
-    except ValueError as error:  # pooch's own check
-        raise WeightsError(f"{url}: {error}") from error
-    target.chmod(0o644)
-    write_stamp(target, read_stamp(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with lock_folder(target.parent):
+        if target.is_file():
+            return
+        try:
+            pooch.retrieve(url, known_hash, fname=target.name, path=target.parent, downloader=fetch)
+        except ValueError as error:  # pooch's own check
+            raise WeightsError(f"{url}: {error}") from error
+        target.chmod(0o644)
+        write_stamp(target, read_stamp(target))
 
 
 def fetch_rest(url: str, partial: Path, timeout_s: tuple[float, float]) -> None:

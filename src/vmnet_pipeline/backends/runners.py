@@ -54,9 +54,7 @@ def build_runner(
         run = _wrap_torch(make_network(), choice, params)
 
     def run_checked(inputs: np.ndarray) -> np.ndarray:
-        _check_finite(
-            inputs, "input has"
-        )  # OpenVINO's ReLU turns not-a-number into zero: the outputs would not show it
+        _check_finite(inputs, "input has")  # OpenVINO's ReLU makes zero of not-a-number: outputs would not show it
         outputs = run(inputs)
         _check_finite(outputs, "output has")
         return outputs

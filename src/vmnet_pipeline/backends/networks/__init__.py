@@ -1,4 +1,4 @@
-"""The networks of the backends, in torch. The only modules of this folder that import torch at their top.
+"""The networks of the backends. The only modules of `backends` that import torch or Keras at their top.
 
-Backends import them inside `load`, so that naming a backend stays cheap.
+Backends import them inside `build_network`, so that naming a backend stays cheap.
 """

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-N_FRAMES = 187
 N_MELS = 96
 N_TAGS = 50
 BATCH_NORM_EPS = 1e-3
