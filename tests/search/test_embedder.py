@@ -10,6 +10,7 @@ from crashing_backend import CrashingBackend
 
 import vmnet_pipeline
 from vmnet_pipeline import Embedder
+from vmnet_pipeline.backends.registry import BACKENDS
 from vmnet_pipeline.errors import CheckpointError, EmbedderError, MediaError
 from vmnet_pipeline.features.extraction import make_backend
 from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, digest_checkpoint, save_checkpoint
@@ -208,6 +209,24 @@ def test_a_summaries_dir_of_the_reference(reference_checkpoints, variant, music_
 def test_a_fingerprint_tells_how_to_make_its_features(params, tmp_path):
     given = {"weights_dir": tmp_path, "weights": "random", "random_seed": 3, **params}
     fingerprint = make_backend(given).fingerprint()
+    assert make_backend({"weights_dir": tmp_path, **recall_backend(fingerprint)}).fingerprint() == fingerprint
+
+
+class PlainBackend:
+    """No more than the protocol asks for."""
+
+    name, modality = "plain", "audio"
+
+    def __init__(self, params=None, *, weights_dir=""):
+        self.settings = {"floor_db": -60.0, **(params or {})}
+
+    def fingerprint(self):
+        return Fingerprint(self.name, self.settings)
+
+
+def test_the_settings_of_a_backend_without_a_model_of_parameters_are_its_parameters(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "plain", f"{__name__}:PlainBackend")
+    fingerprint = make_backend({"backend": "plain", "weights_dir": tmp_path, "floor_db": -40.0}).fingerprint()
     assert make_backend({"weights_dir": tmp_path, **recall_backend(fingerprint)}).fingerprint() == fingerprint
 
 

@@ -279,15 +279,19 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:
     """Parameters, with the backend's name, that make features of this identity.
 
+    A backend that does not say which of its settings are parameters (`params_type`) is given all of them.
+
     Raises:
         ParameterError: There is no such backend here.
     """
     from vmnet_pipeline.backends.registry import get_backend
 
-    settings = dict(fingerprint.settings)
-    weights = settings.pop("weights", {})
-    fields = getattr(get_backend(fingerprint.backend), "params_type").model_fields  # noqa: B009 - not of the protocol
-    params = {name: value for name, value in settings.items() if name in fields}
+    params_type = getattr(get_backend(fingerprint.backend), "params_type", None)
+    if params_type is None:
+        return {"backend": fingerprint.backend, **fingerprint.settings}
+    weights = fingerprint.settings.get("weights", {})
+    named = params_type.model_fields.keys() - {"weights"}
+    params = {name: value for name, value in fingerprint.settings.items() if name in named}
     if weights.get("name") == "random":
         params |= {"weights": "random", "random_seed": weights["seed"]}
     return {"backend": fingerprint.backend, **params}

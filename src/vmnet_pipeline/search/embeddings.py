@@ -97,6 +97,10 @@ def plan_store_embeddings(
         side: `music` or `video`.
         known: Embeddings made before; rows of the same network and feature are taken over.
         batch_size: Items per step.
+
+    Raises:
+        FeatureStoreError: While the rows are made, a feature is missing or damaged.
+        EmbedderError: While the rows are made, features do not fit the network.
     """
     wanted = [item_id for item_id in ids if (row := store.rows.get(item_id)) is not None and row.status == "done"]
     sources = tuple(store.rows[item_id].checksum for item_id in wanted)
@@ -118,7 +122,11 @@ def plan_store_embeddings(
 def plan_pair_embeddings(
     pairs: PairSet, checkpoint: Checkpoint, side: Side, batch_size: int = 1024
 ) -> PlannedEmbeddings:
-    """Embed all packed pairs, train, val and test; for feature files of one's own, which have no store."""
+    """Embed all packed pairs, train, val and test; for feature files of one's own, which have no store.
+
+    Raises:
+        CheckpointError: The checkpoint was made for other features.
+    """
     check_shapes(checkpoint, pairs.music.shape[1:], pairs.video.shape[1:])
     model, array = build_from_checkpoint(checkpoint), pairs.music if side == "music" else pairs.video
     starts = range(0, len(array), batch_size)
