@@ -95,17 +95,9 @@ def describe_flat_names() -> str:
 
 
 def find_backend_models() -> dict[str, type[BaseModel]]:
-    """Parameter model of every backend, found through its constructor's `params`."""
-    models: dict[str, type[BaseModel]] = {}
-    for name, place in BACKENDS.items():
-        module = import_module(place.partition(":")[0])
-        own = [
-            item
-            for item in vars(module).values()
-            if isinstance(item, type) and issubclass(item, BaseModel) and item.__module__ == module.__name__
-        ]
-        models[name] = own[-1]
-    return models
+    """Parameter model of every backend."""
+    places = {name: place.split(":") for name, place in BACKENDS.items()}
+    return {name: getattr(import_module(module), kind).params_type for name, (module, kind) in places.items()}
 
 
 def find_nested(field: FieldInfo) -> type[BaseModel] | None:

@@ -83,6 +83,12 @@ def show_drawing(title: str, file: str) -> str:
     return f"[![{title}]({IMAGES}/{file})]({IMAGES}/{file})"
 
 
+def describe_steps(pipeline: Pipeline) -> list[str]:
+    """The lines of a table with all steps of a pipeline."""
+    head = ["| step | what it does | parameters | tags |", "|---|---|---|---|"]
+    return [*head, *(describe_step(step) for step in pipeline.nodes)]
+
+
 def describe_step(step: Node) -> str:
     """A row of a table: step, what it does, parameters it reads."""
     text = inspect.getdoc(step.func) or ""
@@ -96,27 +102,13 @@ def describe_pipeline(name: str, module: str, pipeline: Pipeline) -> str:
     """The section of a pipeline."""
     doc = inspect.getdoc(import_module(f"vmnet_pipeline.pipelines.{module}.pipeline")) or ""
     first = " ".join(doc.split("\n\n")[0].split())
-    rows = [describe_step(step) for step in pipeline.nodes]
-    return "\n".join(
-        [
-            f"## {name}",
-            "",
-            first,
-            "",
-            show_drawing(f"The pipeline {name}", f"pipeline-{name}.svg"),
-            "",
-            "| step | what it does | parameters | tags |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    drawing = show_drawing(f"The pipeline {name}", f"pipeline-{name}.svg")
+    return "\n".join([f"## {name}", "", first, "", drawing, "", *describe_steps(pipeline), ""])
 
 
 def describe_reference() -> str:
     """The section of the pipelines on feature files of one's own."""
     pipeline = register_reference_pipelines(DEFAULT_VARIANT)["__default__"]
-    rows = [describe_step(step) for step in pipeline.nodes]
     return "\n".join(
         [
             "## With feature files of one's own",
@@ -125,9 +117,7 @@ def describe_reference() -> str:
             "",
             show_drawing("The pipeline on feature files", "pipeline-pairs.svg"),
             "",
-            "| step | what it does | parameters | tags |",
-            "|---|---|---|---|",
-            *rows,
+            *describe_steps(pipeline),
             "",
         ]
     )

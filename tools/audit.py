@@ -1,7 +1,7 @@
 """Ask pip-audit whether locked versions have known vulnerabilities: `make audit`.
 
-Exit code 1 when there are some. Where no database can be reached that is said, and the exit code is 0: pip-audit
-itself would say that nothing was found.
+Exit code 1 when there are some, or when some packages got no answer. Where no database can be reached that is said,
+and the exit code is 0: pip-audit itself would say that nothing was found.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ def main() -> int:
         if "skip_reason" in row:
             print(f"not audited: {row['skip_reason']}")
     print(f"{sum('vulns' in row for row in rows)} of {len(pins)} packages audited, {len(bad)} vulnerabilities")
-    return 1 if bad else 0
+    if len(rows) < len(pins):
+        print("pip-audit gave up on some of them; see what it says above, and run this again")
+    return 1 if bad or len(rows) < len(pins) else 0
 
 
 def ask(pins: list[Pin]) -> list[dict[str, Any]]:
-    """What pip-audit says of each package; nothing when it cannot say anything."""
+    """What pip-audit says of each package, a row per pin; no row when it fails, and then its last line is shown."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pins.txt"
         path.write_text("\n".join(f"{pin.name}=={pin.version.partition('+')[0]}" for pin in pins), encoding="utf-8")

@@ -99,20 +99,22 @@ def test_the_bill_of_materials_names_every_package_and_weight_file():
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "said"),
+    ("answer", "n_answers", "code", "said"),
     [
-        ([{"name": "requests", "skip_reason": "not found"}], 0, "nothing was audited"),
-        ([{"name": "requests", "version": "2", "vulns": []}], 0, "0 vulnerabilities"),
-        (
-            [{"name": "requests", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}],
-            1,
-            "CVE-1, fixed in 3",
-        ),
+        ({"skip_reason": "not found"}, 2, 0, "nothing was audited"),
+        ({"vulns": []}, 2, 0, "2 of 2 packages audited, 0 vulnerabilities"),
+        ({"vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}, 2, 1, "CVE-1, fixed in 3"),
+        ({"vulns": []}, 1, 1, "gave up on some of them"),  # the database was there for the first question only
     ],
 )
-def test_an_audit_says_what_it_could_not_ask(monkeypatch, capsys, answer, code, said):
+def test_an_audit_says_what_it_could_not_ask(monkeypatch, capsys, answer, n_answers, code, said):
     import audit
+    from locked import Pin
 
-    monkeypatch.setattr(audit, "ask", lambda pins: answer)
+    pins = [Pin("requests", "2", "", ("0",)), Pin("six", "1", "", ("0",))]
+    monkeypatch.setattr(audit, "read_locks", lambda *paths: pins)
+    monkeypatch.setattr(
+        audit, "ask", lambda pins: [{"name": pin.name, "version": pin.version, **answer} for pin in pins[:n_answers]]
+    )
     assert audit.main() == code
     assert said in capsys.readouterr().out
