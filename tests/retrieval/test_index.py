@@ -102,6 +102,35 @@ def test_filters_are_met_by_every_answer_and_hide_no_better_one(kind, filters, i
         assert ids_of(hits) == rank(vectors, query, allowed, 10)
 
 
+def test_a_graph_finds_items_that_a_filter_leaves_although_they_are_far_from_the_query():
+    vectors, items = draw(4000) * 0.5, make_items(4000)
+    is_far = np.arange(4000) % 8 == 0
+    vectors[:, 0] += np.where(is_far, -3.0, 3.0)  # two clusters on opposite sides
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = VectorIndex.build(vectors, items.assign(group=np.where(is_far, "far", "near")), IndexParams(kind="hnsw"))
+    queries = vectors[1:200:8]
+    for hits, query in zip(index.search(queries, 5, ["group=far"]), queries, strict=True):
+        assert ids_of(hits) == rank(vectors, query, np.flatnonzero(is_far), 5)
+
+
+def test_a_graph_without_a_way_to_what_a_filter_leaves_is_no_reason_for_fewer_answers():
+    vectors = np.zeros((300, DIM), np.float32)
+    vectors[::2, 0], vectors[1::2, 0] = 1.0, -1.0
+    params = IndexParams(kind="hnsw", flat_max_items=1, hnsw_search_width=2, hnsw_links=4)
+    index = VectorIndex.build(vectors, make_items(300), params)
+    assert all(len(hits) == 10 for hits in index.search(vectors[:2], 10, ["group=odd"]))
+
+
+def test_a_graph_searches_wider_the_more_a_filter_leaves_out():
+    items = make_items(4000).assign(group=["few" if i % 8 == 0 else "many" for i in range(4000)])
+    vectors, queries = draw(4000, dim=32), draw(50, seed=1, dim=32)
+    index = VectorIndex.build(vectors, items, IndexParams(kind="hnsw", hnsw_search_width=32, flat_max_items=1))
+    found = index.search(queries, 10, ["group=few"])
+    best = [rank(vectors, query, range(0, 4000, 8), 10) for query in queries]
+    shares = [len({*ids_of(hits)} & {*right}) / 10 for hits, right in zip(found, best, strict=True)]
+    assert np.mean(shares) > 0.97
+
+
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
 def test_more_answers_than_items_and_no_items_at_all(kind):
     index = build(5, kind)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.retrieval.filters import Filter
 
 EXACT_SHARE = 0.1
-"""A filter that leaves a smaller share of a graph's items is answered by comparing with all of those."""
+"""A smaller share of a graph's items is compared with one by one, as is what a filter leaves up to `flat_max_items`."""
 ADD_CHUNK = 65_536
 MAX_TRAINING_VECTORS = 200_000
 POINTS_PER_LIST = 39
@@ -252,24 +252,40 @@ class VectorIndex:
         n_allowed = int(mask.sum())
         if n_allowed == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        index, search_params = self._prepare_search(None if n_allowed == len(mask) else mask, n_allowed, k)
-        scores, positions = index.search(queries, min(k, n_allowed), params=search_params)
+        k, share = min(k, n_allowed), n_allowed / len(mask)
+        allowed_only = {} if share == 1 else {"sel": _select(mask)}
+        # What a filter leaves may be far from a query, and a graph leads to what is near.
+        is_few = share < EXACT_SHARE or (allowed is not None and n_allowed <= self.params.flat_max_items)
+        index, search_params = (
+            self._prepare_exact(allowed_only)
+            if self.kind == "flat" or (self.kind == "hnsw" and is_few)
+            else self._prepare_approximate(allowed_only, share, k)
+        )
+        scores, positions = index.search(queries, k, params=search_params)
+        short = positions.min(axis=1) < 0
+        if self.kind == "hnsw" and short.any():
+            index, search_params = self._prepare_exact(allowed_only)
+            scores[short], positions[short] = index.search(queries[short], k, params=search_params)
         return scores, positions
 
-    def _prepare_search(self, mask: np.ndarray | None, n_allowed: int, k: int) -> tuple[Any, Any]:
-        """What to search in, and how; the wider, the more is filtered out."""
+    def _prepare_approximate(self, allowed_only: dict[str, Any], share: float, k: int) -> tuple[Any, Any]:
+        """What to search in, and how; the wider, the more is left out."""
         faiss = import_faiss()
-        selector = {} if mask is None else {"sel": faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))}
-        share = n_allowed / len(self.alive)
-        if self.kind == "hnsw" and share >= EXACT_SHARE:
-            width = max(self.params.hnsw_search_width, k)
-            return self.faiss_index, faiss.SearchParametersHNSW(efSearch=width, **selector)
-        if self.kind == "ivfpq":
-            n_lists = self.faiss_index.nlist
-            probes = min(n_lists, math.ceil(self.params.ivf_probes / share))
-            return self.faiss_index, faiss.SearchParametersIVF(nprobe=probes, **selector)
-        exact = faiss.downcast_index(self.faiss_index.storage) if self.kind == "hnsw" else self.faiss_index
-        return exact, faiss.SearchParameters(**selector)
+        if self.kind == "hnsw":
+            width = math.ceil(max(self.params.hnsw_search_width, k) / share)
+            return self.faiss_index, faiss.SearchParametersHNSW(efSearch=width, **allowed_only)
+        probes = min(self.faiss_index.nlist, math.ceil(self.params.ivf_probes / share))
+        return self.faiss_index, faiss.SearchParametersIVF(nprobe=probes, **allowed_only)
+
+    def _prepare_exact(self, allowed_only: dict[str, Any]) -> tuple[Any, Any]:
+        """The same for a comparison with all whole vectors, which a compressed index does not have."""
+        faiss = import_faiss()
+        whole = faiss.downcast_index(self.faiss_index.storage) if self.kind == "hnsw" else self.faiss_index
+        return whole, faiss.SearchParameters(**allowed_only)
+
+
+def _select(mask: np.ndarray) -> Any:
+    return import_faiss().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
 
 def import_faiss() -> Any:
