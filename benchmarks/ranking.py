@@ -108,8 +108,9 @@ def main() -> None:
         f"{seconds:.0f} s"
     )
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-    for name, value in evaluation.to_metrics().items():
-        print(f"  {name} {value:.4f}")
+    for name, figures in evaluation.directions.items():
+        recalls = ", ".join(f"R@{k} {figure.value:.4f}" for k, figure in figures.recall.items())
+        print(f"  {name}: {recalls}, median rank {figures.median_rank.value:.1f}, MRR {figures.mrr.value:.4f}")
 
 
 if __name__ == "__main__":

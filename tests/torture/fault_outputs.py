@@ -151,14 +151,14 @@ def read_folder(folder: Path) -> None:
     from vmnet_pipeline.errors import CheckpointError
     from vmnet_pipeline.features.pairs import read_pairs
     from vmnet_pipeline.models.checkpoints import load_checkpoint
-    from vmnet_pipeline.retrieval.index_files import has_index, load_index
+    from vmnet_pipeline.retrieval.index_files import POINTER, load_index
     from vmnet_pipeline.search.embeddings import read_embeddings
 
     if folder.name.startswith("pairs_"):
         read_pairs(folder)
     elif folder.name.endswith("_embeddings"):
         read_embeddings(folder)
-    elif folder.name.endswith("_index") and folder.name != "_index" and has_index(folder):
+    elif folder.name.endswith("_index") and folder.name != "_index" and (folder / POINTER).is_file():
         load_index(folder)
     elif folder.name == "checkpoint" and (folder / "config.json").exists():
         try:

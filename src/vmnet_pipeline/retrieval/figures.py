@@ -118,14 +118,3 @@ class Evaluation:
         content["warnings"] = list(self.warnings)
         content["directions"] = {name: asdict(figures) for name, figures in self.directions.items()}
         return content
-
-    def to_metrics(self) -> dict[str, float]:
-        """Flat names to values, e.g. `music_to_video.recall_at_10`, for experiment tracking."""
-        metrics: dict[str, float] = {"pool_size": float(self.pool_size)}
-        for name, figures in self.directions.items():
-            metrics |= {f"{name}.recall_at_{k}": figure.value for k, figure in figures.recall.items()}
-            metrics[f"{name}.median_rank"] = figures.median_rank.value
-            metrics[f"{name}.mrr"] = figures.mrr.value
-            metrics[f"{name}.mean_average_precision"] = figures.mean_average_precision.value
-            metrics[f"{name}.ndcg"] = figures.ndcg.value
-        return metrics

@@ -85,11 +85,6 @@ def load_index(folder: Path) -> VectorIndex:
                 raise SearchIndexError(f"{error.filename or folder / name} is missing; {REMEDY}") from error
 
 
-def has_index(folder: Path) -> bool:
-    """Whether an index was saved in `folder`."""
-    return (folder / POINTER).is_file()
-
-
 def _describe(index: VectorIndex, folder: Path) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,

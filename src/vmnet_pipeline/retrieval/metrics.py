@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.params import EvaluateParams
 from vmnet_pipeline.retrieval.figures import DIRECTIONS, DirectionFigures, Evaluation, Figure, PoolFigures
 from vmnet_pipeline.retrieval.hubness import HUB_K, correct_both, measure_hubness
 from vmnet_pipeline.retrieval.pools import median_rank_in_pools, reach_in_pools
@@ -32,8 +33,6 @@ from vmnet_pipeline.retrieval.scores import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from vmnet_pipeline.params import EvaluateParams
 
 __all__ = [
     "DIRECTIONS",
@@ -95,7 +94,7 @@ def evaluate_retrieval(
     Raises:
         PairsError: Sides that do not fit together, too few items, NaN or infinity, rows not of unit length.
     """
-    params = params or _default_params()
+    params = params or EvaluateParams()
     problem, warnings = _pose_problem(music_emb, video_emb, ids, groups, params)
     ranked = _rank_pools(problem, params)
     kept = problem.pools[-1].stop
@@ -149,12 +148,6 @@ def derange_pairs(groups: Sequence[object] | Array, seed: int) -> Array:
     partner = np.empty(len(codes), dtype=np.int64)
     partner[order] = np.roll(order, -step)
     return partner
-
-
-def _default_params() -> EvaluateParams:
-    from vmnet_pipeline.params import EvaluateParams
-
-    return EvaluateParams()
 
 
 def _pose_problem(
