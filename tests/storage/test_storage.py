@@ -444,15 +444,27 @@ def test_features_are_not_damaged_because_the_network_is_gone(place, monkeypatch
     write(place, make_result("a", "s1"))
     store = FeatureStore(place)
 
-    def fail(path, mode):
-        raise ConnectionError("no route")
+    def fail_at_feature(name):
+        original = getattr(type(place), name)
+
+        def call(path, *arguments, **options):
+            if path.name == "a.npy":
+                raise ConnectionError("no route")
+            return original(path, *arguments, **options)
+
+        return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(place), "open", fail)
-        for act in (verify_store, lambda store: drop_broken(store, ["a"])):
-            with pytest.raises((StorageError, FeatureStoreError), match="no route"):
+        for name in ("open", "read_bytes"):
+            patch.setattr(type(place), name, fail_at_feature(name))
+        for act in (verify_store, lambda store: drop_broken(store, ["a"]), lambda store: store.load("a")):
+            with pytest.raises(StorageError, match=r"no route.*Check the name, the network"):
                 act(store)
     assert FeatureStore(place).done_ids() == ["a"]
+    (place / "a.npy").unlink()
+    assert not store.is_whole("a", "x")
+    with pytest.raises(FeatureStoreError, match="extract again"):
+        store.load("a")
 
 
 # --- ingestion

@@ -11,7 +11,7 @@ from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.features.index import FeatureIndex
 from vmnet_pipeline.features.store import INDEX_FOLDER
 from vmnet_pipeline.storage.files import TEMPORARY_PREFIX
-from vmnet_pipeline.storage.paths import explain_access, is_remote, list_files
+from vmnet_pipeline.storage.paths import is_remote, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -102,8 +102,7 @@ def verify_store(store: FeatureStore, *, n_workers: int | None = None) -> Verifi
     done = rows[rows["status"] == "done"]
     ids, checksums = done["id"].tolist(), done["checksum"].tolist()
     broken: list[str] = []
-    threads = ThreadPoolExecutor(n_workers or os.cpu_count() or 1, thread_name_prefix="verify")
-    with explain_access(store.folder), threads as pool:
+    with ThreadPoolExecutor(n_workers or os.cpu_count() or 1, thread_name_prefix="verify") as pool:
         for start in range(0, len(ids), _BATCH_SIZE):
             some = slice(start, start + _BATCH_SIZE)
             whole = pool.map(store.is_whole, ids[some], checksums[some])
@@ -128,7 +127,7 @@ def drop_broken(store: FeatureStore, ids: Collection[str]) -> int:
         FeatureStoreError: A run works on the store, or it cannot be written.
         StorageError: The object store does not answer.
     """
-    with store.hold(), explain_access(store.folder):
+    with store.hold():
         store.reload()
         broken = {i for i in ids if i in store.rows and not store.is_whole(i, store.rows[i].checksum)}
         _drop_rows(store, broken)

@@ -29,7 +29,7 @@ from vmnet_pipeline.records import Fingerprint
 from vmnet_pipeline.storage.arrays import read_array
 from vmnet_pipeline.storage.files import flush_file_system, replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.locks import lock_run, share_writing
-from vmnet_pipeline.storage.paths import N_AHEAD, as_path, is_remote, list_files, storage_errors
+from vmnet_pipeline.storage.paths import N_AHEAD, as_path, explain_access, is_remote, list_files, storage_errors
 from vmnet_pipeline.storage.row_log import RowLog
 from vmnet_pipeline.storage.sealing import hash_file, parse_sealed, seal_json
 
@@ -143,16 +143,18 @@ class FeatureStore:
 
         Raises:
             FeatureStoreError: There is none, or the file is damaged.
+            StorageError: The object store does not answer.
         """
         import numpy as np
 
         path, checksum = self.file_of(item_id), self._row_of(item_id).checksum
         try:
-            content = path.read_bytes()
+            with explain_access(path):
+                content = path.read_bytes()
             if checksum and hashlib.sha256(content).hexdigest() != checksum:
                 raise ValueError("its bytes do not fit the checksum of its row")
             array = read_array(content)
-        except storage_errors(ValueError) as error:
+        except (OSError, ValueError) as error:
             raise FeatureStoreError(
                 f"{path} cannot be read ({error}). Remove the file and extract again: only missing items are done."
             ) from error
@@ -163,18 +165,15 @@ class FeatureStore:
         self.__dict__.pop("rows", None)
 
     def is_whole(self, item_id: str, checksum: str) -> bool:
-        """Whether the file of an item has this sha256, that of its row; one on a bad spot of a local disk has not.
+        """Whether the file of an item has this sha256, that of its row; one that no disk gives any more has not.
 
         Raises:
-            OSError: The object store does not answer; its errors may be of other kinds, see `paths.storage_errors`.
+            StorageError: The object store does not answer, which says nothing of the file.
         """
         try:
-            return hash_file(self.file_of(item_id)) == checksum
-        except FileNotFoundError:
-            return False
+            with explain_access(self.folder):
+                return hash_file(self.file_of(item_id)) == checksum
         except OSError:
-            if is_remote(self.folder):
-                raise
             return False
 
     def measure_files(self, item_ids: Sequence[str]) -> list[int]:

@@ -131,10 +131,13 @@ def explain_access(place: str | Path) -> Iterator[None]:
     """Turn what an object store answers into an error that says what to do.
 
     Raises:
+        FileNotFoundError: The store answers, and has no such file.
         StorageError: It cannot be reached, does not know the credentials, or does not let them in.
     """
     try:
         yield
+    except FileNotFoundError:
+        raise
     except storage_errors() as error:
         if not is_remote(place):
             raise
