@@ -440,6 +440,18 @@ def test_a_new_run_waits_for_those_that_still_write(place, monkeypatch):
     thread.join()
 
 
+@pytest.mark.parametrize("act", [describe_store, lambda store: store.done_ids(), lambda store: store.fingerprint()])
+def test_a_store_that_cannot_be_reached_says_what_to_check(place, monkeypatch, act):
+    def fail(*_, **__):
+        raise ConnectionError("no route")
+
+    write(place, make_result("a", "s1"))
+    for name in ("open", "read_bytes", "read_text"):
+        monkeypatch.setattr(type(place), name, fail)
+    with pytest.raises(StorageError, match=r"no route.*Check the name, the network"):
+        act(FeatureStore(place))
+
+
 def test_features_are_not_damaged_because_the_network_is_gone(place, monkeypatch):
     write(place, make_result("a", "s1"))
     store = FeatureStore(place)

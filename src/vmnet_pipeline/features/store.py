@@ -85,10 +85,12 @@ class FeatureStore:
 
         Raises:
             FeatureStoreError: The fingerprint file is damaged.
+            StorageError: The object store does not answer.
         """
         path = self._index_folder / "fingerprint.json"
         try:
-            return Fingerprint(**parse_sealed(path.read_text(encoding="utf-8")))
+            with explain_access(path):
+                return Fingerprint(**parse_sealed(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:

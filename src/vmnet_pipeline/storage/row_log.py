@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import VmnetError
 from vmnet_pipeline.storage.files import replace_atomically
-from vmnet_pipeline.storage.paths import as_path, is_remote, list_files, read_files
+from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote, list_files, read_files
 from vmnet_pipeline.storage.sealing import check_table, write_table
 
 if TYPE_CHECKING:
@@ -104,11 +104,13 @@ class RowLog:
 
         Raises:
             VmnetError: A file is damaged, and not just cut off in its last line.
+            StorageError: The object store does not answer.
         """
-        for _ in range(_ATTEMPTS - 1):
-            with contextlib.suppress(FileNotFoundError):  # another process has just compacted: look again
-                return self._read_all(self._list_files())
-        return self._read_all(self._list_files())
+        with explain_access(self.folder):
+            for _ in range(_ATTEMPTS - 1):
+                with contextlib.suppress(FileNotFoundError):  # another process has just compacted: look again
+                    return self._read_all(self._list_files())
+            return self._read_all(self._list_files())
 
     def _read_all(self, paths: list[Path]) -> pa.Table:
         import pyarrow as pa
