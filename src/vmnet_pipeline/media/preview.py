@@ -83,15 +83,16 @@ def make_previews(requests: Sequence[PreviewRequest]) -> dict[tuple[Modality, st
     return previews
 
 
-def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0) -> bytes:
+def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0, max_side_px: int = PICTURE_PX) -> bytes:
     """The picture that is on the screen at a time, small; of a shorter video the first one.
 
     Args:
         path: A media file.
         at_s: Time in seconds, >= 0.
+        max_side_px: The longer side of the result; nothing is enlarged.
 
     Returns:
-        A JPEG file, `PICTURE_PX` along its longer side; nothing is enlarged.
+        A JPEG file.
 
     Raises:
         MediaError: Reasons of `video.sample_frames`.
@@ -100,7 +101,7 @@ def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0) -> bytes:
 
     frames = sample_frames(path, rate_hz=1 / at_s if at_s else 1.0, max_duration_s=None, max_frames=2 if at_s else 1)
     picture = Image.fromarray([frame for _, frame in frames][-1])
-    picture.thumbnail((PICTURE_PX, PICTURE_PX))
+    picture.thumbnail((max_side_px, max_side_px))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=75)
     return file.getvalue()
