@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tiny_pairs import Killed, Logs, draw_pairs, narrow_params
+from tiny_pairs import Killed, Log, Logs, draw_pairs, narrow_params
 from vmnet_pipeline.errors import ParameterError, TuningError
 from vmnet_pipeline.experiments import tuning
 from vmnet_pipeline.experiments.tuning import search_settings
@@ -159,6 +159,20 @@ def test_an_error_that_is_not_of_the_trial_ends_the_run_and_the_trial_is_done_ag
         with pytest.raises(OSError, match="no space"):
             search(tmp_path)
     assert [row["state"] for row in search(tmp_path, make_params(2))["trials"]] == ["complete", "complete"]
+
+
+def test_a_trial_whose_curves_cannot_be_logged_did_not_fail(tmp_path, monkeypatch):
+    def fail(log, history):
+        raise RuntimeError("the server is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "finish", fail)
+        with pytest.raises(RuntimeError, match="server is away"):
+            search(tmp_path, make_params(1))
+    logs = Logs()
+    found = search(tmp_path, make_params(1), logs=logs)
+    assert [row["state"] for row in found["trials"]] == ["complete"]
+    assert [log.epochs for log in logs.by_name.values()] == [[]]  # nothing was trained again
 
 
 @pytest.mark.parametrize(

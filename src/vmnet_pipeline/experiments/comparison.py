@@ -21,6 +21,7 @@ from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.models.embedding import embed_arrays
 from vmnet_pipeline.models.towers import build_model
 from vmnet_pipeline.retrieval.baselines import fit_baseline
+from vmnet_pipeline.retrieval.figures import DIRECTIONS
 from vmnet_pipeline.retrieval.paired import bootstrap_means
 from vmnet_pipeline.retrieval.ranking import rank_positives
 from vmnet_pipeline.training.members import EpochLog, join_results, train_members
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 Sides: TypeAlias = tuple[Array, Array]
 Kind = Literal["baseline", "variant", "ensemble"]
-
-DIRECTIONS = ("music_to_video", "video_to_music")
 
 logger = logging.getLogger(__name__)
 

@@ -237,18 +237,19 @@ def _run_trial(
     state_dir = folder / f"trial_{_digest_values(trial.params)}"
     try:
         result = train_model(*pairs, settings, state_dir=state_dir, on_epoch=_follow(trial, log))
-        log.finish(result.history)
-        seconds = sum(record.seconds for record in result.history)
-        outcome = {"epochs": len(result.history), "best_epoch": result.best_epoch, "seconds": seconds}
-        trial.set_user_attr("outcome", outcome)
-        study.tell(trial, result.metrics["mrr"])
-        log.figures({"objective": result.metrics["mrr"]})
     except TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
     except TRIAL_ERRORS as error:
         logger.warning("trial %d failed: %s", trial.number, error)
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         study.tell(trial, state=TrialState.FAIL)
+    else:
+        log.finish(result.history)
+        log.figures({"objective": result.metrics["mrr"]})
+        seconds = sum(record.seconds for record in result.history)
+        outcome = {"epochs": len(result.history), "best_epoch": result.best_epoch, "seconds": seconds}
+        trial.set_user_attr("outcome", outcome)
+        study.tell(trial, result.metrics["mrr"])
     shutil.rmtree(state_dir, ignore_errors=True)
 
 

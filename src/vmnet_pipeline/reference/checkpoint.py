@@ -127,11 +127,11 @@ def _read_latest(folder: Path) -> Path:
 
 
 def _recognise_tower(variables: dict[str, np.ndarray], prefix: Path) -> str:
-    scores = {tower: sum(_has_layer(variables, layer) for layer in layers) for tower, layers in LAYERS.items()}
     if not any(name.startswith(("X_network/", "Y_network/")) for name in variables):
         names = ", ".join(sorted(variables)[:5]) or "none"
         raise CheckpointError(f"{prefix} is no checkpoint of VM-NET: it has no X_network or Y_network, but {names}")
-    return "vggish" if scores["vggish"] > scores["musicnn"] else "musicnn"
+    scores = {tower: sum(_has_layer(variables, layer) for layer in layers) for tower, layers in LAYERS.items()}
+    return max(scores, key=lambda tower: scores[tower])
 
 
 def _has_layer(variables: dict[str, np.ndarray], layer: str) -> bool:
