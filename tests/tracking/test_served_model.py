@@ -100,6 +100,16 @@ def test_neither_side_is_an_error(logged):
         mlflow.pyfunc.load_model(address).predict(pd.DataFrame({"other": [1.0]}))
 
 
+def test_a_gap_in_a_column_is_an_error_and_no_column_left_out(logged):
+    from mlflow.exceptions import MlflowException
+
+    _, address, model = logged
+    feature = np.zeros(model_shape(model)).tolist()
+    table = pd.DataFrame({"music": [feature, None], "video": [[0.5] * 4, [0.5] * 4]})
+    with pytest.raises(MlflowException, match="a feature in every row"):
+        mlflow.pyfunc.load_model(address).unwrap_python_model().predict(None, table)
+
+
 def test_sequences_of_any_length_are_served(tmp_path):
     from types import SimpleNamespace
 

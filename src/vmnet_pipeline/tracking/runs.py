@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.records import EpochRecord
 
 MAX_VALUE_LENGTH = 500
-MAX_METRICS = 1000  # of one request
 
 
 def has_active_run() -> bool:
@@ -26,14 +25,6 @@ def has_active_run() -> bool:
     import mlflow
 
     return mlflow.active_run() is not None
-
-
-def log_epoch(record: EpochRecord) -> None:
-    """Log the figures of one epoch, if a run is active."""
-    import mlflow
-
-    if has_active_run():
-        mlflow.log_metrics(name_figures(record), step=record.epoch)
 
 
 def name_figures(record: EpochRecord) -> dict[str, float]:
@@ -66,7 +57,10 @@ class RunLog:
 
     def add(self, record: EpochRecord) -> None:
         """Log an epoch as soon as it is done."""
-        log_epoch(record)
+        import mlflow
+
+        if has_active_run():
+            mlflow.log_metrics(name_figures(record), step=record.epoch)
         self._logged.add(record.epoch)
 
     def finish(self, history: Sequence[EpochRecord]) -> None:
@@ -111,8 +105,7 @@ def log_history(history: Sequence[EpochRecord]) -> None:
     metrics = [
         Metric(name, value, now_ms, record.epoch) for record in history for name, value in name_figures(record).items()
     ]
-    for start in range(0, len(metrics), MAX_METRICS):
-        mlflow.MlflowClient().log_batch(run.info.run_id, metrics=metrics[start : start + MAX_METRICS])
+    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=metrics)
 
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
@@ -192,8 +185,8 @@ def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[in
 
     Args:
         folder: The checkpoint.
-        music_shape: Shape of one pooled music feature.
-        video_shape: Shape of one pooled video feature.
+        music_shape: Shape of one music feature as the network takes it; of sequences (most steps, D).
+        video_shape: The same of video.
         name: Registered name; every training adds a version.
     """
     import warnings
@@ -217,7 +210,7 @@ def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[in
             code_paths=[str(package)],
             signature=make_signature(music_shape, video_shape),
             registered_model_name=name,
-            pip_requirements=[f"{name}=={version.partition('+')[0]}" for name, version in versions.items()],
+            pip_requirements=[f"{required}=={version.partition('+')[0]}" for required, version in versions.items()],
         )
 
 

@@ -51,12 +51,13 @@ class CheckpointModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defi
             A column `music_embedding` or `video_embedding` per column given; each cell a unit vector.
 
         Raises:
-            MlflowException: Neither column is given, or a feature has another shape than the checkpoint takes.
+            MlflowException: Neither column is given, one has a gap, or a feature has another shape than the checkpoint
+                takes.
         """
         from vmnet_pipeline.models.embedding import embed_arrays
 
-        given = [side for side in SIDES if side in model_input.columns and model_input[side].notna().all()]
-        if not given:
+        given = [side for side in SIDES if side in model_input.columns and model_input[side].notna().any()]
+        if not given or model_input[given].isna().any(axis=None):
             raise MlflowException.invalid_parameter_value(
                 "give a column `music`, a column `video`, or both, with a feature in every row"
             )

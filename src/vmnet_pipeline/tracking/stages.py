@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.tracking.runs import flatten_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from kedro.io import DataCatalog
     from kedro.pipeline.node import Node
@@ -142,6 +143,7 @@ def describe_command(run_params: Mapping[str, Any]) -> str:
     Args:
         run_params: What Kedro hands to the hooks of a run.
     """
+    given = flatten_parameters(run_params.get("runtime_params") or {})
     options = {
         "pipelines": run_params.get("pipeline_names"),
         "env": run_params.get("env"),
@@ -150,7 +152,7 @@ def describe_command(run_params: Mapping[str, Any]) -> str:
         "nodes": run_params.get("node_names"),
         "from-nodes": run_params.get("from_nodes"),
         "to-nodes": run_params.get("to_nodes"),
-        "params": [f"{name}={_write(value)}" for name, value in _flatten(run_params.get("runtime_params") or {})],
+        "params": [f"{name}={_write(value)}" for name, value in given.items()],
     }
     parts = ["kedro run"]
     for name, value in options.items():
@@ -158,14 +160,6 @@ def describe_command(run_params: Mapping[str, Any]) -> str:
         if text and (name, text) not in (("env", "local"), ("pipelines", "__default__")):
             parts.append(f"--{name}={shlex.quote(text)}")
     return " ".join(parts)
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _write(value: Any) -> str:
