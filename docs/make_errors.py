@@ -87,6 +87,7 @@ CODES = {
     "no_file": ("400", "an upload without a file"),
     "no_key": ("401", "the API key is missing or wrong"),
     "no_media": ("404", "the item's media lie outside the media roots, or are gone"),
+    "no_networks": ("503", "the networks cannot be loaded; the log of the service says why"),
     "no_such_item": ("404", "no item of this id, or it lacks this side"),
     "other_checkpoint": ("503", "index and network do not belong together; `embed,index` makes the index anew"),
     "overloaded": ("503", "more than `max_connections` connections"),

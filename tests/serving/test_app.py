@@ -105,6 +105,13 @@ def test_wrong_requests_are_told(client, body, status, code):
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+def test_the_kind_of_a_body_may_be_written_in_any_case(client):
+    answer = client.post(
+        "/v1/recommendations", content=b'{"id": "0001"}', headers={"content-type": "Application/JSON; charset=utf-8"}
+    )
+    assert answer.status_code == 200
+
+
 def test_bodies_that_are_no_json(client):
     answer = client.post("/v1/recommendations", content=b"{", headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_request")

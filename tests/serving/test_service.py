@@ -173,7 +173,10 @@ def test_a_process_that_cannot_be_started_is_told(places, monkeypatch, caplog):
     monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", refuse)
     pool = make_pool(places, file_timeout_s=60)
     pool.start()
+    with pytest.raises(RefusedError) as caught, pool.take_place():
+        pass
     pool.close()
+    assert (caught.value.status, caught.value.code) == (503, "no_networks")
     assert "no process can be started" in pool.failure
     assert "Uploads cannot be answered" in caplog.text
 

@@ -48,7 +48,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         413: "Too large.",
         422: "It cannot be used; the message says why.",
         429: "Too many uploads at once; `Retry-After` says when to try again.",
-        503: "The networks are being loaded.",
+        503: "The networks are being loaded, or cannot be.",
         504: "It took too long.",
     }.items()
 }
@@ -146,7 +146,7 @@ async def _read(request: Request, service: Service, state: State, model: type[bo
     Raises:
         RefusedError: In all its kinds.
     """
-    if not request.headers.get("content-type", "").startswith("application/json"):
+    if not request.headers.get("content-type", "").lower().startswith("application/json"):
         return await _read_upload(request, service, state, model)
     if not is_short(request):
         return await _read_long(request, service, state, model)

@@ -99,8 +99,10 @@ class EmbeddingPool:
         """Hold one of the places of the pool: while a file is received, waits, or is worked on.
 
         Raises:
-            RefusedError: 429 when all are taken, 503 when the networks are not loaded.
+            RefusedError: 429 when all are taken, 503 when the networks are not loaded, or cannot be.
         """
+        if self.failure:
+            raise RefusedError(503, "no_networks", "The networks cannot be loaded; the log of the service says why.")
         if not self.is_ready:
             raise RefusedError(503, "loading", "The networks are being loaded; try again soon.", RETRY_LOADING_S)
         with self._lock:

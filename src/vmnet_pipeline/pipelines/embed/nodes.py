@@ -21,7 +21,7 @@ else:  # Kedro reads the annotations to check parameters; these would be slow to
 logger = logging.getLogger(__name__)
 
 
-def embed_music(
+def embed_side(
     manifest: DataFrame,
     features: FeatureStore,
     stored_embeddings: EmbeddingSet | None,
@@ -29,43 +29,19 @@ def embed_music(
     backend_params: dict[str, Any],
     params: EmbedParams,
 ) -> PlannedEmbeddings:
-    """Plan the embeddings of all music with features; saving the result makes those that are not there already.
+    """Plan the embeddings of all items with features of one side; saving the result makes those not there already.
 
     Args:
         manifest: The collection.
-        features: Its music features.
+        features: Its music features, or its video features.
         stored_embeddings: Embeddings made before, or None.
         checkpoint: The network.
-        backend_params: Parameters of the backend of the features.
+        backend_params: Parameters of the backend of the features, which says which side they are of.
         params: Settings.
 
     Raises:
         CheckpointError: The checkpoint was made for other features.
     """
-    return _plan(manifest, features, stored_embeddings, checkpoint, backend_params, params, "music")
-
-
-def embed_video(
-    manifest: DataFrame,
-    features: FeatureStore,
-    stored_embeddings: EmbeddingSet | None,
-    checkpoint: Checkpoint,
-    backend_params: dict[str, Any],
-    params: EmbedParams,
-) -> PlannedEmbeddings:
-    """The same for video."""
-    return _plan(manifest, features, stored_embeddings, checkpoint, backend_params, params, "video")
-
-
-def _plan(
-    manifest: DataFrame,
-    features: FeatureStore,
-    stored_embeddings: EmbeddingSet | None,
-    checkpoint: Checkpoint,
-    backend_params: dict[str, Any],
-    params: EmbedParams,
-    side: Side,
-) -> PlannedEmbeddings:
     from vmnet_pipeline.features.extraction import make_backend
     from vmnet_pipeline.models.checkpoints import check_fingerprints
     from vmnet_pipeline.search.embeddings import plan_store_embeddings
@@ -73,6 +49,7 @@ def _plan(
     backend, fingerprint = make_backend(backend_params), features.fingerprint()
     check_fingerprints(checkpoint, {backend.modality: fingerprint} if fingerprint else {})
     ids = manifest.loc[manifest["status"] == "ok", "id"].tolist()
+    side: Side = "music" if backend.modality == "audio" else "video"
     planned = plan_store_embeddings(
         features, ids, backend.pool, checkpoint, side, stored_embeddings, batch_size=params.batch_size
     )

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from vmnet_pipeline.pipelines.embed.nodes import embed_music, embed_music_pairs, embed_video, embed_video_pairs
+from vmnet_pipeline.pipelines.embed.nodes import embed_music_pairs, embed_side, embed_video_pairs
 from vmnet_pipeline.pipelines.train.pipeline import create_reference_packing
 
-SIDES = {"music": embed_music, "video": embed_video}
-PAIR_SIDES = {"music": embed_music_pairs, "video": embed_video_pairs}
+EMBED_PAIRS = {"music": embed_music_pairs, "video": embed_video_pairs}
 
 
 def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pipeline:
@@ -28,7 +27,7 @@ def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pip
     """
     nodes = [
         node(
-            function,
+            embed_side,
             [
                 "manifest",
                 f"{side}_features",
@@ -40,7 +39,7 @@ def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pip
             f"{side}_embeddings",
             name=f"embed_{side}",
         )
-        for side, function in SIDES.items()
+        for side in EMBED_PAIRS
     ]
     return Pipeline(
         nodes,
@@ -62,7 +61,7 @@ def create_reference_pipeline(variant: str) -> Pipeline:
     """The `embed` pipeline on feature files of one's own."""
     nodes = [
         node(function, ["pairs", "checkpoint", "params:embed"], f"{side}_embeddings", name=f"embed_{side}")
-        for side, function in PAIR_SIDES.items()
+        for side, function in EMBED_PAIRS.items()
     ]
     embedding = Pipeline(nodes, namespace=variant, parameters={"params:embed"})
     return create_reference_packing(variant) + embedding
