@@ -1,11 +1,13 @@
 """What the hooks do before a run: which pipelines it has, and what is refused at once."""
 
 import errno
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from kedro.framework.project import configure_project, pipelines
 from kedro.io import DataCatalog, MemoryDataset
+from kedro.validation.exceptions import ParameterValidationError
 
 from reference_data import make_reference_data
 from vmnet_pipeline import hooks
@@ -17,6 +19,7 @@ from vmnet_pipeline.pipeline_registry import register_pipelines, register_refere
 from vmnet_pipeline.records import Fingerprint
 from vmnet_pipeline.reference.layout import locate_sides, make_layout
 
+ROOT = Path(__file__).parents[1]
 PLAIN = {"music_tower": "musicnn", "video_tower": "musicnn", "embedding_dim": 8, "dropout": 0.1, "standardise": False}
 
 
@@ -50,6 +53,47 @@ def test_files_of_ones_own_change_train_and_evaluate_for_that_run_alone(tmp_path
 def test_a_misspelt_variant_is_a_parameter_error(tmp_path):
     with pytest.raises(ParameterError, match=r"reference\.variant.*vmnet_x"):
         hooks._choose_variant({"reference": {"pairs_dir": str(tmp_path), "variant": "vmnet_x"}})
+
+
+@pytest.fixture
+def loader():
+    def make(**given):
+        return SimpleNamespace(conf_source=str(ROOT / "conf"), runtime_params=given)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("media_dri", "media_dir"), ("trian", "train"), ("nothing_like_it", r"docs/parameters\.md")]
+)
+def test_a_name_that_nothing_reads_is_refused(loader, name, hint):
+    with pytest.raises(ParameterError, match=f"{name}: there is no parameter of this name; .*{hint}"):
+        hooks._check_names(loader(seed=3, **{name: "x"}))
+
+
+def test_names_that_something_reads_are_taken(loader):
+    hooks._check_names(loader())
+    hooks._check_names(
+        loader(media_dir="x", seed=3, train={"epochs": 3}, musicnn={"layer": "taggram"}, summaries_dir="y")
+    )
+
+
+def test_what_kedro_refuses_is_said_without_a_traceback(capsys):
+    epochs = "- Parameter 'train': epochs\n  Input should be an integer"
+    for error, expected in [
+        (
+            ParameterValidationError(f"{epochs}\n    For further information visit https://errors.pydantic.dev/2/v/x"),
+            f"ParameterError: {epochs}\n(",
+        ),
+        (
+            ValueError("Failed to find the pipeline named 'trian'. Did you mean one of these instead?\n    train"),
+            "There is no pipeline trian. Did you mean train? `kedro registry list` names all.",
+        ),
+    ]:
+        hooks._print_error(type(error), error, None)
+        assert expected in capsys.readouterr().err
+    hooks._print_error(ValueError, ValueError("another"), None)
+    assert "ValueError: another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

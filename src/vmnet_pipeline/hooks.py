@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from vmnet_pipeline.storage.files import explain_disk_error
 from vmnet_pipeline.storage.paths import as_path, configure_storage, explain_access, is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from kedro.framework.context import KedroContext
@@ -45,9 +44,10 @@ class ProjectHooks:
         """
         from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 
-        with _plain_errors():
-            configure_project_storage(context.config_loader)
-            variant = _choose_variant(context.config_loader["parameters"])
+        _speak_plainly()
+        _check_names(context.config_loader)
+        configure_project_storage(context.config_loader)
+        variant = _choose_variant(context.config_loader["parameters"])
         if variant is None and not self._has_replaced_pipelines:
             return
         from kedro.framework.project import pipelines
@@ -71,18 +71,16 @@ class ProjectHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Check what can be checked at once, and remember the parameters that this run uses, for MLflow."""
-        with _plain_errors():
-            _check_access(pipeline, catalog)
-            _check_checkpoint(run_params, pipeline, catalog)
+        _check_access(pipeline, catalog)
+        _check_checkpoint(run_params, pipeline, catalog)
         names = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
         self._parameters = {name.removeprefix("params:"): catalog.load(name) for name in names}
 
     @hook_impl(tryfirst=True)  # kedro-mlflow ends its run in the same hook
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Log parameters, artifacts and figures; print the table and where everything is."""
-        with _plain_errors():
-            self._log_run(pipeline, catalog)
-            _print_results(pipeline, catalog)
+        self._log_run(pipeline, catalog)
+        _print_results(pipeline, catalog)
 
     def _log_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         from vmnet_pipeline.tracking import runs as tracking
@@ -110,22 +108,42 @@ class ProjectHooks:
         for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):
             tracking.set_tags({"split_checksum": catalog.load(name).split_checksum})
 
-    @hook_impl
-    def on_pipeline_error(self, error: Exception) -> None:
-        """Let an error that was raised on purpose speak for itself, without a page of traceback."""
-        if find_own_error(error) is not None and "VMNET_TRACEBACK" not in os.environ:
-            sys.excepthook = _print_error
+
+def _speak_plainly() -> None:
+    """Let an error that was raised on purpose, here or by Kedro for a wrong call, end without a page of traceback."""
+    if "VMNET_TRACEBACK" not in os.environ:
+        sys.excepthook = _print_error
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """The same for an error that is raised before Kedro runs anything, when it calls no hook for errors."""
-    try:
-        yield
-    except Exception as error:
-        if find_own_error(error) is not None and "VMNET_TRACEBACK" not in os.environ:
-            sys.excepthook = _print_error
-        raise
+def _check_names(config_loader: Any) -> None:
+    """Refuse a name of `--params` that nothing reads: misspelt, it would leave the run as if it had not been given.
+
+    Raises:
+        ParameterError: Neither the configuration nor a backend has the name.
+    """
+    given = {str(name) for name in getattr(config_loader, "runtime_params", None) or {}}
+    if not given:
+        return
+    from difflib import get_close_matches
+
+    from vmnet_pipeline.backends.registry import BACKENDS
+
+    known = {*BACKENDS, *_find_names(Path(config_loader.conf_source))}
+    for name in sorted(given - known):
+        near = get_close_matches(name, sorted(known), 1)
+        hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
+        raise ParameterError(f"--params {name}: there is no parameter of this name; {hint}")
+
+
+def _find_names(conf: Path) -> set[str]:
+    """First parts of the names that `--params` takes: keys of the parameters, and what the configuration reads."""
+    names: set[str] = set()
+    for path in (path for path in conf.rglob("*.y*ml") if "credentials" not in path.name):
+        text = path.read_text(encoding="utf-8")
+        names.update(re.findall(r"\$\{runtime_params:\s*(\w+)", text))
+        if "parameters" in path.relative_to(conf).as_posix():
+            names.update(re.findall(r"^[\"']?(\w+)[\"']?\s*:", text, re.MULTILINE))
+    return names
 
 
 def configure_project_storage(config_loader: Any = None) -> None:
@@ -240,11 +258,27 @@ def find_own_error(error: BaseException | None) -> VmnetError | None:
 
 
 def _print_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    own = find_own_error(error)
+    own = find_own_error(error) or _explain_wrong_call(error)
     if own is None:
         sys.__excepthook__(kind, error, traceback)
         return
     sys.stderr.write(f"\n{type(own).__name__}: {own}\n(Set VMNET_TRACEBACK=1 to see where it was raised.)\n")
+
+
+def _explain_wrong_call(error: BaseException) -> ParameterError | None:
+    """What Kedro refuses before it runs anything, in words for a person; None for other errors."""
+    from kedro.validation.exceptions import ParameterValidationError
+
+    if isinstance(error, ParameterValidationError):
+        return ParameterError("\n".join(line for line in str(error).splitlines() if "errors.pydantic.dev" not in line))
+    missing = (
+        re.match(r"Failed to find the pipeline named '(.*?)'", str(error)) if isinstance(error, ValueError) else None
+    )
+    if missing is None:
+        return None
+    near = str(error).partition("Did you mean one of these instead?\n")[2].split()
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return ParameterError(f"There is no pipeline {missing[1]}. {hint}`kedro registry list` names all.")
 
 
 def _path_of(catalog: DataCatalog, name: str) -> Path:
