@@ -46,7 +46,7 @@ class Places:
 choose_weights = click.option(
     "--weights-dir",
     type=click.Path(path_type=Path),
-    default=Path(DEFAULT_WEIGHTS_DIR),
+    default=DEFAULT_WEIGHTS_DIR,
     show_default=True,
     help="Weight files of the feature backends.",
 )

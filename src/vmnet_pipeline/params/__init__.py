@@ -7,33 +7,28 @@ uses; unknown keys are refused, so that a misspelt name never goes unnoticed.
 from __future__ import annotations
 
 from vmnet_pipeline.params.base import LimitParams, Params
-from vmnet_pipeline.params.evaluation import EvaluateParams, RerankParams
-from vmnet_pipeline.params.experiments import BASELINES, BaselineName, CompareParams, SearchDimension, TuneParams
-from vmnet_pipeline.params.extraction import ArrayParams, ExecutorParams, ExtractParams
+from vmnet_pipeline.params.evaluation import EvaluateParams
+from vmnet_pipeline.params.experiments import BASELINES, CompareParams, SearchDimension, TuneParams
+from vmnet_pipeline.params.extraction import ExtractParams
 from vmnet_pipeline.params.ingestion import IngestParams, ReferenceParams, SplitParams
 from vmnet_pipeline.params.search import EmbedParams, IndexKind, IndexParams
-from vmnet_pipeline.params.training import BEST_PROPOSED, SEQUENCE_TOWERS, LossParams, ModelParams, TrainParams
+from vmnet_pipeline.params.training import BEST_PROPOSED, SEQUENCE_TOWERS, LossParams, TrainParams
 
 __all__ = [
     "BASELINES",
     "BEST_PROPOSED",
     "SEQUENCE_TOWERS",
-    "ArrayParams",
-    "BaselineName",
     "CompareParams",
     "EmbedParams",
     "EvaluateParams",
-    "ExecutorParams",
     "ExtractParams",
     "IndexKind",
     "IndexParams",
     "IngestParams",
     "LimitParams",
     "LossParams",
-    "ModelParams",
     "Params",
     "ReferenceParams",
-    "RerankParams",
     "SearchDimension",
     "SplitParams",
     "TrainParams",

@@ -134,10 +134,7 @@ def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
 def _embed(embedder: Embedder, task: Task) -> np.ndarray:
     if task.path is None:
         features = [task.features, None] if task.side == "music" else [None, task.features]
-        embeddings = embedder(features, pooled=task.pooled)
-        found = embeddings.music if task.side == "music" else embeddings.video
-        assert found is not None  # noqa: S101 - that side was given
-        return found
+        return next(found for found in embedder(features, pooled=task.pooled) if found is not None)
     _check_media(embedder.isolation, task)
     return embedder.embed_music(task.path) if task.side == "music" else embedder.embed_video(task.path)
 
