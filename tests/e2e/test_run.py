@@ -109,6 +109,15 @@ def test_pairs_shuffled_on_purpose_are_marked(demo_project):
     demo_project.kedro("run", "--pipeline", "evaluate")
 
 
+def test_what_reranking_gains_is_in_the_report_where_it_is_measured(demo_project):
+    report = demo_project.folder / REPORTING / "report.html"
+    demo_project.kedro("run", "--pipeline", "evaluate", "--params", "evaluate.rerank.n_candidates=3")
+    assert "<h2>Re-ranking</h2>" in report.read_text()
+    assert "The 3 best answers of each query were compared again, in pieces of 3 s." in report.read_text()
+    demo_project.kedro("run", "--pipeline", "evaluate")
+    assert "<h2>Re-ranking</h2>" not in report.read_text()
+
+
 def test_a_folder_of_ones_own_with_broken_files_among_the_good(project, tmp_path):
     media = tmp_path / "my clips"
     for k in range(8):
