@@ -164,6 +164,12 @@ def test_a_checkpoint_for_another_backend_is_refused_before_anything_is_packed(t
         check(pipeline, datasets)
 
 
+def test_a_run_that_ingests_says_where_the_manifest_is(capsys, tmp_path):
+    manifest = SimpleNamespace(_filepath=str(tmp_path / "manifest.parquet"))
+    hooks._print_results(register_pipelines()["ingest"], {"manifest": manifest})
+    assert capsys.readouterr().out == f"Manifest    {tmp_path / 'manifest.parquet'}\n"
+
+
 def test_a_given_checkpoint_is_never_trained_over():
     with pytest.raises(ParameterError, match="would be overwritten"):
         check(register_pipelines()["__default__"], {}, checkpoint="x")

@@ -295,6 +295,8 @@ def _print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
     import click
 
     outputs = sorted(pipeline.all_outputs())
+    if "manifest" in outputs:
+        click.echo(f"Manifest    {_path_of(catalog, 'manifest')}")
     evaluations = [name for name in outputs if name.endswith(".evaluation")]
     sweeps = [name for name in outputs if name.endswith((".comparison", ".tuning"))]
     if not evaluations and not sweeps:

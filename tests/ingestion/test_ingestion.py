@@ -7,7 +7,7 @@ import pytest
 
 from vmnet_pipeline.errors import IngestError, MediaError
 from vmnet_pipeline.ingestion.collect import find_items, list_folder, read_ids
-from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, summarise_manifest
+from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, describe_counts, summarise_manifest
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.media.probe import probe_media
 from vmnet_pipeline.media.synthesis import make_clip
@@ -55,6 +55,10 @@ def test_a_folder_of_videos_with_files_that_cannot_be_used(clip_folder):
     summary = summarise_manifest(manifest)
     assert (summary["n_items"], summary["n_usable"], summary["n_duplicates"], summary["n_failed"]) == (7, 2, 1, 4)
     assert summary["failures_by_reason"]["no_audio_stream"] == 1
+    assert describe_counts(summary) == (
+        "7 items: 2 usable in 2 groups, 1 duplicates, 4 failed "
+        "(1 empty_file, 1 no_audio_stream, 1 no_video_file, 1 unknown_format)"
+    )
 
 
 def test_ids_stay_when_the_folder_grows(tmp_path):

@@ -56,7 +56,7 @@ def test_an_empty_collection_can_be_saved(tmp_path):
 
 
 def test_a_missing_index_is_an_error_that_tells_what_to_do(tmp_path):
-    with pytest.raises(SearchIndexError, match=rf"no search index in {tmp_path}.*kedro run --pipeline index"):
+    with pytest.raises(SearchIndexError, match=rf"no search index in {tmp_path}.*kedro run --pipelines=embed,index"):
         load_index(tmp_path)
 
 

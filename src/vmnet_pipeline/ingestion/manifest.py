@@ -183,6 +183,14 @@ def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def describe_counts(summary: dict[str, Any]) -> str:
+    """A line for people on what `summarise_manifest` counted."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["failures_by_reason"].items())
+    counts = f"{summary['n_items']} items: {summary['n_usable']} usable in {summary['n_groups']} groups, "
+    counts += f"{summary['n_duplicates']} duplicates, {summary['n_failed']} failed"
+    return f"{counts} ({reasons})" if reasons else counts
+
+
 def measure_sides(
     ids: Mapping[str, Sequence[str]], groups: Mapping[str, str], manifest: pd.DataFrame | None = None
 ) -> dict[str, dict[str, Any]]:

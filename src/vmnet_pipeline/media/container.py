@@ -117,7 +117,7 @@ def _check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None
 def _raise_for_system(error: OSError | ValueError, path: str | os.PathLike[str]) -> NoReturn:
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOENT, errno.ENOTDIR) or isinstance(error, ValueError):
-        message = f"{path!s}: no such file; check the path in the manifest"
+        message = f"{path!s}: no such file; check the path"
         raise MediaError("missing_file", message) from error
     message = f"{path}: cannot be opened ({error}); check its permissions and the disk"
     raise MediaError("unreadable", message) from error

@@ -97,7 +97,7 @@ def open_remote_file(path: str | os.PathLike[str], *, streams: bool = False) -> 
             kept = {"maxblocks": KEPT_BLOCKS}
             file = place.fs.open(place.path, "rb", block_size=BLOCK_BYTES, cache_type="blockcache", cache_options=kept)
     except FileNotFoundError as error:
-        raise MediaError("missing_file", f"{path}: no such file; check the path in the manifest") from error
+        raise MediaError("missing_file", f"{path}: no such file; check the path") from error
     except storage_errors(StorageError, ValueError) as error:
         raise MediaError("unreadable", f"{path}: cannot be opened ({error}); check name and credentials") from error
     return RemoteFile(file, str(path))

@@ -40,6 +40,7 @@ ITEMS = "items.parquet"
 FORMAT_VERSION = 1
 VERSION_PREFIX = "version-"
 REMEDY = "build it anew: kedro run --pipeline index"
+REMEDY_MISSING = "make it: kedro run --pipelines=embed,index, with the media_dir or collection of the training"
 
 
 class _Contents(BaseModel):
@@ -136,7 +137,7 @@ def _read_pointer(folder: Path) -> tuple[str, str]:
     try:
         name, digest = path.read_text(encoding="ascii").split()
     except FileNotFoundError as error:
-        raise SearchIndexError(f"there is no search index in {folder}; {REMEDY}") from error
+        raise SearchIndexError(f"there is no search index in {folder}; {REMEDY_MISSING}") from error
     except (OSError, ValueError) as error:
         raise SearchIndexError(f"{path} is damaged ({error}); {REMEDY}") from error
     if not name.startswith(VERSION_PREFIX) or "/" in name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 else:  # Kedro reads the annotations to check parameters; pandas would be slow to import for that
     DataFrame = Any
+
+logger = logging.getLogger(__name__)
 
 
 def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, dict[str, Any]]:
@@ -28,7 +31,7 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
         IngestError: The folder is wrong or empty, two items have one id, or no item can be used.
     """
     from vmnet_pipeline.ingestion.collect import find_items
-    from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, summarise_manifest
+    from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, describe_counts, summarise_manifest
     from vmnet_pipeline.media.isolation import Isolation
     from vmnet_pipeline.media.probe import probe_isolated
 
@@ -39,4 +42,5 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
         )
     summary = summarise_manifest(manifest)
     check_usable(manifest, params.media_dir)
+    logger.info("%s", describe_counts(summary))
     return manifest, summary
