@@ -118,13 +118,20 @@ def test_no_thread_is_bound_to_a_core():
     assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
-def test_gpu_that_is_not_there_is_a_warning(caplog):
-    engine.warn_without_gpu(3, EngineChoice("openvino", "cpu", "f32"))
+def test_gpu_that_is_not_used_is_a_warning(caplog):
+    engine.check_gpu_idx(3, EngineChoice("openvino", "cpu", "f32"))
     assert "gpu_idx=3 has no effect" in caplog.text
     caplog.clear()
-    engine.warn_without_gpu(None, EngineChoice("openvino", "cpu", "f32"))
-    engine.warn_without_gpu(3, EngineChoice("torch", "cuda", "f32"))
+    engine.check_gpu_idx(None, EngineChoice("openvino", "cpu", "f32"))
+    engine.check_gpu_idx(None, EngineChoice("torch", "cuda", "f32"))
     assert not caplog.text
+
+
+def test_gpu_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    engine.check_gpu_idx(1, EngineChoice("torch", "cuda", "f32"))
+    with pytest.raises(ParameterError, match="gpu_idx=2: torch sees 2 CUDA devices"):
+        engine.check_gpu_idx(2, EngineChoice("torch", "cuda", "f32"))
 
 
 # --- converted networks

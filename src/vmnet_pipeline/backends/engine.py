@@ -158,7 +158,25 @@ def choose_threads(params: BackendParams) -> int | None:
     return params.n_threads or _core_limit
 
 
-def warn_without_gpu(gpu_idx: int | None, choice: EngineChoice) -> None:
-    """Say so when a CUDA device was asked for that is not used."""
-    if gpu_idx is not None and choice.device != "cuda":
+def check_gpu_idx(gpu_idx: int | None, choice: EngineChoice) -> None:
+    """Say so when a CUDA device was asked for that is not used.
+
+    Raises:
+        ParameterError: There is no device of that number.
+    """
+    if gpu_idx is None:
+        return
+    if choice.device != "cuda":
         logger.warning("gpu_idx=%d has no effect: %s runs on the processor here", gpu_idx, choice.engine)
+        return
+    n_devices = _count_cuda_devices(choice.engine)
+    if gpu_idx >= n_devices:
+        raise ParameterError(f"gpu_idx={gpu_idx}: {choice.engine} sees {n_devices} CUDA devices here, numbered from 0")
+
+
+def _count_cuda_devices(engine: str) -> int:
+    if engine == "tensorflow":
+        return len(import_tensorflow().config.list_physical_devices("GPU"))
+    import torch
+
+    return torch.cuda.device_count()

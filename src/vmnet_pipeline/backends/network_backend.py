@@ -109,7 +109,7 @@ class NetworkBackend:
         if self._run is not None:
             return
         choice = self._choose_engine()
-        engine.warn_without_gpu(self.params.gpu_idx, choice)
+        engine.check_gpu_idx(self.params.gpu_idx, choice)
         settings = self.describe_settings()
         identity = {"backend": self.name, "weights": self._identify_weights()}
         identity |= {name: settings[name] for name in self.network_settings}
