@@ -398,6 +398,8 @@ def guess_keys(server: Server) -> Iterator[bytes]:
     yield make_request(
         server, "GET", "/v1/map", X_API_Key="", Cookie='vmnet_session="\\"; a=b; vmnet_session=' + "0" * 64
     )
+    for cookie in ('a="' + "\\" * 40_000, ";" * 40_000, "=" * 40_000, 'a="' + '\\"' * 20_000):
+        yield make_request(server, "GET", "/v1/map", X_API_Key="", Cookie=cookie)
     yield make_request(server, "POST", "/v1/recommendations", b"x" * 300_000, X_API_Key="")
     yield make_request(server, "POST", "/v1/session/", b'{"key":"x"}', X_API_Key="")
 
