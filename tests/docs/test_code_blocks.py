@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import pytest
 import yaml
 from doc_pages import DOCS, PAGES, ROOT, find_blocks, find_commands, name_page
@@ -48,9 +47,7 @@ def is_needed(page: Path) -> bool:
 
 def run_blocks(page: Path) -> None:
     """All Python of a page, in one namespace, as if it were one file with postponed annotations."""
-    rng = np.random.default_rng(0)
-    given = {"music_features": rng.random((4, 200), np.float32), "video_features": rng.random((9, 1280), np.float32)}
-    namespace: dict[str, Any] = {"__name__": "page", **given}
+    namespace: dict[str, Any] = {"__name__": "page"}
     for block in find_blocks(page, "python"):
         if block.text.startswith("    "):
             assert page.name in FRAGMENTS, f"{name_page(page)} has a fragment that no test puts anywhere"
