@@ -295,11 +295,11 @@ def _print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
     import click
 
     outputs = sorted(pipeline.all_outputs())
-    if "manifest" in outputs:
-        click.echo(f"Manifest    {_path_of(catalog, 'manifest')}")
     evaluations = [name for name in outputs if name.endswith(".evaluation")]
     sweeps = [name for name in outputs if name.endswith((".comparison", ".tuning"))]
+    ingested = f"Manifest    {_path_of(catalog, 'manifest')}" if "manifest" in outputs else ""
     if not evaluations and not sweeps:
+        click.echo(ingested, nl=bool(ingested))
         return
     from vmnet_pipeline.reporting.comparison import format_comparison
     from vmnet_pipeline.reporting.table import format_recall_table
@@ -316,5 +316,6 @@ def _print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
         report = _path_of(catalog, f"{variant}.report")
         click.echo(f"\n{variant}\n{format_recall_table(catalog.load(name))}\n")
         click.echo(f"Report      {report}")
+    click.echo(ingested, nl=bool(ingested))
     click.echo("MLflow      mlflow ui --backend-store-uri sqlite:///mlflow.db   (experiment vmnet_pipeline)")
     click.echo("Pipelines   kedro viz\n")
