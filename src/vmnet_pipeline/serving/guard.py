@@ -96,8 +96,9 @@ class Guard:
         try:
             await self._answer(scope, _Receiver(receive, self._params), sender)
         finally:
-            # `route` is set by the router; what no route took is counted as one, so that nobody can add series.
-            route = _name_route(scope)
+            # `route` is set by the router, by some for a refused method too; what no route took is counted as one, so
+            # that nobody can add series.
+            route = _name_route(scope) if sender.status != 405 else "unknown"
             method = scope["method"] if route != "unknown" else "-"
             self._metrics.requests.labels(route, method, str(sender.status)).inc()
             self._metrics.seconds.labels(route).observe(time.monotonic() - started)
