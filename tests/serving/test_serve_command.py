@@ -26,7 +26,8 @@ def test_settings_are_read_as_yaml():
     [
         ("max_upload_mb", "write NAME=VALUE"),
         ("max_upload_mb=0", "max_upload_mb=0: .*greater than 0"),
-        ("nothing=1", "nothing=1: Extra inputs"),
+        ("max_upload=1", "max_upload: there is no such limit; did you mean max_upload_mb"),
+        ("nothing=1", "nothing: there is no such limit; docs/parameters.md lists all"),
         ("n_workers=[", "n_workers=\\[: this is no YAML"),
     ],
 )
@@ -39,7 +40,7 @@ def test_a_collection_without_an_index_is_an_error_with_a_remedy(tmp_path):
     done = CliRunner().invoke(cli, ["serve", "--index-dir", str(tmp_path)])
     assert done.exit_code == 1
     assert "there is no search index" in done.output
-    assert "kedro run --pipeline index" in done.output
+    assert "kedro run --pipelines=embed,index" in done.output
 
 
 def test_the_command_serves_until_it_is_told_to_end(places, tmp_path):

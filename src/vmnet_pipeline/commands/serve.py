@@ -28,7 +28,7 @@ KEY_VARIABLE = "VMNET_API_KEY"
     multiple=True,
     help="Folder that media may be sent from.  [default: the media folder]",
 )
-@click.option("--set", "settings", multiple=True, help="A limit: NAME=VALUE, see docs/serving.md.")
+@click.option("--set", "settings", multiple=True, help="A limit: NAME=VALUE, see docs/parameters.md.")
 @choose_collection
 @tell_errors()
 def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ...], places: Places) -> None:
@@ -57,6 +57,8 @@ def read_settings(settings: tuple[str, ...]) -> ServeParams:
     Raises:
         ParameterError: A name is unknown or a value cannot be used.
     """
+    from difflib import get_close_matches
+
     import yaml
     from pydantic import ValidationError
 
@@ -77,7 +79,11 @@ def read_settings(settings: tuple[str, ...]) -> ServeParams:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(f"--set {name}={first['input']}: {first['msg']}; see docs/serving.md") from error
+        if first["type"] == "extra_forbidden":
+            near = get_close_matches(name, ServeParams.model_fields, 1)
+            hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
+            raise ParameterError(f"--set {name}: there is no such limit; {hint}") from error
+        raise ParameterError(f"--set {name}={first['input']}: {first['msg']}; see docs/parameters.md") from error
 
 
 def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: int) -> None:
