@@ -7,11 +7,11 @@ from pathlib import Path
 
 TARGET = Path(__file__).parent / "images" / "overview.svg"
 
-WIDTH, HEIGHT = 1120, 330
+WIDTH, HEIGHT = 1120, 310
 MUSIC, VIDEO, INK, PALE = "#b4510d", "#1f5f99", "#1b1b1b", "#5c5c5c"
 
-STYLE = f"""text{{font:14px system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:{INK};text-anchor:middle}}
-.small{{font-size:11.5px;fill:{PALE}}}
+STYLE = f"""text{{font:16px system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:{INK};text-anchor:middle}}
+.small{{font-size:14.5px;fill:{PALE}}}
 .head{{font-weight:600}}"""
 
 
@@ -111,7 +111,7 @@ def draw_arrow(x: float, y: float, to_x: float, to_y: float) -> str:
 def make_page() -> str:
     """The whole picture."""
     top, bottom, middle = 105, 235, 170
-    heads = [(90, "media"), (305, "features"), (505, "towers"), (720, "one space"), (985, "ranks")]
+    heads = [(90, "media"), (305, "features"), (505, "towers"), (720, "one space"), (985, "music for a video")]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -124,13 +124,13 @@ def make_page() -> str:
             draw_wave(32, top, 116, 54),
             draw_film(30, bottom, 120, 44),
             write(90, top + 48, "mp3, flac, wav, ...", "small"),
-            write(90, bottom + 44, "mp4, mkv, webm, ...", "small"),
+            write(90, bottom + 48, "mp4, mkv, webm, ...", "small"),
             draw_arrow(165, top, 248, top),
             draw_arrow(165, bottom, 248, bottom),
             draw_features(305, top, MUSIC, 4, 7),
             draw_features(305, bottom, VIDEO, 4, 7),
             write(305, top + 48, "musicnn or VGGish", "small"),
-            write(305, bottom + 48, "EfficientNet, 1 frame/s", "small"),
+            write(305, bottom + 48, "EfficientNet", "small"),
             draw_arrow(362, top, 458, top),
             draw_arrow(362, bottom, 458, bottom),
             draw_tower(505, top, MUSIC),
