@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from math import fsum
 
 CHARACTER_PX = 6.9
 BOX_HEIGHT_PX = 38
@@ -187,7 +188,7 @@ def _count_crossings(layers: list[list[str]], after: defaultdict[str, list[str]]
 
 
 def _mean(values: list[float] | list[int], otherwise: float) -> float:
-    return sum(values) / len(values) if values else otherwise
+    return fsum(values) / len(values) if values else otherwise  # `sum` rounds otherwise from Python 3.12 on
 
 
 def _write_svg(
