@@ -96,3 +96,10 @@ def test_a_pipe_gets_no_bar_and_a_terminal_does(monkeypatch):
     shown = run_on_terminal()
     assert "work:  33%" in shown
     assert "\x1b[3" not in shown  # no colours either
+
+
+def test_a_step_whose_work_is_there_says_nothing(caplog):
+    caplog.set_level(logging.INFO)
+    with track("work", 3):
+        pass
+    assert caplog.records == []

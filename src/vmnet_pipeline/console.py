@@ -48,7 +48,7 @@ class Progress:
     def close(self, *, interrupted: bool = False) -> None:
         """End the bar and log what was done."""
         self._bar.close()
-        if self._total:
+        if self._done:
             logger.info("%s: %s", self._label, self._describe(time.monotonic()))
         if interrupted:
             logger.warning("%s: interrupted. What is finished is kept: the same command goes on from here", self._label)
