@@ -291,7 +291,7 @@ class FeatureStore:
 
         buffer = io.BytesIO()
         np.save(buffer, result.array, allow_pickle=False)
-        content = buffer.getbuffer()
+        content = buffer.getvalue()  # no copy; a view of it, held by an exception, makes Python 3.12.1 crash at its end
         with replace_atomically(self.file_of(result.row.id)) as temporary:
             temporary.write_bytes(content)
         return replace(
