@@ -42,7 +42,7 @@ def run(folder, pipeline, hooks=None, **datasets):
 
 def test_every_node_has_its_own_time_and_memory(tmp_path):
     pipeline = Pipeline([node(fill, "large", "a", name="large"), node(fill, ["small"], "b", name="small")])
-    others = stages._measure_workers()  # children that earlier tests keep
+    others = stages._measure_workers(stages._find_workers())  # children that earlier tests keep
     found = run(tmp_path / "log", pipeline, large=400, small=1)
     assert set(found) == {"large", "small"}
     assert found["large"]["memory_bytes"] - found["small"]["memory_bytes"] > 300 * MIB

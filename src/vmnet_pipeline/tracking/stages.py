@@ -207,17 +207,29 @@ class _WorkerWatch:
         self._stopped.set()
 
     def _watch(self, stopped: threading.Event) -> None:
+        known: set[str] = set()
         while not stopped.wait(WATCH_EVERY_S):
-            self.peak_bytes = max(self.peak_bytes, _measure_workers())
+            found = _find_workers()
+            # One just started may still be a copy of this process, which has all of its memory.
+            self.peak_bytes = max(self.peak_bytes, _measure_workers(found & known))
+            known = found
 
 
-def _measure_workers() -> int:
-    """Resident memory of all processes that this one has started, in bytes, without small helpers."""
+def _find_workers() -> set[str]:
+    """Numbers of all processes that this one has started."""
+    found: set[str] = set()
+    with suppress(OSError):  # not on every system
+        for task in (_SELF / "task").iterdir():
+            with suppress(OSError):  # a thread that has ended
+                found.update((task / "children").read_text().split())
+    return found
+
+
+def _measure_workers(pids: set[str]) -> int:
+    """Resident memory of processes, in bytes, without small helpers."""
     total = 0
-    with suppress(OSError):
-        children = {pid for task in (_SELF / "task").iterdir() for pid in (task / "children").read_text().split()}
-        for pid in children:
-            with suppress(OSError):
-                memory = _read_memory(_SELF.with_name(pid), "VmRSS")
-                total += memory if memory >= SMALLEST_WORKER_BYTES else 0
+    for pid in pids:
+        with suppress(OSError):
+            memory = _read_memory(_SELF.with_name(pid), "VmRSS")
+            total += memory if memory >= SMALLEST_WORKER_BYTES else 0
     return total
