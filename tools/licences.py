@@ -46,6 +46,7 @@ READ_BY_HAND = {
     **OF_A_CHOICE,
     "appnope": "BSD-2-Clause",
     "audioread": "MIT",
+    "contourpy": "BSD-3-Clause",
     "cookiecutter": "BSD-3-Clause",
     "huey": "MIT",
     "namex": "Apache-2.0",
