@@ -96,6 +96,20 @@ def test_networks_of_keras_run_in_tensorflow_where_openvino_does_not(monkeypatch
         choose_engine("tensorflow", "bf16", bf16_by_default=False, framework="tensorflow")
 
 
+def test_networks_of_torch_and_keras_are_converted_where_tensorflow_is_loaded():
+    """OpenVINO's converter then asks TensorFlow for its version, in a way of its own."""
+    import keras
+
+    def make_doubling():
+        inputs = keras.Input((12, 10))
+        return keras.Model(inputs, keras.layers.Rescaling(2.0)(inputs))
+
+    inputs = np.random.default_rng(0).standard_normal((3, 12, 10)).astype(np.float32)
+    choice, params = EngineChoice("openvino", "cpu", "f32"), BackendParams(n_threads=1)
+    np.testing.assert_allclose(build_runner(make_doubling, (12, 10), choice, params)(inputs), 2 * inputs, rtol=1e-6)
+    assert build_runner(Small, (12, 10), choice, params)(inputs).shape[0] == 3
+
+
 def test_outputs_of_many_requests_keep_their_order():
     """OpenVINO finishes requests in any order."""
     inputs = np.random.default_rng(0).standard_normal((200, 12, 10)).astype(np.float32)

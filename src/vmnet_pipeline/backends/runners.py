@@ -138,6 +138,7 @@ def _get_openvino_model(
 
 def _convert_network(openvino: Any, network: Any, input_shape: tuple[int, ...]) -> Any:
     """A network as an OpenVINO model of one input: (1, *input_shape) float32."""
+    _mend_converter()
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(network, torch.nn.Module):
         model = openvino.convert_model(network)
@@ -149,6 +150,15 @@ def _convert_network(openvino: Any, network: Any, input_shape: tuple[int, ...]) 
         model = openvino.convert_model(traced, example_input=example)
     model.reshape([1, *input_shape])
     return model
+
+
+def _mend_converter() -> None:
+    """Tell OpenVINO the version of TensorFlow; it asks by an `exec` that fails on Python 3.13, whatever it converts."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        from openvino.frontend.tensorflow import utils
+
+        utils.get_environment_setup = lambda _: {"tensorflow": tensorflow.__version__}
 
 
 def _compile_openvino(model: Any, choice: EngineChoice, params: BackendParams) -> Run:
