@@ -86,7 +86,7 @@ def run_live(service, key=None, lifespan="on"):
     from vmnet_pipeline.serving.server import configure_server
 
     app = make_app(service, ApiKey(key))
-    config = configure_server(app, service.params, "127.0.0.1", 0)
+    config = configure_server(app, service, "127.0.0.1", 0)
     config.lifespan = lifespan
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

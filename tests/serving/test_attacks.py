@@ -49,8 +49,10 @@ def test_slow_senders_are_ended(server, log):
     assert attacks.be_slow(server, LIMIT_S).failures == []
 
 
-def test_held_connections_do_not_close_the_service_for_long(server, log):
+def test_held_connections_do_not_close_the_service_for_long(server, log, service):
+    before = service.metrics.refused.labels("overloaded")._value.get()
     assert attacks.hold_connections(server, 45, LIMIT_S).failures == []
+    assert service.metrics.refused.labels("overloaded")._value.get() >= before + 15
 
 
 def test_what_is_too_large_is_refused(server, log, service):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -121,6 +122,14 @@ class ServeProcess:
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def count_overloaded(self) -> int:
+        """Connections that were refused because there were too many, as the service counts them."""
+        address, headers = f"http://127.0.0.1:{self.port}/metrics", {"X-API-Key": self._key}
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as answer:
+            text = answer.read().decode()
+        found = re.search(r'^vmnet_refused_total\{code="overloaded"\} (\S+)$', text, re.MULTILINE)
+        return int(float(found[1])) if found else 0
 
     def read_memory(self) -> tuple[float, float]:
         """Resident memory in MB: of the service, and of all processes below it."""

@@ -38,6 +38,8 @@ SURE_S = 0.5
 """A request that was sent so long before the signal was surely accepted."""
 MAX_GROWTH_MB = 10.0
 """Between the second quarter of a soak and its last one."""
+MAX_REFUSED_SHARE = 0.01
+"""Of the requests of a soak."""
 
 
 def run(folder: Path, *, long: bool, seeds: int | None) -> list[Row]:
@@ -120,8 +122,12 @@ class Load:
         failures = [
             f"status {status} {count} times"
             for status, count in statuses.items()
-            if status not in ("200", "404", "429", "206")
+            if status not in ("200", "404", "429", "206", "503")
         ]
+        # A machine that stands still for a second makes more requests wait than connections are allowed.
+        n_refused, n_overloaded = statuses["503"], self._process.count_overloaded()
+        if n_refused > min(n_overloaded, MAX_REFUSED_SHARE * statuses.total()):
+            failures.append(f"status 503 {n_refused} times, of {n_overloaded} connections too many")
         failures += [f"memory has grown by {grown:.1f} MB"] if grown > MAX_GROWTH_MB else []
         minutes = f"{seconds / 60:.1f} min at {rate:.0f}/s, {memory[0]:.0f} to {memory[-1]:.0f} MB"
         return Row(f"soak, {minutes}", sum(statuses.values()), dict(statuses), failures)

@@ -103,4 +103,4 @@ def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: i
     app = make_app(service, ApiKey(os.environ.get(KEY_VARIABLE)))
     click.echo(f"Page and interface: http://{host}:{port}/   (Ctrl-C ends it)")
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(configure_server(app, params, host, port)).run()
+        uvicorn.Server(configure_server(app, service, host, port)).run()

@@ -22,7 +22,9 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=here,
         )
-        self.refused = Counter("vmnet_refused_total", "Requests refused, by code.", ("code",), registry=here)
+        self.refused = Counter(
+            "vmnet_refused_total", "Requests and connections refused, by code.", ("code",), registry=here
+        )
         self.uploaded = Counter("vmnet_uploaded_bytes_total", "Bytes of media received.", registry=here)
         self.jobs = Gauge("vmnet_jobs", "Uploads being received, waiting or worked on.", registry=here)
         self.job_seconds = Histogram(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from vmnet_pipeline.serving.metrics import Metrics
+    from vmnet_pipeline.serving.service import Service
     from vmnet_pipeline.serving.settings import ServeParams
 
 LINGER_S = 30
@@ -25,13 +27,13 @@ DROP_FACTOR = 2
 """Beyond so many times `max_connections`, a new connection is dropped without an answer."""
 
 
-def configure_server(app: FastAPI, params: ServeParams, host: str, port: int) -> uvicorn.Config:
+def configure_server(app: FastAPI, service: Service, host: str, port: int) -> uvicorn.Config:
     """What uvicorn runs: HTTP/1.1 only, strictly parsed, with heads of at most 64 KiB."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=cast("Any", partial(BoundedConnection, params=params)),
+        http=cast("Any", partial(BoundedConnection, params=service.params, metrics=service.metrics)),
         ws="none",
         access_log=False,
         server_header=False,
@@ -47,9 +49,9 @@ class BoundedConnection(H11Protocol):
     would otherwise keep its connection for ever.
     """
 
-    def __init__(self, *args: Any, params: ServeParams, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, params: ServeParams, metrics: Metrics, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._params = params
+        self._params, self._refused = params, metrics.refused
         self._idle_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,9 +59,11 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         n_open, limit = len(self.connections), self._params.max_connections
         if n_open > DROP_FACTOR * limit:
+            self._refused.labels("dropped").inc()
             transport.abort()
             return
         if n_open > limit:
+            self._refused.labels("overloaded").inc()
             self.app = cast("Any", answer_overloaded)
         self._watch()
 
