@@ -31,7 +31,9 @@ def narrow_params(**given: Any) -> TrainParams:
     return TrainParams(**{**settings, **given})
 
 
-def draw_pairs(n: int, seed: int, per_group: int = 1) -> PairArrays:
+def draw_pairs(
+    n: int, seed: int, per_group: int = 1, *, music_shape: tuple[int, ...] = (12,), video_dim: int = 14
+) -> PairArrays:
     """Two noisy, non-linear views of five shared Gaussian factors; `per_group` neighbours are of one group."""
     world, rng = np.random.default_rng(7), np.random.default_rng(seed)
     shared = rng.normal(size=(n, 5))
@@ -41,7 +43,8 @@ def draw_pairs(n: int, seed: int, per_group: int = 1) -> PairArrays:
         return np.tanh(seen @ world.normal(size=(5, dim)) / 2).astype(np.float32)
 
     ids = tuple(f"{seed}-{i}" for i in range(n))
-    return PairArrays(ids, tuple(f"{seed}-g{i // per_group}" for i in range(n)), view(12), view(14))
+    groups = tuple(f"{seed}-g{i // per_group}" for i in range(n))
+    return PairArrays(ids, groups, view(int(np.prod(music_shape))).reshape(n, *music_shape), view(video_dim))
 
 
 class Killed(BaseException):

@@ -510,7 +510,6 @@ def test_the_three_shapes_of_a_media_folder(place):
 
 
 def test_a_whole_bucket_may_be_the_media_folder(monkeypatch):
-    pytest.importorskip("s3fs")
     found = dict.fromkeys(("a.mp4", "sub/b.mp4"), StoredFile(1, 0.0, "x"))
     monkeypatch.setattr("vmnet_pipeline.ingestion.collect.list_files", lambda folder, recursive: found)
     bucket = as_path("s3://bucket")

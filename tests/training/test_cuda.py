@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tiny_pairs import Killed, draw_pairs
 from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.records import EpochRecord, PairArrays
@@ -20,27 +21,13 @@ SMALL = {"epochs": 5, "batch_size": 32, "state_interval_s": 0.0, "n_threads": 1,
 SHAPES = {"musicnn": (500,), "vggish": (62, 512)}
 
 
-class Killed(BaseException):
-    pass
-
-
-def make_pairs(n: int, seed: int, music_shape: tuple[int, ...]) -> PairArrays:
-    """Two noisy views of five shared Gaussian factors."""
-    world, rng = np.random.default_rng(7), np.random.default_rng(seed)
-    shared = rng.normal(size=(n, 5))
-
-    def view(dim: int) -> np.ndarray:
-        noisy = 0.95 * shared + 0.3 * rng.normal(size=shared.shape)
-        return np.tanh(noisy @ world.normal(size=(5, dim)) / 2).astype(np.float32)
-
-    ids = tuple(f"{seed}-{i}" for i in range(n))
-    return PairArrays(ids, ids, view(int(np.prod(music_shape))).reshape(n, *music_shape), view(2048))
+def make_pairs(n: int, seed: int, variant: str) -> PairArrays:
+    return draw_pairs(n, seed, music_shape=SHAPES[variant], video_dim=2048)
 
 
 def train(folder: Path, device: str, variant: str = "musicnn", on_epoch: Any = None, **settings: Any) -> TrainingResult:
     params = TrainParams.model_validate({**SMALL, "device": device, **settings})
-    shape = SHAPES[variant]
-    train_pairs, val_pairs = make_pairs(96, 1, shape), make_pairs(40, 2, shape)
+    train_pairs, val_pairs = make_pairs(96, 1, variant), make_pairs(40, 2, variant)
     return train_model(train_pairs, val_pairs, params, state_dir=folder, on_epoch=on_epoch, progress=False)
 
 
@@ -93,7 +80,7 @@ def test_a_network_trained_on_cuda_embeds_alike_on_both(tmp_path: Path) -> None:
 
     result = train(tmp_path / "state", "cuda")
     save_checkpoint(tmp_path / "checkpoint", Checkpoint(result.model_config, result.tensors))
-    features = make_pairs(20, 5, SHAPES["musicnn"]).music
+    features = make_pairs(20, 5, "musicnn").music
     cpu, cuda = (
         Embedder.load(tmp_path / "checkpoint", device=device)([features, None], pooled=True).music
         for device in ("cpu", "cuda")
