@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TIMES = {"seconds", "prepare_seconds"}
-NOT_COMPARED = ("/logs/", "/probe_cache/", "/training_state/", "/stages/", "/_index/lock", "/_index/writers", "/.lock")
+NOT_COMPARED = ("/logs/", "/probe_cache/", "/training_state/", "/stages/", "/_index/lock", "/_index/writers")
 """What a run leaves for itself: event files, caches, locks; a training state is compared as the checkpoint it gives."""
 
 

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import uuid
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -26,11 +25,11 @@ from pydantic import BaseModel, ValidationError
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.params import IndexKind, IndexParams  # noqa: TC001 - pydantic evaluates them
 from vmnet_pipeline.retrieval.index import VectorIndex, import_faiss
-from vmnet_pipeline.storage.files import TEMPORARY_PREFIX, replace_folder, write_text_atomically
+from vmnet_pipeline.storage.files import TEMPORARY_PREFIX, lock_folder, replace_folder, write_text_atomically
 from vmnet_pipeline.storage.parsing import read_frame
+from vmnet_pipeline.storage.sealing import describe_files, hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 POINTER = "current"
@@ -58,7 +57,7 @@ def save_index(folder: Path, index: VectorIndex) -> None:
     """Write an index as the new current version; a kill at any moment leaves the old one in force."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{VERSION_PREFIX}{uuid.uuid4().hex[:12]}"
-    with _writer_lock(folder):
+    with lock_folder(folder):
         previous = _find_previous(folder)
         with replace_folder(folder / name) as temporary:
             import_faiss().write_index(index.faiss_index, str(temporary / VECTORS))
@@ -95,7 +94,7 @@ def _describe(index: VectorIndex, folder: Path) -> dict[str, Any]:
         "n_removed": len(index.alive) - len(index),
         "params": index.params.model_dump(mode="json"),
         "about": index.about,
-        "files": {name: _hash_file(folder / name) for name in (VECTORS, ITEMS)},
+        "files": describe_files(folder, (VECTORS, ITEMS)),
     }
 
 
@@ -110,7 +109,7 @@ def _load_version(folder: Path, digest: str) -> VectorIndex:
     except ValidationError as error:
         raise SearchIndexError(f"{folder / CONTENTS} is of another version of this package; {REMEDY}") from error
     for name, expected in contents.files.items():
-        if _hash_file(folder / name) != expected:
+        if hash_file(folder / name) != expected:
             raise SearchIndexError(f"{folder / name} is damaged: its checksum is not that in {CONTENTS}; {REMEDY}")
     try:
         items = read_frame(folder / ITEMS)
@@ -151,21 +150,6 @@ def _find_previous(folder: Path) -> str:
         return _read_pointer(folder)[0]
     except SearchIndexError:
         return ""
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _writer_lock(folder: Path) -> Iterator[None]:
-    """One writer at a time; the lock goes with the process that holds it."""
-    import fcntl
-
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _remove_old(folder: Path, kept: set[str]) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models.embedding import embed_arrays
 from vmnet_pipeline.retrieval.alignment import align_sequences, mix_scores
+from vmnet_pipeline.retrieval.figures import DIRECTIONS
 from vmnet_pipeline.retrieval.paired import bootstrap_means
 from vmnet_pipeline.retrieval.scores import mean_reciprocal_rank
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.search.reranking import PieceEmbedder
 
 Array: TypeAlias = npt.NDArray[Any]
-DIRECTIONS = ("music_to_video", "video_to_music")
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 GAIN_KS = (1, 5, 10)
 logger = logging.getLogger(__name__)
