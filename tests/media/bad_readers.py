@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.probe import probe_media
+from vmnet_pipeline.media.video import sample_frames
 
 N_CALLS = 0
 
@@ -63,6 +66,30 @@ def leak(path: str) -> int:
     """Take 40 MB more in every call and keep them."""
     sys.modules[f"leak {time.monotonic_ns()}"] = np.ones(40 << 20, np.uint8)
     return os.getpid()
+
+
+def leak_in_cycle(path: str) -> int:
+    """Leave 40 MB in a reference cycle that nothing but a full collection frees."""
+    gc.disable()
+    cycle: list[object] = [np.ones(40 << 20, np.uint8)]
+    cycle.append(cycle)
+    return os.getpid()
+
+
+def take(path: str, *, megabytes: int) -> int:
+    return int(np.ones(megabytes << 20, np.uint8)[-1]) and os.getpid()
+
+
+def count_data(path: str) -> int:
+    """Megabytes of data this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def probe_and_count(path: str) -> tuple[int, int]:
+    """(process, megabytes it holds) after a film was probed and sampled."""
+    probe_media(path, checksum="x")
+    assert len(list(sample_frames(path, rate_hz=25.0))) == 3
+    return os.getpid(), count_data(path)
 
 
 def print_much(path: str) -> int:

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bad_readers
+import numpy as np
 import pytest
+from hostile import encode_video
 
 from vmnet_pipeline.errors import IsolationError, MediaError
 from vmnet_pipeline.media import isolation as module
@@ -107,7 +109,37 @@ def test_memory_has_a_limit(isolation, number, reader):
 
 
 def test_no_file_pays_for_the_memory_of_those_before_it(isolation, number):
-    assert len({isolation.call(bad_readers.leak, number) for _ in range(12)}) == 1
+    """A child of 300 MB that keeps 40 MB of every file would have no room for the seventh."""
+    assert len({isolation.call(bad_readers.leak, number) for _ in range(12)}) == 12
+    assert len(isolation._everyone) == 1
+
+
+def test_garbage_in_cycles_is_no_growth(isolation, number):
+    assert len({isolation.call(bad_readers.leak_in_cycle, number) for _ in range(12)}) == 1
+    assert isolation.call(bad_readers.count_data, number) < 110
+
+
+def test_a_limit_holds_for_all_that_a_child_has(isolation, number):
+    """What a child had before counts: what three files leave behind does not give the fourth more than 300 MB."""
+    for _ in range(3):
+        isolation.call(bad_readers.leak_in_cycle, number)
+    assert refuse(isolation, functools.partial(bad_readers.take, megabytes=270), number).reason == "out_of_memory"
+
+
+def test_a_file_is_not_blamed_for_the_memory_that_others_keep(number):
+    with Isolation(LimitParams(seconds=20, memory_mb=600)) as isolation:  # of which 75 MB may be kept
+        used = isolation.call(bad_readers.leak, number)
+        assert isolation.call(functools.partial(bad_readers.take, megabytes=500), number) != used
+
+
+def test_large_pictures_leave_no_memory_behind(tmp_path):
+    path = tmp_path / "a.mp4"
+    pictures = [np.full((4_096, 4_096, 3), level, np.uint8) for level in (10, 200, 90)]
+    encode_video(path, pictures, codec="mpeg4", rotation=(90.0, False, False))
+    with Isolation(LimitParams()) as isolation:
+        counts = [isolation.call(bad_readers.probe_and_count, str(path)) for _ in range(8)]
+    assert len({pid for pid, _ in counts}) == 1
+    assert counts[-1][1] - counts[0][1] < 60  # one frame takes 24 MB
 
 
 def test_threads_get_children_of_their_own(isolation, number):

@@ -6,6 +6,7 @@ its parent. It is no sandbox against somebody who takes it over: it has the righ
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
@@ -42,6 +43,9 @@ _PROGRAM = "import sys; from vmnet_pipeline.media.isolation import serve; serve(
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _IN_THIS_PROCESS = "memory://"  # an object store for trials, which other processes do not see
 _MEBIBYTE = 1 << 20
+# What a child may keep of the files before, beyond what it began with; one that keeps more is replaced by a fresh one.
+_MOST_KEPT_MB = 256
+_MOST_KEPT_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,8 @@ class Isolation:
         """`function(path, **options)`, in a child.
 
         A child that crashes may have been damaged by an earlier file, so a crash is believed when a fresh one crashes,
-        too. A function that cannot be sent to another process (of a notebook, say) is called here, with a warning.
+        too; and so is a lack of memory. A function that cannot be sent to another process (of a notebook, say) is called
+        here, with a warning.
 
         Args:
             function: Raises `MediaError` for a file that cannot be used. What it returns is pickled.
@@ -118,8 +123,10 @@ class Isolation:
             task = pickle.dumps((function, path, options))
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             return self._call_here(function, path, options, str(error))
-        reply = self._ask(self._take(), task)
-        if reply.reason == "decoder_crashed":
+        child = self._take()
+        may_be_worn = child.n_asked > 0
+        reply = self._ask(child, task)
+        if reply.reason == "decoder_crashed" or (may_be_worn and reply.reason in ("worn_out", "out_of_memory")):
             reply = self._ask(self._hire(), task)
         if reply.reason == "not_importable":
             return self._call_here(function, path, options, reply.message)
@@ -160,6 +167,8 @@ class Isolation:
 
     def _ask(self, child: _Child, task: bytes) -> _Reply:
         reply = child.ask(task, self._limits)
+        if reply.reason in ("worn_out", "out_of_memory"):
+            child.end()
         if child.is_alive:
             self._idle.append(child)
         else:
@@ -181,7 +190,7 @@ class _Child:
         self._connection = Connection(ours.detach())
         with theirs:
             self._process = _start_process(theirs.fileno())
-        self.is_alive = True
+        self.is_alive, self.n_asked = True, 0
         with suppress(OSError):  # one that has ended already is found by waiting for it
             self._connection.send((limits.seconds, limits.memory_mb, get_configuration()))
 
@@ -201,6 +210,7 @@ class _Child:
 
     def ask(self, task: bytes, limits: LimitParams) -> _Reply:
         """Let the child do a task; it is ended when that takes too long."""
+        self.n_asked += 1
         try:
             self._connection.send_bytes(task)
             if self._connection.poll(limits.seconds):
@@ -273,11 +283,14 @@ def serve(descriptor: int) -> None:
     import numpy as np  # noqa: F401
 
     connection.send("ready")
+    most_bytes = _measure_memory()[1] + _count_kept(memory_mb)
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
-        while True:
+        while not _has_grown(most_bytes):
             task = connection.recv_bytes()
             _limit_next_call(seconds, memory_mb)
             connection.send_bytes(_answer(task, memory_mb))
+        connection.recv_bytes()
+        connection.send_bytes(pickle.dumps(_Reply(reason="worn_out")))
 
 
 def _end_with_parent() -> None:
@@ -291,7 +304,7 @@ def _end_with_parent() -> None:
 
 
 def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:
-    """Allow this much beyond what the process has used so far, so that no file pays for the ones before it."""
+    """Allow this much time beyond what was used so far, and this much memory in all, libraries not counted."""
     import resource
 
     _set_limit(resource.RLIMIT_CORE, 0)
@@ -299,7 +312,8 @@ def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:
         used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         _set_limit(resource.RLIMIT_CPU, int(used_s + seconds) + 1)
     if memory_mb is not None and sys.platform == "linux":
-        _set_limit(resource.RLIMIT_AS, _measure_memory() + memory_mb * _MEBIBYTE)
+        mapped, data = _measure_memory()
+        _set_limit(resource.RLIMIT_AS, mapped - data + memory_mb * _MEBIBYTE)
 
 
 def _set_limit(kind: int, value: int) -> None:
@@ -311,10 +325,28 @@ def _set_limit(kind: int, value: int) -> None:
         resource.setrlimit(kind, (value, hard))
 
 
-def _measure_memory() -> int:
-    """Bytes of address space in use."""
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - for every media file: a Path object takes longer
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+def _measure_memory() -> tuple[int, int]:
+    """Bytes of address space in use, and of them those that are data of this process; 0 where nobody tells (Linux)."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - for every media file: a Path object takes longer
+            pages = [int(word) for word in file.read().split()]
+    except OSError:
+        return 0, 0
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    return pages[0] * page_bytes, pages[5] * page_bytes
+
+
+def _count_kept(memory_mb: int | None) -> int:
+    """Bytes that may stay behind from call to call."""
+    return min(_MOST_KEPT_MB, (memory_mb or _MOST_KEPT_MB * _MOST_KEPT_SHARE) // _MOST_KEPT_SHARE) * _MEBIBYTE
+
+
+def _has_grown(most_bytes: int) -> bool:
+    """Whether more is held than may be, after what is only waiting to be collected is gone."""
+    if _measure_memory()[1] <= most_bytes:
+        return False
+    gc.collect()
+    return _measure_memory()[1] > most_bytes
 
 
 def _answer(task: bytes, memory_mb: int | None) -> bytes:

@@ -21,7 +21,9 @@ class LimitParams(Params):
         600.0, gt=0.0, description="Longest time for one file, which then fails as `timed_out`; null: no limit."
     )
     memory_mb: int | None = Field(
-        4096, ge=64, description="Most memory for one file, which then fails as `out_of_memory`; null: no limit."
+        4096,
+        ge=128,
+        description="Most memory of the process that reads a file, else `out_of_memory`; null: no limit.",
     )
 
 
