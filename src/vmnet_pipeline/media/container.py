@@ -21,7 +21,7 @@ from vmnet_pipeline.media.remote import RemoteFile, open_remote_file
 from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from av.audio.stream import AudioStream
     from av.container import InputContainer
@@ -214,18 +214,37 @@ def _check_container(container: InputContainer, path: str | os.PathLike[str]) ->
 
 
 def find_audio_stream(container: InputContainer) -> AudioStream | None:
-    """The sound stream that a player would choose, or None."""
-    return cast("AudioStream | None", container.streams.best("audio"))
+    """The sound stream that a player with our decoders would choose, or None."""
+    return cast("AudioStream | None", _choose_stream(container.streams.best("audio"), list(container.streams.audio)))
 
 
 def find_video_stream(container: InputContainer) -> VideoStream | None:
     """The moving picture that a player would choose, or None: neither cover pictures nor still images count."""
     if _is_still_format(container.format.name):
         return None
-    best = cast("VideoStream | None", container.streams.best("video"))
-    if best is not None and _is_moving(best):
+    moving = [stream for stream in container.streams.video if _is_moving(stream)]
+    return cast("VideoStream | None", _choose_stream(container.streams.best("video"), moving))
+
+
+def _choose_stream(best: Stream | None, candidates: Sequence[Stream]) -> Stream | None:
+    """FFmpeg's choice, unless it is none of the candidates or has no decoder while another one has (`apac` of phones).
+
+    Then the first by what FFmpeg goes by: made for everybody, marked as default, bit rate, place in the file.
+    """
+    if best is None or (best in candidates and has_decoder(best)):
         return best
-    return next((stream for stream in container.streams.video if _is_moving(stream)), None)
+    decodable = [stream for stream in candidates if has_decoder(stream)]
+    if decodable:
+        return min(decodable, key=_rank_stream)
+    return best if best in candidates else next(iter(candidates), None)
+
+
+def _rank_stream(stream: Stream) -> tuple[int, int, int]:
+    from av.stream import Disposition
+
+    impaired = Disposition.hearing_impaired | Disposition.visual_impaired
+    merits = (not stream.disposition & impaired) + bool(stream.disposition & Disposition.default)
+    return -merits, -(stream.codec_context.bit_rate or 0), stream.index
 
 
 def _is_still_format(name: str) -> bool:

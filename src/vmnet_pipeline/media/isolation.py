@@ -104,8 +104,8 @@ class Isolation:
         """`function(path, **options)`, in a child.
 
         A child that crashes may have been damaged by an earlier file, so a crash is believed when a fresh one crashes,
-        too; and so is a lack of memory. A function that cannot be sent to another process (of a notebook, say) is called
-        here, with a warning.
+        too, and so is a lack of memory. A function that cannot be sent to another process (of a notebook, say) is
+        called here, with a warning.
 
         Args:
             function: Raises `MediaError` for a file that cannot be used. What it returns is pickled.
