@@ -73,15 +73,18 @@ class PreparedItem:
     Attributes:
         inputs: (n, ...) network inputs, n >= 1, one per patch or frame.
         n_valid: How many leading entries stem from real signal; the rest is padding (1 <= n_valid <= n).
+        warnings: What the user has to know of features that are made all the same, e.g. that only a part of the file
+            could be read; sentences without the path.
     """
 
     inputs: np.ndarray
     n_valid: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What probing found of one audio or video stream."""
+    """What probing found of one audio or video stream; `warning` says what is wrong with one that is usable."""
 
     codec: str
     duration_s: float | None
@@ -90,6 +93,7 @@ class StreamInfo:
     width: int | None = None
     height: int | None = None
     frame_rate_hz: float | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from vmnet_pipeline.features.extraction import (
     check_failures,
     extract_items,
 )
+from vmnet_pipeline.features.planning import summarise_items
 from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.records import Fingerprint, MediaItem, PreparedItem
 
@@ -39,7 +40,8 @@ class NumberBackend:
         if path.startswith("bug"):
             raise ZeroDivisionError
         n = int(path.rsplit("-", 1)[1])
-        return PreparedItem(np.arange(n, dtype=np.float32)[:, None] + n, n)
+        warnings = ("only a part could be read", "its clock jumps") if path.startswith("part") else ()
+        return PreparedItem(np.arange(n, dtype=np.float32)[:, None] + n, n, warnings)
 
     def infer(self, inputs):
         self.batches.append(len(inputs))
@@ -65,6 +67,22 @@ def test_features_do_not_depend_on_batches_and_come_in_order(batch_size, n_worke
     for item, result in zip(items, results, strict=True):
         n = int(item.path.rsplit("-", 1)[1])
         np.testing.assert_array_equal(result.array, (np.arange(n, dtype=np.float32)[:, None] + n) ** 2)
+
+
+def test_warnings_of_the_front_end_are_in_the_row_the_log_and_the_summary(tmp_path, caplog):
+    items = make_items("part-2", "whole-2")
+    store = FeatureStore(tmp_path / "store")
+    list(store.add_all(extract_items(NumberBackend(), items, n_workers=1)))
+    rows = FeatureStore(tmp_path / "store").rows
+    assert rows["part-2"].status == "done"
+    assert rows["part-2"].warning == "only a part could be read; its clock jumps"
+    assert rows["whole-2"].warning == ""
+    assert [record.getMessage() for record in caplog.records if "part" in record.getMessage()] == [
+        "Item 'part-2': only a part could be read; its clock jumps"
+    ]
+    summary = summarise_items(items, store)
+    assert summary["n_warned"] == 1
+    assert summary["warned_items"] == [{"id": "part-2", "warning": "only a part could be read; its clock jumps"}]
 
 
 def test_batches_cross_file_borders_and_never_exceed_their_size():

@@ -4,9 +4,10 @@ import pytest
 
 from vmnet_pipeline.errors import IngestError, MediaError
 from vmnet_pipeline.ingestion.collect import SourceItem
-from vmnet_pipeline.ingestion.manifest import build_manifest
+from vmnet_pipeline.ingestion.manifest import build_manifest, describe_counts, summarise_manifest
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS, check_manifest
 from vmnet_pipeline.records import MediaInfo, StreamInfo
+from vmnet_pipeline.reporting.data import lay_out_failures
 
 
 def draw_collection(seed):
@@ -58,6 +59,22 @@ def spread_groups(items, known):
                 if tied and names[other.id] < names[one.id]:
                     names[one.id], changed = names[other.id], True
     return {item_id: name for item_id, (_, name) in names.items()}
+
+
+def test_warnings_of_probing_are_in_the_row_and_the_counts():
+    cut = MediaInfo("mp4", 9.0, 5, "a", StreamInfo("aac", 9.0), StreamInfo("h264", 9.0, width=64, warning="cut at 4 s"))
+    whole = MediaInfo("mp4", 9.0, 5, "b", StreamInfo("aac", 9.0), StreamInfo("h264", 9.0, width=64))
+    items = [SourceItem(name, f"/m/{name}", f"/m/{name}", "", "", "") for name in ("cut", "whole")]
+    manifest = build_manifest(items, {"/m/cut": cut, "/m/whole": whole}.__getitem__)
+    rows = manifest.set_index("id")
+    assert (rows["status"] == "ok").all()
+    assert rows["video_warning"].to_dict() == {"cut": "cut at 4 s", "whole": ""}
+    assert rows["audio_warning"].to_dict() == {"cut": "", "whole": ""}
+    summary = summarise_manifest(manifest)
+    assert summary["warned_items"] == [{"id": "cut", "video_warning": "cut at 4 s", "audio_warning": ""}]
+    assert describe_counts(summary).endswith("0 failed; 1 with a warning")
+    rows = lay_out_failures([("ingest", summary)])["rows"]
+    assert rows == [["ingest", "used, with a warning", "1", "cut: cut at 4 s"]]
 
 
 @pytest.mark.parametrize("seed", range(30))

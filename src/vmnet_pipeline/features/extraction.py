@@ -101,7 +101,12 @@ def _prepare_item(backend: FeatureBackend, isolation: Isolation | None, item: Me
         logger.exception("Item %r (%s) failed in a way that was not foreseen", item.id, item.path)
         return None, _failed_row(item, "internal_error", f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - started
-    row = FeatureRow(item.id, "done", item.checksum, n_valid=prepared.n_valid, seconds=round(seconds, 4))
+    warning = "; ".join(prepared.warnings)
+    if warning:
+        logger.warning("Item %r: %s", item.id, warning)
+    row = FeatureRow(
+        item.id, "done", item.checksum, n_valid=prepared.n_valid, seconds=round(seconds, 4), warning=warning
+    )
     return prepared, row
 
 

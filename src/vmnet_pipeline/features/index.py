@@ -28,6 +28,7 @@ class FeatureRow:
         reason: Slug of the failure, e.g. `undecodable_audio`.
         error: The failure in words.
         seconds: Time spent in decoding and front end.
+        warning: What the user has to know of a feature that is there, e.g. that only a part of the file could be read.
         adopted_from: The item whose feature this is too, because both have the same content; else empty.
     """
 
@@ -42,6 +43,7 @@ class FeatureRow:
     reason: str = ""
     error: str = ""
     seconds: float = 0.0
+    warning: str = ""
     adopted_from: str = ""
 
 

@@ -169,9 +169,9 @@ def _count_not_tried(items: Sequence[MediaItem], store: FeatureStore) -> int:
 
 def summarise_items(items: Sequence[MediaItem], store: FeatureStore) -> dict[str, Any]:
     """Counts of an extraction: done, failed, failures by reason, adopted, seconds spent in decoding and front end."""
-    rows = store.rows.to_frame("id", "status", "reason", "error", "seconds", "adopted_from")
+    rows = store.rows.to_frame("id", "status", "reason", "error", "seconds", "warning", "adopted_from")
     rows = rows[rows["id"].isin([item.id for item in items])]
-    failed = rows[rows["status"] == "failed"]
+    failed, warned = rows[rows["status"] == "failed"], rows[rows["warning"].fillna("") != ""]
     reasons = failed["reason"].value_counts().sort_index()
     return {
         "n_items": len(rows),
@@ -182,5 +182,7 @@ def summarise_items(items: Sequence[MediaItem], store: FeatureStore) -> dict[str
         "n_adopted": int((rows["adopted_from"].fillna("") != "").sum()),
         "failures_by_reason": {str(reason): int(count) for reason, count in reasons.items()},
         "failed_items": failed[["id", "reason", "error"]].head(100).to_dict("records"),
+        "n_warned": len(warned),
+        "warned_items": warned[["id", "warning"]].head(100).to_dict("records"),
         "prepare_seconds": round(float(rows["seconds"].sum()), 3),
     }

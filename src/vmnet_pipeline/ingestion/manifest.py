@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vmnet_pipeline.records import MediaInfo
 
 _SIDE_COLUMNS = {
-    "video": ("container", "video_codec", "video_duration_s", "width", "height", "frame_rate_hz"),
-    "audio": ("container", "audio_codec", "audio_duration_s", "sample_rate_hz", "channels"),
+    "video": ("container", "video_codec", "video_duration_s", "width", "height", "frame_rate_hz", "video_warning"),
+    "audio": ("container", "audio_codec", "audio_duration_s", "sample_rate_hz", "channels", "audio_warning"),
 }
 _CHECKSUMS = ["video_checksum", "audio_checksum"]
 
@@ -169,6 +169,7 @@ def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
     """Counts for people: items, usable, duplicates, failures by reason, groups and hours of usable sound."""
     usable = manifest[manifest["status"] == "ok"]
     failed = manifest[manifest["status"] == "failed"]
+    warned = usable[(usable["video_warning"] != "") | (usable["audio_warning"] != "")]
     return {
         "n_items": len(manifest),
         "n_usable": len(usable),
@@ -180,6 +181,8 @@ def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
             str(key): int(count) for key, count in failed["reason"].value_counts().sort_index().items()
         },
         "failed_items": failed[["id", "reason", "error"]].head(100).to_dict("records"),
+        "n_warned": len(warned),
+        "warned_items": warned[["id", "video_warning", "audio_warning"]].head(100).to_dict("records"),
     }
 
 
@@ -188,7 +191,8 @@ def describe_counts(summary: dict[str, Any]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["failures_by_reason"].items())
     counts = f"{summary['n_items']} items: {summary['n_usable']} usable in {summary['n_groups']} groups, "
     counts += f"{summary['n_duplicates']} duplicates, {summary['n_failed']} failed"
-    return f"{counts} ({reasons})" if reasons else counts
+    counts += f" ({reasons})" if reasons else ""
+    return f"{counts}; {summary['n_warned']} with a warning" if summary["n_warned"] else counts
 
 
 def measure_sides(

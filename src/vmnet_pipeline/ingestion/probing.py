@@ -41,14 +41,16 @@ PROBE_COLUMNS = {
     "width": "int64",
     "height": "int64",
     "frame_rate_hz": "double",
+    "video_warning": "string",
     "audio_codec": "string",
     "audio_duration_s": "double",
     "sample_rate_hz": "int64",
     "channels": "int64",
+    "audio_warning": "string",
 }
 """What is known of a file: `reason` and `error` if it cannot be used, else the rest; null for a side it has not."""
 
-CACHE_VERSION = "1"
+CACHE_VERSION = "2"
 """To be raised when probing finds something else in the same file."""
 
 _NOT_KEPT = frozenset({"internal_error", "missing_file", "not_a_file", "unreadable", *ISOLATION_REASONS})
@@ -103,10 +105,11 @@ def _describe_media(info: MediaInfo) -> dict[str, Any]:
         picture = info.video
         row |= {"video_codec": picture.codec, "video_duration_s": picture.duration_s or info.duration_s}
         row |= {"width": picture.width, "height": picture.height, "frame_rate_hz": picture.frame_rate_hz}
+        row["video_warning"] = picture.warning
     if info.audio is not None:
         sound = info.audio
         row |= {"audio_codec": sound.codec, "audio_duration_s": sound.duration_s or info.duration_s}
-        row |= {"sample_rate_hz": sound.sample_rate_hz, "channels": sound.channels}
+        row |= {"sample_rate_hz": sound.sample_rate_hz, "channels": sound.channels, "audio_warning": sound.warning}
     return row
 
 

@@ -27,6 +27,7 @@ MANIFEST_COLUMNS: dict[str, str] = {
     "width": "Int32",
     "height": "Int32",
     "frame_rate_hz": "float64",
+    "video_warning": "str",
     "audio_path": "str",
     "audio_checksum": "str",
     "audio_container": "str",
@@ -34,8 +35,11 @@ MANIFEST_COLUMNS: dict[str, str] = {
     "audio_duration_s": "float64",
     "sample_rate_hz": "Int32",
     "channels": "Int32",
+    "audio_warning": "str",
 }
-"""The manifest: one row per item. `status` is ok, failed or duplicate; `reason` and `error` say why it is not ok."""
+"""The manifest: one row per item. `status` is ok, failed or duplicate; `reason` and `error` say why it is not ok.
+
+`video_warning` and `audio_warning` say what is wrong with a side that is used all the same."""
 
 
 def check_manifest(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def _format_length(side: Mapping[str, Any], key: str) -> str:
 
 
 def lay_out_failures(parts: Sequence[tuple[str, Mapping[str, Any] | None]]) -> dict[str, Any] | None:
-    """How many items each part of the work lost, by reason; None where nothing is known.
+    """How many items each part of the work lost, by reason, or warned of; None where nothing is known.
 
     Args:
         parts: Name and summary of each part, with `failures_by_reason` and `failed_items`.
@@ -51,7 +51,16 @@ def lay_out_failures(parts: Sequence[tuple[str, Mapping[str, Any] | None]]) -> d
         for name, summary in known
         for reason, count in summary["failures_by_reason"].items()
     ]
+    rows += [
+        [name, "used, with a warning", f"{summary['n_warned']:,}", _quote_warning(summary["warned_items"][0])]
+        for name, summary in known
+        if summary.get("n_warned")
+    ]
     return {"heads": ["part", "reason", "items", "one of them"], "rows": rows} if known else None
+
+
+def _quote_warning(item: Mapping[str, Any]) -> str:
+    return f"{item['id']}: " + "; ".join(text for name, text in item.items() if name != "id" and text)
 
 
 def _find_example(summary: Mapping[str, Any], reason: str) -> str:

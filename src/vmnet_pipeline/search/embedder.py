@@ -6,6 +6,7 @@ music, video = embedder([music_features, video_features])
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.towers import VMNet
     from vmnet_pipeline.records import FeatureArray
     from vmnet_pipeline.search.reranking import PieceEmbedder
+
+logger = logging.getLogger(__name__)
 
 MODALITIES: dict[Side, Modality] = {"music": "audio", "video": "video"}
 
@@ -148,8 +151,12 @@ class Embedder:
             None if video is None else self._embed("video", video),
         )
 
-    def embed_music(self, path: str | Path) -> np.ndarray:
+    def embed_music(self, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
         """Embed the sound of one media file: (1, E) float32 of unit length.
+
+        Args:
+            path: The media file.
+            warnings: Takes what the user has to know of the file, e.g. that only a part could be read; None logs it.
 
         Raises:
             MediaError: The file cannot be used, or reading it goes beyond the limits.
@@ -157,11 +164,11 @@ class Embedder:
             CheckpointError: The backend is not the one that the checkpoint was trained on, or is not known.
             WeightsError: Its weights are not to be had.
         """
-        return self._embed_file("music", path)
+        return self.embed_feature("music", self.extract("music", path, warnings=warnings))
 
-    def embed_video(self, path: str | Path) -> np.ndarray:
-        """Embed the pictures of one media file: (1, E) float32 of unit length; errors as in `embed_music`."""
-        return self._embed_file("video", path)
+    def embed_video(self, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
+        """Embed the pictures of one media file: (1, E) float32 of unit length; the rest as in `embed_music`."""
+        return self.embed_feature("video", self.extract("video", path, warnings=warnings))
 
     def _embed(self, side: Side, features: FeatureArray) -> np.ndarray:
         run = self._singles[side]
@@ -171,10 +178,14 @@ class Embedder:
 
     # --- media files
 
-    def extract(self, side: Side, path: str | Path) -> np.ndarray:
-        """The feature of one side of a media file as the backend stores it; errors as in `embed_music`."""
+    def extract(self, side: Side, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
+        """The feature of one side of a media file as the backend stores it; the rest as in `embed_music`."""
         backend = self.backend(side)
         prepared = self.isolation.call(backend.prepare, str(path))
+        if warnings is not None:
+            warnings += prepared.warnings
+        elif prepared.warnings:
+            logger.warning("%s: %s", path, "; ".join(prepared.warnings))
         return backend.finish(backend.infer(prepared.inputs))
 
     def embed_feature(self, side: Side, feature: np.ndarray) -> np.ndarray:
@@ -198,9 +209,6 @@ class Embedder:
         with self._lock:
             backend = self._backends.get(side) or self._make_backend(side)
         return PieceEmbedder(self._model, self._forms[side], backend, piece_s)
-
-    def _embed_file(self, side: Side, path: str | Path) -> np.ndarray:
-        return self.embed_feature(side, self.extract(side, path))
 
     def backend(self, side: Side) -> FeatureBackend:
         """The feature backend of one side, loaded; made when it is first asked for.

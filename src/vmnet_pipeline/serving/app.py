@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.serving.service import Service, State
     from vmnet_pipeline.serving.settings import ServeParams
+    from vmnet_pipeline.serving.worker import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -122,26 +123,29 @@ def _add_search(app: FastAPI, service: Service) -> None:
     async def recommend(request: Request) -> Response:
         """Music for a video, or videos for music, or more of the same: by id, by features, or for an uploaded file."""
         state = service.state
-        wanted, vector = await _read(request, service, state, bodies.Search)
+        wanted, vector, warnings = await _read(request, service, state, bodies.Search)
         top_k = min(wanted.top_k, service.params.max_top_k)
         side = answering_side(wanted.query, same_side=wanted.same_side)
         without = wanted.id if wanted.same_side else None
         search = partial(state.gallery.search, vector, side, top_k, wanted.filters, without=without)
         results = await asyncio.to_thread(search)
         direction = f"{wanted.query}_to_{side}"
-        return JSONResponse({"direction": direction, "version": state.gallery.version, "results": results})
+        content = {"direction": direction, "version": state.gallery.version, "results": results, "warnings": warnings}
+        return JSONResponse(content)
 
     @app.post("/v1/embeddings", response_model=bodies.Embedding, responses=ERRORS, openapi_extra=embed_docs)
     async def embed(request: Request) -> Response:
         """The embedding of one item: by id, by features, or of an uploaded file."""
         state = service.state
-        wanted, vector = await _read(request, service, state, bodies.Query)
+        wanted, vector, warnings = await _read(request, service, state, bodies.Query)
         content = {"side": wanted.query, "checkpoint": state.gallery.checkpoint, "embedding": vector[0].tolist()}
-        return JSONResponse(content)
+        return JSONResponse(content | {"warnings": warnings})
 
 
-async def _read(request: Request, service: Service, state: State, model: type[bodies.Query]) -> tuple[Any, np.ndarray]:
-    """What is asked, and the (1, E) embedding of what was sent.
+async def _read(
+    request: Request, service: Service, state: State, model: type[bodies.Query]
+) -> tuple[Any, np.ndarray, list[str]]:
+    """What is asked, the (1, E) embedding of what was sent, and the warnings about it.
 
     Raises:
         RefusedError: In all its kinds.
@@ -152,12 +156,12 @@ async def _read(request: Request, service: Service, state: State, model: type[bo
         return await _read_long(request, service, state, model)
     wanted, features = await asyncio.to_thread(_parse, model, await read_json_body(request, SHORT_BYTES))
     if wanted.id is not None:
-        return wanted, state.gallery.find_vector(wanted.id, wanted.query)
+        return wanted, state.gallery.find_vector(wanted.id, wanted.query), []
     if wanted.embedding is not None:
-        return wanted, state.gallery.check_vector(wanted.embedding, wanted.query)
+        return wanted, state.gallery.check_vector(wanted.embedding, wanted.query), []
     with state.pool.take_place():
         task = Task(wanted.query, features=features, pooled=wanted.pooled)
-        return wanted, _check_one(await _embed(task, service.params, state))
+        return wanted, _check_one((await _embed(task, service.params, state)).embedding), []
 
 
 def _parse(model: type[bodies.Query], body: bytes) -> tuple[Any, np.ndarray | None]:
@@ -167,13 +171,13 @@ def _parse(model: type[bodies.Query], body: bytes) -> tuple[Any, np.ndarray | No
 
 async def _read_long(
     request: Request, service: Service, state: State, model: type[bodies.Query]
-) -> tuple[Any, np.ndarray]:
+) -> tuple[Any, np.ndarray, list[str]]:
     """Parsing a long body takes seconds and a hundred times its size: a worker does it, which can be ended."""
     with state.pool.take_place():
         body = await read_json_body(request, service.params.max_json_bytes)
         _check_pool(state)
         answer = await state.pool.ask(Task(body=body, model=model.__name__), service.params.job_timeout_s)
-    return model.model_construct(**answer.asked), _check_one(answer.embedding)
+    return model.model_construct(**answer.asked), _check_one(answer.embedding), []
 
 
 def _check_one(vectors: Any) -> np.ndarray:
@@ -184,7 +188,7 @@ def _check_one(vectors: Any) -> np.ndarray:
 
 async def _read_upload(
     request: Request, service: Service, state: State, model: type[bodies.Query]
-) -> tuple[Any, np.ndarray]:
+) -> tuple[Any, np.ndarray, list[str]]:
     # `upload` stands in for the file: a query has to be of something.
     given: dict[str, Any] = {"id": "upload", "query": request.query_params.get("query", "video")}
     if model is bodies.Search:
@@ -195,12 +199,13 @@ async def _read_upload(
         async with receive_upload(request, service.upload_dir, params.max_upload_bytes) as (path, size):
             service.metrics.uploaded.inc(size)
             task = Task(wanted.query, path=str(path), max_duration_s=params.max_duration_s)
-            return wanted, await _embed(task, params, state)
+            answer = await _embed(task, params, state)
+            return wanted, cast("np.ndarray", answer.embedding), list(answer.warnings)
 
 
-async def _embed(task: Task, params: ServeParams, state: State) -> np.ndarray:
+async def _embed(task: Task, params: ServeParams, state: State) -> Answer:
     _check_pool(state)
-    return await state.pool.embed(task, params.job_timeout_s)
+    return await state.pool.ask(task, params.job_timeout_s)
 
 
 def _check_pool(state: State) -> None:

@@ -79,6 +79,7 @@ class Recommendations(BaseModel):
     direction: Literal["video_to_music", "music_to_video", "video_to_video", "music_to_music"]
     version: str = Field(description="Version of the search index that answered.")
     results: list[Recommended]
+    warnings: list[str] = Field([], description="Of an uploaded file, e.g. that only a part of it could be read.")
 
 
 class Embedding(BaseModel):
@@ -87,6 +88,7 @@ class Embedding(BaseModel):
     side: Side
     checkpoint: str = Field(description="Digest of the network.")
     embedding: list[float]
+    warnings: list[str] = Field([], description="Of an uploaded file, e.g. that only a part of it could be read.")
 
 
 class Item(BaseModel):

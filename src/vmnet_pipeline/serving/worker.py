@@ -58,6 +58,7 @@ class Answer:
             `timeout`, `crash` or `other_checkpoint`.
         reason: `MediaError.reason`, or the code of a body that is refused.
         message: The error's own words; those of `media` and `other` may tell paths and stay inside.
+        warnings: What the client has to know of a file that was embedded, e.g. that only a part could be read.
     """
 
     embedding: np.ndarray | None = None
@@ -66,6 +67,7 @@ class Answer:
     kind: str = ""
     reason: str = ""
     message: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def run_worker(
@@ -108,7 +110,9 @@ def _answer(embedder: Embedder, task: Task) -> Answer:
 
     try:
         task, asked = _read_body(task) if task.body else (task, {})
-        return Answer(embedding=_embed(embedder, task), asked=asked)
+        warnings: list[str] = []
+        embedding = _embed(embedder, task, warnings)
+        return Answer(embedding=embedding, asked=asked, warnings=tuple(warnings))
     except RefusedError as error:
         return Answer(kind="input", reason=error.code, message=str(error))
     except MediaError as error:
@@ -131,12 +135,13 @@ def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
     return replace(task, side=wanted.query, features=features, pooled=wanted.pooled, body=b""), asked
 
 
-def _embed(embedder: Embedder, task: Task) -> np.ndarray:
+def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> np.ndarray:
     if task.path is None:
         features = [task.features, None] if task.side == "music" else [None, task.features]
         return next(found for found in embedder(features, pooled=task.pooled) if found is not None)
     _check_media(embedder.isolation, task)
-    return embedder.embed_music(task.path) if task.side == "music" else embedder.embed_video(task.path)
+    embed = embedder.embed_music if task.side == "music" else embedder.embed_video
+    return embed(task.path, warnings=warnings)
 
 
 def _check_media(isolation: Isolation, task: Task) -> None:

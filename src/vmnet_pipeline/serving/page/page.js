@@ -76,7 +76,7 @@ async function embedFile(file, side, tries = TRIES) {
     await waitTurn(Number(request.getResponseHeader("Retry-After")) || 2);
     return embedFile(file, side, tries - 1);
   }
-  return readAnswer(request.status, request.responseText).embedding;
+  return readAnswer(request.status, request.responseText);
 }
 
 function askKey() {
@@ -160,11 +160,11 @@ function askFile(file) {
       throw new Error(`The file is larger than ${limits.max_upload_mb} MiB, which is the limit.`);
     }
     showProgress(0, side);
-    const embedding = await embedFile(file, side);
+    const { embedding, warnings } = await embedFile(file, side);
     if (!isCurrent()) return;
     if (fileUrl) URL.revokeObjectURL(fileUrl);
     fileUrl = URL.createObjectURL(file);
-    setQuery({ side, ask: { embedding }, title: file.name, urls: { [side]: fileUrl, music: fileUrl } });
+    setQuery({ side, ask: { embedding }, warnings, title: file.name, urls: { [side]: fileUrl, music: fileUrl } });
     await search(isCurrent);
   });
 }
@@ -203,6 +203,8 @@ async function search(isCurrent) {
   const answer = await call("/v1/recommendations", { method: "POST", headers, body });
   if (!isCurrent()) return;
   showResults(answer.results);
+  $("warnings").textContent = [...(query.warnings ?? []), ...answer.warnings].join("; ");
+  $("warnings").hidden = !$("warnings").textContent;
 }
 
 // --- answers
