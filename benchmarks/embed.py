@@ -12,7 +12,7 @@ import numpy as np
 
 from vmnet_pipeline import Embedder
 from vmnet_pipeline.models.checkpoints import Checkpoint
-from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.models.factory import build_model
 
 MUSIC_SHAPES = {"musicnn": [500], "vggish": [62, 512]}
 

@@ -65,7 +65,7 @@ def make_sound(path: Path, seed: int) -> None:
     """Music at 44.1 kHz in stereo, quiet: the musicnn package overflows on loud sound (float16 times 10,000)."""
     import wave
 
-    from vmnet_pipeline.media.synthesis import make_clip
+    from vmnet_pipeline.demo import make_clip
 
     source = make_clip(path.with_name(f"loud-{path.name}"), seed=seed, duration_s=DURATION_S + 0.1)
     with wave.open(str(source)) as loud, wave.open(str(path), "wb") as quiet:
@@ -75,7 +75,7 @@ def make_sound(path: Path, seed: int) -> None:
 
 
 def make_film(path: Path, seed: int, size: tuple[int, int]) -> None:
-    from vmnet_pipeline.media.synthesis import make_clip
+    from vmnet_pipeline.demo import make_clip
 
     width, height = size
     small = make_clip(
@@ -154,9 +154,9 @@ def run_ours(case: dict[str, Any], paths: list[str], folder: Path) -> dict[str, 
 
 
 def extract_all(backend: Any, paths: list[str], folder: Path) -> None:
-    from vmnet_pipeline.features.extraction import extract_items
+    from vmnet_pipeline.extraction.batching import extract_items
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.records import MediaItem
+    from vmnet_pipeline.types import MediaItem
 
     store = FeatureStore(folder)
     items = [MediaItem(Path(path).stem, path, f"made here: {path}") for path in paths]

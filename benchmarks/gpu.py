@@ -41,7 +41,7 @@ REPEATS = 8  # how often each file is extracted in the run that is timed
 
 def make_media(folder: Path, n_files: int) -> dict[str, list[str]]:
     """Sound of 60 s and films of 640x360 and 20 s, synthesised."""
-    from vmnet_pipeline.media.synthesis import make_clip
+    from vmnet_pipeline.demo import make_clip
 
     sounds = [folder / f"{index}.wav" for index in range(n_files)]
     films = [folder / f"{index}.mp4" for index in range(n_files)]
@@ -108,11 +108,11 @@ def time_network(backend: Any, inputs: np.ndarray) -> float:
 
 
 def time_files(backend: Any, paths: list[str], folder: Path) -> float:
-    from vmnet_pipeline.features.extraction import extract_items
+    from vmnet_pipeline.extraction.batching import extract_items
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.media.isolation import Isolation
+    from vmnet_pipeline.media.sandbox import Isolation
     from vmnet_pipeline.params import LimitParams
-    from vmnet_pipeline.records import MediaItem
+    from vmnet_pipeline.types import MediaItem
 
     isolation = Isolation(LimitParams())
     items = [MediaItem(f"{Path(path).stem}-{k}", path, f"{path} {k}") for k in range(REPEATS) for path in paths]
@@ -162,8 +162,8 @@ def time_steps(
     import train as training_benchmark
 
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.records import PairArrays
     from vmnet_pipeline.training import step, train_model
+    from vmnet_pipeline.types import PairArrays
 
     n_steps = n_steps if settings["device"] == "cuda" else 4
     ids = tuple(map(str, range(len(music))))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
-    from vmnet_pipeline.records import MediaInfo
+    from vmnet_pipeline.types import MediaInfo
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (10_000, 100_000, 1_000_000)
@@ -56,11 +56,11 @@ def read_peak_gb() -> float:
 
 def measure_rows(n_items: int, folder: Path) -> None:
     from vmnet_pipeline.datasets.media_manifest import MediaManifestDataset
-    from vmnet_pipeline.features.planning import list_media_items, plan_extraction
+    from vmnet_pipeline.extraction.planning import list_media_items, plan_extraction
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.ingestion.collect import find_items
+    from vmnet_pipeline.ingestion.discovery import find_items
     from vmnet_pipeline.ingestion.manifest import build_manifest, summarise_manifest
-    from vmnet_pipeline.ingestion.splitting import split_by_group
+    from vmnet_pipeline.ingestion.splits import split_by_group
 
     print(f"{n_items} items")
     prepare(write_media_csv, folder / "media.csv", n_items)
@@ -169,8 +169,8 @@ def size_of(folder: Path) -> int:
 
 def measure_probing(n_files: int, folder: Path, workers: list[int]) -> None:
     from vmnet_pipeline.ingestion.probing import probe_files
-    from vmnet_pipeline.media.isolation import Isolation
     from vmnet_pipeline.media.probe import probe_isolated, probe_media
+    from vmnet_pipeline.media.sandbox import Isolation
     from vmnet_pipeline.params import IngestParams
 
     limits = IngestParams(media_dir="").limits
@@ -210,7 +210,7 @@ def read_busy_s() -> float:
 
 def make_files(folder: Path, n_files: int) -> list[str]:
     """Copies of one small film: the system caches them, so that this measures the program and not the disk."""
-    from vmnet_pipeline.media.synthesis import make_clip
+    from vmnet_pipeline.demo import make_clip
 
     content = make_clip(folder / "one.mp4", duration_s=1.0, width=64, height=48).read_bytes()
     paths = [folder / f"{k:05d}.mp4" for k in range(n_files)]

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmnet_pipeline.features.sequences import stack_sequences
-from vmnet_pipeline.records import PairArrays
+from vmnet_pipeline.pairs.sequences import stack_sequences
+from vmnet_pipeline.types import PairArrays
 
 CHUNK = 64
 

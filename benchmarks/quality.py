@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from paired_views import Design, Views, generate, optimal_scores
 
+from vmnet_pipeline.experiments.baselines import fit_baseline
 from vmnet_pipeline.params import BASELINES, TrainParams
-from vmnet_pipeline.retrieval.baselines import fit_baseline
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.records import PairArrays
+    from vmnet_pipeline.types import PairArrays
 
 VMNET = {"batch_size": 512, "epochs": 30, "patience": 10}
 PLAIN = {**VMNET, "lr_schedule": "cosine", "warmup_epochs": 2, "learning_rate": 1e-3}
@@ -100,7 +100,7 @@ def measure(name: str, sides: Sides, design: Design, seed: int, options: argpars
 
 def train_variant(name: str, sides: Sides, seed: int, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, Any]]:
     """Test ranks of a trained variant, and its best epoch and validation recall."""
-    from vmnet_pipeline.models.embedding import embed_arrays
+    from vmnet_pipeline.models.embed import embed_arrays
     from vmnet_pipeline.training import train_model
 
     train, val, test = (choose_form(side, name) for side in sides)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmnet_pipeline.evaluation import evaluate as metrics
+from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.params import EvaluateParams
-from vmnet_pipeline.retrieval import metrics
-from vmnet_pipeline.retrieval.ranking import rank_both
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -41,10 +41,10 @@ def run(task: dict[str, Any]) -> None:
     if task["cores"] is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task["cores"]])
     from vmnet_pipeline.backends.registry import get_backend
-    from vmnet_pipeline.execution.driver import extract_missing
+    from vmnet_pipeline.extraction.driver import extract_missing
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.params import ExtractParams
-    from vmnet_pipeline.records import MediaItem
+    from vmnet_pipeline.types import MediaItem
 
     clips = sorted(Path(task["media"]).glob("*.wav"))
     items = [MediaItem(f"{k:06d}", str(clips[k % len(clips)]), f"made here: {k}") for k in range(task["items"])]
@@ -193,7 +193,7 @@ def main() -> None:
     if args.run:
         run(json.loads(args.run))
         return
-    from vmnet_pipeline.media.synthesis import make_clip
+    from vmnet_pipeline.demo import make_clip
 
     print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; clips of {args.seconds:g} s")
     print("| executor | workers | items | items/s | processor busy | CPU s/item | start s | peak PSS MB |")

@@ -28,8 +28,8 @@ import pandas as pd
 from paired_views import Design, Lift
 
 from vmnet_pipeline.params import IndexParams, TrainParams
-from vmnet_pipeline.records import PairArrays
-from vmnet_pipeline.retrieval.index import VectorIndex, import_faiss
+from vmnet_pipeline.search.vector_index import VectorIndex, import_faiss
+from vmnet_pipeline.types import PairArrays
 
 DIM, N_CLUSTERS, N_INTRINSIC = 512, 1000, 36
 CHUNK = 16_384
@@ -86,7 +86,7 @@ class Tower:
         return PairArrays(ids, ids, self.music_lift.pooled(u, self.rng), self.video_lift.pooled(v, self.rng))
 
     def make(self, n: int, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
-        from vmnet_pipeline.models.embedding import embed_arrays
+        from vmnet_pipeline.models.embed import embed_arrays
 
         pairs = self.draw_pairs(n_queries)
         gallery = np.empty((n, DIM), np.float32)

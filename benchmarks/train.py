@@ -88,10 +88,10 @@ def time_bare_step(params: Any, pairs: Any, n_steps: int) -> float:
     """Processor seconds of a bare step: forward, loss, backward, optimiser, on one batch that is already in memory."""
     import torch
 
-    from vmnet_pipeline.models.embedding import gather_rows
+    from vmnet_pipeline.models.embed import gather_rows
+    from vmnet_pipeline.models.factory import build_model
     from vmnet_pipeline.models.losses import build_loss
-    from vmnet_pipeline.models.towers import build_model
-    from vmnet_pipeline.training.optimise import build_optimiser
+    from vmnet_pipeline.training.optim import build_optimiser
     from vmnet_pipeline.training.run import model_config_of
     from vmnet_pipeline.training.validation import make_loss_inputs
 
@@ -116,8 +116,8 @@ def measure(case: Case, n_threads: int, n_steps: int, folder: Path) -> dict[str,
     import torch
 
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.records import PairArrays
     from vmnet_pipeline.training import step, train_model
+    from vmnet_pipeline.types import PairArrays
 
     torch.set_num_threads(n_threads)
     music_shape, video_shape = SHAPES[case.variant]

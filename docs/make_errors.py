@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from vmnet_pipeline import errors
-from vmnet_pipeline.features.planning import RETRIED_REASONS
+from vmnet_pipeline.extraction.planning import RETRIED_REASONS
 
 DOCS = Path(__file__).parent
 TARGET = DOCS / "errors.md"

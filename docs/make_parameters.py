@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from vmnet_pipeline import params
 from vmnet_pipeline.backends.registry import BACKENDS
-from vmnet_pipeline.serving.settings import ServeParams
+from vmnet_pipeline.serving.config import ServeParams
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

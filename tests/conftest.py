@@ -73,7 +73,7 @@ def make_project(folder: Path) -> Project:
 def demo_project(tmp_path_factory) -> Project:
     """A project with a small demo collection that `kedro run` has been through once."""
     project = make_project(tmp_path_factory.mktemp("demo") / "project")
-    from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
+    from vmnet_pipeline.demo import DemoSpec, make_demo_collection
 
     make_demo_collection(project.folder / "data/01_raw/demo", DemoSpec(n_pairs=20, min_duration_s=4, max_duration_s=5))
     output = project.kedro("run", "--params", "train.epochs=15")

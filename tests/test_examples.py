@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
-from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.models.factory import build_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

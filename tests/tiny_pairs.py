@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmnet_pipeline.models.pooled import PooledTower
-from vmnet_pipeline.models.towers import MUSIC_TOWERS, VIDEO_TOWERS
+from vmnet_pipeline.models.factory import MUSIC_TOWERS, VIDEO_TOWERS
+from vmnet_pipeline.models.pooled_tower import PooledTower
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.records import EpochRecord, PairArrays
+from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

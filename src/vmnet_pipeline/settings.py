@@ -4,8 +4,8 @@ import logging
 import os
 import warnings
 
-from vmnet_pipeline.hooks import ProjectHooks
-from vmnet_pipeline.ingestion.naming import name_collection
+from vmnet_pipeline.hooks.project import ProjectHooks
+from vmnet_pipeline.ingestion.ids import name_collection
 from vmnet_pipeline.storage.paths import name_local
 from vmnet_pipeline.tracking.database import DatabaseHooks
 from vmnet_pipeline.tracking.stages import StageHooks

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.media.synthesis import make_clip
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-backend.md"
 

@@ -5,7 +5,7 @@ import pytest
 
 from vmnet_pipeline.backends.musicnn_tags import MAGNATAGATUNE_TAGS, MILLION_SONG_TAGS, TAGS, make_tagger
 from vmnet_pipeline.backends.registry import get_backend
-from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.types import Fingerprint
 
 
 def test_there_are_fifty_different_tags():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vmnet_pipeline.backends.registry import get_backend
-from vmnet_pipeline.features.extraction import extract_items
-from vmnet_pipeline.records import MediaItem
+from vmnet_pipeline.extraction.batching import extract_items
+from vmnet_pipeline.types import MediaItem
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "media"))
 import hostile

@@ -11,13 +11,13 @@ from kedro.io import DatasetError
 
 import vmnet_pipeline.datasets as datasets
 from vmnet_pipeline.errors import VmnetError
-from vmnet_pipeline.features.pairs import FeatureSide, plan_pairs
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
-from vmnet_pipeline.ingestion.collect import SourceItem
+from vmnet_pipeline.ingestion.discovery import SourceItem
 from vmnet_pipeline.ingestion.manifest import build_manifest
-from vmnet_pipeline.ingestion.splitting import Split
+from vmnet_pipeline.ingestion.splits import Split
 from vmnet_pipeline.models.checkpoints import Checkpoint
-from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.pairs.packing import FeatureSide, plan_pairs
+from vmnet_pipeline.types import Fingerprint
 
 
 def make_chunk():
@@ -31,7 +31,7 @@ def make_pairs(folder):
 
 
 def make_checkpoint():
-    from vmnet_pipeline.models.towers import build_model
+    from vmnet_pipeline.models.factory import build_model
 
     config = {
         "music_tower": "musicnn", "video_tower": "musicnn", "music_shape": [4], "video_shape": [4],
@@ -42,7 +42,7 @@ def make_checkpoint():
 
 
 def make_embeddings():
-    from vmnet_pipeline.search.embeddings import PlannedEmbeddings
+    from vmnet_pipeline.inference.embeddings import PlannedEmbeddings
 
     return PlannedEmbeddings(("007",), ("s",), 3, "net", iter([np.eye(1, 3, dtype=np.float32)]))
 
@@ -50,7 +50,7 @@ def make_embeddings():
 def make_index():
     import pandas as pd
 
-    from vmnet_pipeline.retrieval.index import VectorIndex
+    from vmnet_pipeline.search.vector_index import VectorIndex
 
     return VectorIndex.build(np.eye(2, 3, dtype=np.float32), pd.DataFrame({"id": ["007", "b"]}))
 
@@ -163,7 +163,7 @@ def test_the_lazy_names_are_all_there():
         "feature_store",
         "folder",
         "id_list",
-        "measured_results",
+        "evaluation_results",
         "reference_files",
         "stage_log",
         "training_history",

@@ -37,9 +37,9 @@ def add_tower(models: Path) -> None:
     (models / "linear.py").write_text(find_block(blocks, '"""A tower'))
     for table in ("MUSIC_TOWERS", "VIDEO_TOWERS"):
         opening = f"{table}: dict[str, TowerBuilder] = {{\n"
-        replace(models / "towers.py", opening, opening + find_block(blocks, '    "linear"'))
+        replace(models / "factory.py", opening, opening + find_block(blocks, '    "linear"'))
     builder = find_block(blocks, "def build_linear")
-    replace(models / "towers.py", "MUSIC_TOWERS: dict", f"{builder}\n\nMUSIC_TOWERS: dict")
+    replace(models / "factory.py", "MUSIC_TOWERS: dict", f"{builder}\n\nMUSIC_TOWERS: dict")
 
 
 def add_loss(models: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.media.synthesis import make_clip
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

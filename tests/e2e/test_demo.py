@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vmnet_pipeline.media.synthesis import make_demo_collection
+from vmnet_pipeline.demo import make_demo_collection
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.media.synthesis import make_clip
 
 REPORTING = "data/08_reporting/demo/vmnet_musicnn"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.media.audio import decode_audio
-from vmnet_pipeline.media.synthesis import make_clip
 
 KEY, SECRET = "AKIAHUSHHUSHHUSH0001", "hush+hush/hush0002"
 N_CLIPS = 12

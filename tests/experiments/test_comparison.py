@@ -10,10 +10,10 @@ import pytest
 from tiny_pairs import Killed, Logs, draw_pairs, narrow_params
 from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.experiments.comparison import compare_variants, list_metrics, rank_pairs, summarise_rows
-from vmnet_pipeline.models.embedding import embed_arrays
+from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.params import CompareParams
 from vmnet_pipeline.training import train_model
-from vmnet_pipeline.training.members import join_results
+from vmnet_pipeline.training.ensembles import join_results
 
 SIDES = {"train": draw_pairs(60, 1), "val": draw_pairs(20, 2), "test": draw_pairs(40, 3, per_group=2)}
 VARIANTS = {"plain": {}, "noisy": {"feature_noise": 0.5}, "two": {"n_members": 2, "epochs": 2}}

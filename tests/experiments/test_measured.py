@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.experiments.measured import compare_measured
-from vmnet_pipeline.retrieval.figures import DIRECTIONS
 
 
 def make_rows(seed, n=30, groups=6, shift=0.0):

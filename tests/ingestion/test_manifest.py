@@ -3,11 +3,11 @@ import random
 import pytest
 
 from vmnet_pipeline.errors import IngestError, MediaError
-from vmnet_pipeline.ingestion.collect import SourceItem
+from vmnet_pipeline.ingestion.discovery import SourceItem
 from vmnet_pipeline.ingestion.manifest import build_manifest, describe_counts, summarise_manifest
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS, check_manifest
-from vmnet_pipeline.records import MediaInfo, StreamInfo
-from vmnet_pipeline.reporting.data import lay_out_failures
+from vmnet_pipeline.reporting.run_tables import lay_out_failures
+from vmnet_pipeline.types import MediaInfo, StreamInfo
 
 
 def draw_collection(seed):

@@ -2,13 +2,13 @@ import os
 
 import pytest
 
+from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.errors import MediaError
-from vmnet_pipeline.ingestion.collect import SourceItem, list_folder
+from vmnet_pipeline.ingestion.discovery import SourceItem, list_folder
 from vmnet_pipeline.ingestion.manifest import build_manifest
 from vmnet_pipeline.ingestion.probing import checksum_files, probe_files
 from vmnet_pipeline.media.probe import probe_media
-from vmnet_pipeline.media.synthesis import make_clip
-from vmnet_pipeline.records import MediaInfo, StreamInfo
+from vmnet_pipeline.types import MediaInfo, StreamInfo
 
 
 class CountingProbe:

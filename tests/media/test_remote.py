@@ -9,10 +9,10 @@ from fsspec.implementations.memory import MemoryFile
 from hostile import draw_number, encode_video
 from scipy.io import wavfile
 
+from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.audio import decode_audio
 from vmnet_pipeline.media.probe import checksum_file, probe_media
-from vmnet_pipeline.media.synthesis import make_clip
 from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.storage.paths import as_path
 

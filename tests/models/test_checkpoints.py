@@ -24,10 +24,10 @@ from vmnet_pipeline.models.checkpoints import (
     read_versions,
     save_checkpoint,
 )
-from vmnet_pipeline.models.embedding import embed_arrays
-from vmnet_pipeline.models.towers import build_model
-from vmnet_pipeline.records import Fingerprint
-from vmnet_pipeline.storage.sealing import parse_sealed, seal_json
+from vmnet_pipeline.models.embed import embed_arrays
+from vmnet_pipeline.models.factory import build_model
+from vmnet_pipeline.storage.checksummed import parse_sealed, seal_json
+from vmnet_pipeline.types import Fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path

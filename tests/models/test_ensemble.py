@@ -6,9 +6,9 @@ import torch
 
 from vmnet_pipeline.errors import CheckpointError
 from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, load_checkpoint, save_checkpoint
-from vmnet_pipeline.models.embedding import embed_arrays, embedding_dim
+from vmnet_pipeline.models.embed import embed_arrays, embedding_dim
 from vmnet_pipeline.models.ensemble import join_tensors
-from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.models.factory import build_model
 
 SHAPES = {"musicnn": [7], "vggish": [9, 5], "canonical": [7]}
 RNG = np.random.default_rng(0)

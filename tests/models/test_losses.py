@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models.losses import LossInputs, VMNetLoss, build_loss, ranking_loss
-from vmnet_pipeline.models.structure import (
+from vmnet_pipeline.models.structure_loss import (
     draw_triples,
     structure_loss_adjacent,
     structure_loss_all,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vmnet_pipeline.media.synthesis import make_clip
+from vmnet_pipeline.demo import make_clip
 
 ROOT = Path(__file__).parents[2]
 NOT_SHIPPED = {"local", "test"}  # private settings; nothing yet

@@ -14,19 +14,19 @@ from kedro.io import DataCatalog
 from kedro.runner import SequentialRunner
 
 from vmnet_pipeline import Embedder
+from vmnet_pipeline.backends.registry import make_backend
 from vmnet_pipeline.cli import cli
-from vmnet_pipeline.features.extraction import make_backend
-from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.inference.embeddings import read_embeddings
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.models.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.models.factory import build_model
+from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import EmbedParams, EvaluateParams, IndexParams, SplitParams, TrainParams
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.pipelines.evaluate.nodes import rerank_answers
-from vmnet_pipeline.retrieval.alignment import align_sequences
-from vmnet_pipeline.retrieval.index_files import load_index
-from vmnet_pipeline.search.embeddings import read_embeddings
+from vmnet_pipeline.search.dtw import align_sequences
+from vmnet_pipeline.search.index_files import load_index
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[2]

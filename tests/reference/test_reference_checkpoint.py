@@ -13,7 +13,7 @@ import pytest
 import reference_graph
 from vmnet_pipeline.errors import CheckpointError
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, load_checkpoint, save_checkpoint
-from vmnet_pipeline.models.embedding import embed_arrays
+from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
 
 SHAPES = {"vggish": (62, 512), "musicnn": (500,)}

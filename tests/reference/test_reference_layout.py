@@ -9,7 +9,7 @@ import pytest
 
 from reference_data import make_reference_data
 from vmnet_pipeline.errors import PairsError, ParameterError
-from vmnet_pipeline.features.pairs import read_pairs, write_pairs
+from vmnet_pipeline.pairs.packing import read_pairs, write_pairs
 from vmnet_pipeline.reference.layout import locate_sides, make_layout, recognise_variant
 from vmnet_pipeline.reference.planning import peek_shapes, plan_reference_pairs, pool_patches, pool_vectors
 

@@ -7,7 +7,7 @@ import pytest
 from sample_evaluation import evaluate_noisy_pairs
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.retrieval.metrics import Evaluation
+    from vmnet_pipeline.evaluation.evaluate import Evaluation
 
 
 @pytest.fixture(scope="session")

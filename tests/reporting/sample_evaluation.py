@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from vmnet_pipeline.evaluation.evaluate import Evaluation, evaluate_retrieval
 from vmnet_pipeline.params import EvaluateParams
-from vmnet_pipeline.retrieval.metrics import Evaluation, evaluate_retrieval
 
 
 def evaluate_noisy_pairs(n: int = 50, ids: list[str] | None = None, **settings: Any) -> Evaluation:

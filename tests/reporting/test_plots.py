@@ -11,7 +11,7 @@ from sample_evaluation import evaluate_noisy_pairs
 from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_training
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.retrieval.metrics import Evaluation
+    from vmnet_pipeline.evaluation.evaluate import Evaluation
 
 
 def find_curves(axes: Any) -> dict[str, tuple[list[float], list[float]]]:

@@ -12,7 +12,7 @@ from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_trainin
 from vmnet_pipeline.reporting.report import Leaf, build_report, encode_png, flatten_tree
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.retrieval.metrics import Evaluation
+    from vmnet_pipeline.evaluation.evaluate import Evaluation
 
 
 @pytest.fixture

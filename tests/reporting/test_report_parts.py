@@ -11,13 +11,13 @@ from report_page import Page
 from sample_evaluation import evaluate_noisy_pairs
 
 from vmnet_pipeline.experiments.measured import compare_measured
+from vmnet_pipeline.reporting.metric_tables import Comparison
 from vmnet_pipeline.reporting.plots import plot_durations
-from vmnet_pipeline.reporting.queries import choose_queries, list_shown
+from vmnet_pipeline.reporting.query_examples import choose_queries, list_shown
 from vmnet_pipeline.reporting.report import build_report
-from vmnet_pipeline.reporting.results import Comparison
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.retrieval.metrics import Evaluation
+    from vmnet_pipeline.evaluation.evaluate import Evaluation
 
 
 def list_sources(html: str, tag: str) -> list[str]:

@@ -7,10 +7,10 @@ import yaml
 
 from vmnet_pipeline.experiments.comparison import Row, list_contributions, summarise_rows
 from vmnet_pipeline.params import CompareParams
-from vmnet_pipeline.records import PairArrays
 from vmnet_pipeline.reporting.comparison import format_comparison, plot_comparison
 from vmnet_pipeline.reporting.plots import plot_training
 from vmnet_pipeline.reporting.tuning import format_tuning, tabulate_trials, write_settings
+from vmnet_pipeline.types import PairArrays
 
 
 def make_comparison(n=40, seeds=(0, 1, 2), n_groups=10):

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.features.forms import FeatureForm
-from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.experiments.reranking import PieceSource, measure_reranking
+from vmnet_pipeline.inference.input_spec import FeatureForm
+from vmnet_pipeline.inference.pieces import PieceEmbedder
+from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.params import EvaluateParams
-from vmnet_pipeline.records import PairArrays
-from vmnet_pipeline.retrieval.index import Hit
-from vmnet_pipeline.search.reranking import PieceEmbedder, Reranking, rerank_hits
-from vmnet_pipeline.search.reranking_gain import PieceSource, measure_reranking
+from vmnet_pipeline.search.reranking import Reranking, rerank_hits
+from vmnet_pipeline.search.vector_index import Hit
+from vmnet_pipeline.types import PairArrays
 
 DIM = 6
 N_STEPS = 6

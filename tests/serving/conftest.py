@@ -19,8 +19,8 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def service(places):
-    from vmnet_pipeline.serving.service import Service
-    from vmnet_pipeline.serving.settings import ServeParams
+    from vmnet_pipeline.serving.config import ServeParams
+    from vmnet_pipeline.serving.state import Service
 
     return Service(
         places, ServeParams(max_upload_mb=4, max_json_mb=1, max_duration_s=30, max_waiting=3, reload_every_s=0.05)

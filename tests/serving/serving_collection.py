@@ -13,9 +13,9 @@ VIDEO = {"backend": "efficientnet", "weights": "random", "max_duration_s": 2.0, 
 def make_checkpoint(folder, weights_dir, seed=1):
     import torch
 
-    from vmnet_pipeline.features.extraction import make_backend
+    from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
-    from vmnet_pipeline.models.towers import build_model
+    from vmnet_pipeline.models.factory import build_model
 
     config = {
         "music_tower": "musicnn", "video_tower": "musicnn", "music_shape": [200], "video_shape": [1280],
@@ -31,9 +31,9 @@ def make_checkpoint(folder, weights_dir, seed=1):
 
 
 def write_side(output, side, vectors, items, digest):
-    from vmnet_pipeline.retrieval.index import VectorIndex
-    from vmnet_pipeline.retrieval.index_files import save_index
-    from vmnet_pipeline.search.embeddings import PlannedEmbeddings, write_embeddings
+    from vmnet_pipeline.inference.embeddings import PlannedEmbeddings, write_embeddings
+    from vmnet_pipeline.search.index_files import save_index
+    from vmnet_pipeline.search.vector_index import VectorIndex
 
     ids = tuple(items["id"])
     planned = PlannedEmbeddings(ids, ("",) * len(ids), vectors.shape[1], digest, iter([vectors]))
@@ -47,11 +47,11 @@ def build_collection(folder, count):
     import pandas as pd
 
     from vmnet_pipeline import Embedder
-    from vmnet_pipeline.ingestion.collect import find_items
+    from vmnet_pipeline.demo import DemoSpec, make_demo_collection
+    from vmnet_pipeline.ingestion.discovery import find_items
     from vmnet_pipeline.ingestion.manifest import build_manifest
     from vmnet_pipeline.media.probe import probe_media
-    from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
-    from vmnet_pipeline.serving.settings import CollectionPlaces
+    from vmnet_pipeline.serving.config import CollectionPlaces
 
     media = make_demo_collection(folder / "media", DemoSpec(count, min_duration_s=3, max_duration_s=4), n_workers=1)
     root = media if media.is_dir() else media.parent
@@ -82,7 +82,7 @@ def run_live(service, key=None, lifespan="on"):
     import uvicorn
 
     from vmnet_pipeline.serving.app import make_app
-    from vmnet_pipeline.serving.guard import ApiKey
+    from vmnet_pipeline.serving.middleware import ApiKey
     from vmnet_pipeline.serving.server import configure_server
 
     app = make_app(service, ApiKey(key))

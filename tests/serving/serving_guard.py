@@ -2,9 +2,9 @@
 
 import asyncio
 
-from vmnet_pipeline.serving.guard import ApiKey, Guard
+from vmnet_pipeline.serving.config import ServeParams
 from vmnet_pipeline.serving.metrics import Metrics
-from vmnet_pipeline.serving.settings import ServeParams
+from vmnet_pipeline.serving.middleware import ApiKey, Guard
 
 
 def call_guard(path, headers, key=None, params=None, seconds=0.0):

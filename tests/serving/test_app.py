@@ -234,7 +234,7 @@ def test_health_metrics_and_the_document(client):
 
 
 def test_the_examples_of_the_document_are_valid():
-    from vmnet_pipeline.serving.bodies import RESULT, SEARCH_EXAMPLES, Recommended, Search
+    from vmnet_pipeline.serving.schemas import RESULT, SEARCH_EXAMPLES, Recommended, Search
 
     for example in SEARCH_EXAMPLES.values():
         Search.model_validate(example["value"])

@@ -156,8 +156,8 @@ def test_a_file_may_be_dropped(page):
 def test_a_key_is_asked_for_once(browser, places):
     from serving_collection import run_live
 
-    from vmnet_pipeline.serving.service import Service
-    from vmnet_pipeline.serving.settings import ServeParams
+    from vmnet_pipeline.serving.config import ServeParams
+    from vmnet_pipeline.serving.state import Service
 
     with run_live(Service(places, ServeParams()), key="open sesame") as address:
         page = Visit(browser, address, wait=False)

@@ -14,22 +14,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.datasets import FeatureStoreDataset, PackedPairsDataset
 from vmnet_pipeline.errors import FeatureStoreError, IngestError, StorageError
-from vmnet_pipeline.features.care import collect_garbage, describe_store, drop_broken, verify_store
-from vmnet_pipeline.features.pairs import FeatureSide, plan_pairs
-from vmnet_pipeline.features.planning import plan_extraction
+from vmnet_pipeline.extraction.planning import plan_extraction
+from vmnet_pipeline.features.maintenance import collect_garbage, describe_store, drop_broken, verify_store
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
-from vmnet_pipeline.ingestion import collect
-from vmnet_pipeline.ingestion.collect import find_items, list_media_files
-from vmnet_pipeline.ingestion.naming import name_collection
+from vmnet_pipeline.ingestion import discovery as collect
+from vmnet_pipeline.ingestion.discovery import find_items, list_media_files
+from vmnet_pipeline.ingestion.ids import name_collection
 from vmnet_pipeline.ingestion.probing import checksum_files
-from vmnet_pipeline.ingestion.splitting import Split, find_user_split
+from vmnet_pipeline.ingestion.splits import Split, find_user_split
+from vmnet_pipeline.pairs.packing import FeatureSide, plan_pairs
 from vmnet_pipeline.params import IngestParams
-from vmnet_pipeline.records import Fingerprint, MediaItem
-from vmnet_pipeline.storage import claims, locks
-from vmnet_pipeline.storage.files import replace_atomically, write_text_atomically
+from vmnet_pipeline.prefetch import run_ahead
+from vmnet_pipeline.storage import leases as claims
+from vmnet_pipeline.storage import locks
+from vmnet_pipeline.storage.atomic import replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.mirror import Mirror
 from vmnet_pipeline.storage.paths import (
@@ -43,6 +43,7 @@ from vmnet_pipeline.storage.paths import (
     name_local,
 )
 from vmnet_pipeline.storage.row_log import RowLog
+from vmnet_pipeline.types import Fingerprint, MediaItem
 
 
 @pytest.fixture
@@ -299,9 +300,9 @@ def test_a_store_is_looked_after(place):
 
 
 def test_a_checkpoint_is_opened(place):
+    from vmnet_pipeline.inference.embedder import open_checkpoint
     from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
-    from vmnet_pipeline.models.towers import build_model
-    from vmnet_pipeline.search.embedder import open_checkpoint
+    from vmnet_pipeline.models.factory import build_model
 
     config = {
         "music_tower": "musicnn", "video_tower": "musicnn", "music_shape": [4], "video_shape": [4],
@@ -511,7 +512,7 @@ def test_the_three_shapes_of_a_media_folder(place):
 
 def test_a_whole_bucket_may_be_the_media_folder(monkeypatch):
     found = dict.fromkeys(("a.mp4", "sub/b.mp4"), StoredFile(1, 0.0, "x"))
-    monkeypatch.setattr("vmnet_pipeline.ingestion.collect.list_files", lambda folder, recursive: found)
+    monkeypatch.setattr("vmnet_pipeline.ingestion.discovery.list_files", lambda folder, recursive: found)
     bucket = as_path("s3://bucket")
     paths = list_media_files(bucket, [".mp4"])
     assert paths == ["s3://bucket/a.mp4", "s3://bucket/sub/b.mp4"]
@@ -540,7 +541,7 @@ def test_an_object_is_read_again_only_when_it_has_changed(place, tmp_path, monke
 
 def test_a_manifest_is_read_and_written(place):
     from vmnet_pipeline.datasets import MediaManifestDataset
-    from vmnet_pipeline.ingestion.collect import SourceItem
+    from vmnet_pipeline.ingestion.discovery import SourceItem
     from vmnet_pipeline.ingestion.manifest import build_manifest
 
     dataset = MediaManifestDataset(filepath=str(place / "manifest.parquet"))

@@ -130,7 +130,7 @@ def digest(*contents: Any) -> str:
 
 def read_manifest(path: Path) -> str:
     from vmnet_pipeline.datasets import MediaManifestDataset
-    from vmnet_pipeline.hooks import find_own_error
+    from vmnet_pipeline.hooks.project import find_own_error
 
     try:
         return digest(MediaManifestDataset(filepath=str(path)).load().to_dict("records"))
@@ -141,7 +141,7 @@ def read_manifest(path: Path) -> str:
 def read_features(folder: Path) -> Any:
     """What `kedro features verify` finds; loading the item has to refuse it as well."""
     from vmnet_pipeline.errors import FeatureStoreError
-    from vmnet_pipeline.features.care import verify_store
+    from vmnet_pipeline.features.maintenance import verify_store
     from vmnet_pipeline.features.store import FeatureStore
 
     store = FeatureStore(folder)
@@ -157,7 +157,7 @@ def read_features(folder: Path) -> Any:
 
 def read_rows(folder: Path) -> Any:
     """The index; of one that lacks rows, `kedro features verify` names the files that no row tells of."""
-    from vmnet_pipeline.features.care import verify_store
+    from vmnet_pipeline.features.maintenance import verify_store
     from vmnet_pipeline.features.store import FeatureStore
 
     found = verify_store(FeatureStore(folder))
@@ -175,7 +175,7 @@ def read_fingerprint(folder: Path) -> Read:
 
 
 def read_packed(folder: Path) -> str:
-    from vmnet_pipeline.features.pairs import read_pairs
+    from vmnet_pipeline.pairs.packing import read_pairs
 
     pairs = read_pairs(folder, verify=True)
     arrays = [getattr(array, "values", array) for array in (pairs.music, pairs.video)]
@@ -210,14 +210,14 @@ def read_training(folder: Path) -> Read:
 
 
 def read_embedded(folder: Path) -> str:
-    from vmnet_pipeline.search.embeddings import read_embeddings
+    from vmnet_pipeline.inference.embeddings import read_embeddings
 
     found = read_embeddings(folder)
     return digest(found.vectors, found.ids, found.sources, found.checkpoint)
 
 
 def read_index(folder: Path) -> str:
-    from vmnet_pipeline.retrieval.index_files import load_index
+    from vmnet_pipeline.search.index_files import load_index
 
     index = load_index(folder)
     vectors = index.faiss_index.reconstruct_n(0, index.faiss_index.ntotal)

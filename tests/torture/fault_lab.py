@@ -72,7 +72,7 @@ class Lab:
         self._pids: set[int] = set()
 
     def __enter__(self) -> Lab:
-        from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
+        from vmnet_pipeline.demo import DemoSpec, make_demo_collection
 
         self.folder.mkdir(parents=True, exist_ok=True)
         make_demo_collection(self.media, DemoSpec(n_pairs=N_PAIRS, min_duration_s=1.0, max_duration_s=2.0), n_workers=1)

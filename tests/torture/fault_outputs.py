@@ -135,7 +135,7 @@ def read_file(path: Path) -> None:
 
 
 def find_broken_features(folder: Path) -> list[str]:
-    from vmnet_pipeline.features.care import verify_store
+    from vmnet_pipeline.features.maintenance import verify_store
     from vmnet_pipeline.features.store import FeatureStore
 
     store = FeatureStore(folder)
@@ -149,10 +149,10 @@ def find_broken_features(folder: Path) -> list[str]:
 def read_folder(folder: Path) -> None:
     """Raise if a folder that is read as a whole is not; a refusal that says so is right."""
     from vmnet_pipeline.errors import CheckpointError
-    from vmnet_pipeline.features.pairs import read_pairs
+    from vmnet_pipeline.inference.embeddings import read_embeddings
     from vmnet_pipeline.models.checkpoints import load_checkpoint
-    from vmnet_pipeline.retrieval.index_files import POINTER, load_index
-    from vmnet_pipeline.search.embeddings import read_embeddings
+    from vmnet_pipeline.pairs.packing import read_pairs
+    from vmnet_pipeline.search.index_files import POINTER, load_index
 
     if folder.name.startswith("pairs_"):
         read_pairs(folder)

@@ -40,11 +40,11 @@ IMPORTS = (
     "torch",
     "vmnet_pipeline.backends.efficientnet",
     "vmnet_pipeline.backends.musicnn",
-    "vmnet_pipeline.execution.driver",
+    "vmnet_pipeline.extraction.driver",
     "vmnet_pipeline.reporting.report",
-    "vmnet_pipeline.retrieval.index_files",
-    "vmnet_pipeline.search.embeddings",
-    "vmnet_pipeline.training.members",
+    "vmnet_pipeline.search.index_files",
+    "vmnet_pipeline.inference.embeddings",
+    "vmnet_pipeline.training.ensembles",
 )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1] / "media"))
 import hostile
 
-from vmnet_pipeline.media.synthesis import make_clip
+from vmnet_pipeline.demo import make_clip
 
 FILMS = (".mp4", ".webm", ".mkv")
 SOUNDS = (".mp3", ".ogg", ".flac", ".wav")

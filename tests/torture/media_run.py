@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vmnet_pipeline.features.extraction import make_backend
-from vmnet_pipeline.features.planning import list_media_items
+from vmnet_pipeline.backends.registry import make_backend
+from vmnet_pipeline.extraction.planning import list_media_items
 from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.params import ExtractParams, IngestParams
 from vmnet_pipeline.pipelines.extract.nodes import check_complete, extract_features, plan_missing

@@ -23,7 +23,7 @@ MODULES = (
     "pandera.pandas", "hypothesis", "fastapi", "python_multipart.multipart", "vmnet_pipeline.datasets.media_manifest",
     "vmnet_pipeline.features.store", "vmnet_pipeline.reference.layout", "vmnet_pipeline.reference.planning",
     "vmnet_pipeline.reference.checkpoint",
-    "vmnet_pipeline.search.embedder", "vmnet_pipeline.retrieval.index_files", "vmnet_pipeline.serving.app",
+    "vmnet_pipeline.inference.embedder", "vmnet_pipeline.search.index_files", "vmnet_pipeline.serving.app",
     "vmnet_pipeline.serving.uploads", "vmnet_pipeline.training.state", "vmnet_pipeline.backends.torch_weights",
     "vmnet_pipeline.backends.weights",
 )  # fmt: skip
@@ -48,8 +48,8 @@ def make_media_csv(folder: Path) -> None:
 
 
 def read_media_csv(folder: Path) -> Any:
-    from vmnet_pipeline.ingestion.collect import find_items
-    from vmnet_pipeline.search.item_table import read_extra_columns
+    from vmnet_pipeline.ingestion.discovery import find_items
+    from vmnet_pipeline.search.item_metadata import read_extra_columns
 
     return find_items(folder), read_extra_columns(folder)
 
@@ -74,7 +74,7 @@ def make_ids(folder: Path) -> None:
 
 
 def read_id_file(folder: Path) -> Any:
-    from vmnet_pipeline.ingestion.collect import read_ids
+    from vmnet_pipeline.ingestion.discovery import read_ids
 
     return read_ids(folder / "train.csv")
 
@@ -111,7 +111,7 @@ def make_pairs_dir(folder: Path) -> None:
 
 
 def read_pairs_dir(folder: Path) -> Any:
-    from vmnet_pipeline.features.pairs import read_pairs, write_pairs
+    from vmnet_pipeline.pairs.packing import read_pairs, write_pairs
     from vmnet_pipeline.reference.layout import locate_sides, make_layout
     from vmnet_pipeline.reference.planning import peek_shapes, plan_reference_pairs
 
@@ -179,7 +179,7 @@ def draw_npy() -> Any:
 def make_store(folder: Path) -> None:
     from vmnet_pipeline.features.index import FeatureRow
     from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureStore
-    from vmnet_pipeline.records import Fingerprint
+    from vmnet_pipeline.types import Fingerprint
 
     store, rng = FeatureStore(folder, writer="w"), np.random.default_rng(0)
     results = [FeatureResult(FeatureRow(i, "done", "c" + i), rng.normal(size=(2, 3)).astype(np.float32)) for i in IDS]
@@ -212,7 +212,7 @@ def read_store(folder: Path) -> Any:
 def make_packed(folder: Path) -> None:
     (folder / "source").mkdir()
     make_pairs_dir(folder / "source")
-    from vmnet_pipeline.features.pairs import write_pairs
+    from vmnet_pipeline.pairs.packing import write_pairs
     from vmnet_pipeline.reference.layout import locate_sides, make_layout
     from vmnet_pipeline.reference.planning import plan_reference_pairs
 
@@ -227,7 +227,7 @@ def seal_packed(folder: Path) -> None:
 
 
 def read_packed(folder: Path) -> Any:
-    from vmnet_pipeline.features.pairs import read_pairs
+    from vmnet_pipeline.pairs.packing import read_pairs
 
     pairs, steps = read_pairs(folder / "pooled"), read_pairs(folder / "steps")
     train = steps.side("train")
@@ -238,7 +238,7 @@ def read_packed(folder: Path) -> Any:
 
 
 def make_manifest(folder: Path) -> None:
-    from vmnet_pipeline.ingestion.collect import SourceItem
+    from vmnet_pipeline.ingestion.discovery import SourceItem
     from vmnet_pipeline.ingestion.manifest import build_manifest
 
     items = [SourceItem(i, f"/m/{i}.mp4", f"/m/{i}.mp3", "", "no_file", "it is not there") for i in IDS]
@@ -266,8 +266,8 @@ def make_checkpoint(folder: Path) -> None:
 
     from tiny_pairs import NARROW
     from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
-    from vmnet_pipeline.models.towers import build_model
-    from vmnet_pipeline.records import Fingerprint
+    from vmnet_pipeline.models.factory import build_model
+    from vmnet_pipeline.types import Fingerprint
 
     config = {
         **NARROW,
@@ -289,7 +289,7 @@ def seal_checkpoint(folder: Path) -> None:
 
 
 def _seal_again(path: Path, **changes: Any) -> None:
-    from vmnet_pipeline.storage.sealing import SEAL, seal_json
+    from vmnet_pipeline.storage.checksummed import SEAL, seal_json
 
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         content = {**json.loads(path.read_bytes())}
@@ -347,8 +347,8 @@ def read_torch_file(folder: Path) -> Any:
 def make_state(folder: Path) -> None:
     import torch
 
-    from vmnet_pipeline.records import EpochRecord
     from vmnet_pipeline.training.state import TrainingState, save_best, save_state
+    from vmnet_pipeline.types import EpochRecord
 
     tensors = {"model/a": torch.ones(3), "adam/0/exp_avg": torch.ones(3), "adam/0/step": torch.tensor(2.0)}
     save_best(folder, 1, tensors, "d" * 64)
@@ -370,9 +370,9 @@ def read_state(folder: Path) -> Any:
 def make_gallery(folder: Path) -> None:
     import pandas as pd
 
-    from vmnet_pipeline.retrieval.index import VectorIndex
-    from vmnet_pipeline.retrieval.index_files import save_index
-    from vmnet_pipeline.search.embeddings import PlannedEmbeddings, write_embeddings
+    from vmnet_pipeline.inference.embeddings import PlannedEmbeddings, write_embeddings
+    from vmnet_pipeline.search.index_files import save_index
+    from vmnet_pipeline.search.vector_index import VectorIndex
 
     vectors = np.random.default_rng(0).normal(size=(len(IDS), DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -402,8 +402,8 @@ def seal_gallery(folder: Path) -> None:
 
 
 def read_gallery(folder: Path) -> Any:
-    from vmnet_pipeline.serving.items import load_gallery
-    from vmnet_pipeline.serving.settings import CollectionPlaces
+    from vmnet_pipeline.serving.config import CollectionPlaces
+    from vmnet_pipeline.serving.gallery import load_gallery
 
     places = CollectionPlaces(folder, folder / "checkpoint", folder / "manifest.parquet", folder, (Path("/m"),))
     gallery = load_gallery(places, 3)
@@ -438,8 +438,8 @@ def _load_network(folder: Path) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _load_gallery(folder: Path) -> Any:
-    from vmnet_pipeline.serving.items import load_gallery
-    from vmnet_pipeline.serving.settings import CollectionPlaces
+    from vmnet_pipeline.serving.config import CollectionPlaces
+    from vmnet_pipeline.serving.gallery import load_gallery
 
     make_gallery(folder)
     return load_gallery(CollectionPlaces(folder, folder, folder / "none", folder, ()), 3)
@@ -447,9 +447,9 @@ def _load_gallery(folder: Path) -> Any:
 
 def read_search_body(folder: Path) -> Any:
     """What the routes do with a JSON body, the worker's part too."""
-    from vmnet_pipeline.serving import bodies
-    from vmnet_pipeline.serving.jobs import _refuse
+    from vmnet_pipeline.serving import schemas as bodies
     from vmnet_pipeline.serving.worker import Task, _answer
+    from vmnet_pipeline.serving.worker_pool import _refuse
 
     (folder / "gallery").mkdir(exist_ok=True)
     embedder, gallery = _load_network(folder), _load_gallery(folder / "gallery")

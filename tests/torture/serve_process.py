@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmnet_pipeline.serving.settings import CollectionPlaces
+    from vmnet_pipeline.serving.config import CollectionPlaces
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "serving"), str(ROOT / "benchmarks")]
@@ -37,7 +37,7 @@ def make_collection(folder: Path, count: int = 6) -> CollectionPlaces:
     """A project in `folder` with a collection whose manifest is where `kedro serve` looks for it."""
     from serving_collection import build_collection
 
-    from vmnet_pipeline.ingestion.naming import name_collection
+    from vmnet_pipeline.ingestion.ids import name_collection
 
     make_project(folder)
     places = build_collection(folder / "collection", count)

@@ -106,7 +106,7 @@ FORBIDDEN = {"pickle.load", "pickle.loads", "torch.load", "yaml.load", "yaml.uns
              "exec", "pd.read_pickle", "joblib.load", "marshal.loads", "shelve.open", "os.system"}  # fmt: skip
 KNOWN = {
     ("training/distributed.py", "pickle.loads"),  # what the process group itself sent
-    ("media/isolation.py", "pickle.loads"),  # what a child of this process sent
+    ("media/sandbox.py", "pickle.loads"),  # what a child of this process sent
     ("backends/torch_weights.py", "torch.load"),  # with weights_only
 }
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from vmnet_pipeline.records import EpochRecord
 from vmnet_pipeline.tracking.event_files import append_event, write_events
 from vmnet_pipeline.tracking.runs import EventLog
+from vmnet_pipeline.types import EpochRecord
 
 READER = """
 import json, sys

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
-from vmnet_pipeline.models.embedding import embed_arrays
-from vmnet_pipeline.models.towers import build_model
+from vmnet_pipeline.models.embed import embed_arrays
+from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.tracking import runs as tracking
 
 SHAPES = {"musicnn": [7], "vggish": [9, 5]}
@@ -115,7 +115,7 @@ def test_sequences_of_any_length_are_served(tmp_path):
 
     from mlflow.exceptions import MlflowException
 
-    from vmnet_pipeline.features.sequences import stack_sequences
+    from vmnet_pipeline.pairs.sequences import stack_sequences
     from vmnet_pipeline.tracking.served_model import CheckpointModel
 
     config = {

@@ -6,13 +6,13 @@ import mlflow
 import pytest
 
 from tiny_pairs import draw_pairs, narrow_params
-from vmnet_pipeline.features.pairs import PairSet
+from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import CompareParams, TuneParams
 from vmnet_pipeline.pipelines.compare.nodes import measure_variants
 from vmnet_pipeline.pipelines.train.nodes import train_network
 from vmnet_pipeline.pipelines.tune.nodes import search_settings
-from vmnet_pipeline.records import EpochRecord
 from vmnet_pipeline.tracking import runs as tracking
+from vmnet_pipeline.types import EpochRecord
 
 
 @pytest.fixture(scope="module")

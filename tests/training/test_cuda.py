@@ -12,8 +12,8 @@ import torch
 from tiny_pairs import Killed, draw_pairs
 from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.training import TrainingResult, train_model
+from vmnet_pipeline.types import EpochRecord, PairArrays
 
 pytestmark = pytest.mark.gpu
 

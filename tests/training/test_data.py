@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.records import PairArrays
 from vmnet_pipeline.training import data
+from vmnet_pipeline.types import PairArrays
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.records import PairArrays
 from vmnet_pipeline.training import train_model
+from vmnet_pipeline.types import PairArrays
 
 # What the processes of a group run: the first one trains, the other one follows. Trainings that end with an error
 # come first: the other process must be there for the next one.

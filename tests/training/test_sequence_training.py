@@ -11,11 +11,11 @@ import torch
 from pydantic import ValidationError
 
 from vmnet_pipeline.errors import ParameterError, TrainingError
-from vmnet_pipeline.features.sequences import stack_sequences
+from vmnet_pipeline.pairs.sequences import stack_sequences
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.training import data, train_model
-from vmnet_pipeline.training.optimise import add_noise
+from vmnet_pipeline.training.optim import add_noise
+from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_mixing_of_sequences_is_refused(tmp_path: Path, model: dict[str, str]) -
 
 
 def data_of(pairs: PairArrays):
-    from vmnet_pipeline.models.embedding import gather_rows
+    from vmnet_pipeline.models.embed import gather_rows
 
     return gather_rows(pairs.music, np.arange(len(pairs)))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.records import PairArrays
 from vmnet_pipeline.training import step, train_model
 from vmnet_pipeline.training.run import Run
+from vmnet_pipeline.types import PairArrays
 
 BASE = {"epochs": 2, "batch_size": 6, "device": "cpu", "n_threads": 1, "model": {"embedding_dim": 8}}
 

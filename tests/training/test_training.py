@@ -17,13 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.models.pooled import PooledTower
-from vmnet_pipeline.models.towers import MUSIC_TOWERS, VIDEO_TOWERS
+from vmnet_pipeline.models.factory import MUSIC_TOWERS, VIDEO_TOWERS
+from vmnet_pipeline.models.pooled_tower import PooledTower
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.training import TrainingResult, train_model
 from vmnet_pipeline.training.run import Run
 from vmnet_pipeline.training.state import STATE_FILE
+from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -470,8 +470,8 @@ def test_training_learns_to_match_unseen_pairs(tmp_path: Path) -> None:
     train, val, test = make_pairs(130, 1), make_pairs(25, 2), make_pairs(50, 3)
     params = TrainParams(epochs=10, device="cpu", n_threads=1)
     result = train_model(train, val, params, state_dir=tmp_path)
-    from vmnet_pipeline.models.embedding import embed_arrays
-    from vmnet_pipeline.training.validation import rank_matches
+    from vmnet_pipeline.evaluation.ranks import rank_matches
+    from vmnet_pipeline.models.embed import embed_arrays
 
     model = result.build()
     x, y = (

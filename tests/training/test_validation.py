@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from vmnet_pipeline.evaluation.metrics import summarise_ranks
+from vmnet_pipeline.evaluation.ranks import rank_matches
+from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.models.losses import VMNetLoss
-from vmnet_pipeline.models.towers import build_model
-from vmnet_pipeline.records import PairArrays
-from vmnet_pipeline.training.validation import evaluate_model, match_mask, rank_matches, summarise_ranks
+from vmnet_pipeline.training.validation import evaluate_model, match_mask
+from vmnet_pipeline.types import PairArrays
 
 
 def naive_rank(similarity: np.ndarray, codes: np.ndarray, query: int) -> float:

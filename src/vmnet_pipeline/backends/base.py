@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
-    from vmnet_pipeline.records import Fingerprint, Modality, PreparedItem
+    from vmnet_pipeline.types import Fingerprint, Modality, PreparedItem
 
 
 class FeatureBackend(Protocol):

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import WeightsError
-from vmnet_pipeline.storage.files import write_text_atomically
-from vmnet_pipeline.storage.sealing import hash_file
+from vmnet_pipeline.storage.atomic import write_text_atomically
+from vmnet_pipeline.storage.checksummed import hash_file
 
 if TYPE_CHECKING:
     from pathlib import Path

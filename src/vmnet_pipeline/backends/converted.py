@@ -16,7 +16,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.storage.sealing import check_files, describe_files
+from vmnet_pipeline.storage.checksummed import check_files, describe_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

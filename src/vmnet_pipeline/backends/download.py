@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.backends.checksums import FileCheck, read_stamp, verify_file, write_stamp
 from vmnet_pipeline.errors import WeightsError
-from vmnet_pipeline.storage.files import lock_folder
+from vmnet_pipeline.storage.atomic import lock_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmnet_pipeline.records import Fingerprint
+    from vmnet_pipeline.types import Fingerprint
 
 # fmt: off
 MILLION_SONG_TAGS = (

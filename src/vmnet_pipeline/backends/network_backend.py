@@ -9,7 +9,7 @@ import numpy as np
 from vmnet_pipeline.backends import engine, weights
 from vmnet_pipeline.backends.converted import ConvertedModels
 from vmnet_pipeline.backends.runners import build_runner
-from vmnet_pipeline.records import Fingerprint, Modality, PreparedItem
+from vmnet_pipeline.types import Fingerprint, Modality, PreparedItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vmnet_pipeline.backends.base import FeatureBackend
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from vmnet_pipeline.backends.base import FeatureBackend
 
@@ -43,3 +50,14 @@ def get_backend(
         return cast("FeatureBackend", getattr(import_module(module), attribute)(params or {}, weights_dir=weights_dir))
     except ValidationError as error:
         raise ParameterError(f"parameters of backend {name!r}: {error}") from error
+
+
+def make_backend(params: Mapping[str, Any]) -> FeatureBackend:
+    """The backend that `params["backend"]` names, with the other parameters; cheap.
+
+    Raises:
+        ParameterError: Unknown backend, or a parameter it does not have.
+    """
+    own = dict(params)
+    name, weights_dir = own.pop("backend"), Path(own.pop("weights_dir")).absolute()  # workers may be elsewhere
+    return get_backend(name, own, weights_dir=weights_dir)

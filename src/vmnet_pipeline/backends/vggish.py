@@ -15,7 +15,7 @@ from vmnet_pipeline.backends.engine import BackendParams
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.media.audio import decode_audio
-from vmnet_pipeline.records import Modality, PreparedItem
+from vmnet_pipeline.types import Modality, PreparedItem
 
 if TYPE_CHECKING:
     from vmnet_pipeline.backends.networks.vggish import VggishConvolutions

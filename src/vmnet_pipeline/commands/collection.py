@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
-from vmnet_pipeline.ingestion.naming import name_collection
+from vmnet_pipeline.ingestion.ids import name_collection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

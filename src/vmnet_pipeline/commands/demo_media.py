@@ -21,8 +21,8 @@ def make_demo_media(folder: Path, pairs: int, seed: int | None, workers: int | N
 
     Repeating it costs nothing; an interrupted run goes on where it was.
     """
-    from vmnet_pipeline.console import track
-    from vmnet_pipeline.media.synthesis import DemoSpec, make_demo_collection
+    from vmnet_pipeline.demo import DemoSpec, make_demo_collection
+    from vmnet_pipeline.progress import track
 
     spec = DemoSpec(n_pairs=pairs) if seed is None else DemoSpec(n_pairs=pairs, seed=seed)
     with track("demo media", pairs) as bar:

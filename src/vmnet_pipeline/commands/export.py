@@ -19,8 +19,8 @@ def export_onnx(checkpoint: Path, folder: Path) -> None:
     CHECKPOINT is a checkpoint, the folder of a variant, or one of the original code, as in `Embedder.load`. Each file
     is compared with the network before it is kept. Needs the extra `onnx`.
     """
-    from vmnet_pipeline.search.embedder import open_checkpoint
-    from vmnet_pipeline.search.onnx_export import OPSET, export_towers
+    from vmnet_pipeline.inference.embedder import open_checkpoint
+    from vmnet_pipeline.inference.onnx_export import OPSET, export_towers
 
     files = export_towers(open_checkpoint(checkpoint), folder.expanduser())
     for side, path in files.items():

@@ -36,7 +36,7 @@ def find_stores(store: str | None) -> list[FeatureStore]:
         store: Folder or URL of one, or name of a backend for its stores of all collections; None for all stores.
     """
     from vmnet_pipeline.features.store import INDEX_FOLDER, FeatureStore
-    from vmnet_pipeline.hooks import configure_project_storage
+    from vmnet_pipeline.hooks.project import configure_project_storage
     from vmnet_pipeline.storage.paths import is_remote
 
     if store is not None and is_remote(store):
@@ -57,7 +57,7 @@ def find_stores(store: str | None) -> list[FeatureStore]:
 @tell_errors()
 def show_status(store: str | None) -> None:
     """Count what is done and what failed, and why."""
-    from vmnet_pipeline.features.care import describe_store
+    from vmnet_pipeline.features.maintenance import describe_store
 
     for one in find_stores(store):
         status = describe_store(one)
@@ -77,7 +77,7 @@ def show_status(store: str | None) -> None:
 @tell_errors()
 def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
     """Read every feature file and compare it with the index; exit code 1 when something is wrong."""
-    from vmnet_pipeline.features.care import drop_broken, verify_store
+    from vmnet_pipeline.features.maintenance import drop_broken, verify_store
 
     is_good = True
     for one in find_stores(store):
@@ -105,7 +105,7 @@ def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
 @tell_errors()
 def remove_garbage(store: str | None, manifest: Path | None, dry_run: bool) -> None:
     """Remove what killed writers left, and feature files that the index does not have."""
-    from vmnet_pipeline.features.care import collect_garbage
+    from vmnet_pipeline.features.maintenance import collect_garbage
 
     stores = find_stores(store)
     if manifest is not None and len(stores) > 1:

@@ -26,7 +26,7 @@ def import_reference_checkpoint(path: Path, output: Path | None) -> None:
 
     PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training: its latest checkpoint is taken.
     """
-    from vmnet_pipeline.ingestion.naming import make_safe_id, short_digest
+    from vmnet_pipeline.ingestion.ids import make_safe_id, short_digest
     from vmnet_pipeline.models.checkpoints import save_checkpoint
     from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
 

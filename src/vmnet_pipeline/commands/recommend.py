@@ -15,8 +15,8 @@ from vmnet_pipeline.commands.errors import tell_errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmnet_pipeline.features.forms import Side
-    from vmnet_pipeline.search.embedder import Embedder
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.search.recommendation import Recommendation
     from vmnet_pipeline.search.reranking import Reranking
 
@@ -79,8 +79,8 @@ def make_ranking(
     Raises:
         VmnetError: A file, the checkpoint or the index is missing or cannot be used.
     """
-    from vmnet_pipeline.retrieval.index_files import load_index
-    from vmnet_pipeline.search.embedder import Embedder
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.search.index_files import load_index
     from vmnet_pipeline.search.recommendation import answering_side, recommend
 
     query: Side = "music" if music else "video"
@@ -94,7 +94,7 @@ def make_ranking(
 def _plan_reranking(embedder: Embedder, places: Places, side: Side, weight: float) -> Reranking:
     from vmnet_pipeline.errors import CheckpointError
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.search.embedder import MODALITIES
+    from vmnet_pipeline.inference.embedder import MODALITIES
     from vmnet_pipeline.search.reranking import Reranking
 
     fingerprint = embedder.checkpoint.fingerprints.get(MODALITIES[side])

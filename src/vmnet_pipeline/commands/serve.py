@@ -13,7 +13,7 @@ from vmnet_pipeline.commands.collection import Places, choose_collection
 from vmnet_pipeline.commands.errors import tell_errors
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.serving.settings import CollectionPlaces, ServeParams
+    from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
 
 KEY_VARIABLE = "VMNET_API_KEY"
 
@@ -37,7 +37,7 @@ def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ..
     The collection is embedded and indexed before: kedro run --pipelines=embed,index. With the environment variable
     VMNET_API_KEY set, every request needs that key.
     """
-    from vmnet_pipeline.serving.settings import CollectionPlaces
+    from vmnet_pipeline.serving.config import CollectionPlaces
 
     media = Path(places.media).expanduser()
     default_root = media.parent if media.suffix.lower() == ".csv" else media
@@ -63,7 +63,7 @@ def read_settings(settings: tuple[str, ...]) -> ServeParams:
     from pydantic import ValidationError
 
     from vmnet_pipeline.errors import ParameterError
-    from vmnet_pipeline.serving.settings import ServeParams
+    from vmnet_pipeline.serving.config import ServeParams
 
     values: dict[str, Any] = {}
     for setting in settings:
@@ -95,9 +95,9 @@ def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: i
     import uvicorn
 
     from vmnet_pipeline.serving.app import make_app
-    from vmnet_pipeline.serving.guard import ApiKey
+    from vmnet_pipeline.serving.middleware import ApiKey
     from vmnet_pipeline.serving.server import configure_server
-    from vmnet_pipeline.serving.service import Service
+    from vmnet_pipeline.serving.state import Service
 
     service = Service(places, params)
     app = make_app(service, ApiKey(os.environ.get(KEY_VARIABLE)))

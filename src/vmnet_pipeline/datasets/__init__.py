@@ -6,22 +6,22 @@ import importlib
 from typing import Any
 
 _MODULES = {
-    "CSVDataset": "csv_table",
+    "CSVDataset": "atomic_file",
     "CheckpointDataset": "checkpoint",
     "EmbeddingsDataset": "embeddings",
     "ExtraColumnsDataset": "extra_columns",
     "FeatureStoreDataset": "feature_store",
     "FolderDataset": "folder",
     "IdListDataset": "id_list",
-    "JSONDataset": "json_file",
-    "MatplotlibDataset": "picture",
-    "MeasuredResultsDataset": "measured_results",
+    "JSONDataset": "atomic_file",
+    "MatplotlibDataset": "atomic_file",
+    "MeasuredResultsDataset": "evaluation_results",
     "MediaManifestDataset": "media_manifest",
     "PackedPairsDataset": "packed_pairs",
-    "ParquetDataset": "parquet_table",
+    "ParquetDataset": "atomic_file",
     "ReferenceFilesDataset": "reference_files",
     "StageLogDataset": "stage_log",
-    "TextDataset": "text_file",
+    "TextDataset": "atomic_file",
     "TrainingHistoryDataset": "training_history",
     "VectorIndexDataset": "vector_index",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.base import PlaceDataset
 
 if TYPE_CHECKING:
     from vmnet_pipeline.models.checkpoints import Checkpoint

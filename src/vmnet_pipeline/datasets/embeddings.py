@@ -9,7 +9,7 @@ from vmnet_pipeline.datasets.mirrored_folder import OptionalFolderDataset
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmnet_pipeline.search.embeddings import EmbeddingSet, PlannedEmbeddings
+    from vmnet_pipeline.inference.embeddings import EmbeddingSet, PlannedEmbeddings
 
 
 class EmbeddingsDataset(OptionalFolderDataset["PlannedEmbeddings", "EmbeddingSet"]):
@@ -23,19 +23,19 @@ class EmbeddingsDataset(OptionalFolderDataset["PlannedEmbeddings", "EmbeddingSet
     """
 
     def _read(self, folder: Path) -> EmbeddingSet:
-        from vmnet_pipeline.search.embeddings import read_embeddings
+        from vmnet_pipeline.inference.embeddings import read_embeddings
 
         return read_embeddings(folder)
 
     def save(self, data: PlannedEmbeddings) -> None:
         """Make the embeddings; the folder appears whole or not at all."""
-        from vmnet_pipeline.search.embeddings import write_embeddings
+        from vmnet_pipeline.inference.embeddings import write_embeddings
 
         mirror = self._mirror()
         write_embeddings(mirror.local, data)
         mirror.push()
 
     def _last_file(self) -> str:
-        from vmnet_pipeline.search.embeddings import CONTENTS
+        from vmnet_pipeline.inference.embeddings import CONTENTS
 
         return CONTENTS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.base import PlaceDataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ class ExtraColumnsDataset(PlaceDataset[None, "pd.DataFrame"]):
         Raises:
             IngestError: The file is no csv file, or has no column `id`.
         """
-        from vmnet_pipeline.search.item_table import read_extra_columns
+        from vmnet_pipeline.search.item_metadata import read_extra_columns
 
         return read_extra_columns(self._filepath.expanduser())
 

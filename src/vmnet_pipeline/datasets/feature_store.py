@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
 from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
         >>> import tempfile
         >>> import numpy as np
         >>> from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow
-        >>> from vmnet_pipeline.records import Fingerprint
+        >>> from vmnet_pipeline.types import Fingerprint
         >>> dataset = FeatureStoreDataset(filepath=tempfile.mkdtemp())
         >>> result = FeatureResult(FeatureRow("007", "done", "sha256:00"), np.zeros((2, 3), np.float32))
         >>> dataset.save(FeatureChunk(Fingerprint("toy"), (result,)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.base import PlaceDataset
 
 
 class FolderDataset(PlaceDataset[None, Path]):

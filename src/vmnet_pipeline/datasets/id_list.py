@@ -6,10 +6,9 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
-from vmnet_pipeline.ingestion.collect import read_ids
-from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
+from vmnet_pipeline.ingestion.discovery import read_ids
+from vmnet_pipeline.storage.atomic import write_text_atomically
 
 if TYPE_CHECKING:
     from kedro_datasets._typing import TablePreview

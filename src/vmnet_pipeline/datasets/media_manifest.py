@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
 from vmnet_pipeline.errors import IngestError
-from vmnet_pipeline.ingestion.collect import list_folder
+from vmnet_pipeline.ingestion.discovery import list_folder
 from vmnet_pipeline.ingestion.schemas import check_manifest
-from vmnet_pipeline.storage.files import replace_atomically
+from vmnet_pipeline.storage.atomic import replace_atomically
+from vmnet_pipeline.storage.checksummed import write_table
 from vmnet_pipeline.storage.parsing import read_frame
 from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR, as_path, local_copy, name_local, storage_errors
-from vmnet_pipeline.storage.sealing import write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.base import PlaceDataset
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.storage.mirror import Mirror
 from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.datasets.mirrored_folder import MirroredFolderDataset
-from vmnet_pipeline.features.pairs import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
+from vmnet_pipeline.pairs.packing import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
 
 if TYPE_CHECKING:
     from pathlib import Path

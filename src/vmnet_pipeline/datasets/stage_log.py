@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.place import PlaceDataset
+from vmnet_pipeline.datasets.base import PlaceDataset
 
 if TYPE_CHECKING:
     from pathlib import Path

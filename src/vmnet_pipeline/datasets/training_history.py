@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.place import PlaceDataset
-from vmnet_pipeline.datasets.preview import PREVIEW_ROWS, preview_rows
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
 from vmnet_pipeline.errors import CheckpointError
-from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.storage.atomic import write_text_atomically
 from vmnet_pipeline.storage.parsing import parse_json
 from vmnet_pipeline.storage.paths import storage_errors
 

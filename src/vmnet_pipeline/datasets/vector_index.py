@@ -9,7 +9,7 @@ from vmnet_pipeline.datasets.mirrored_folder import OptionalFolderDataset
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmnet_pipeline.retrieval.index import VectorIndex
+    from vmnet_pipeline.search.vector_index import VectorIndex
 
 
 class VectorIndexDataset(OptionalFolderDataset["VectorIndex", "VectorIndex"]):
@@ -23,19 +23,19 @@ class VectorIndexDataset(OptionalFolderDataset["VectorIndex", "VectorIndex"]):
     """
 
     def _read(self, folder: Path) -> VectorIndex:
-        from vmnet_pipeline.retrieval.index_files import load_index
+        from vmnet_pipeline.search.index_files import load_index
 
         return load_index(folder)
 
     def save(self, data: VectorIndex) -> None:
         """Write a new version; readers see the old one or the new one."""
-        from vmnet_pipeline.retrieval.index_files import save_index
+        from vmnet_pipeline.search.index_files import save_index
 
         mirror = self._mirror()
         save_index(mirror.pull(), data)
         mirror.push()
 
     def _last_file(self) -> str:
-        from vmnet_pipeline.retrieval.index_files import POINTER
+        from vmnet_pipeline.search.index_files import POINTER
 
         return POINTER

@@ -18,13 +18,13 @@ import numpy.typing as npt
 import torch
 
 from vmnet_pipeline.errors import ParameterError, TrainingError
-from vmnet_pipeline.models.embedding import embed_arrays
-from vmnet_pipeline.models.towers import build_model
-from vmnet_pipeline.retrieval.baselines import fit_baseline
-from vmnet_pipeline.retrieval.figures import DIRECTIONS
-from vmnet_pipeline.retrieval.paired import bootstrap_means
-from vmnet_pipeline.retrieval.ranking import rank_positives
-from vmnet_pipeline.training.members import EpochLog, join_results, train_members
+from vmnet_pipeline.evaluation.bootstrap import bootstrap_means
+from vmnet_pipeline.evaluation.ranks import rank_positives
+from vmnet_pipeline.evaluation.results import DIRECTIONS
+from vmnet_pipeline.experiments.baselines import fit_baseline
+from vmnet_pipeline.models.embed import embed_arrays
+from vmnet_pipeline.models.factory import build_model
+from vmnet_pipeline.training.ensembles import EpochLog, join_results, train_members
 from vmnet_pipeline.training.run import model_config_of
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vmnet_pipeline.params import CompareParams, TrainParams
-    from vmnet_pipeline.records import PairArrays
     from vmnet_pipeline.training import TrainingResult
+    from vmnet_pipeline.types import PairArrays
 
 Array: TypeAlias = npt.NDArray[Any]
 Sides: TypeAlias = tuple[Array, Array]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.experiments.comparison import Row, list_contributions, summarise_rows
 from vmnet_pipeline.params import CompareParams
-from vmnet_pipeline.records import PairArrays
-from vmnet_pipeline.retrieval.figures import DIRECTIONS
+from vmnet_pipeline.types import PairArrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

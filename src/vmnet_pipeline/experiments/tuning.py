@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.experiments.comparison import OpenLog, RunLog
     from vmnet_pipeline.params import SearchDimension, TrainParams, TuneParams
-    from vmnet_pipeline.records import EpochRecord, PairArrays
+    from vmnet_pipeline.types import EpochRecord, PairArrays
 
 STUDY_FILE = "study.db"
 STUDY_NAME = "tune"

@@ -1,1 +1,1 @@
-"""The store of extracted features, what is to be extracted, and packed training pairs."""
+"""The feature store: one file per item, an index, maintenance."""

@@ -22,16 +22,16 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.features.index import ROW_COLUMNS, FeatureIndex, FeatureRow
-from vmnet_pipeline.records import Fingerprint
+from vmnet_pipeline.prefetch import run_ahead
 from vmnet_pipeline.storage.arrays import read_array
-from vmnet_pipeline.storage.files import flush_file_system, replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.atomic import flush_file_system, replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.checksummed import hash_file, parse_sealed, seal_json
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.paths import N_AHEAD, as_path, explain_access, is_remote, list_files, storage_errors
 from vmnet_pipeline.storage.row_log import RowLog
-from vmnet_pipeline.storage.sealing import hash_file, parse_sealed, seal_json
+from vmnet_pipeline.types import Fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

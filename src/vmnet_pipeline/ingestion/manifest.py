@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from vmnet_pipeline.ingestion.collect import SourceItem
-    from vmnet_pipeline.records import MediaInfo
+    from vmnet_pipeline.ingestion.discovery import SourceItem
+    from vmnet_pipeline.types import MediaInfo
 
 _SIDE_COLUMNS = {
     "video": ("container", "video_codec", "video_duration_s", "width", "height", "frame_rate_hz", "video_warning"),

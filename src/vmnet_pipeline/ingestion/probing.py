@@ -9,10 +9,10 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.ahead import map_ahead
-from vmnet_pipeline.console import track
 from vmnet_pipeline.errors import IsolationError, MediaError
-from vmnet_pipeline.media.isolation import ISOLATION_REASONS
+from vmnet_pipeline.media.sandbox import ISOLATION_REASONS
+from vmnet_pipeline.prefetch import map_ahead
+from vmnet_pipeline.progress import track
 from vmnet_pipeline.storage.paths import find_files, is_remote, number_version
 from vmnet_pipeline.storage.row_log import RowLog
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from vmnet_pipeline.records import MediaInfo
     from vmnet_pipeline.storage.paths import StoredFile
+    from vmnet_pipeline.types import MediaInfo
 
     Measure = Callable[[str], dict[str, Any]]
 

@@ -1,1 +1,1 @@
-"""Probing, decoding and making media files."""
+"""Probe and decode media files."""

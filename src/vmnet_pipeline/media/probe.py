@@ -19,7 +19,7 @@ from vmnet_pipeline.media.container import (
     open_media_file,
 )
 from vmnet_pipeline.media.video import check_frame_size, prepare_decoder, read_display_matrix, swaps_sides
-from vmnet_pipeline.records import MediaInfo, Modality, StreamInfo
+from vmnet_pipeline.types import MediaInfo, Modality, StreamInfo
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-    from vmnet_pipeline.media.isolation import Isolation
+    from vmnet_pipeline.media.sandbox import Isolation
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
 _MAX_DURATION_S = 30 * 24 * 3600.0

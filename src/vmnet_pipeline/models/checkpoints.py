@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vmnet_pipeline.errors import CheckpointError, ParameterError
 from vmnet_pipeline.params import SEQUENCE_TOWERS
-from vmnet_pipeline.records import Fingerprint, Modality
-from vmnet_pipeline.storage.files import remove_stale_temporaries, replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically, write_text_atomically
+from vmnet_pipeline.storage.checksummed import hash_file, parse_sealed, seal_json
 from vmnet_pipeline.storage.paths import is_remote, local_copy
-from vmnet_pipeline.storage.sealing import hash_file, parse_sealed, seal_json
+from vmnet_pipeline.types import Fingerprint, Modality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from vmnet_pipeline.models.towers import VMNet
+    from vmnet_pipeline.models.two_tower import VMNet
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -153,7 +153,7 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:
     """
     import torch
 
-    from vmnet_pipeline.models.towers import build_model
+    from vmnet_pipeline.models.factory import build_model
 
     try:
         # Without storage: sizes are compared with the weights at hand before anything is allocated.

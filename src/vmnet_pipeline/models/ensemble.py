@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from vmnet_pipeline.models.towers import TowerOutput, VMNet
+from vmnet_pipeline.models.two_tower import VMNet
+from vmnet_pipeline.models.types import TowerOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.models.structure import structure_loss_adjacent, structure_loss_all, structure_loss_sampled
+from vmnet_pipeline.models.structure_loss import structure_loss_adjacent, structure_loss_all, structure_loss_sampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from vmnet_pipeline.errors import IngestError, PairsError
-from vmnet_pipeline.features.pairs import FeatureSide, UnpackedPairs
-from vmnet_pipeline.ingestion.collect import read_csv_rows
-from vmnet_pipeline.ingestion.splitting import SIDES, Split, split_by_group
+from vmnet_pipeline.ingestion.discovery import read_csv_rows
+from vmnet_pipeline.ingestion.splits import SIDES, Split, split_by_group
+from vmnet_pipeline.pairs.packing import FeatureSide, UnpackedPairs
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.storage.arrays import read_array
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.records import Fingerprint, Modality
     from vmnet_pipeline.reference.layout import ReferenceLayout, SideFiles, Variant
+    from vmnet_pipeline.types import Fingerprint, Modality
 
     Paths: TypeAlias = Mapping[Modality, Mapping[str, Path]]
     Shapes: TypeAlias = Mapping[str, tuple[int, ...] | None]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmnet_pipeline.reporting.labels import DIRECTION_LABELS
 from vmnet_pipeline.reporting.plots import BLUE, GREEN, GREY, VERMILION, make_figure
-from vmnet_pipeline.reporting.wording import DIRECTION_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

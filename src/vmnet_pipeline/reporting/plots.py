@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmnet_pipeline.reporting.wording import DIRECTION_LABELS, describe_pool, name_metric
+from vmnet_pipeline.reporting.labels import DIRECTION_LABELS, describe_pool, name_metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

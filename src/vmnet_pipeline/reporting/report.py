@@ -7,17 +7,17 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.reporting.data import lay_out_failures, lay_out_sides, lay_out_stages, list_commands
-from vmnet_pipeline.reporting.queries import choose_queries, lay_out_queries
-from vmnet_pipeline.reporting.results import Comparison, lay_out_comparison, lay_out_evaluation, lay_out_reranking
-from vmnet_pipeline.reporting.wording import humanise
+from vmnet_pipeline.reporting.labels import humanise
+from vmnet_pipeline.reporting.metric_tables import Comparison, lay_out_comparison, lay_out_evaluation, lay_out_reranking
+from vmnet_pipeline.reporting.query_examples import choose_queries, lay_out_queries
+from vmnet_pipeline.reporting.run_tables import lay_out_failures, lay_out_sides, lay_out_stages, list_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
-    from vmnet_pipeline.records import Modality
+    from vmnet_pipeline.types import Modality
 
 PLOT_DPI = 130
 _MAX_DEPTH = 8

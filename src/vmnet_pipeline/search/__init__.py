@@ -1,1 +1,1 @@
-"""A trained model in use: embedding of new media and of collections, and recommendation."""
+"""Search indexes: build, update, filter, re-rank, recommend."""

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.features.forms import Side
-    from vmnet_pipeline.retrieval.index import Hit, VectorIndex
-    from vmnet_pipeline.search.embedder import Embedder
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.search.reranking import Reranking
+    from vmnet_pipeline.search.vector_index import Hit, VectorIndex
 
 HIDDEN_COLUMNS = ("id", "source")
 """Columns of an index that are no metadata."""
@@ -92,8 +92,8 @@ def recommend(
 
 
 def _rerank(embedder: Embedder, query: Side, feature: np.ndarray, hits: list[Hit], reranking: Reranking) -> list[Hit]:
+    from vmnet_pipeline.inference.embedder import MODALITIES
     from vmnet_pipeline.models.checkpoints import check_fingerprints
-    from vmnet_pipeline.search.embedder import MODALITIES
     from vmnet_pipeline.search.reranking import rerank_hits
 
     fingerprint = reranking.store.fingerprint()

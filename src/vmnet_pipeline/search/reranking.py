@@ -9,19 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.features.forms import FeatureForm, Side, embed_side
-from vmnet_pipeline.retrieval.alignment import align_sequences, mix_scores
+from vmnet_pipeline.search.dtw import align_sequences, mix_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
 
-    from vmnet_pipeline.backends.base import FeatureBackend
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.models.towers import VMNet
-    from vmnet_pipeline.retrieval.index import Hit
+    from vmnet_pipeline.inference.input_spec import Side
+    from vmnet_pipeline.inference.pieces import PieceEmbedder
+    from vmnet_pipeline.search.vector_index import Hit
 
 PIECE_S = 3.0
 N_CANDIDATES = 50
@@ -44,56 +42,6 @@ class Reranking:
     weight: float
     n_candidates: int = N_CANDIDATES
     piece_s: float = PIECE_S
-
-
-class PieceEmbedder:
-    """Embeds the pieces of items of one side."""
-
-    def __init__(self, model: VMNet, form: FeatureForm, backend: FeatureBackend, piece_s: float) -> None:
-        """Check that the features can be cut.
-
-        Args:
-            model: The network.
-            form: What it takes on this side.
-            backend: Made the features; not loaded.
-            piece_s: Length of a piece.
-
-        Raises:
-            ParameterError: The tower takes items of one length, or the backend does not tell times.
-        """
-        if len(form.shape) == 2 and not form.takes_steps:
-            raise ParameterError(
-                f"the {form.side} tower takes {form.shape[0]} steps of every item, so items cannot be cut into pieces; "
-                "leave re-ranking out, or train another tower (`train.model`)"
-            )
-        step_s = getattr(backend, "step_s", None)
-        if not step_s:
-            raise ParameterError(
-                f"backend {backend.name!r} does not say how far apart its entries are; give it a property `step_s`, or "
-                "leave re-ranking out"
-            )
-        self._model, self._form, self._pool = model, form, backend.pool
-        self._steps_per_piece = piece_s / step_s
-
-    def embed(self, feature: np.ndarray) -> np.ndarray:
-        """One item's feature as it is stored, (T, D), to the embeddings of its pieces in order, (n, E), n >= 1.
-
-        Pieces are of nearly one length: T steps shared out among as many pieces as come closest to the wanted length.
-
-        Raises:
-            ParameterError: The feature was stored pooled.
-            EmbedderError: The feature does not fit the network.
-        """
-        import numpy as np
-
-        if feature.ndim == 1:
-            raise ParameterError(
-                f"the {self._form.side} features are stored pooled and cannot be cut into pieces; extract them with "
-                "pooled=false, or leave re-ranking out"
-            )
-        n_pieces = min(len(feature), max(1, round(len(feature) / self._steps_per_piece)))
-        pieces = np.array_split(np.asarray(feature, np.float32), n_pieces)
-        return embed_side(self._model, self._form.side, self._form.pack(pieces, self._pool))
 
 
 def rerank_hits(hits: Sequence[Hit], query: np.ndarray, answers: PieceEmbedder, reranking: Reranking) -> list[Hit]:

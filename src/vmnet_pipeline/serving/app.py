@@ -18,10 +18,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 import vmnet_pipeline
 from vmnet_pipeline.search.recommendation import answering_side
-from vmnet_pipeline.serving import bodies
-from vmnet_pipeline.serving.guard import COOKIE, ApiKey, Guard
-from vmnet_pipeline.serving.items import MEDIA_TYPES, is_one_range
-from vmnet_pipeline.serving.replies import RefusedError, make_error_response, refuse_other_checkpoint
+from vmnet_pipeline.serving import schemas as bodies
+from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
+from vmnet_pipeline.serving.gallery import MEDIA_TYPES, is_one_range
+from vmnet_pipeline.serving.middleware import COOKIE, ApiKey, Guard
 from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Task
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.serving.service import Service, State
-    from vmnet_pipeline.serving.settings import ServeParams
+    from vmnet_pipeline.serving.config import ServeParams
+    from vmnet_pipeline.serving.state import Service, State
     from vmnet_pipeline.serving.worker import Answer
 
 logger = logging.getLogger(__name__)

@@ -10,16 +10,16 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vmnet_pipeline.serving.guard import SECURITY_HEADERS, answer_overloaded
+from vmnet_pipeline.serving.middleware import SECURITY_HEADERS, answer_overloaded
 
 if TYPE_CHECKING:
     import asyncio
 
     from fastapi import FastAPI
 
+    from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.metrics import Metrics
-    from vmnet_pipeline.serving.service import Service
-    from vmnet_pipeline.serving.settings import ServeParams
+    from vmnet_pipeline.serving.state import Service
 
 LINGER_S = 30
 """How long requests that are under way may take when the process is told to end."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from vmnet_pipeline.serving.replies import RefusedError
+from vmnet_pipeline.serving.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.features.forms import Side
-    from vmnet_pipeline.media.isolation import Isolation
-    from vmnet_pipeline.search.embedder import Embedder
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.inference.input_spec import Side
+    from vmnet_pipeline.media.sandbox import Isolation
 
 NICENESS = 5
 """Searches take milliseconds and go before the embedding of uploads, which takes seconds."""
@@ -93,9 +93,9 @@ def run_worker(
 def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: float) -> Embedder:
     import torch
 
-    from vmnet_pipeline.media.isolation import Isolation
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.media.sandbox import Isolation
     from vmnet_pipeline.params import LimitParams
-    from vmnet_pipeline.search.embedder import Embedder
 
     torch.set_num_threads(n_threads)
     isolation = Isolation(LimitParams.model_validate({"seconds": file_timeout_s}))
@@ -106,7 +106,7 @@ def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: f
 
 
 def _answer(embedder: Embedder, task: Task) -> Answer:
-    from vmnet_pipeline.serving.replies import RefusedError
+    from vmnet_pipeline.serving.errors import RefusedError
 
     try:
         task, asked = _read_body(task) if task.body else (task, {})
@@ -124,8 +124,8 @@ def _answer(embedder: Embedder, task: Task) -> Answer:
 
 
 def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
-    from vmnet_pipeline.serving import bodies
-    from vmnet_pipeline.serving.replies import RefusedError
+    from vmnet_pipeline.serving import schemas as bodies
+    from vmnet_pipeline.serving.errors import RefusedError
 
     wanted = bodies.read_query(getattr(bodies, task.model), task.body)
     if wanted.features is None:
@@ -150,8 +150,8 @@ def _check_media(isolation: Isolation, task: Task) -> None:
     Raises:
         MediaError: Reasons of `probe_isolated`, or `too_long`.
     """
+    from vmnet_pipeline.inference.embedder import MODALITIES
     from vmnet_pipeline.media.probe import probe_isolated
-    from vmnet_pipeline.search.embedder import MODALITIES
 
     path, modality = str(task.path), MODALITIES[task.side]
     info = probe_isolated(isolation, path, check=(modality,))

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import FeatureStoreError
-from vmnet_pipeline.storage.claims import claim, describe_holder, describe_self, explain_holder, find_live
+from vmnet_pipeline.storage.leases import claim, describe_holder, describe_self, explain_holder, find_live
 from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from vmnet_pipeline.errors import StorageError
-from vmnet_pipeline.storage.files import lock_folder, write_text_atomically
+from vmnet_pipeline.storage.atomic import lock_folder, write_text_atomically
 from vmnet_pipeline.storage.paths import copy_to_local, is_remote, list_files, name_local, upload
 
 _ATTEMPTS = 3

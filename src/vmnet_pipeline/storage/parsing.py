@@ -33,7 +33,7 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     """
     import pyarrow.parquet as pq
 
-    from vmnet_pipeline.storage.sealing import check_table
+    from vmnet_pipeline.storage.checksummed import check_table
 
     try:
         with path.open("rb") as file:

@@ -18,8 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from vmnet_pipeline.ahead import run_ahead
 from vmnet_pipeline.errors import StorageError
+from vmnet_pipeline.prefetch import run_ahead
 
 PROTOCOLS = ("s3", "gs", "az", "abfs", "memory")
 """Object stores that are taken; a media.csv of somebody else's shall not have this machine call any address."""

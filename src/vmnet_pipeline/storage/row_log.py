@@ -21,9 +21,9 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import VmnetError
-from vmnet_pipeline.storage.files import replace_atomically
+from vmnet_pipeline.storage.atomic import replace_atomically
+from vmnet_pipeline.storage.checksummed import check_table, write_table
 from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote, list_files, read_files
-from vmnet_pipeline.storage.sealing import check_table, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

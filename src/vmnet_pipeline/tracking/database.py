@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vmnet_pipeline.storage.files import TEMPORARY_PREFIX
+from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext

@@ -11,7 +11,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.storage.files import replace_atomically
+from vmnet_pipeline.storage.atomic import replace_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

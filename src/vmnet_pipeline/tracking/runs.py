@@ -15,7 +15,7 @@ from vmnet_pipeline.tracking.event_files import append_event, write_events
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from vmnet_pipeline.records import EpochRecord
+    from vmnet_pipeline.types import EpochRecord
 
 MAX_VALUE_LENGTH = 500
 

@@ -17,8 +17,8 @@ from mlflow.exceptions import MlflowException
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmnet_pipeline.models.towers import VMNet
-    from vmnet_pipeline.records import FeatureArray, Sequences
+    from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.types import FeatureArray, Sequences
 
 SIDES = ("music", "video")
 
@@ -54,7 +54,7 @@ class CheckpointModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defi
             MlflowException: Neither column is given, one has a gap, or a feature has another shape than the checkpoint
                 takes.
         """
-        from vmnet_pipeline.models.embedding import embed_arrays
+        from vmnet_pipeline.models.embed import embed_arrays
 
         given = [side for side in SIDES if side in model_input.columns and model_input[side].notna().any()]
         if not given or model_input[given].isna().any(axis=None):
@@ -78,7 +78,7 @@ def _read_cells(cells: Sequence[Any]) -> list[np.ndarray]:
 
 
 def _stack_sequences(rows: list[np.ndarray], shape: tuple[int, ...], side: str) -> Sequences:
-    from vmnet_pipeline.features.sequences import stack_sequences
+    from vmnet_pipeline.pairs.sequences import stack_sequences
 
     max_steps, width = shape
     wrong = next((row.shape for row in rows if row.shape != (len(row), width) or not len(row)), None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vmnet_pipeline.storage.files import write_text_atomically
+from vmnet_pipeline.storage.atomic import write_text_atomically
 from vmnet_pipeline.tracking.runs import flatten_parameters
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.records import Sequences
+from vmnet_pipeline.types import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmnet_pipeline.records import FeatureArray, PairArrays
+    from vmnet_pipeline.types import FeatureArray, PairArrays
 
 logger = logging.getLogger(__name__)
 

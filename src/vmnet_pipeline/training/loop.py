@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vmnet_pipeline.console import LOG_EVERY_S
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.models.towers import VMNet, build_model
-from vmnet_pipeline.records import EpochRecord, PairArrays
+from vmnet_pipeline.models.factory import build_model
+from vmnet_pipeline.progress import LOG_EVERY_S
 from vmnet_pipeline.training import distributed
 from vmnet_pipeline.training.data import check_pairs, check_same_shapes
-from vmnet_pipeline.training.optimise import learning_rate
+from vmnet_pipeline.training.optim import learning_rate
 from vmnet_pipeline.training.run import Run, assemble_run, connect, model_config_of, settled_torch, start_run
 from vmnet_pipeline.training.state import (
     TrainingState,
@@ -39,10 +38,12 @@ from vmnet_pipeline.training.state import (
 )
 from vmnet_pipeline.training.step import train_epoch
 from vmnet_pipeline.training.validation import evaluate_model, explain_bad_loss
+from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.params import TrainParams
 
 logger = logging.getLogger(__name__)

@@ -10,22 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from vmnet_pipeline.errors import ParameterError, TrainingError
-from vmnet_pipeline.models.canonical import fit_towers
+from vmnet_pipeline.models.cca_tower import fit_towers
+from vmnet_pipeline.models.factory import build_model, choose_music_tower
 from vmnet_pipeline.models.losses import ContrastiveLoss, build_loss
-from vmnet_pipeline.models.towers import Standardise, VMNet, build_model, choose_music_tower
-from vmnet_pipeline.records import Sequences
 from vmnet_pipeline.training.data import derive_seed, encode_matches, fit_batch_size, halve_groups, measure_scale
 from vmnet_pipeline.training.distributed import fit_share, own_device, share_batch_norms, share_model
-from vmnet_pipeline.training.optimise import WeightAverage, build_optimiser
+from vmnet_pipeline.training.optim import WeightAverage, build_optimiser
+from vmnet_pipeline.types import Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy as np
 
-    from vmnet_pipeline.models.towers import PairOutput
+    from vmnet_pipeline.models.two_tower import Standardise, VMNet
+    from vmnet_pipeline.models.types import PairOutput
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.records import EpochRecord, FeatureArray, PairArrays
+    from vmnet_pipeline.types import EpochRecord, FeatureArray, PairArrays
 
 
 @dataclass

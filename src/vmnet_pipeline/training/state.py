@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vmnet_pipeline.models.checkpoints import add_tensors
-from vmnet_pipeline.records import EpochRecord, PairArrays
-from vmnet_pipeline.storage.files import remove_stale_temporaries, replace_atomically
+from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically
 from vmnet_pipeline.storage.paths import is_remote, local_copy
 from vmnet_pipeline.training.data import digest_pairs
+from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.models.embedding import gather_rows
+from vmnet_pipeline.models.embed import gather_rows
 from vmnet_pipeline.models.losses import LossInputs
-from vmnet_pipeline.models.towers import MaskedSequence
+from vmnet_pipeline.models.types import MaskedSequence
 from vmnet_pipeline.training.data import derive_seed, order_epoch
 from vmnet_pipeline.training.distributed import gather_batch, own_share, rank
-from vmnet_pipeline.training.optimise import add_noise, learning_rate, mix_pairs
+from vmnet_pipeline.training.optim import add_noise, learning_rate, mix_pairs
 from vmnet_pipeline.training.validation import explain_bad_loss, match_mask
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.models.towers import Features, PairOutput
-    from vmnet_pipeline.records import FeatureArray
+    from vmnet_pipeline.models.types import Features, PairOutput
     from vmnet_pipeline.training.run import Run
+    from vmnet_pipeline.types import FeatureArray
 
 # Losses are looked at together, because each look waits for the device.
 CHECK_STEPS = 32

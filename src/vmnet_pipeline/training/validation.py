@@ -8,61 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vmnet_pipeline.models.embedding import find_finite, gather_rows
+from vmnet_pipeline.evaluation.metrics import measure_retrieval
+from vmnet_pipeline.evaluation.ranks import CHUNK_ROWS
+from vmnet_pipeline.models.embed import find_finite, gather_rows
 from vmnet_pipeline.models.losses import LossInputs
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.models.towers import PairOutput, VMNet
-    from vmnet_pipeline.records import PairArrays
-
-RECALL_KS = (1, 5, 10)
-CHUNK_ROWS = 1024
-
-
-def rank_matches(queries: Tensor, gallery: Tensor, codes: Tensor, chunk_size: int = CHUNK_ROWS) -> Tensor:
-    """Rank of each query's best match in the whole gallery, 1-based, ties by mid-rank.
-
-    Args:
-        queries: (n, E) unit vectors.
-        gallery: (n, E) unit vectors; row i matches query j when their codes are equal.
-        codes: (n,) integers.
-        chunk_size: Queries per step; memory is chunk_size x n.
-
-    Returns:
-        (n,) float64, 1 to n.
-    """
-    ranks = []
-    for start in range(0, len(queries), chunk_size):
-        similarity = queries[start : start + chunk_size] @ gallery.T
-        matches = codes[start : start + chunk_size, None] == codes[None, :]
-        best = similarity.masked_fill(~matches, -torch.inf).amax(dim=1, keepdim=True)
-        n_above = ((similarity > best) & ~matches).sum(dim=1)
-        n_equal = ((similarity == best) & ~matches).sum(dim=1)
-        ranks.append(1.0 + n_above.double() + 0.5 * n_equal.double())
-    return torch.cat(ranks)
-
-
-def summarise_ranks(ranks: Tensor, direction: str) -> dict[str, float]:
-    """MRR, median rank and Recall@K (shares, 0-1; K below the gallery size) of (n,) ranks of one direction."""
-    metrics = {
-        f"mrr_{direction}": float((1.0 / ranks).mean()),
-        f"median_rank_{direction}": float(np.median(ranks.cpu())),
-    }
-    recalls = {f"recall_at_{k}_{direction}": float((ranks <= k).double().mean()) for k in RECALL_KS if k < len(ranks)}
-    return {**metrics, **recalls}
-
-
-def measure_retrieval(music: Tensor, video: Tensor, codes: Tensor) -> dict[str, float]:
-    """Figures of both directions over (n, E) unit vectors and (n,) codes, equal for rows that match.
-
-    Returns:
-        `mrr` (mean of both directions), and `summarise_ranks` of `xy` (music -> video) and `yx`.
-    """
-    metrics = {
-        **summarise_ranks(rank_matches(music, video, codes), "xy"),
-        **summarise_ranks(rank_matches(video, music, codes), "yx"),
-    }
-    return {"mrr": (metrics["mrr_xy"] + metrics["mrr_yx"]) / 2.0, **metrics}
+    from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.models.types import PairOutput
+    from vmnet_pipeline.types import PairArrays
 
 
 def match_mask(codes: Tensor) -> Tensor | None:

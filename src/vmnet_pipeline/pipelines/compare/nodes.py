@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.features.pairs import PairSet
+from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import CompareParams, TrainParams
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def measure_variants(
         TrainingError: A side has too few pairs, or a training fails.
     """
     from vmnet_pipeline.experiments.comparison import compare_variants
-    from vmnet_pipeline.ingestion.splitting import SIDES
+    from vmnet_pipeline.ingestion.splits import SIDES
     from vmnet_pipeline.tracking.runs import child_run
 
     sides = {side: pairs.side(side) for side in SIDES}

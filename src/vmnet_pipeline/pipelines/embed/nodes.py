@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.features.store import FeatureStore
+from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import EmbedParams
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from vmnet_pipeline.features.forms import Side
+    from vmnet_pipeline.inference.embeddings import EmbeddingSet, PlannedEmbeddings
+    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.models.checkpoints import Checkpoint
-    from vmnet_pipeline.search.embeddings import EmbeddingSet, PlannedEmbeddings
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = Checkpoint = EmbeddingSet = PlannedEmbeddings = Side = Any
 
@@ -42,9 +42,9 @@ def embed_side(
     Raises:
         CheckpointError: The checkpoint was made for other features.
     """
-    from vmnet_pipeline.features.extraction import make_backend
+    from vmnet_pipeline.backends.registry import make_backend
+    from vmnet_pipeline.inference.embeddings import plan_store_embeddings
     from vmnet_pipeline.models.checkpoints import check_fingerprints
-    from vmnet_pipeline.search.embeddings import plan_store_embeddings
 
     backend, fingerprint = make_backend(backend_params), features.fingerprint()
     check_fingerprints(checkpoint, {backend.modality: fingerprint} if fingerprint else {})
@@ -63,13 +63,13 @@ def embed_music_pairs(pairs: PairSet, checkpoint: Checkpoint, params: EmbedParam
     Raises:
         CheckpointError: The checkpoint was made for other features.
     """
-    from vmnet_pipeline.search.embeddings import plan_pair_embeddings
+    from vmnet_pipeline.inference.embeddings import plan_pair_embeddings
 
     return plan_pair_embeddings(pairs, checkpoint, "music", params.batch_size)
 
 
 def embed_video_pairs(pairs: PairSet, checkpoint: Checkpoint, params: EmbedParams) -> PlannedEmbeddings:
     """The same for video."""
-    from vmnet_pipeline.search.embeddings import plan_pair_embeddings
+    from vmnet_pipeline.inference.embeddings import plan_pair_embeddings
 
     return plan_pair_embeddings(pairs, checkpoint, "video", params.batch_size)

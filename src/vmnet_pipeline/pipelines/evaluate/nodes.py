@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.features.store import FeatureStore
+from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import EvaluateParams, Params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from vmnet_pipeline.features.forms import Side
+    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.models.checkpoints import Checkpoint
-    from vmnet_pipeline.models.towers import VMNet
+    from vmnet_pipeline.models.two_tower import VMNet
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = Checkpoint = Figure = Side = VMNet = Any
 
@@ -32,8 +32,8 @@ def evaluate_checkpoint(
     """
     import pandas as pd
 
-    from vmnet_pipeline.models.embedding import embed_arrays
-    from vmnet_pipeline.retrieval.metrics import evaluate_retrieval
+    from vmnet_pipeline.evaluation.evaluate import evaluate_retrieval
+    from vmnet_pipeline.models.embed import embed_arrays
 
     test, model = pairs.side("test"), _build_model(checkpoint, pairs)
     music, video = embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)
@@ -58,10 +58,10 @@ def rerank_answers(
     """
     if params.rerank.n_candidates == 0:
         return {"n_candidates": 0}
-    from vmnet_pipeline.features.extraction import make_backend
-    from vmnet_pipeline.features.forms import FeatureForm
-    from vmnet_pipeline.search.reranking import PieceEmbedder
-    from vmnet_pipeline.search.reranking_gain import PieceSource, measure_reranking
+    from vmnet_pipeline.backends.registry import make_backend
+    from vmnet_pipeline.experiments.reranking import PieceSource, measure_reranking
+    from vmnet_pipeline.inference.input_spec import FeatureForm
+    from vmnet_pipeline.inference.pieces import PieceEmbedder
 
     model, piece_s = _build_model(checkpoint, pairs), params.rerank.piece_s
 
@@ -114,7 +114,7 @@ def write_report(
     Opens the media of the best and the worst queries by the manifest's paths. There is a manifest, a gain of re-ranking
     and summaries of each step when the pairs come from media; feature files of the user's own have none.
     """
-    from vmnet_pipeline.experiments.evaluation_report import Evidence, report_evaluation
+    from vmnet_pipeline.pipelines.evaluate.report_inputs import Evidence, report_evaluation
 
     evidence = Evidence(
         evaluation=evaluation,

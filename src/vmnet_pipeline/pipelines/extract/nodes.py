@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 from vmnet_pipeline.params import ExtractParams
-from vmnet_pipeline.records import MediaItem
+from vmnet_pipeline.types import MediaItem
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,9 +32,9 @@ def plan_missing(
         FeatureStoreError: The store holds features made with other settings.
         WeightsError: The weights are not to be had.
     """
-    from vmnet_pipeline.execution.driver import select_shard
-    from vmnet_pipeline.features.extraction import make_backend
-    from vmnet_pipeline.features.planning import list_media_items, plan_extraction
+    from vmnet_pipeline.backends.registry import make_backend
+    from vmnet_pipeline.extraction.driver import select_shard
+    from vmnet_pipeline.extraction.planning import list_media_items, plan_extraction
 
     backend = make_backend(backend_params)
     items = select_shard(list_media_items(manifest, backend.modality), params.array.shard)
@@ -57,9 +57,9 @@ def extract_features(
     Opens the media files that the manifest names, and writes every feature when it is finished, wherever the worker
     is: the one kind of node here that is not pure. Its output is the empty rest that Kedro has to store.
     """
-    from vmnet_pipeline.console import track
-    from vmnet_pipeline.execution.driver import extract_missing
-    from vmnet_pipeline.features.extraction import make_backend
+    from vmnet_pipeline.backends.registry import make_backend
+    from vmnet_pipeline.extraction.driver import extract_missing
+    from vmnet_pipeline.progress import track
 
     backend = make_backend(backend_params)
     with track(f"{backend.name} features", len(missing)) as bar:
@@ -76,8 +76,14 @@ def check_complete(
     Raises:
         ExtractionError: Nothing was extracted, or the share of failed items is above the threshold.
     """
-    from vmnet_pipeline.features.extraction import check_failures, make_backend
-    from vmnet_pipeline.features.planning import adopt_features, find_unfinished, list_media_items, summarise_items
+    from vmnet_pipeline.backends.registry import make_backend
+    from vmnet_pipeline.extraction.planning import (
+        adopt_features,
+        check_failures,
+        find_unfinished,
+        list_media_items,
+        summarise_items,
+    )
 
     items = list_media_items(manifest, make_backend(backend_params).modality)
     adopt_features(find_unfinished(items, features), features)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.features.pairs import PairSet
 from vmnet_pipeline.features.store import FeatureStore
+from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import IndexParams
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from vmnet_pipeline.retrieval.index import VectorIndex
-    from vmnet_pipeline.search.embeddings import EmbeddingSet
+    from vmnet_pipeline.inference.embeddings import EmbeddingSet
+    from vmnet_pipeline.search.vector_index import VectorIndex
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = EmbeddingSet = VectorIndex = Any
 
@@ -32,7 +32,7 @@ def describe_collection(
         WeightsError: Tags are wanted and the weights that name them are not to be had.
     """
     from vmnet_pipeline.backends.musicnn_tags import make_tagger
-    from vmnet_pipeline.search.item_table import collect_tags, describe_items
+    from vmnet_pipeline.search.item_metadata import collect_tags, describe_items
 
     tagger = make_tagger(musicnn_features.fingerprint(), musicnn_params["weights_dir"]) if params.n_tags else None
     tags = collect_tags(musicnn_features, manifest["id"].tolist(), tagger, params.n_tags)
@@ -63,7 +63,7 @@ def index_video(
 def _update(
     embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams, side: str
 ) -> VectorIndex:
-    from vmnet_pipeline.search.collection_index import update_index
-    from vmnet_pipeline.search.item_table import choose_side
+    from vmnet_pipeline.search.index_update import update_index
+    from vmnet_pipeline.search.item_metadata import choose_side
 
     return update_index(stored_index, embeddings, choose_side(items, side), params)

@@ -30,10 +30,10 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     Raises:
         IngestError: The folder is wrong or empty, two items have one id, or no item can be used.
     """
-    from vmnet_pipeline.ingestion.collect import find_items
+    from vmnet_pipeline.ingestion.discovery import find_items
     from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, describe_counts, summarise_manifest
-    from vmnet_pipeline.media.isolation import Isolation
     from vmnet_pipeline.media.probe import probe_isolated
+    from vmnet_pipeline.media.sandbox import Isolation
 
     with Isolation(params.limits) as isolation:
         probe = partial(probe_isolated, isolation)

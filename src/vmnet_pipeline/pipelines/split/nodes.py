@@ -33,7 +33,7 @@ def split_items(
     Raises:
         SplitError: Too few groups, or the user's files contradict themselves.
     """
-    from vmnet_pipeline.ingestion.splitting import (
+    from vmnet_pipeline.ingestion.splits import (
         check_split,
         doubt_groups,
         find_user_split,

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.features.pairs import PairSet, UnpackedPairs
 from vmnet_pipeline.features.store import FeatureStore
+from vmnet_pipeline.pairs.packing import PairSet, UnpackedPairs
 from vmnet_pipeline.params import SplitParams, TrainParams
-from vmnet_pipeline.records import EpochRecord, PairArrays
 from vmnet_pipeline.reference.layout import ReferenceLayout
+from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.training import TrainingResult
-    from vmnet_pipeline.training.members import EpochLog
+    from vmnet_pipeline.training.ensembles import EpochLog
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = Checkpoint = Any
 
@@ -48,9 +48,9 @@ def pack_pairs(
     Raises:
         PairsError: Nothing is left for training or testing.
     """
-    from vmnet_pipeline.features.extraction import make_backend
-    from vmnet_pipeline.features.pairs import FeatureSide, plan_pairs
-    from vmnet_pipeline.ingestion.splitting import Split
+    from vmnet_pipeline.backends.registry import make_backend
+    from vmnet_pipeline.ingestion.splits import Split
+    from vmnet_pipeline.pairs.packing import FeatureSide, plan_pairs
 
     music, video = make_backend(music_params), make_backend(video_params)
     pairs = plan_pairs(
@@ -104,7 +104,7 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
     """
     from vmnet_pipeline.models.checkpoints import Checkpoint, read_git_revision, read_versions
     from vmnet_pipeline.storage.paths import is_remote
-    from vmnet_pipeline.training.members import join_results, train_members
+    from vmnet_pipeline.training.ensembles import join_results, train_members
 
     train, val = pairs.side("train"), pairs.side("val")
     _check_sizes(train, params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.features.pairs import PairSet
+from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import TrainParams, TuneParams
 
 if TYPE_CHECKING:

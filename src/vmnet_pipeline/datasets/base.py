@@ -1,0 +1,57 @@
+"""What the datasets of this project share: one place, described and checked in one place."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+from typing import TypeVar
+
+from kedro.io import AbstractDataset
+
+from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR, as_path
+
+_Saved = TypeVar("_Saved")
+_Loaded = TypeVar("_Loaded")
+
+
+class PlaceDataset(AbstractDataset[_Saved, _Loaded]):
+    """A dataset at one place, local or a URL of an object store; `_exists` is true when something is there."""
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        credentials: dict[str, Any] | None = None,
+        cache_dir: str = DEFAULT_CACHE_DIR,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Describe the dataset.
+
+        Args:
+            filepath: File or folder.
+            credentials: Options of the object store for this dataset alone; Kedro takes them from credentials.yml.
+            cache_dir: Local folder for copies of remote files that are memory-mapped.
+            metadata: Free data for plugins: `mlflow` (what is logged) and `kedro-viz` (layer).
+        """
+        self._filepath = as_path(filepath, credentials)
+        self._cache_dir = cache_dir
+        self.metadata = metadata
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+
+PREVIEW_ROWS = 10
+
+
+def preview_rows(frame: pd.DataFrame) -> dict[str, Any]:
+    """A short table as Kedro-Viz takes it: `index`, `columns` and `data`; what is missing is None."""
+    table: dict[str, Any] = json.loads(frame.to_json(orient="split"))
+    return table

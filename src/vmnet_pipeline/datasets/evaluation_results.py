@@ -1,0 +1,80 @@
+"""Catalog dataset for everything that was measured on a collection beside one evaluation."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.datasets.base import PlaceDataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class MeasuredResultsDataset(PlaceDataset[None, dict[str, Any]]):
+    """What other variants and the comparison of this one left in the folder of results, as far as it is there.
+
+    Example for the catalog:
+
+        "{variant}.measured_results":
+          type: vmnet_pipeline.datasets.MeasuredResultsDataset
+          filepath: data/08_reporting/demo
+          variant: "{variant}"
+
+    Example in Python:
+
+        >>> import tempfile
+        >>> MeasuredResultsDataset(filepath=tempfile.mkdtemp(), variant="vmnet_musicnn").load()
+        {'variant': 'vmnet_musicnn', 'comparison': None, 'variants': {}}
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        variant: str = "",
+        credentials: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Describe the dataset.
+
+        Args:
+            filepath: Folder with one folder per variant.
+            variant: The one whose own evaluation is left out, and whose comparison is loaded.
+            credentials: Options of the object store of `filepath`.
+            metadata: Free data for plugins.
+        """
+        super().__init__(filepath=filepath, credentials=credentials, metadata=metadata)
+        self._variant = variant
+
+    def load(self) -> dict[str, Any]:
+        """The name of the `variant`; its `comparison`, or None; of other `variants` `evaluation` and `query_ranks`."""
+        folders = sorted(self._filepath.iterdir()) if self._filepath.is_dir() else []
+        others = {folder.name: folder for folder in folders if folder.name != self._variant}
+        found = {name: _read_variant(folder) for name, folder in others.items()}
+        variants = {name: results for name, results in found.items() if results is not None}
+        comparison = _read_json(self._filepath / self._variant / "comparison.json")
+        return {"variant": self._variant, "comparison": comparison, "variants": variants}
+
+    def save(self, data: None) -> None:
+        """Not possible: the pipelines of the variants write it."""
+        raise NotImplementedError("a MeasuredResultsDataset can only be loaded")
+
+
+def _read_variant(folder: Path) -> dict[str, Any] | None:
+    import pandas as pd
+
+    evaluation, ranks = _read_json(folder / "evaluation.json"), folder / "query_ranks.parquet"
+    if evaluation is None or not ranks.is_file():
+        return None
+    with ranks.open("rb") as file:
+        return {"evaluation": evaluation, "query_ranks": pd.read_parquet(file)}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The content of a file; None when it is not there, or not whole."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return content

@@ -1,0 +1,1 @@
+"""Retrieval metrics: exact ranks, recall, chance level, bootstrap intervals. Independent of Kedro."""

@@ -1,0 +1,88 @@
+"""Hubs: items that are among the best answers to far too many queries, and a correction of scores against them.
+
+Source: M. Radovanovic, A. Nanopoulos, M. Ivanovic, Hubs in space, JMLR 11 (2010); A. Conneau et al., Word translation
+without parallel data, arXiv:1710.04087, section 2.3 (CSLS).
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.evaluation.nearest import find_nearest
+
+Array: TypeAlias = npt.NDArray[Any]
+HUB_K = 10
+
+
+def count_occurrences(queries: Array, gallery: Array, *, k: int = HUB_K, chunk_size: int = 1024) -> Array:
+    """How often each gallery item is among the K best answers.
+
+    Args:
+        queries: (Nq, D) floating point; the score is the dot product.
+        gallery: (Ng, D).
+        k: K, cut to Ng; at least 1. Which of several items with equal scores is counted is not defined.
+        chunk_size: Queries scored together.
+
+    Returns:
+        (Ng,) int64, Nq K in all; K Nq / Ng each without hubs.
+
+    Raises:
+        PairsError: Widths differ, or K is below 1.
+    """
+    _check(queries, gallery, k)
+    nearest, _ = find_nearest(_as_float32(queries), _as_float32(gallery), k, chunk_size)
+    return np.bincount(nearest.column.reshape(-1), minlength=len(gallery))
+
+
+def measure_hubness(counts: Array) -> dict[str, float]:
+    """Summary of `count_occurrences`: `skewness` (0 without hubs), `max`, and the `unreached` share, 0-1."""
+    deviation = counts.std()
+    skewness = float((((counts - counts.mean()) / deviation) ** 3).mean()) if deviation > 0 else 0.0
+    return {"skewness": skewness, "max": float(counts.max()), "unreached": float((counts == 0).mean())}
+
+
+def correct_both(music: Array, video: Array, *, k: int = 10, chunk_size: int = 1024) -> tuple[Array, Array]:
+    """Append two coordinates so that dot products are CSLS scores, whichever side asks.
+
+    [2 x_i, r_i, -1] . [y_j, -1, r_j] = 2 s_ij - r_i - r_j, with r the mean of an item's K highest scores on the other
+    side: one set of vectors for both directions. As the neighbourhoods are those of the set itself, every rank depends
+    on all of it: a figure for a set as a whole, not for a query that comes alone.
+
+    Args:
+        music: (Nx, D) floating point.
+        video: (Ny, D).
+        k: K, cut to the size of the other side; at least 1.
+        chunk_size: Items scored together.
+
+    Returns:
+        (Nx, D + 2) and (Ny, D + 2) float32; not of unit length.
+
+    Raises:
+        PairsError: Widths differ, or K is below 1.
+    """
+    _check(music, video, k)
+    music, video = _as_float32(music), _as_float32(video)
+    there, back = (side.score.mean(axis=1, keepdims=True) for side in find_nearest(music, video, k, chunk_size))
+    return np.hstack([2.0 * music, there, np.full_like(there, -1.0)]), np.hstack(
+        [video, np.full_like(back, -1.0), back]
+    )
+
+
+def _as_float32(side: Array) -> Array:
+    return np.asarray(side, dtype=np.float32)
+
+
+def _check(queries: Array, gallery: Array, k: int) -> None:
+    if (
+        queries.ndim != 2
+        or gallery.ndim != 2
+        or queries.shape[1] != gallery.shape[1]
+        or not len(queries) * len(gallery)
+    ):
+        raise PairsError(f"Queries {queries.shape} and gallery {gallery.shape} must be non-empty and of one width.")
+    if k < 1:
+        raise PairsError(f"Hubness needs K >= 1, got {k}.")

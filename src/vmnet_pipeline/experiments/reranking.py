@@ -1,0 +1,169 @@
+"""What re-ranking by agreement over time gains: the weight is chosen on validation pairs, the effect told on test."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.evaluation.bootstrap import bootstrap_means
+from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank
+from vmnet_pipeline.evaluation.results import DIRECTIONS
+from vmnet_pipeline.models.embed import embed_arrays
+from vmnet_pipeline.search.dtw import align_sequences, mix_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmnet_pipeline.features.store import FeatureStore
+    from vmnet_pipeline.inference.pieces import PieceEmbedder
+    from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.params import EvaluateParams
+    from vmnet_pipeline.types import PairArrays
+
+Array: TypeAlias = npt.NDArray[Any]
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+GAIN_KS = (1, 5, 10)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PieceSource:
+    """Features of one side over time, and what embeds their pieces."""
+
+    store: FeatureStore
+    pieces: PieceEmbedder
+
+    def embed(self, ids: Sequence[str]) -> list[Array]:
+        """(n, E) pieces of every item."""
+        return [self.pieces.embed(self.store.load(item_id)) for item_id in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One direction of one set of pairs; query i belongs to gallery item i.
+
+    Attributes:
+        ranks: (n,) mid-ranks without re-ranking.
+        right: (n,) place of the right answer among the candidates, -1 where it is none of them.
+        scores: (n, k) cosines of the candidates.
+        agreements: (n, k) agreement over time.
+    """
+
+    ranks: Array
+    right: Array
+    scores: Array
+    agreements: Array
+
+    def rerank(self, weight: float) -> Array:
+        """(n,) mid-ranks with a weight; those of right answers that are no candidates stay."""
+        mixed = mix_scores(self.scores, self.agreements, weight)
+        own = np.take_along_axis(mixed, np.maximum(self.right, 0)[:, None], axis=1)
+        ranks = 1.0 + (mixed > own).sum(axis=1) + ((mixed == own).sum(axis=1) - 1) / 2.0
+        return np.asarray(np.where(self.right >= 0, ranks, self.ranks))
+
+
+def measure_reranking(
+    model: VMNet, val: PairArrays, test: PairArrays, music: PieceSource, video: PieceSource, params: EvaluateParams
+) -> dict[str, Any]:
+    """Choose the weight with the highest mean reciprocal rank on `val`, the smaller of equals; compare on `test`.
+
+    Items are right answers to themselves only, and ties take the mean of their places. Differences have paired
+    bootstrap intervals over groups.
+
+    Raises:
+        ParameterError: There are no validation pairs.
+        FeatureStoreError: The feature of an item is not to be had.
+    """
+    if not len(val):
+        raise ParameterError("re-ranking chooses its weight on validation pairs, and there are none; see `split`")
+    rerank = params.rerank
+    tasks = _compare_side(model, val, music, video, rerank.n_candidates)
+    by_weight = {weight: _average_mrr([task.rerank(weight) for task in tasks]) for weight in WEIGHTS}
+    weight = max(WEIGHTS, key=lambda one: (by_weight[one], -one))
+    tasks = _compare_side(model, test, music, video, rerank.n_candidates)
+    result = {
+        "n_candidates": rerank.n_candidates,
+        "piece_s": rerank.piece_s,
+        "weight": weight,
+        "validation_mrr": {str(one): value for one, value in by_weight.items()},
+        "n_items": len(test),
+        "directions": {
+            name: _tell_gain(task, weight, test.groups, params) for name, task in zip(DIRECTIONS, tasks, strict=True)
+        },
+    }
+    _log_gain(result)
+    return result
+
+
+def _compare_side(
+    model: VMNet, pairs: PairArrays, music: PieceSource, video: PieceSource, n_candidates: int
+) -> tuple[_Task, _Task]:
+    whole = embed_arrays(model, music=pairs.music), embed_arrays(model, video=pairs.video)
+    pieces = music.embed(pairs.ids), video.embed(pairs.ids)
+    return (
+        _compare(whole[0], whole[1], pieces[0], pieces[1], n_candidates),
+        _compare(whole[1], whole[0], pieces[1], pieces[0], n_candidates),
+    )
+
+
+def _compare(
+    queries: Array, gallery: Array, parts: list[Array], gallery_parts: list[Array], n_candidates: int
+) -> _Task:
+    n, k = len(queries), min(n_candidates, len(gallery))
+    task = _Task(np.empty(n), np.full(n, -1), np.empty((n, k)), np.empty((n, k)))
+    for i in range(n):
+        row = gallery @ queries[i]
+        task.ranks[i] = 1.0 + (row > row[i]).sum() + ((row == row[i]).sum() - 1) / 2.0
+        best = np.argsort(-row, kind="stable")[:k]
+        task.right[i] = np.flatnonzero(best == i)[0] if i in best else -1
+        task.scores[i] = row[best]
+        task.agreements[i] = align_sequences(parts[i], [gallery_parts[j] for j in best])
+    return task
+
+
+def _average_mrr(ranks: Sequence[Array]) -> float:
+    return float(np.mean([mean_reciprocal_rank(one) for one in ranks]))
+
+
+def _tell_gain(task: _Task, weight: float, groups: Sequence[str], params: EvaluateParams) -> dict[str, Any]:
+    """Every figure without and with re-ranking, and the difference with its interval."""
+    names = ["mrr", *(f"recall_at_{k}" for k in GAIN_KS)]
+    before, after = (_list_values(ranks) for ranks in (task.ranks, task.rerank(weight)))
+    units = groups if params.resample_by == "group" else np.arange(len(task.ranks))
+    draws = bootstrap_means([before[None], after[None]], units, params.n_resamples, params.seed)
+    tail = (1.0 - params.confidence_level) / 2.0
+    low, high = (
+        np.quantile(draws[:, 1] - draws[:, 0], [tail, 1.0 - tail], axis=0)
+        if len(draws)
+        else np.full((2, len(names)), np.nan)
+    )
+    return {
+        name: {
+            "without": float(before[place].mean()),
+            "with": float(after[place].mean()),
+            "difference": float(after[place].mean() - before[place].mean()),
+            "low": float(low[place]) if len(draws) else None,
+            "high": float(high[place]) if len(draws) else None,
+        }
+        for place, name in enumerate(names)
+    }
+
+
+def _list_values(ranks: Array) -> Array:
+    """(metrics, n) of every query."""
+    return np.stack([1.0 / ranks, *((ranks <= k).astype(np.float64) for k in GAIN_KS)])
+
+
+def _log_gain(result: dict[str, Any]) -> None:
+    for name, figures in result["directions"].items():
+        mrr = figures["mrr"]
+        span = "" if mrr["low"] is None else f" [{mrr['low']:+.4f}, {mrr['high']:+.4f}]"
+        logger.info(
+            "re-ranking, %s: weight %g, MRR %.4f -> %.4f, difference %+.4f%s",
+            name, result["weight"], mrr["without"], mrr["with"], mrr["difference"], span,
+        )  # fmt: skip

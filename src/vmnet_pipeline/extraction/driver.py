@@ -1,0 +1,222 @@
+"""The driver of an extraction: hands out batches, and sees that every item ends as a row, whatever becomes of workers.
+
+A worker that is lost takes nothing finished with it: what it wrote is in its rows. What it still had in hand is tried
+again item by item, so that the next loss points at one item; that one becomes a failed row.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+import uuid
+import zlib
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.backends.engine import count_cores
+from vmnet_pipeline.errors import ExtractionError
+from vmnet_pipeline.extraction.executor import Job
+from vmnet_pipeline.extraction.planning import find_unfinished
+from vmnet_pipeline.extraction.worker import end_readers, run_batch
+from vmnet_pipeline.features.index import FeatureRow
+from vmnet_pipeline.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.extraction.executor import Crew, Event
+    from vmnet_pipeline.params import ExtractParams
+    from vmnet_pipeline.storage.locks import Shard
+    from vmnet_pipeline.types import MediaItem
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 32
+MIN_ITEMS_FOR_PROCESSES = 256  # below, starting processes takes longer than they save
+MAX_LOST_ITEMS = 8
+
+
+def select_shard(items: Iterable[MediaItem], shard: Shard | None) -> list[MediaItem]:
+    """The items of worker I of N; by content, so that two copies of a file come to the same worker."""
+    if shard is None:
+        return list(items)
+    worker, n_workers = shard
+    return [item for item in items if zlib.crc32((item.checksum or item.id).encode()) % n_workers == worker]
+
+
+def extract_missing(
+    backend: FeatureBackend, missing: Sequence[MediaItem], store: FeatureStore, params: ExtractParams
+) -> Iterator[FeatureRow]:
+    """Extract items into a store, yielding the row of each when it is there.
+
+    Args:
+        backend: Not loaded yet.
+        missing: What was planned; what another run has finished since then is left out.
+        store: Held for this run, or this worker of an array job, until the iterator is at its end.
+        params: Executor, workers, timeout.
+
+    Raises:
+        FeatureStoreError: Another run holds the store, or it cannot be written.
+        ExtractionError: Workers cannot be had, or end one after the other.
+        WeightsError: The weights are not to be had.
+    """
+    if not missing:
+        return
+    shard = params.array.shard
+    with store.hold(shard):
+        if shard is None:
+            store.compact()  # so that rows of earlier runs count as older, whatever the clock has done since
+        items = find_unfinished(missing, FeatureStore(store.folder))
+        store.claim(backend.fingerprint())
+        kind = choose_executor(params, len(items))
+        n_workers = params.n_workers or count_cores()
+        n_cores = {"serial": n_workers, "processes": max(1, count_cores() // n_workers), "dask": None}[kind]
+        job = Job(
+            run_id=uuid.uuid4().hex[:8],
+            backend=backend,
+            folder=store.folder.absolute(),
+            shard=shard,
+            batch_size=params.batch_size,
+            n_cores=n_cores,
+            item_timeout_s=None if kind == "serial" else params.item_timeout_s,
+            limits=params.limits,
+        )
+        logger.info("%s: extracting %d items, executor %s", backend.name, len(items), kind)
+        yield from _extract(job, kind, n_workers, items, params)
+
+
+def choose_executor(params: ExtractParams, n_items: int) -> str:
+    """`serial`, `processes` or `dask`."""
+    kind, address = params.executor.kind, params.executor.address
+    if kind != "auto":
+        return kind
+    if address is not None:
+        return "dask"
+    return "processes" if n_items >= MIN_ITEMS_FOR_PROCESSES else "serial"
+
+
+def _extract(
+    job: Job, kind: str, n_workers: int, items: Sequence[MediaItem], params: ExtractParams
+) -> Iterator[FeatureRow]:
+    if kind == "serial":
+        try:
+            yield from run_batch(job, job.run_id, items)
+        finally:
+            end_readers()
+        return
+    crew = _make_crew(job, kind, n_workers, params)
+    try:
+        yield from Driver(crew, job, items).run()
+    finally:
+        crew.close()
+
+
+def _make_crew(job: Job, kind: str, n_workers: int, params: ExtractParams) -> Crew:
+    try:
+        pickle.dumps(job)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        raise ExtractionError(
+            f"Backend {job.backend.name!r} cannot be sent to another process ({error}). Let it keep what cannot be "
+            "pickled out of its state until `load`, or take --params extract.executor.kind=serial"
+        ) from error
+    if kind == "dask":
+        from vmnet_pipeline.extraction.dask_executor import DaskCrew
+
+        return DaskCrew(job, str(params.executor.address))
+    from vmnet_pipeline.extraction.process_executor import ProcessCrew
+
+    return ProcessCrew(job, n_workers)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a worker has in hand."""
+
+    writer: str
+    left: dict[str, MediaItem]
+    is_retry: bool
+    touched: float
+
+
+class Driver:
+    """Keeps a crew at work until every item has its row."""
+
+    def __init__(self, crew: Crew, job: Job, items: Iterable[MediaItem]) -> None:
+        self._crew, self._job = crew, job
+        self._waiting = deque(items)
+        self._retries: deque[MediaItem] = deque()
+        self._batches: dict[str, _Batch] = {}
+        self._n_lost_items = 0
+
+    def run(self) -> Iterator[FeatureRow]:
+        """Rows of all items, as they are finished."""
+        while self._waiting or self._retries or self._batches:
+            for worker in self._crew.idle():
+                self._start_batch(worker)
+            for event in self._crew.wait() if self._batches or self._crew.size() == 0 else ():
+                yield from self._handle(event)
+
+    def _start_batch(self, worker: str) -> None:
+        is_retry = bool(self._retries)
+        items = [self._retries.popleft()] if is_retry else self._take_waiting()
+        if items:
+            writer = f"{self._job.run_id}-{worker}"
+            self._batches[worker] = _Batch(writer, {item.id: item for item in items}, is_retry, time.monotonic())
+            self._crew.start(worker, writer, items)
+
+    def _take_waiting(self) -> list[MediaItem]:
+        """Large batches first, single items at the end: all workers finish at about the same time."""
+        size = len(self._waiting) // (4 * max(1, self._crew.size()))
+        size = min(max(size, 1), MAX_BATCH, len(self._waiting))
+        return [self._waiting.popleft() for _ in range(size)]
+
+    def _handle(self, event: Event) -> Iterator[FeatureRow]:
+        batch = self._batches[event.worker]
+        batch.touched = time.monotonic() if event.rows else batch.touched
+        yield from self._count(batch, event.rows)
+        if event.state != "working":
+            del self._batches[event.worker]
+        if event.state == "lost":
+            yield from self._recover(event.worker, batch)
+
+    def _count(self, batch: _Batch, rows: Iterable[FeatureRow]) -> Iterator[FeatureRow]:
+        for row in rows:
+            if batch.left.pop(row.id, None) is not None:
+                self._n_lost_items = 0
+                yield row
+
+    def _recover(self, worker: str, batch: _Batch) -> Iterator[FeatureRow]:
+        """Count what a lost worker had written, and see to what it had in hand."""
+        written = FeatureStore(self._job.folder, writer=batch.writer).read_own_rows()
+        yield from self._count(batch, [written[item_id] for item_id in batch.left if item_id in written])
+        if not batch.is_retry:
+            self._retries.extend(batch.left.values())
+            if batch.left:
+                logger.warning("%s is lost: %d items are tried again, one by one", worker, len(batch.left))
+            return
+        for item in batch.left.values():
+            yield self._give_up(item, time.monotonic() - batch.touched)
+
+    def _give_up(self, item: MediaItem, waited_s: float) -> FeatureRow:
+        timeout_s = self._job.item_timeout_s
+        is_timeout = timeout_s is not None and waited_s >= timeout_s
+        reason = "timeout" if is_timeout else "worker_died"
+        error = (
+            f"not finished within {timeout_s:g} s, twice (extract.item_timeout_s)"
+            if is_timeout
+            else "its worker process ended, twice: a crash of a decoder, or too little memory"
+        )
+        logger.warning("Item %r (%s): %s", item.id, item.path, error)
+        row = FeatureRow(item.id, "failed", item.checksum, reason=reason, error=error)
+        FeatureStore(self._job.folder, writer=self._job.run_id).add_rows([row])
+        self._n_lost_items += 1
+        if self._n_lost_items >= MAX_LOST_ITEMS:
+            raise ExtractionError(
+                f"Workers ended at {MAX_LOST_ITEMS} items one after the other (last {item.id!r}: {reason}), so the "
+                "cause is not the items. Their log says more; if memory is short, take fewer workers: "
+                "--params extract.n_workers=1. Everything finished is kept."
+            )
+        return row

@@ -1,0 +1,87 @@
+"""What the driver of an extraction asks of its workers, wherever they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.features.index import FeatureRow
+    from vmnet_pipeline.params import LimitParams
+    from vmnet_pipeline.storage.locks import Shard
+    from vmnet_pipeline.types import MediaItem
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker needs to know beside the items; small, and picklable as long as the backend is.
+
+    Attributes:
+        run_id: Unique; a worker keeps its loaded backend while it stays the same.
+        backend: Not loaded: workers do that for themselves.
+        folder: The feature store, absolute; workers write to it.
+        shard: Which part of an array job this is.
+        batch_size: Entries per pass through the network.
+        n_cores: Cores of one worker; None for those that its cluster gives it.
+        item_timeout_s: A worker that finishes no item for so long ends itself.
+        limits: What reading one media file may cost.
+    """
+
+    run_id: str
+    backend: FeatureBackend
+    folder: Path
+    shard: Shard | None
+    batch_size: int
+    n_cores: int | None
+    item_timeout_s: float | None
+    limits: LimitParams
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened at one worker.
+
+    Attributes:
+        worker: Its name.
+        state: `working`: has finished the items of `rows`. `idle`: has finished its batch. `lost`: is gone.
+        rows: What it has finished since the last event; its rows are in the index already.
+    """
+
+    worker: str
+    state: Literal["working", "idle", "lost"]
+    rows: tuple[FeatureRow, ...] = ()
+
+
+class Crew(Protocol):
+    """Workers that extract batches of items and write the features themselves.
+
+    A name never comes back: the worker in the place of a lost one has another.
+    """
+
+    def idle(self) -> list[str]:
+        """Names of the workers that can take a batch, each safe as part of a file name."""
+        ...
+
+    def size(self) -> int:
+        """How many workers there are now."""
+        ...
+
+    def start(self, worker: str, writer: str, items: Sequence[MediaItem]) -> None:
+        """Give an idle worker a batch; it writes its rows as `writer`."""
+        ...
+
+    def wait(self) -> list[Event]:
+        """Events since the last call; waits for one, for a while.
+
+        Raises:
+            VmnetError: What a worker could not get over, e.g. a full disk or missing weights.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the workers finish the item they are at, if that is soon, and send them away."""
+        ...

@@ -1,0 +1,1 @@
+"""What happens around every Kedro run: checks, configuration, error messages, results."""

@@ -1,0 +1,311 @@
+"""Use a trained network: features, or media files, to embeddings in the shared space.
+
+embedder = Embedder.load("data/06_models/demo/vmnet_musicnn")
+music, video = embedder([music_features, video_features])
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vmnet_pipeline.backends.registry import make_backend
+from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
+from vmnet_pipeline.errors import CheckpointError, EmbedderError
+from vmnet_pipeline.inference.input_spec import FeatureForm, Side, embed_side
+from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.models.checkpoints import (
+    CONFIG_FILE,
+    Checkpoint,
+    build_from_checkpoint,
+    check_fingerprints,
+    digest_checkpoint,
+    load_checkpoint,
+)
+from vmnet_pipeline.params import LimitParams
+from vmnet_pipeline.storage.paths import as_path
+from vmnet_pipeline.types import Fingerprint, Modality, Sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.inference.pieces import PieceEmbedder
+    from vmnet_pipeline.inference.single_item import RunOne
+    from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.types import FeatureArray
+
+logger = logging.getLogger(__name__)
+
+MODALITIES: dict[Side, Modality] = {"music": "audio", "video": "video"}
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of both sides.
+
+    Attributes:
+        music: (n, E) float32, rows of unit length; None if no music was given.
+        video: (n, E) float32, rows of unit length; None if no video was given.
+    """
+
+    music: np.ndarray | None
+    video: np.ndarray | None
+
+
+class Embedder:
+    """A trained network in inference mode. May be used by several threads at once.
+
+    Attributes:
+        checkpoint: What was loaded.
+        digest: 64 hex digits that identify the network; a search index remembers them.
+        music_shape: Shape of one pooled music item, e.g. (500,) or (62, 512);
+            of a tower over sequences (most steps, D).
+        video_shape: The same of video, e.g. (2048,).
+        embedding_dim: E.
+        isolation: Child processes that read media files.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        music_backend: Mapping[str, Any] | None = None,
+        video_backend: Mapping[str, Any] | None = None,
+        weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
+        device: str = "cpu",
+        isolation: Isolation | None = None,
+    ) -> None:
+        """Build the network; see `load` for the arguments."""
+        self.checkpoint = checkpoint
+        self.digest = digest_checkpoint(checkpoint)
+        self._forms = {side: FeatureForm.of(checkpoint.model_config, side) for side in MODALITIES}
+        self.music_shape, self.video_shape = self._forms["music"].shape, self._forms["video"].shape
+        self._model = build_from_checkpoint(checkpoint).requires_grad_(False).to(device)
+        self._chosen: dict[Side, Mapping[str, Any] | None] = {"music": music_backend, "video": video_backend}
+        self._weights_dir = weights_dir
+        self._backends: dict[Side, FeatureBackend] = {}
+        self._lock = threading.Lock()
+        self._singles = _build_singles(self._model, device)
+        self.isolation = isolation or Isolation(LimitParams.model_validate({}))
+        self.embedding_dim = self._embed("video", self._forms["video"].blank).shape[1]
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        music_backend: Mapping[str, Any] | None = None,
+        video_backend: Mapping[str, Any] | None = None,
+        weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
+        device: str = "cpu",
+        isolation: Isolation | None = None,
+    ) -> Embedder:
+        """Read a checkpoint once; everything else is fast.
+
+        Args:
+            path: Folder of a checkpoint, or the folder of a variant with `checkpoint/` in it; or of the reference:
+                a `summaries_dir`, whose latest checkpoint is taken, or `.../model.ckpt-N`.
+            music_backend: Backend that `embed_music` uses: its name as `backend` and its parameters. By default the
+                one that the checkpoint was trained on; checkpoints of the reference do not know theirs.
+            video_backend: The same for `embed_video`.
+            weights_dir: Weight files of the backends.
+            device: Where the network runs, as torch names it.
+            isolation: Child processes that read media files; by default some of its own, with the default limits.
+
+        Raises:
+            CheckpointError: There is no checkpoint, or it is damaged.
+        """
+        backends = {"music_backend": music_backend, "video_backend": video_backend}
+        return cls(open_checkpoint(path), weights_dir=weights_dir, device=device, isolation=isolation, **backends)
+
+    def __call__(self, x: Any, *, pooled: bool = False) -> Embeddings:
+        """Embed features of both sides, or of one.
+
+        Args:
+            x: `[music, video]`; either may be None. Each is one item or, with one more axis, n items; items of
+                different length may also be given as a list. One item is what extraction gives:
+                (62, 512, 6, 4) for VGGish, (T, D) for everything else.
+            pooled: The items are pooled already: (62, 512) or (D,) each. Not for towers over sequences.
+
+        Returns:
+            `(music, video)`, each (n, E) float32 of unit rows, or None.
+
+        Raises:
+            EmbedderError: A shape is wrong or not clear, a value is not finite, or the sides differ in number.
+        """
+        if not isinstance(x, (list, tuple)) or len(x) != 2 or all(side is None for side in x):
+            raise EmbedderError("give [music features, video features] as a list of two; one of them may be None")
+        music = None if x[0] is None else self._forms["music"].read(x[0], pooled=pooled)
+        video = None if x[1] is None else self._forms["video"].read(x[1], pooled=pooled)
+        if music is not None and video is not None and len(music) != len(video):
+            raise EmbedderError(
+                f"there are {len(music)} music and {len(video)} video items; give pairs, or one side at a time with "
+                "None for the other (one item has one axis less than a batch)"
+            )
+        return Embeddings(
+            None if music is None else self._embed("music", music),
+            None if video is None else self._embed("video", video),
+        )
+
+    def embed_music(self, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
+        """Embed the sound of one media file: (1, E) float32 of unit length.
+
+        Args:
+            path: The media file.
+            warnings: Takes what the user has to know of the file, e.g. that only a part could be read; None logs it.
+
+        Raises:
+            MediaError: The file cannot be used, or reading it goes beyond the limits.
+            IsolationError: No process for reading it can be started.
+            CheckpointError: The backend is not the one that the checkpoint was trained on, or is not known.
+            WeightsError: Its weights are not to be had.
+        """
+        return self.embed_feature("music", self.extract("music", path, warnings=warnings))
+
+    def embed_video(self, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
+        """Embed the pictures of one media file: (1, E) float32 of unit length; the rest as in `embed_music`."""
+        return self.embed_feature("video", self.extract("video", path, warnings=warnings))
+
+    def _embed(self, side: Side, features: FeatureArray) -> np.ndarray:
+        run = self._singles[side]
+        if run is None or len(features) != 1 or isinstance(features, Sequences):
+            return embed_side(self._model, side, features)
+        return run(features[0])[None]
+
+    # --- media files
+
+    def extract(self, side: Side, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
+        """The feature of one side of a media file as the backend stores it; the rest as in `embed_music`."""
+        backend = self.backend(side)
+        prepared = self.isolation.call(backend.prepare, str(path))
+        if warnings is not None:
+            warnings += prepared.warnings
+        elif prepared.warnings:
+            logger.warning("%s: %s", path, "; ".join(prepared.warnings))
+        return backend.finish(backend.infer(prepared.inputs))
+
+    def embed_feature(self, side: Side, feature: np.ndarray) -> np.ndarray:
+        """What `extract` gave to (1, E) float32 of unit length.
+
+        Raises:
+            EmbedderError: It does not fit the network.
+        """
+        import numpy as np
+
+        return self._embed(side, self._forms[side].pack([np.asarray(feature, np.float32)], self.backend(side).pool))
+
+    def cut_pieces(self, side: Side, piece_s: float) -> PieceEmbedder:
+        """What embeds the pieces of items of one side, of about `piece_s` seconds.
+
+        Raises:
+            ParameterError: The features of this side, or its tower, cannot be cut.
+        """
+        from vmnet_pipeline.inference.pieces import PieceEmbedder
+
+        with self._lock:
+            backend = self._backends.get(side) or self._make_backend(side)
+        return PieceEmbedder(self._model, self._forms[side], backend, piece_s)
+
+    def backend(self, side: Side) -> FeatureBackend:
+        """The feature backend of one side, loaded; made when it is first asked for.
+
+        Raises:
+            CheckpointError: It is not the one that the checkpoint was trained on, or is not known.
+            ParameterError: There is no such backend, or a parameter is wrong.
+            WeightsError: Its weights are not to be had.
+        """
+        with self._lock:
+            if side not in self._backends:
+                self._backends[side] = self._make_backend(side)
+                self._backends[side].load()
+            return self._backends[side]
+
+    def _make_backend(self, side: Side) -> FeatureBackend:
+        modality = MODALITIES[side]
+        trained_on, params = self.checkpoint.fingerprints.get(modality), self._chosen[side]
+        if params is None:
+            if trained_on is None:
+                raise CheckpointError(
+                    f"the checkpoint does not say which {side} features it was trained on; name them: "
+                    f"Embedder.load(path, {side}_backend={{'backend': 'musicnn', ...}})"
+                )
+            params = recall_backend(trained_on)
+        backend = make_backend({"weights_dir": self._weights_dir, **params})
+        if backend.modality != modality:
+            raise CheckpointError(f"backend {backend.name!r} makes {backend.modality} features, not those of {side}")
+        known = {modality: _leave_out_device(trained_on)} if trained_on else {}
+        check_fingerprints(
+            Checkpoint(self.checkpoint.model_config, {}, known), {modality: _leave_out_device(backend.fingerprint())}
+        )
+        return backend
+
+
+def _build_singles(model: VMNet, device: str) -> dict[Side, RunOne | None]:
+    """What embeds one item faster than the network itself does, where there is such a thing."""
+    from vmnet_pipeline.inference.single_item import build_single
+
+    if device != "cpu":
+        return {"music": None, "video": None}
+    return {
+        "music": build_single(model.music_scaler, model.music),
+        "video": build_single(model.video_scaler, model.video),
+    }
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this project or of the reference.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    folder = as_path(path).expanduser()
+    for candidate in (folder, folder / "checkpoint"):
+        if (candidate / CONFIG_FILE).is_file():
+            return load_checkpoint(candidate)
+    trained = sorted(folder.glob(f"*/checkpoint/{CONFIG_FILE}"))
+    if len(trained) == 1:
+        return load_checkpoint(trained[0].parent)
+    if trained:
+        names = ", ".join(config.parent.parent.name for config in trained)
+        raise CheckpointError(f"{folder} holds several checkpoints; choose the folder of one of {names}")
+    from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
+
+    try:
+        prefix = find_prefix(folder)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"there is no checkpoint {folder}: neither {CONFIG_FILE} and weights of this project (train first, or "
+            f"check the path) nor a checkpoint of the reference ({error})"
+        ) from error
+    return import_checkpoint(prefix)
+
+
+def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:
+    """Parameters, with the backend's name, that make features of this identity.
+
+    A backend that does not say which of its settings are parameters (`params_type`) is given all of them.
+
+    Raises:
+        ParameterError: There is no such backend here.
+    """
+    from vmnet_pipeline.backends.registry import get_backend
+
+    params_type = getattr(get_backend(fingerprint.backend), "params_type", None)
+    if params_type is None:
+        return {"backend": fingerprint.backend, **fingerprint.settings}
+    weights = fingerprint.settings.get("weights", {})
+    named = params_type.model_fields.keys() - {"weights"}
+    params = {name: value for name, value in fingerprint.settings.items() if name in named}
+    if weights.get("name") == "random":
+        params |= {"weights": "random", "random_seed": weights["seed"]}
+    return {"backend": fingerprint.backend, **params}
+
+
+def _leave_out_device(fingerprint: Fingerprint) -> Fingerprint:
+    """A network that was trained on features from a GPU may be used without one: engine and precision still count."""
+    settings = {name: value for name, value in fingerprint.settings.items() if name != "device"}
+    return Fingerprint(fingerprint.backend, settings)

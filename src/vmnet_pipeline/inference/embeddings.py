@@ -1,0 +1,212 @@
+"""Embeddings of a whole collection, one side: made item by item, kept in memory-mapped files.
+
+    FOLDER/vectors.npy      (n, E) float32, rows of unit length
+    FOLDER/items.parquet    id of each row, and the checksum of the feature that it was made from
+    FOLDER/contents.json    which network made them, and the sha256 of the other two
+
+What is there is not made again: a row is taken over while its feature and the network are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.errors import EmbedderError, SearchIndexError
+from vmnet_pipeline.inference.input_spec import FeatureForm, Side, embed_side
+from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_shapes, digest_checkpoint
+from vmnet_pipeline.progress import track
+from vmnet_pipeline.storage.array_writer import ArrayWriter
+from vmnet_pipeline.storage.arrays import map_array
+from vmnet_pipeline.storage.atomic import replace_folder
+from vmnet_pipeline.storage.checksummed import check_files, describe_files, parse_sealed, seal_json
+from vmnet_pipeline.storage.parsing import read_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import pandas as pd
+
+    from vmnet_pipeline.features.store import FeatureStore
+    from vmnet_pipeline.models.checkpoints import Checkpoint
+    from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.pairs.packing import PairSet
+
+VECTORS = "vectors.npy"
+ITEMS = "items.parquet"
+CONTENTS = "contents.json"
+REMEDY = "run `kedro run --pipeline embed` again"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSet:
+    """Embeddings of one side of a collection.
+
+    Attributes:
+        ids: Item ids.
+        sources: Checksum of the feature that each was made from; empty when not known.
+        vectors: (n, E) float32, rows of unit length; memory-mapped.
+        checkpoint: Digest of the network.
+    """
+
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    vectors: np.ndarray
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEmbeddings:
+    """Embeddings that are made while they are written.
+
+    Attributes:
+        ids: Item ids.
+        sources: Checksum of the feature of each, or empty.
+        dim: E.
+        checkpoint: Digest of the network.
+        chunks: The rows, in order, some at a time.
+        n_reused: Rows that need not be made again.
+    """
+
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    dim: int
+    checkpoint: str
+    chunks: Iterator[np.ndarray]
+    n_reused: int = 0
+
+
+def plan_store_embeddings(
+    store: FeatureStore,
+    ids: Sequence[str],
+    pool: Callable[[np.ndarray], np.ndarray],
+    checkpoint: Checkpoint,
+    side: Side,
+    known: EmbeddingSet | None = None,
+    batch_size: int = 1024,
+) -> PlannedEmbeddings:
+    """Embed the items of a feature store that are among `ids`.
+
+    Args:
+        store: Features of one side.
+        ids: Items of the collection; those without a feature are left out.
+        pool: One item's feature to the form used in training.
+        checkpoint: The network.
+        side: `music` or `video`.
+        known: Embeddings made before; rows of the same network and feature are taken over.
+        batch_size: Items per step.
+
+    Raises:
+        FeatureStoreError: While the rows are made, a feature is missing or damaged.
+        EmbedderError: While the rows are made, features do not fit the network.
+    """
+    wanted = [item_id for item_id in ids if (row := store.rows.get(item_id)) is not None and row.status == "done"]
+    sources = tuple(store.rows[item_id].checksum for item_id in wanted)
+    model, form = build_from_checkpoint(checkpoint), FeatureForm.of(checkpoint.model_config, side)
+    digest = digest_checkpoint(checkpoint)
+    old_rows = _find_reusable(known, digest, wanted, sources)
+
+    def make_chunk(chunk_ids: Sequence[str]) -> np.ndarray:
+        import numpy as np
+
+        new = [item_id for item_id in chunk_ids if item_id not in old_rows]
+        made = _embed_items(store, new, pool, form, model)
+        return np.stack([known.vectors[old_rows[i]] if known and i in old_rows else made[i] for i in chunk_ids])
+
+    chunks = (make_chunk(wanted[start : start + batch_size]) for start in range(0, len(wanted), batch_size))
+    return PlannedEmbeddings(tuple(wanted), sources, _measure_dim(model, checkpoint), digest, chunks, len(old_rows))
+
+
+def plan_pair_embeddings(
+    pairs: PairSet, checkpoint: Checkpoint, side: Side, batch_size: int = 1024
+) -> PlannedEmbeddings:
+    """Embed all packed pairs, train, val and test; for feature files of one's own, which have no store.
+
+    Raises:
+        CheckpointError: The checkpoint was made for other features.
+    """
+    check_shapes(checkpoint, pairs.music.shape[1:], pairs.video.shape[1:])
+    model, array = build_from_checkpoint(checkpoint), pairs.music if side == "music" else pairs.video
+    starts = range(0, len(array), batch_size)
+    chunks = (embed_side(model, side, array[start : start + batch_size]) for start in starts)
+    dim, digest = _measure_dim(model, checkpoint), digest_checkpoint(checkpoint)
+    return PlannedEmbeddings(pairs.ids, ("",) * len(pairs.ids), dim, digest, chunks)
+
+
+def _find_reusable(
+    known: EmbeddingSet | None, digest: str, ids: Sequence[str], sources: Sequence[str]
+) -> dict[str, int]:
+    if known is None or known.checkpoint != digest:
+        return {}
+    rows = {key: row for row, key in enumerate(zip(known.ids, known.sources, strict=True))}
+    return {item_id: rows[item_id, source] for item_id, source in zip(ids, sources, strict=True) if source
+            and (item_id, source) in rows}  # fmt: skip
+
+
+def _embed_items(
+    store: FeatureStore,
+    ids: Sequence[str],
+    pool: Callable[[np.ndarray], np.ndarray],
+    form: FeatureForm,
+    model: VMNet,
+) -> dict[str, np.ndarray]:
+    if not ids:
+        return {}
+    try:
+        features = form.pack([store.load(item_id) for item_id in ids], pool)
+    except EmbedderError as error:
+        raise EmbedderError(f"features in {store.folder}, items from {ids[0]!r} to {ids[-1]!r}: {error}") from error
+    return dict(zip(ids, embed_side(model, form.side, features), strict=True))
+
+
+def _measure_dim(model: VMNet, checkpoint: Checkpoint) -> int:
+    form = FeatureForm.of(checkpoint.model_config, "video")
+    return int(embed_side(model, "video", form.blank).shape[1])
+
+
+def write_embeddings(folder: Path, planned: PlannedEmbeddings) -> None:
+    """Make and write embeddings; the folder appears whole or not at all."""
+    with replace_folder(folder) as temporary:
+        with ArrayWriter(temporary / VECTORS, (planned.dim,)) as writer, track(folder.name, len(planned.ids)) as bar:
+            for chunk in planned.chunks:
+                writer.add(chunk)
+                bar.add(len(chunk))
+        list_rows(planned).to_parquet(temporary / ITEMS, index=False)
+        contents = {
+            "format_version": 1,
+            "checkpoint": planned.checkpoint,
+            "n_items": len(planned.ids),
+            "files": describe_files(temporary, (VECTORS, ITEMS)),
+        }
+        (temporary / CONTENTS).write_text(seal_json(contents), encoding="utf-8")
+
+
+def read_embeddings(folder: Path) -> EmbeddingSet:
+    """Open embeddings, comparing every byte with its checksum; the vectors stay on disk until they are used.
+
+    Raises:
+        SearchIndexError: There are none, or they are damaged.
+    """
+    try:
+        contents = parse_sealed((folder / CONTENTS).read_text(encoding="utf-8"))
+        check_files(folder, contents.get("files", {}))
+        table = read_frame(folder / ITEMS)
+        vectors = map_array(folder / VECTORS)
+        embeddings = EmbeddingSet(tuple(table["id"]), tuple(table["source"]), vectors, str(contents["checkpoint"]))
+        is_whole = vectors.ndim == 2 and len(embeddings.ids) == len(vectors) == contents["n_items"]
+    except FileNotFoundError as error:
+        raise SearchIndexError(f"there are no embeddings in {folder}; {REMEDY}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SearchIndexError(f"the embeddings in {folder} are damaged ({error}); remove them and {REMEDY}") from error
+    if not is_whole:
+        raise SearchIndexError(f"the embeddings in {folder} are damaged: parts differ in length; {REMEDY}")
+    return embeddings
+
+
+def list_rows(embeddings: EmbeddingSet | PlannedEmbeddings) -> pd.DataFrame:
+    """Columns `id` and `source`, one row per vector."""
+    import pandas as pd
+
+    return pd.DataFrame({"id": embeddings.ids, "source": embeddings.sources}, dtype="str")

@@ -1,0 +1,178 @@
+"""What a trained network takes per item, and how features are checked and brought to that form.
+
+A network takes either one pooled array per item, (D,) or (62, 512), or the steps of each item, (T, D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vmnet_pipeline.errors import EmbedderError, PairsError
+from vmnet_pipeline.params import SEQUENCE_TOWERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+
+    from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.types import FeatureArray, Sequences
+
+Side = Literal["music", "video"]
+MAX_STEPS = 100
+"""Longest item that features over time may have without saying that it is one: 300 s of musicnn."""
+
+
+def embed_side(model: VMNet, side: Side, features: FeatureArray) -> np.ndarray:
+    """(n, E) float32 unit rows of one side."""
+    from vmnet_pipeline.models.embed import embed_arrays
+
+    return embed_arrays(model, music=features) if side == "music" else embed_arrays(model, video=features)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureForm:
+    """What one side of a network takes.
+
+    Attributes:
+        side: `music` or `video`.
+        shape: Of one pooled item, (D,) or (62, 512); of sequences (most steps, D).
+        takes_steps: Whether it takes sequences.
+    """
+
+    side: Side
+    shape: tuple[int, ...]
+    takes_steps: bool
+
+    @classmethod
+    def of(cls, model_config: Mapping[str, Any], side: Side) -> FeatureForm:
+        """The form that a checkpoint's network takes."""
+        return cls(side, tuple(model_config[f"{side}_shape"]), model_config[f"{side}_tower"] in SEQUENCE_TOWERS)
+
+    @property
+    def blank(self) -> FeatureArray:
+        """One item of zeros."""
+        import numpy as np
+
+        zeros = np.zeros((1, *self.shape), np.float32)
+        return self._stack([zeros[0]]) if self.takes_steps else zeros
+
+    def pack(self, features: Sequence[np.ndarray], pool: Callable[[np.ndarray], np.ndarray]) -> FeatureArray:
+        """Features as a backend makes them, at least one, in the form that the network takes.
+
+        Args:
+            features: One array per item.
+            pool: The backend's pooling.
+
+        Raises:
+            EmbedderError: A feature has another shape than the network takes, or is not finite.
+        """
+        if self.takes_steps:
+            return self._stack(features)
+        pooled = [pool(feature) for feature in features]
+        return self.read(pooled, pooled=True)
+
+    def read(self, value: Any, *, pooled: bool = False) -> FeatureArray:
+        """Features as a user gives them: one item, a batch with one more axis, or a list of items.
+
+        Raises:
+            EmbedderError: A shape is wrong or not clear, or a value is not finite.
+        """
+        import numpy as np
+
+        if pooled and self.takes_steps:
+            raise EmbedderError(f"this checkpoint takes all steps of its {self.side} features; leave pooled=True out")
+        if isinstance(value, (list, tuple)):
+            items = [self._to_numbers(item) for item in value]
+        else:
+            array = self._to_numbers(value)
+            is_item = array.ndim in self._count_axes(pooled)
+            if not is_item and array.ndim - 1 not in self._count_axes(pooled):
+                raise EmbedderError(self._describe_misfit(array.shape, pooled))
+            self._refuse_unclear(array, is_item and not pooled and not self.takes_steps)
+            items = [array] if is_item else list(array)
+        if not items and not self.takes_steps:
+            return np.zeros((0, *self.shape), np.float32)
+        for item in items:
+            if not self._fits(item.shape, pooled):
+                raise EmbedderError(self._describe_misfit(item.shape, pooled))
+        if self.takes_steps:
+            return self._stack(items)
+        return self._check_finite(np.stack([item if pooled else self._pool(item) for item in items]))
+
+    def _count_axes(self, pooled: bool) -> tuple[int, ...]:
+        """Axes of one item: pooling takes one of two away from vectors over time, and two of four from VGGish."""
+        if self.takes_steps:
+            return (2, 4)
+        return (len(self.shape),) if pooled else (2 * len(self.shape),)
+
+    def _fits(self, item: tuple[int, ...], pooled: bool) -> bool:
+        if len(item) not in self._count_axes(pooled) or 0 in item:
+            return False
+        if self.takes_steps:
+            return item[1] == self.shape[1]
+        if pooled:
+            return item == self.shape
+        return item[1:] == self.shape if len(self.shape) == 1 else item[:2] == self.shape
+
+    def _refuse_unclear(self, array: np.ndarray, is_raw_item: bool) -> None:
+        if is_raw_item and array.ndim == 2 and len(array) > MAX_STEPS:
+            raise EmbedderError(
+                f"{self.side} features of shape {array.shape} may be one item with {len(array)} steps or as many "
+                "pooled items; give array[None] for the first and pooled=True for the second"
+            )
+
+    def _pool(self, item: np.ndarray) -> np.ndarray:
+        """Mean over the steps; of VGGish over time and mel inside each patch. In double precision, as packing does."""
+        import numpy as np
+
+        return np.asarray(item.mean(axis=(2, 3) if len(self.shape) == 2 else 0, dtype=np.float64))
+
+    def _stack(self, items: Sequence[np.ndarray]) -> Sequences:
+        from vmnet_pipeline.pairs.sequences import stack_sequences
+
+        try:
+            sequences = stack_sequences(items, self.shape[0])
+        except (PairsError, ValueError) as error:
+            raise EmbedderError(f"{self.side} features cannot be embedded: {error}") from error
+        if sequences.values.shape[1] != self.shape[1]:
+            raise EmbedderError(self._describe_misfit(items[0].shape, False))
+        self._check_finite(sequences.values)
+        return sequences
+
+    def _check_finite(self, values: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(values, np.float32)
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            what = "step" if self.takes_steps else "item"
+            message = f"{self.side} {what} {int(np.argmin(finite))} has NaN or infinity; make its features again"
+            raise EmbedderError(message)
+        return values
+
+    def _to_numbers(self, value: Any) -> np.ndarray:
+        import numpy as np
+
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise EmbedderError(f"{self.side} features are no array of numbers ({error})") from error
+        if array.dtype.kind not in "fiu":
+            raise EmbedderError(f"{self.side} features are {array.dtype}, not numbers; give an array of float32")
+        return array
+
+    def _describe_misfit(self, found: tuple[int, ...], pooled: bool) -> str:
+        if self.takes_steps or len(self.shape) == 1:
+            raw = f"(T, {self.shape[-1]})"
+        else:
+            raw = f"({self.shape[0]}, {self.shape[1]}, time, mel)"
+        hint = ""
+        if not self.takes_steps and (self._fits(found, not pooled) or self._fits(found[1:], not pooled)):
+            hint = "; leave pooled=True out for these" if pooled else "; if they are pooled already, say pooled=True"
+        return (
+            f"{self.side} features have shape {found}, but this checkpoint takes {self.shape if pooled else raw} per "
+            f"item, one item or a batch with one more axis{hint}"
+        )

@@ -1,0 +1,172 @@
+"""The towers of a checkpoint as ONNX files, for those who run them elsewhere.
+
+A file holds one side whole: standardisation, tower, L2 normalisation. It takes what `Embedder` takes with
+`pooled=True`, or sequences with their mask, and it says in its metadata what that is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vmnet_pipeline.errors import CheckpointError
+from vmnet_pipeline.inference.embedder import MODALITIES
+from vmnet_pipeline.inference.input_spec import FeatureForm, Side
+from vmnet_pipeline.models.checkpoints import build_from_checkpoint, digest_checkpoint
+from vmnet_pipeline.models.types import MaskedSequence
+from vmnet_pipeline.storage.atomic import replace_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vmnet_pipeline.models.checkpoints import Checkpoint
+    from vmnet_pipeline.models.two_tower import VMNet
+
+OPSET = 18
+TOLERANCE = 1e-5
+"""Largest difference of any value of an embedding from what torch gives."""
+
+
+def export_towers(checkpoint: Checkpoint, folder: Path) -> dict[Side, Path]:
+    """Write `music.onnx` and `video.onnx`; each is run and compared with the network before it gets its name.
+
+    Args:
+        checkpoint: Any; an ensemble is one graph with all members.
+        folder: Where to; made if it is not there.
+
+    Returns:
+        The file of each side.
+
+    Raises:
+        CheckpointError: The packages of the extra `onnx` are missing, or a file does not compute what the network does.
+    """
+    try:
+        import onnxruntime  # noqa: F401 - the exporter looks for the first two itself
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise CheckpointError(
+            f"export needs packages that are not installed ({error}): pip install 'vmnet-pipeline[onnx]'"
+        ) from error
+    model = build_from_checkpoint(checkpoint).requires_grad_(False)
+    folder.mkdir(parents=True, exist_ok=True)
+    return {side: _export_side(model, checkpoint, side, folder / f"{side}.onnx") for side in MODALITIES}
+
+
+class _OneSide(nn.Module):
+    """Features of one side to embeddings, with tensors for arguments as a graph has them."""
+
+    def __init__(self, model: VMNet, side: Side) -> None:
+        super().__init__()
+        self.scaler = model.music_scaler if side == "music" else model.video_scaler
+        self.tower = model.music if side == "music" else model.video
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, ...) float32, and of sequences the (B, T) bool mask -> (B, E) float32 of unit rows."""
+        embedding: Tensor = self.tower(
+            self.scaler(features if mask is None else MaskedSequence(features, mask))
+        ).embedding
+        return embedding
+
+
+def _export_side(model: VMNet, checkpoint: Checkpoint, side: Side, path: Path) -> Path:
+    form = FeatureForm.of(checkpoint.model_config, side)
+    network = _OneSide(model, side).eval()
+    program = _trace(network, form)
+    program.model.metadata_props.update(describe_side(checkpoint, form))
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # the exporter leaves the call stack there, with paths of this machine
+    with replace_atomically(path) as temporary:
+        program.save(str(temporary), external_data=False)
+        _compare(network, form, temporary)
+    return path
+
+
+def _trace(network: _OneSide, form: FeatureForm) -> Any:
+    example = _draw_batch(form, n_items=2)
+    axes = {0: torch.export.Dim("items")}
+    if form.takes_steps:
+        axes[1] = torch.export.Dim("steps")
+    names = ["features", "mask"][: len(example)]
+    with _quiet():
+        return torch.onnx.export(
+            network, example, dynamo=True, verbose=False, opset_version=OPSET,
+            input_names=names, output_names=["embedding"], dynamic_shapes=dict.fromkeys(names, axes),
+        )  # fmt: skip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of packages that it does not need and of its own future."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def describe_side(checkpoint: Checkpoint, form: FeatureForm) -> dict[str, str]:
+    """What a file says of itself, as text: what goes in, what comes out, and of which network it is."""
+    fingerprint = checkpoint.fingerprints.get(MODALITIES[form.side])
+    config = checkpoint.model_config
+    if form.takes_steps:
+        taken = (
+            f"(items, steps, {form.shape[1]}) float32, features of one item over time, at most {form.shape[0]} steps"
+        )
+    elif len(form.shape) == 2:
+        taken = f"(items, {form.shape[0]}, {form.shape[1]}) float32, per patch the mean over time and mel of its maps"
+    else:
+        taken = f"(items, {form.shape[0]}) float32, the mean over time of one item's features"
+    return {
+        "vmnet.side": form.side,
+        "vmnet.checkpoint": digest_checkpoint(checkpoint),
+        "vmnet.tower": str(config[f"{form.side}_tower"]),
+        "vmnet.n_members": str(config.get("n_members", 1)),
+        "vmnet.backend": fingerprint.backend if fingerprint else "",
+        "vmnet.backend_settings": json.dumps(fingerprint.settings if fingerprint else {}, sort_keys=True),
+        "vmnet.features": f"{taken}; as the backend gives them, neither scaled nor normalised",
+        "vmnet.mask": "(items, steps) bool, true where a step is; each item has at least one"
+        if form.takes_steps
+        else "",
+        "vmnet.embedding": "(items, E) float32, rows of unit length; a dot product of both sides is their cosine",
+    }
+
+
+def _compare(network: _OneSide, form: FeatureForm, path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    for n_items in (1, 3):
+        batch = _draw_batch(form, n_items)
+        names = [item.name for item in session.get_inputs()]
+        found = session.run(None, {name: part.numpy() for name, part in zip(names, batch, strict=True)})[0]
+        with torch.inference_mode():
+            difference = float((torch.from_numpy(found) - network(*batch)).abs().max())
+        if not difference <= TOLERANCE:
+            raise CheckpointError(
+                f"the exported {form.side} tower differs by {difference:.1e} from the network, more than {TOLERANCE}; "
+                "use the network itself, or try other versions of torch and onnxscript"
+            )
+
+
+def _draw_batch(form: FeatureForm, n_items: int) -> tuple[Tensor, ...]:
+    """Features of some items, the same every time; of sequences the last item is one step shorter."""
+    generator = torch.Generator().manual_seed(n_items)
+    if not form.takes_steps:
+        return (torch.rand((n_items, *form.shape), generator=generator),)
+    n_steps = max(2, min(form.shape[0], 3 + n_items))
+    mask = torch.ones((n_items, n_steps), dtype=torch.bool)
+    mask[-1, -1] = False
+    return torch.rand((n_items, n_steps, form.shape[1]), generator=generator), mask

@@ -1,0 +1,372 @@
+"""Media files are read in child processes that can be ended: a bad one costs itself and nothing else.
+
+Decoders may crash, hang or swallow memory. A child lives over many files, does nothing but read them, and ends with
+its parent. It is no sandbox against somebody who takes it over: it has the rights of its parent.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vmnet_pipeline.errors import IsolationError, MediaError
+from vmnet_pipeline.storage.paths import configure_storage, get_configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmnet_pipeline.params import LimitParams
+
+_Result = TypeVar("_Result")
+
+logger = logging.getLogger(__name__)
+
+ISOLATION_REASONS = frozenset({"decoder_crashed", "timed_out", "out_of_memory"})
+"""Reasons for which a file is refused here; another machine, or other limits, may read it."""
+
+START_WAIT_S = 120.0
+END_WAIT_S = 10.0
+_PROGRAM = "import sys; from vmnet_pipeline.media.sandbox import serve; serve(int(sys.argv[1]))"
+# Calls run side by side in children of their own, so each takes one core.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_IN_THIS_PROCESS = "memory://"  # an object store for trials, which other processes do not see
+_MEBIBYTE = 1 << 20
+# What a child may keep of the files before, beyond what it began with; one that keeps more is replaced by a fresh one.
+_MOST_KEPT_MB = 256
+_MOST_KEPT_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What became of a call: its value, or why there is none."""
+
+    value: Any = None
+    reason: str = ""
+    message: str = ""
+
+
+class Isolation:
+    """Child processes for calls that read media files. May be used by several threads, each gets a child to itself.
+
+    Children are started when they are needed and kept for the next call. `close` ends them, or the end of this object.
+    """
+
+    def __init__(self, limits: LimitParams) -> None:
+        """Start nothing yet.
+
+        Args:
+            limits: What one call may cost.
+        """
+        self._limits, self._idle, self._owner = limits, list[_Child](), os.getpid()
+        self._everyone: set[_Child] = set()
+        self._warned = False
+        self._finalizer = weakref.finalize(self, _end_all, self._everyone, self._owner)
+
+    def __enter__(self) -> Isolation:
+        """Nothing is started yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the children."""
+        self.close()
+
+    def start(self, n_children: int) -> None:
+        """Have so many children ready, as starting them takes a moment; `call` starts those that are missing.
+
+        Raises:
+            IsolationError: They cannot be started.
+        """
+        self._forget_children_of_parent()
+        new = [_Child(self._limits) for _ in range(n_children - len(self._idle))]
+        self._everyone.update(new)
+        for child in new:
+            child.wait_until_ready()
+            self._idle.append(child)
+
+    def close(self) -> None:
+        """End the children; a call that is under way fails, a later one starts new ones."""
+        _end_all(self._everyone, os.getpid())
+        self._idle.clear()
+
+    def call(self, function: Callable[..., _Result], path: str, **options: Any) -> _Result:
+        """`function(path, **options)`, in a child.
+
+        A child that crashes may have been damaged by an earlier file, so a crash is believed when a fresh one crashes,
+        too, and so is a lack of memory. A function that cannot be sent to another process (of a notebook, say) is
+        called here, with a warning.
+
+        Args:
+            function: Raises `MediaError` for a file that cannot be used. What it returns is pickled.
+            path: Of the media file.
+            options: Sent with it.
+
+        Raises:
+            MediaError: What the function raised, or `decoder_crashed`, `timed_out`, `out_of_memory`; `internal_error`
+                for an error that was not foreseen.
+            IsolationError: No child can be started.
+        """
+        if path.startswith(_IN_THIS_PROCESS):
+            return function(path, **options)
+        try:
+            task = pickle.dumps((function, path, options))
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            return self._call_here(function, path, options, str(error))
+        child = self._take()
+        may_be_worn = child.n_asked > 0
+        reply = self._ask(child, task)
+        if reply.reason == "decoder_crashed" or (may_be_worn and reply.reason in ("worn_out", "out_of_memory")):
+            reply = self._ask(self._hire(), task)
+        if reply.reason == "not_importable":
+            return self._call_here(function, path, options, reply.message)
+        if reply.reason:
+            if reply.reason == "internal_error":
+                logger.error("%s failed in a way that was not foreseen:\n%s", path, reply.value)
+            raise MediaError(reply.reason, reply.message.replace("{path}", path))
+        result: _Result = reply.value
+        return result
+
+    def _call_here(self, function: Callable[..., _Result], path: str, options: dict[str, Any], why: str) -> _Result:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "Media files are read in this process, where a decoder that crashes ends the run (%s). Define what "
+                "reads them in a module that can be imported.",
+                why,
+            )
+        return function(path, **options)
+
+    def _forget_children_of_parent(self) -> None:
+        if self._owner != os.getpid():  # after a fork
+            self._idle, self._owner = [], os.getpid()
+            self._everyone.clear()
+
+    def _take(self) -> _Child:
+        self._forget_children_of_parent()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._hire()
+
+    def _hire(self) -> _Child:
+        child = _Child(self._limits)
+        self._everyone.add(child)
+        child.wait_until_ready()
+        return child
+
+    def _ask(self, child: _Child, task: bytes) -> _Reply:
+        reply = child.ask(task, self._limits)
+        if reply.reason in ("worn_out", "out_of_memory"):
+            child.end()
+        if child.is_alive:
+            self._idle.append(child)
+        else:
+            self._everyone.discard(child)
+        return reply
+
+
+def _end_all(children: set[_Child], owner: int) -> None:
+    if owner == os.getpid():
+        while children:
+            children.pop().end()
+
+
+class _Child:
+    """One process and the connection to it."""
+
+    def __init__(self, limits: LimitParams) -> None:
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
+        with theirs:
+            self._process = _start_process(theirs.fileno())
+        self.is_alive, self.n_asked = True, 0
+        with suppress(OSError):  # one that has ended already is found by waiting for it
+            self._connection.send((limits.seconds, limits.memory_mb, get_configuration()))
+
+    def wait_until_ready(self) -> None:
+        """Wait until the child has imported what it needs.
+
+        Raises:
+            IsolationError: It has ended, or does not get there.
+        """
+        try:
+            if not self._connection.poll(START_WAIT_S):
+                raise EOFError
+            self._connection.recv()
+        except (EOFError, OSError) as error:
+            self.end()
+            raise _explain_start(f"{self._describe_end()}; its own words are above") from error
+
+    def ask(self, task: bytes, limits: LimitParams) -> _Reply:
+        """Let the child do a task; it is ended when that takes too long."""
+        self.n_asked += 1
+        try:
+            self._connection.send_bytes(task)
+            if self._connection.poll(limits.seconds):
+                reply: _Reply = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - from our own child
+                return reply
+            self.end()
+            is_slow = True
+        except (EOFError, OSError):
+            self.end(kill=False)
+            is_slow = self._process.returncode == -signal.SIGXCPU
+        if is_slow and limits.seconds is not None:
+            message = f"{{path}}: reading it took more than {limits.seconds:g} s; convert it, or raise limits.seconds"
+            return _Reply(reason="timed_out", message=message)
+        message = f"{{path}}: reading it made the decoder fail ({self._describe_end()}), twice; convert or remove it"
+        return _Reply(reason="decoder_crashed", message=message)
+
+    def end(self, *, kill: bool = True) -> None:
+        """End the process, or see how it has ended; one that does not is ended after all."""
+        self.is_alive = False
+        self._connection.close()
+        if kill:
+            self._process.kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(END_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _describe_end(self) -> str:
+        code = self._process.returncode
+        with suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"exit code {code}"
+
+
+def _start_process(descriptor: int) -> subprocess.Popen[bytes]:
+    python_path = os.pathsep.join(place or os.getcwd() for place in sys.path)  # noqa: PTH109 - text is wanted
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, str(descriptor)],
+            stdin=subprocess.PIPE,  # nothing is ever written: its end is that of this process
+            stdout=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": python_path},
+        )
+    except OSError as error:
+        raise _explain_start(str(error)) from error
+
+
+def _explain_start(why: str) -> IsolationError:
+    return IsolationError(
+        f"No process for reading media files can be started ({why}). Check the memory that is free, and the limits on "
+        "processes (ulimit -u)."
+    )
+
+
+# --- the child
+
+
+def serve(descriptor: int) -> None:
+    """Be a child: answer one task after the other until the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when to end
+    _end_with_parent()
+    connection = Connection(descriptor)
+    seconds, memory_mb, storage = connection.recv()
+    configure_storage(storage)
+    import av  # noqa: F401 - so that no file is charged for it
+    import numpy as np  # noqa: F401
+
+    connection.send("ready")
+    most_bytes = _measure_memory()[1] + _count_kept(memory_mb)
+    with suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while not _has_grown(most_bytes):
+            task = connection.recv_bytes()
+            _limit_next_call(seconds, memory_mb)
+            connection.send_bytes(_answer(task, memory_mb))
+        connection.recv_bytes()
+        connection.send_bytes(pickle.dumps(_Reply(reason="worn_out")))
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process when the parent closes our input, also while a decoder hangs (Linux)."""
+    import fcntl
+
+    if hasattr(signal, "SIGIO"):
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:
+    """Allow this much time beyond what was used so far, and this much memory in all, libraries not counted."""
+    import resource
+
+    _set_limit(resource.RLIMIT_CORE, 0)
+    if seconds is not None:
+        used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        _set_limit(resource.RLIMIT_CPU, int(used_s + seconds) + 1)
+    if memory_mb is not None and sys.platform == "linux":
+        mapped, data = _measure_memory()
+        _set_limit(resource.RLIMIT_AS, mapped - data + memory_mb * _MEBIBYTE)
+
+
+def _set_limit(kind: int, value: int) -> None:
+    """Set one soft limit; a hard one of the system that is lower still holds."""
+    import resource
+
+    hard = resource.getrlimit(kind)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (value, hard))
+
+
+def _measure_memory() -> tuple[int, int]:
+    """Bytes of address space in use, and of them those that are data of this process; 0 where nobody tells (Linux)."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - for every media file: a Path object takes longer
+            pages = [int(word) for word in file.read().split()]
+    except OSError:
+        return 0, 0
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    return pages[0] * page_bytes, pages[5] * page_bytes
+
+
+def _count_kept(memory_mb: int | None) -> int:
+    """Bytes that may stay behind from call to call."""
+    return min(_MOST_KEPT_MB, (memory_mb or _MOST_KEPT_MB * _MOST_KEPT_SHARE) // _MOST_KEPT_SHARE) * _MEBIBYTE
+
+
+def _has_grown(most_bytes: int) -> bool:
+    """Whether more is held than may be, after what is only waiting to be collected is gone."""
+    if _measure_memory()[1] <= most_bytes:
+        return False
+    gc.collect()
+    return _measure_memory()[1] > most_bytes
+
+
+def _answer(task: bytes, memory_mb: int | None) -> bytes:
+    try:
+        return pickle.dumps(_call(task), protocol=5)
+    except MemoryError:
+        message = f"{{path}}: reading it takes more than {memory_mb} MB; convert it, or raise limits.memory_mb"
+        return pickle.dumps(_Reply(reason="out_of_memory", message=message))
+
+
+def _call(task: bytes) -> _Reply:
+    try:
+        function, path, options = pickle.loads(task)  # noqa: S301 - from our own parent
+    except (ImportError, AttributeError) as error:
+        return _Reply(reason="not_importable", message=str(error))
+    try:
+        return _Reply(function(path, **options))
+    except MediaError as error:
+        return _Reply(reason=error.reason, message=str(error))
+    except MemoryError:
+        raise
+    except Exception as error:
+        return _Reply(traceback.format_exc(), "internal_error", f"{type(error).__name__}: {error}")

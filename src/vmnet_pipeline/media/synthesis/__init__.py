@@ -1,8 +1,0 @@
-"""Synthesise the demo collection: music videos that need no licence, drawn and played from seeds."""
-
-from vmnet_pipeline.media.synthesis.clip import make_clip
-from vmnet_pipeline.media.synthesis.collection import DemoSpec, make_demo_collection
-from vmnet_pipeline.media.synthesis.encode import write_media
-from vmnet_pipeline.media.synthesis.mood import Mood
-
-__all__ = ["DemoSpec", "Mood", "make_clip", "make_demo_collection", "write_media"]

@@ -1,0 +1,306 @@
+"""A tower that starts from regularised canonical correlation analysis and learns only what that leaves open.
+
+Canonical analysis finds the directions in which two views agree, and how strongly. For jointly Gaussian views with
+correlations r_k, the order of candidates v for a query u that no other order beats is by the likelihood ratio
+
+    s(u, v) = sum_k a_k u_k v_k - b_k u_k^2 - b_k v_k^2,    a = r / (1 - r^2),  b = r^2 / (2 (1 - r^2)).
+
+`CanonicalTower` writes s as the dot product of unit vectors, exactly, and so works with any index for cosine
+similarity. Network layers bend the variates first: they start at zero and learn where the views are not Gaussian.
+
+Source: H. Hotelling, Relations between two sets of variates, Biometrika 28 (1936); F. Bach, M. Jordan, A probabilistic
+interpretation of canonical correlation analysis (2005), for the Gaussian model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.models.types import TowerOutput, init_linear
+from vmnet_pipeline.types import Sequences
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.types import FeatureArray
+
+Array: TypeAlias = npt.NDArray[Any]
+
+N_SPHERE_DIMS = 4  # coordinates that carry the quadratic terms and fill up to unit length
+HIDDEN_DIM = 256
+RIDGES = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in units of the mean variance of a side
+MAX_COMPONENTS = 1024  # principal components kept before the analysis; bounds its cost on wide features
+MIN_RIDGE = 1e-12  # of a side that does not vary, as half of two items
+MIN_VARIANCE = 1e-9  # of a direction, which has 1 with its regularisation; below, it is one that the items do not span
+CHUNK_ROWS = 1024
+MIN_CORRELATION, MAX_CORRELATION = 0.01, 0.97  # above, a few outliers would fill the sphere
+RADIUS_SHARE = 8.0  # squared radius over the mean squared length of a scaled variate; room for outliers
+
+
+class CanonicalTower(nn.Module):
+    """Canonical variates, bent by a small network, on the sphere: (B, D) or (B, T, D) -> (B, E).
+
+    The embedding holds E - 4 scaled variates and four coordinates, two of which meet the other side's constant and so
+    carry the quadratic terms, and two of which fill up the length on one side each. A dot product of two embeddings is
+    the score divided by the squared radius. Time, if there is any, is averaged.
+
+    Args:
+        input_dim: D.
+        embedding_dim: E, at least 5.
+        side: Music and video use mirrored coordinates.
+        dropout: Share of hidden activations dropped, 0-1.
+    """
+
+    projection: Tensor
+    weight: Tensor
+    radius: Tensor
+
+    def __init__(self, input_dim: int, embedding_dim: int, *, side: Literal["music", "video"], dropout: float) -> None:
+        super().__init__()
+        n = embedding_dim - N_SPHERE_DIMS
+        if n < 1:
+            raise ParameterError(f"tower 'canonical' needs an embedding_dim of at least 5, not {embedding_dim}")
+        self.embedding_dim = embedding_dim
+        self.side = side
+        # Fixed: thousands of weights that canonical analysis has already estimated would only overfit from here.
+        self.register_buffer("projection", torch.zeros(input_dim, n))
+        self.register_buffer("weight", torch.zeros(n))  # of the variates at the network's input
+        self.register_buffer("radius", torch.ones(()))
+        self.scale = nn.Parameter(torch.zeros(n))  # sqrt(a)
+        self.curvature = nn.Parameter(torch.zeros(n))  # b
+        self.hidden = nn.Sequential(
+            init_linear(nn.Linear(n, HIDDEN_DIM)), nn.BatchNorm1d(HIDDEN_DIM), nn.ReLU(), nn.Dropout(dropout)
+        )
+        self.bend = _zero_linear(HIDDEN_DIM, n)
+        self.offset = _zero_linear(HIDDEN_DIM, 1)
+
+    @torch.no_grad()
+    def set_fit(self, projection: Array, correlations: Array) -> None:
+        """Take over a (D, n) projection to variates of unit variance and their (n,) correlations."""
+        r = torch.from_numpy(correlations).float().clamp(MIN_CORRELATION, MAX_CORRELATION)
+        a = r / (1.0 - r**2)
+        n = len(r)
+        self.projection.zero_()[:, :n] = torch.from_numpy(projection).float()
+        self.weight.zero_()[:n] = r.sqrt()
+        self.scale.zero_()[:n] = a.sqrt()
+        self.curvature.zero_()[:n] = a * r / 2.0
+        self.radius.fill_(float((1.0 + RADIUS_SHARE * a.sum()).sqrt()))
+
+    def forward(self, x: Tensor) -> TowerOutput:
+        """(B, D) or (B, T, D) float32 -> embeddings (B, E); the structure feature is the (averaged) input."""
+        pooled = x.mean(dim=1) if x.ndim == 3 else x  # (B, D)
+        with torch.autocast(pooled.device.type, enabled=False):  # large terms cancel, which takes all the digits
+            variates = pooled @ self.projection  # (B, E - 4)
+        hidden = self.hidden(variates * self.weight)  # (B, H)
+        variates = variates + self.bend(hidden)
+        quadratic = ((variates**2 - 1.0) * self.curvature).sum(dim=1) + self.offset(hidden).squeeze(1)  # (B,)
+        return TowerOutput(self._place(variates * self.scale, quadratic), pooled)
+
+    def _place(self, scaled: Tensor, quadratic: Tensor) -> Tensor:
+        """Unit vectors (B, E) whose dot products are (p . q - quadratic_p - quadratic_q + constant) / radius^2."""
+        constant = self.radius / 2.0
+        own = -quadratic / constant
+        used = (scaled**2).sum(dim=1) + own**2 + constant**2
+        filler = (self.radius**2 - used).clamp_min(1e-6).sqrt()
+        other, zero = constant.expand_as(own), torch.zeros_like(own)
+        first, second = (own, other) if self.side == "music" else (other, own)
+        third, fourth = (filler, zero) if self.side == "music" else (zero, filler)
+        return functional.normalize(
+            torch.cat([scaled, torch.stack([first, second, third, fourth], dim=1)], dim=1), dim=1
+        )
+
+
+def _zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
+    layer = nn.Linear(in_dim, out_dim)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@dataclass(frozen=True)
+class CanonicalFit:
+    """Directions in which two views agree.
+
+    Attributes:
+        music: (Dm, n) float64, centred inputs to variates of unit variance.
+        video: (Dv, n) float64.
+        correlations: (n,) float64, in [0, 1): of variates fitted on one half of the items and measured on the other.
+        ridge: The chosen regularisation, in units of the mean variance of a side's inputs.
+    """
+
+    music: Array
+    video: Array
+    correlations: Array
+    ridge: float
+
+
+@dataclass
+class _Moments:
+    """Sums over items of one half; covariances of any union of halves follow from them."""
+
+    n: int
+    x: Array
+    y: Array
+    xx: Array
+    yy: Array
+    xy: Array
+
+    def __add__(self, other: _Moments) -> _Moments:
+        mine, theirs = vars(self), vars(other)
+        return _Moments(**{name: mine[name] + theirs[name] for name in mine})
+
+    def covariances(self) -> tuple[Array, Array, Array]:
+        x, y = self.x / self.n, self.y / self.n
+        return self.xx / self.n - np.outer(x, x), self.yy / self.n - np.outer(y, y), self.xy / self.n - np.outer(x, y)
+
+
+class _Analysis:
+    """Canonical analysis of one set of moments, at any regularisation, from one eigendecomposition per side."""
+
+    def __init__(self, moments: _Moments) -> None:
+        xx, yy, xy = moments.covariances()
+        self.x_values, self.x_vectors = _principal(xx)
+        self.y_values, self.y_vectors = _principal(yy)
+        self.x_mean, self.y_mean = np.trace(xx) / len(xx), np.trace(yy) / len(yy)
+        self.cross = self.x_vectors.T @ xy @ self.y_vectors
+
+    def solve(self, ridge: float, n: int) -> tuple[Array, Array]:
+        """(Dm, n) and (Dv, n) directions."""
+        x_scale = 1.0 / np.sqrt(self.x_values + max(ridge * self.x_mean, MIN_RIDGE))
+        y_scale = 1.0 / np.sqrt(self.y_values + max(ridge * self.y_mean, MIN_RIDGE))
+        left, _, right = _decompose(x_scale[:, None] * self.cross * y_scale)
+        x, y = x_scale[:, None] * left[:, :n], y_scale[:, None] * right[:n].T
+        return self.x_vectors @ x, self.y_vectors @ y
+
+
+def fit_canonical(music: Array, video: Array, n_components: int, *, halves: Array) -> CanonicalFit:
+    """Regularised canonical correlation analysis; memory does not grow with the number of items.
+
+    The regularisation is the one under which variates fitted on one half share most information on the other half.
+
+    Args:
+        music: (n, Dm) or (n, T, Dm) floating point, may be memory-mapped; time is averaged.
+        video: (n, Dv) or (n, T, Dv) floating point.
+        n_components: Variates wanted; fewer come back where a side is narrower.
+        halves: (n,) bool, which half an item is in; related items belong in the same one.
+
+    Raises:
+        ParameterError: A half has no item whose features are finite.
+    """
+    first, second = (_sum_moments(music, video, np.flatnonzero(halves == half)) for half in (False, True))
+    n = min(n_components, len(first.x), len(first.y))
+    analyses = [(_Analysis(first), second), (_Analysis(second), first)]
+    held_out = {
+        ridge: np.mean([_correlate(fit.solve(ridge, n), rest) for fit, rest in analyses], axis=0) for ridge in RIDGES
+    }
+    ridge = max(RIDGES, key=lambda value: _information(held_out[value]))
+    whole = first + second
+    x, y = _Analysis(whole).solve(ridge, n)
+    xx, yy, _ = whole.covariances()
+    return CanonicalFit(x / _deviation(x, xx), y / _deviation(y, yy), held_out[ridge], ridge)
+
+
+def _sum_moments(music: Array, video: Array, rows: Array) -> _Moments:
+    total: _Moments | None = None
+    for start in range(0, len(rows), CHUNK_ROWS):
+        x, y = (_pool(side[rows[start : start + CHUNK_ROWS]]) for side in (music, video))
+        # Bad features are named by the training loop, which meets them in its first epoch.
+        good = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+        x, y = x[good], y[good]
+        part = _Moments(len(x), x.sum(axis=0), y.sum(axis=0), _cross(x, x), _cross(y, y), _cross(x, y))
+        total = part if total is None else total + part
+    if total is None or total.n == 0:
+        raise ParameterError(
+            "tower 'canonical' needs at least two usable training pairs; add some or use another tower"
+        )
+    return total
+
+
+def _pool(features: Array) -> Array:
+    features = np.asarray(features, dtype=np.float64)
+    return cast("Array", features.mean(axis=1) if features.ndim == 3 else features)
+
+
+def _cross(x: Array, y: Array) -> Array:
+    return (torch.from_numpy(x).T @ torch.from_numpy(y)).numpy()
+
+
+def _decompose(matrix: Array) -> tuple[Array, Array, Array]:
+    left, values, right = torch.linalg.svd(torch.from_numpy(matrix), full_matrices=False)
+    return left.numpy(), values.numpy(), right.numpy()
+
+
+def _principal(covariance: Array) -> tuple[Array, Array]:
+    # torch and not numpy for heavy steps: so that they keep to the number of threads that training was given
+    values, vectors = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(covariance)))
+    kept = slice(max(0, len(values) - MAX_COMPONENTS), None)
+    return np.maximum(values[kept], 0.0), vectors[:, kept]
+
+
+def _deviation(directions: Array, covariance: Array) -> Array:
+    """(n,) deviations along directions; infinite where there is none, so that division silences what no item tells."""
+    variance = np.einsum("dn,dn->n", directions, covariance @ directions)
+    return np.sqrt(np.where(variance > MIN_VARIANCE, variance, np.inf))
+
+
+def _correlate(directions: tuple[Array, Array], moments: _Moments) -> Array:
+    """(n,) correlations, not below 0, of the variates on other items."""
+    x, y = directions
+    xx, yy, xy = moments.covariances()
+    shared = np.einsum("dn,dn->n", x, xy @ y)
+    return cast("Array", np.clip(shared / (_deviation(x, xx) * _deviation(y, yy)), 0.0, MAX_CORRELATION))
+
+
+def _information(correlations: Array) -> float:
+    """Mutual information of Gaussian views with these correlations, in nats."""
+    return float(-0.5 * np.log1p(-(correlations**2)).sum())
+
+
+def fit_towers(model: VMNet, music: FeatureArray, video: FeatureArray, *, halves: Array) -> float | None:
+    """Fit a model's canonical towers to training pairs, through its own scalers.
+
+    Args:
+        model: Any network; one without canonical towers is left as it is.
+        music: (n, ...) features before scaling.
+        video: (n, ...) features before scaling.
+        halves: (n,) bool, as in `fit_canonical`.
+
+    Returns:
+        The squared radius: the factor from dot products to log-likelihood ratios; None without canonical towers.
+
+    Raises:
+        ParameterError: Only one of the two towers is canonical, the features are sequences, or too few are finite.
+    """
+    sides = (model.music, model.video)
+    if not any(isinstance(side, CanonicalTower) for side in sides):
+        return None
+    if not all(isinstance(side, CanonicalTower) for side in sides):
+        raise ParameterError("tower 'canonical' works only beside itself; set music_tower and video_tower to it")
+    if isinstance(music, Sequences) or isinstance(video, Sequences):
+        raise ParameterError("tower 'canonical' takes pooled features, and these are sequences; pack them pooled")
+    towers = cast("tuple[CanonicalTower, CanonicalTower]", sides)
+    n = len(towers[0].scale)
+    fit = fit_canonical(_Scaled(music, model.music_scaler), _Scaled(video, model.video_scaler), n, halves=halves)  # type: ignore[arg-type]
+    towers[0].set_fit(fit.music, fit.correlations)
+    towers[1].set_fit(fit.video, fit.correlations)
+    return float(towers[0].radius) ** 2
+
+
+class _Scaled:
+    """Rows of an array after a scaler; nothing is computed before rows are asked for."""
+
+    def __init__(self, array: Array, scaler: nn.Module) -> None:
+        self.array = array
+        self.scaler = scaler
+
+    @torch.no_grad()
+    def __getitem__(self, rows: Array) -> Array:
+        chunk = torch.from_numpy(np.asarray(self.array[rows], dtype=np.float32))
+        return cast("Array", self.scaler(chunk).numpy())

@@ -1,0 +1,178 @@
+"""Two-tower networks: arrays of features in, unit vectors in one shared space out.
+
+A tower is any module that maps a batch to a `TowerOutput`; a new one is a class and a line in `MUSIC_TOWERS` or
+`VIDEO_TOWERS`. Those that there are stand in `pooled`, `sequence` and `canonical`, which take from here what all towers
+share; so builders import them when they are called. Builders take plain values, so configuration objects never enter a
+network.
+
+Source: arXiv:1704.06761 (VM-NET); the variants are called after the music feature that they were made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.models.two_tower import Standardise, VMNet
+from vmnet_pipeline.models.types import EMBEDDING_DIM
+
+TowerBuilder: TypeAlias = Callable[[tuple[int, ...], int, float], nn.Module]
+
+
+def _require_rank(input_shape: tuple[int, ...], rank: int, tower: str) -> None:
+    if len(input_shape) != rank or min(input_shape, default=0) < 1:
+        form = "(D,)" if rank == 1 else "(T, C)"
+        raise ParameterError(
+            f"tower '{tower}' takes features of shape {form} per item, but these have {input_shape}; "
+            "choose another tower or pool the features differently"
+        )
+
+
+def build_music_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Music tower on (62, 512) VGGish patches: time filters, fc 2048, fc 1024, fc E."""
+    _require_rank(input_shape, 2, "vggish")
+    if input_shape[0] < 9:
+        raise ParameterError(
+            f"tower 'vggish' pools time by 9, but features have {input_shape[0]} steps; use longer audio"
+        )
+    from vmnet_pipeline.models.pooled_tower import TimeFusionTower
+
+    return TimeFusionTower(input_shape[1], (2048, 1024), embedding_dim, dropout=dropout)
+
+
+def build_music_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Music tower on one pooled vector: fc 2048 BN, fc 1024, fc E."""
+    return _build_pooled("musicnn", input_shape, (2048, 1024), embedding_dim, dropout)
+
+
+def build_video_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Video tower beside the `vggish` music tower: fc 2048, fc E."""
+    return _build_pooled("vggish", input_shape, (2048,), embedding_dim, dropout)
+
+
+def build_video_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Video tower beside the `musicnn` music tower: fc 2048 BN, fc E."""
+    return _build_pooled("musicnn", input_shape, (2048,), embedding_dim, dropout)
+
+
+def build_music_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Music side of a pair of towers that start from canonical correlation analysis; (D,) or (T, D) features."""
+    return _build_canonical(input_shape, embedding_dim, dropout, side="music")
+
+
+def build_video_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Video side of a pair of towers that start from canonical correlation analysis; (D,) or (T, D) features."""
+    return _build_canonical(input_shape, embedding_dim, dropout, side="video")
+
+
+def build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Either side: attention over all steps of a sequence, (T, D) with T at most that of the shape."""
+    return _build_sequence(input_shape, embedding_dim, dropout, depth=0)
+
+
+def build_transformer(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Either side: two transformer layers, then the same attention."""
+    return _build_sequence(input_shape, embedding_dim, dropout, depth=2)
+
+
+def _build_pooled(
+    tower: str, input_shape: tuple[int, ...], hidden_dims: Sequence[int], embedding_dim: int, dropout: float
+) -> nn.Module:
+    from vmnet_pipeline.models.pooled_tower import PooledTower
+
+    _require_rank(input_shape, 1, tower)
+    normalise_first = tower == "musicnn"
+    return PooledTower(input_shape[0], hidden_dims, embedding_dim, normalise_first=normalise_first, dropout=dropout)
+
+
+def _build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, depth: int) -> nn.Module:
+    from vmnet_pipeline.models.sequence_tower import SequenceTower
+
+    _require_rank(input_shape, 2, "transformer" if depth else "sequence")
+    return SequenceTower(input_shape[1], embedding_dim, depth=depth, dropout=dropout)
+
+
+def _build_canonical(
+    input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, side: Literal["music", "video"]
+) -> nn.Module:
+    from vmnet_pipeline.models.cca_tower import CanonicalTower
+
+    if len(input_shape) not in (1, 2) or min(input_shape) < 1:
+        raise ParameterError(
+            f"tower 'canonical' takes features of shape (D,) or (T, D) per item, but these have {input_shape}"
+        )
+    return CanonicalTower(input_shape[-1], embedding_dim, side=side, dropout=dropout)
+
+
+MUSIC_TOWERS: dict[str, TowerBuilder] = {
+    "vggish": build_music_vggish,
+    "musicnn": build_music_musicnn,
+    "canonical": build_music_canonical,
+    "sequence": build_sequence,
+    "transformer": build_transformer,
+}
+VIDEO_TOWERS: dict[str, TowerBuilder] = {
+    "vggish": build_video_vggish,
+    "musicnn": build_video_musicnn,
+    "canonical": build_video_canonical,
+    "sequence": build_sequence,
+    "transformer": build_transformer,
+}
+
+
+def _find_builder(towers: Mapping[str, TowerBuilder], name: str, side: str) -> TowerBuilder:
+    if name not in towers:
+        raise ParameterError(f"there is no {side} tower '{name}'; choose one of {', '.join(sorted(towers))}")
+    return towers[name]
+
+
+def build_model(
+    music_tower: str,
+    video_tower: str,
+    music_shape: Sequence[int],
+    video_shape: Sequence[int],
+    *,
+    embedding_dim: int = EMBEDDING_DIM,
+    dropout: float = 0.1,
+    standardise: bool = False,
+    n_members: int = 1,
+) -> VMNet:
+    """Build a freshly initialised network; the weights come from torch's global random state.
+
+    Args:
+        music_tower: Name in `MUSIC_TOWERS`.
+        video_tower: Name in `VIDEO_TOWERS`.
+        music_shape: Shape of one item's music feature, e.g. (62, 512) or (200,); of sequences (most steps, D).
+        video_shape: Shape of one item's video feature, e.g. (2048,).
+        embedding_dim: Size of the shared space.
+        dropout: Share of activations dropped in training, 0-1; the reference keeps 0.9.
+        standardise: Put `Standardise` before both towers; its statistics are 0 and 1 until they are set.
+        n_members: Several networks of this kind as one, see `models.ensemble`; their embeddings are joined.
+
+    Raises:
+        ParameterError: A tower is unknown or does not fit the feature shape.
+    """
+    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music")
+    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video")
+    members = [
+        VMNet(
+            build_music(tuple(music_shape), embedding_dim, dropout),
+            build_video(tuple(video_shape), embedding_dim, dropout),
+            Standardise(music_shape[-1]) if standardise else None,
+            Standardise(video_shape[-1]) if standardise else None,
+        )
+        for _ in range(n_members)
+    ]
+    if n_members == 1:
+        return members[0]
+    from vmnet_pipeline.models.ensemble import join_networks
+
+    return join_networks(members, embedding_dim)
+
+
+def choose_music_tower(music_shape: Sequence[int]) -> str:
+    """Name the music tower that fits a feature's shape: `vggish` for (T, C), `musicnn` for (D,)."""
+    return "vggish" if len(music_shape) == 2 else "musicnn"

@@ -1,0 +1,1 @@
+"""Training pairs: features of both sides, packed into memory-mapped arrays."""

@@ -1,0 +1,316 @@
+"""Packed pairs: pooled features of both sides in two memory-mapped arrays, ordered train, val, test.
+
+Every feature is read once: checked, pooled and packed in one pass. What is wrong is collected and told at the end in
+one report, so that nobody repairs a collection file by file.
+
+A folder with `music.npy`, (n, D) or (n, T, D) float32; `video.npy`, (n, D) float32; and `pairs.json`: ids, groups,
+sizes of the sides, fingerprints of both features, checksums of the other files and of itself. A side that is packed as
+sequences has its steps in these files, see `sequences`, and its limit of steps in `pairs.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vmnet_pipeline.errors import FeatureStoreError, PairsError
+from vmnet_pipeline.ingestion.splits import SIDES, Split
+from vmnet_pipeline.pairs.sequences import SequenceWriter, read_sequences, take_steps
+from vmnet_pipeline.prefetch import run_ahead
+from vmnet_pipeline.progress import track_each
+from vmnet_pipeline.storage.array_writer import ArrayWriter
+from vmnet_pipeline.storage.arrays import map_array
+from vmnet_pipeline.storage.atomic import replace_folder, write_text_atomically
+from vmnet_pipeline.storage.checksummed import check_files, describe_files, parse_sealed, seal_json
+from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.paths import N_AHEAD, is_remote
+from vmnet_pipeline.types import Fingerprint, PairArrays
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from vmnet_pipeline.types import FeatureArray, Modality
+
+CONTENT_FILE = "pairs.json"
+MAX_LISTED = 100
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureSource(Protocol):
+    """Where the features of one side come from: a feature store, or a user's own files."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder to name in messages."""
+        ...
+
+    def done_ids(self) -> list[str]:
+        """Ids that have a feature."""
+        ...
+
+    def path_of(self, item_id: str) -> Path:
+        """Where the feature of an item is."""
+        ...
+
+    def load(self, item_id: str) -> np.ndarray:
+        """The feature of one item.
+
+        Raises:
+            PairsError: It cannot be read.
+            FeatureStoreError: It cannot be read.
+        """
+        ...
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Identity of the features, None when it is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSide:
+    """One side of the pairs before packing.
+
+    Attributes:
+        backend: Name of the backend; empty for features of unknown origin.
+        store: Where its features are.
+        pool: One item's feature to the form used in training.
+        shape: Shape that every item must pool to, (D,) for sequences; None takes that of the first item.
+        max_steps: None packs pooled features; a number packs sequences, thinned to so many steps, and `pool` is unused.
+    """
+
+    backend: str
+    store: FeatureSource
+    pool: Callable[[np.ndarray], np.ndarray]
+    shape: tuple[int, ...] | None = None
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedPairs:
+    """What is to be packed: ids in order with their side, and where the features come from.
+
+    Attributes:
+        music: Music features.
+        video: Video features.
+        split: Ids of the three sides.
+        groups: Group of each item; an item that is not named is a group of its own.
+        left_out: Ids of the split that have no features.
+        problems: What was found wrong before any feature was read; packing adds to it and then refuses.
+        source_key: Digest of everything that decides the packed content; packing is skipped when the folder was
+            packed under the same key. Empty: pack always.
+    """
+
+    music: FeatureSide
+    video: FeatureSide
+    split: Split
+    groups: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    source_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSet:
+    """Packed pairs, memory-mapped.
+
+    Attributes:
+        ids: Item ids, ordered train, val, test.
+        groups: Group of each item.
+        music: (n, D) or (n, T, D) float32, or sequences of such steps.
+        video: (n, D) float32, or sequences.
+        sizes: Number of items per side.
+        fingerprints: Identity of the features of each modality; empty for features of unknown origin.
+        split_checksum: Checksum of the split that was packed.
+        left_out: Ids of the split that have no features.
+    """
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    music: FeatureArray
+    video: FeatureArray
+    sizes: Mapping[str, int]
+    fingerprints: dict[Modality, Fingerprint] = field(default_factory=dict)
+    split_checksum: str = ""
+    left_out: tuple[str, ...] = ()
+
+    def side(self, name: str) -> PairArrays:
+        """The pairs of one side (`train`, `val` or `test`) as views; nothing is copied."""
+        start = sum(self.sizes[side] for side in SIDES[: SIDES.index(name)])
+        part = slice(start, start + self.sizes[name])
+        return PairArrays(self.ids[part], self.groups[part], self.music[part], self.video[part])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def plan_pairs(music: FeatureSide, video: FeatureSide, split: Split, groups: Mapping[str, str]) -> UnpackedPairs:
+    """Keep the ids of the split that have both features.
+
+    Raises:
+        PairsError: Nothing is left for training or for testing.
+    """
+    usable = {*music.store.done_ids()} & {*video.store.done_ids()}
+    kept = {side: tuple(item_id for item_id in getattr(split, side) if item_id in usable) for side in SIDES}
+    left_out = tuple(item_id for side in SIDES for item_id in getattr(split, side) if item_id not in usable)
+    for side in ("train", "test"):
+        if getattr(split, side) and not kept[side]:
+            raise PairsError(
+                f"None of the {len(getattr(split, side))} ids of {side}.csv has features in both {music.store.folder} "
+                f"and {video.store.folder}. Run `kedro run --pipeline extract_{music.backend}` and "
+                f"`kedro run --pipeline extract_{video.backend}` on this collection first."
+            )
+    return UnpackedPairs(music, video, Split(**kept), groups, left_out)
+
+
+def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
+    """Check, pool and pack features one item at a time; the folder appears whole or not at all.
+
+    Raises:
+        PairsError: Something is wrong; the message lists every problem of every item, not only the first.
+    """
+    if pairs.source_key and _packed_key(folder) == pairs.source_key:
+        logger.info("%s is packed already: the files are as they were", folder)
+        return
+    ids = [item_id for side in SIDES for item_id in getattr(pairs.split, side)]
+    with replace_folder(folder) as temporary:
+        problems = list(pairs.problems)
+        for name, side in _sides_of(pairs):
+            problems += _pack_side(temporary / f"{name}.npy", side, ids)
+        _refuse_problems(problems, folder.with_name(f"{folder.name}_problems.txt"))
+        files = describe_files(temporary, sorted(path.name for path in temporary.iterdir()))
+        content = {**_describe_pairs(pairs, ids), "files": files}
+        (temporary / CONTENT_FILE).write_text(seal_json(content), encoding="utf-8")
+
+
+def _packed_key(folder: Path) -> str:
+    try:
+        return str(parse_json((folder / CONTENT_FILE).read_text(encoding="utf-8")).get("source_key", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _refuse_problems(problems: list[str], listing: Path) -> None:
+    """Raise one error with all problems; a long list is cut in the message and whole in the file `listing`."""
+    listing.unlink(missing_ok=True)
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise PairsError(problems[0])
+    lines = [f"{len(problems)} problems with the features:", *(f"  {problem}" for problem in problems[:MAX_LISTED])]
+    if len(problems) > MAX_LISTED:
+        write_text_atomically(listing, "\n".join(problems) + "\n")
+        lines.append(f"  ... and {len(problems) - MAX_LISTED} more; all of them are listed in {listing}")
+    raise PairsError("\n".join(lines))
+
+
+def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
+    """Pack one side and give what is wrong with it; the file is of no use if anything is."""
+    writer: SequenceWriter | ArrayWriter | None = None
+    shape, problems = side.shape, []
+    loads = run_ahead(side.store.load, ids, N_AHEAD if is_remote(side.store.folder) else 0)
+    with contextlib.ExitStack() as opened:
+        for item_id, load in track_each(f"packing {path.stem}", zip(ids, loads, strict=True), len(ids)):
+            try:
+                rows = _make_rows(side, item_id, load(), shape)
+            except (PairsError, FeatureStoreError) as error:
+                problems.append(str(error))
+                continue
+            shape = rows.shape[1:]
+            if writer is None:
+                writer = SequenceWriter(path, shape[0]) if side.max_steps else ArrayWriter(path, shape)
+                opened.enter_context(contextlib.closing(writer))
+            writer.add(rows)
+    if writer is None and not problems:
+        problems.append(f"There is nothing to pack from {side.store.folder}.")
+    return problems
+
+
+def _make_rows(side: FeatureSide, item_id: str, feature: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    """What is written of one item: its steps, (T, D) float32, or one row, (1, *shape) float32.
+
+    Raises:
+        PairsError: It does not pool to `shape`, or is not finite.
+    """
+    import numpy as np
+
+    path = side.store.path_of(item_id)
+    try:
+        rows = take_steps(feature, side.max_steps) if side.max_steps else side.pool(feature)[None]
+    except PairsError as error:
+        raise PairsError(f"{path}: {error}") from error
+    rows = rows.astype(np.float32, copy=False)
+    if shape is not None and rows.shape[1:] != shape:
+        raise PairsError(
+            f"Item {item_id!r} ({path}) pools to shape {rows.shape[1:]}, the other items to {shape}. "
+            "All features of one side must have one width: make it again or remove it."
+        )
+    if not np.isfinite(rows).all():
+        raise PairsError(f"Item {item_id!r} ({path}) has NaN or infinity. Make it again or remove it.")
+    return rows
+
+
+def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
+    stores: dict[Modality, FeatureSource] = {"audio": pairs.music.store, "video": pairs.video.store}
+    fingerprints = {modality: store.fingerprint() for modality, store in stores.items()}
+    return {
+        "ids": ids,
+        "groups": [pairs.groups.get(item_id, item_id) for item_id in ids],
+        "sizes": {side: len(getattr(pairs.split, side)) for side in SIDES},
+        "fingerprints": {modality: json.loads(item.to_json()) for modality, item in fingerprints.items() if item},
+        "split_checksum": pairs.split.checksum,
+        "left_out": list(pairs.left_out),
+        "source_key": pairs.source_key,
+        "max_steps": {name: side.max_steps for name, side in _sides_of(pairs) if side.max_steps},
+    }
+
+
+def _sides_of(pairs: UnpackedPairs) -> tuple[tuple[str, FeatureSide], tuple[str, FeatureSide]]:
+    return ("music", pairs.music), ("video", pairs.video)
+
+
+def read_pairs(folder: Path, *, verify: bool = False) -> PairSet:
+    """Open packed pairs; the arrays stay on disk until they are used.
+
+    Args:
+        folder: The folder.
+        verify: Also read the arrays once and compare them with their checksums.
+
+    Raises:
+        PairsError: The folder is missing or damaged.
+    """
+    try:
+        content = parse_sealed((folder / CONTENT_FILE).read_text(encoding="utf-8"))
+        if verify:
+            check_files(folder, content.get("files", {}))
+        max_steps = {name: min(int(n), sys.maxsize) for name, n in content.get("max_steps", {}).items()}
+        music = _open_side(folder / "music.npy", max_steps.get("music"))
+        video = _open_side(folder / "video.npy", max_steps.get("video"))
+        sizes = {side: int(content["sizes"][side]) for side in SIDES}
+        pairs = PairSet(
+            tuple(content["ids"]), tuple(content["groups"]), music, video, sizes,
+            {modality: Fingerprint(**item) for modality, item in content["fingerprints"].items()},
+            content["split_checksum"], tuple(content["left_out"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PairsError(
+            f"{folder} has no packed pairs that can be read ({error}). Run `kedro run --pipeline train`."
+        ) from error
+    if min(pairs.sizes.values()) < 0 or not len(pairs.ids) == len(pairs.groups) == len(music) == len(video) == sum(
+        pairs.sizes.values()
+    ):
+        raise PairsError(
+            f"{folder} is damaged: its parts differ in length. Remove it and run `kedro run --pipeline train`."
+        )
+    return pairs
+
+
+def _open_side(path: Path, max_steps: int | None) -> FeatureArray:
+    return read_sequences(path, max_steps) if max_steps else map_array(path)

@@ -1,0 +1,215 @@
+"""Everything that the report of one evaluation tells, gathered from the steps before it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.experiments.measured import compare_measured
+from vmnet_pipeline.ingestion.manifest import measure_sides
+from vmnet_pipeline.ingestion.splits import SIDES
+from vmnet_pipeline.media.thumbnails import PreviewRequest, make_previews
+from vmnet_pipeline.models.checkpoints import digest_checkpoint, read_versions
+from vmnet_pipeline.params import ExtractParams, IngestParams, Params, SplitParams
+from vmnet_pipeline.reporting.comparison import plot_comparison
+from vmnet_pipeline.reporting.metric_tables import Comparison
+from vmnet_pipeline.reporting.plots import plot_durations
+from vmnet_pipeline.reporting.query_examples import choose_queries, list_shown
+from vmnet_pipeline.reporting.report import build_report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from vmnet_pipeline.models.checkpoints import Checkpoint
+    from vmnet_pipeline.pairs.packing import PairSet
+    from vmnet_pipeline.types import Modality
+
+NO_MEDIA = "These pairs came as files of features: there are no media to show or to play."
+UNREADABLE_MEDIA = "The media of these items cannot be read any more: there is nothing to show or to play."
+OTHER_SETTINGS = ("backend_defaults", "compare", "embed", "index", "tune")
+"""Of pipelines that an evaluation does not depend on."""
+
+PROTOCOL = ("pool_size", "n_pools", "similarity", "csls_neighbours", "positives", "ties", "shuffled")
+"""What two evaluations must share before their ranks can be compared."""
+
+REPORTED_PACKAGES = (
+    "vmnet-pipeline", "kedro", "mlflow", "numpy", "pandas", "torch", "openvino", "tensorflow", "av", "librosa", "soxr",
+)  # fmt: skip
+
+_MODELS: dict[str, type[Params]] = {"ingest": IngestParams, "split": SplitParams, "extract": ExtractParams}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One evaluation and what it was made of.
+
+    Attributes:
+        evaluation: `Evaluation.to_dict()`.
+        query_rows: `Evaluation.query_rows`.
+        history: One mapping per epoch of training.
+        checkpoint: The network.
+        pairs: Packed pairs.
+        settings: Parameters of all pipelines, as plain data.
+        manifest: The collection; None for feature files of the user's own.
+        summaries: `ingest`, `split`, and the extractions `music` and `video`, as far as they are there.
+        reranking: What re-ranking gains; None where it was not measured.
+    """
+
+    evaluation: Mapping[str, Any]
+    query_rows: Sequence[Mapping[str, Any]]
+    history: Sequence[Mapping[str, Any]]
+    checkpoint: Checkpoint
+    pairs: PairSet
+    settings: Mapping[str, Any]
+    manifest: pd.DataFrame | None = None
+    summaries: Mapping[str, Mapping[str, Any] | None] | None = None
+    reranking: Mapping[str, Any] | None = None
+
+
+def report_evaluation(
+    evidence: Evidence,
+    plots: Mapping[str, Figure],
+    measured: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+) -> str:
+    """The HTML page about an evaluation; opens the media of its best and worst queries.
+
+    Args:
+        evidence: The evaluation.
+        plots: Name to figure; those of comparisons and of the collection are added.
+        measured: Name of this `variant`; its `comparison`, or None; `evaluation` and `query_rows` of other `variants`.
+        stages: Time and memory of each stage.
+    """
+    comparisons, notes = find_comparisons(evidence, measured)
+    summaries, manifest = evidence.summaries or {}, evidence.manifest
+    run_info = {
+        **describe_run(evidence),
+        "sides": _measure_split(evidence),
+        "ingest": summaries.get("ingest"),
+        "split": {"doubts": (summaries.get("split") or {}).get("doubts") or []},
+        "extraction": {side: summaries.get(side) for side in ("music", "video")},
+        "stages": stages,
+        "notes": notes,
+        "media_note": NO_MEDIA if manifest is None else UNREADABLE_MEDIA,
+    }
+    own = {comparison.name: plot_comparison(comparison.figures) for comparison in comparisons}
+    return build_report(
+        evidence.evaluation,
+        evidence.query_rows,
+        evidence.history,
+        {**plots, **own, **_plot_collection(manifest)},
+        run_info,
+        reranking=evidence.reranking,
+        comparisons=comparisons,
+        previews=None if manifest is None else preview_queries(evidence.query_rows, manifest),
+    )
+
+
+def find_comparisons(evidence: Evidence, measured: Mapping[str, Any]) -> tuple[list[Comparison], list[str]]:
+    """What may stand beside an evaluation, and in words what may not and why."""
+    evaluation, comparisons, notes = evidence.evaluation, [], []
+    alike = {
+        name: results["query_rows"]
+        for name, results in measured["variants"].items()
+        if all(results["evaluation"].get(key) == evaluation.get(key) for key in PROTOCOL)
+    }
+    left_out = [name for name in measured["variants"] if name not in alike]
+    if alike:
+        settings = {name: evaluation[name] for name in ("n_resamples", "confidence_level", "seed")}
+        variants = compare_measured({measured["variant"]: evidence.query_rows, **alike}, **settings)
+        left_out += variants["left_out"]
+        if len(variants["rows"]) > 1:
+            comparisons.append(Comparison("variants", "Evaluated on the same test pairs", variants))
+    if left_out:
+        notes.append(f"Measured on other test pairs or by another protocol, and not shown: {', '.join(left_out)}.")
+    comparison = measured["comparison"]
+    if comparison is not None and comparison.get("split_checksum") == evidence.pairs.split_checksum:
+        comparisons.append(Comparison("comparison", "Trained with several seeds, beside baselines", comparison))
+    elif comparison is not None:
+        notes.append("There is a comparison on another split; `kedro run --pipeline compare` makes one on this.")
+    return comparisons, notes
+
+
+def describe_run(evidence: Evidence) -> dict[str, Any]:
+    """What was evaluated, and all that is needed to do it again; keys as `reporting.report.build_report` takes them."""
+    checkpoint = evidence.checkpoint
+    backends = [fingerprint.backend for fingerprint in checkpoint.fingerprints.values()]
+    left_out = {*OTHER_SETTINGS, *BACKENDS} - {*backends}
+    settings = {name: _complete(name, value) for name, value in evidence.settings.items() if name not in left_out}
+    if checkpoint.params:  # it may have been trained by another run than this one
+        settings["train"] = checkpoint.params
+    places = [str(place) for name, place in settings["reference"].items() if place is not None and name != "variant"]
+    del settings["ingest" if places else "reference"]
+    named = " and ".join(backends)
+    return {
+        "collection": ", ".join(places) or str(settings["ingest"]["media_dir"]),
+        "variant": f"VM-NET on {named}" if named else f"VM-NET, {checkpoint.model_config['music_tower']} towers",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "git_revision": checkpoint.git_revision,
+        "best_epoch": checkpoint.best_epoch or None,
+        "params": settings,
+        "versions": {
+            "evaluated with": {"system": platform.platform(), "python": platform.python_version()}
+            | read_versions(REPORTED_PACKAGES),
+            "trained with": checkpoint.versions,
+        },
+        "identity": {
+            "revision": checkpoint.git_revision or "",
+            "network": f"sha256:{digest_checkpoint(checkpoint)}",
+            "split": evidence.pairs.split_checksum,
+            "features": {name: f"sha256:{found.digest}" for name, found in checkpoint.fingerprints.items()},
+            "seed": {name: own["seed"] for name, own in settings.items() if isinstance(own, dict) and "seed" in own},
+        },
+    }
+
+
+def _complete(name: str, settings: Any) -> Any:
+    """Settings of a step with its defaults; Kedro gives those of steps that are not part of the run without them."""
+    if name not in _MODELS:
+        return settings
+    try:
+        return _MODELS[name].model_validate(settings).model_dump(mode="json")
+    except ValidationError:  # of a step that this run does not have
+        return settings
+
+
+def _measure_split(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    pairs = evidence.pairs
+    ids = {side: pairs.side(side).ids for side in SIDES}
+    return measure_sides(ids, dict(zip(pairs.ids, pairs.groups, strict=True)), evidence.manifest)
+
+
+def _plot_collection(manifest: pd.DataFrame | None) -> dict[str, Figure]:
+    if manifest is None:
+        return {}
+    usable = manifest[manifest["status"] == "ok"]
+    lengths = {"sound": usable["audio_duration_s"].tolist(), "picture": usable["video_duration_s"].tolist()}
+    return {"durations": plot_durations(lengths)}
+
+
+def preview_queries(
+    query_rows: Sequence[Mapping[str, Any]], manifest: pd.DataFrame
+) -> dict[tuple[Modality, str], bytes]:
+    """Pictures and clips of the best and the worst queries and their answers.
+
+    Args:
+        query_rows: `Evaluation.query_rows`.
+        manifest: Where the media are; ids that it does not have are left out.
+    """
+    shown = list_shown(choose_queries(query_rows))
+    rows = manifest[manifest["id"].isin([item_id for _, item_id in shown])]
+    places = {}
+    for side in ("audio", "video"):
+        lengths = rows[f"{side}_duration_s"].fillna(0.0)
+        for item_id, path, length in zip(rows["id"], rows[f"{side}_path"], lengths, strict=True):
+            places[side, item_id] = PreviewRequest(item_id, side, path, length)
+    requests = [places[key] for key in shown if key in places and places[key].path]
+    return make_previews(requests)

@@ -1,1 +1,0 @@
-"""Retrieval: exact ranks, the figures made of them, and their uncertainty. Knows nothing of kedro."""

@@ -1,0 +1,100 @@
+"""What is known of the items of a collection beside their embeddings: title, group, licence, durations, tags."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.errors import FeatureStoreError
+from vmnet_pipeline.ingestion.discovery import MEDIA_CSV, read_csv_rows
+from vmnet_pipeline.search.filters import LIST_SEPARATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from vmnet_pipeline.backends.musicnn_tags import Tagger
+    from vmnet_pipeline.features.store import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+DURATIONS = {"music": "audio_duration_s", "video": "video_duration_s"}
+PLACES = ("video", "audio")
+"""Columns of a media.csv that are no metadata."""
+
+
+def read_extra_columns(place: Path) -> pd.DataFrame:
+    """Columns of a media.csv beside the paths, as text: `id` and whatever else it has, e.g. `title`, `licence`.
+
+    Args:
+        place: The file, or a media folder that may have one; without one the table is empty.
+
+    Raises:
+        IngestError: The file is no csv file, or has no column `id`.
+    """
+    import pandas as pd
+
+    path = place / MEDIA_CSV if place.is_dir() else place
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return pd.DataFrame({"id": []}, dtype="str")
+    rows = read_csv_rows(path, ("id",))
+    table = pd.DataFrame(rows or {"id": []}, dtype="str").drop(columns=list(PLACES), errors="ignore")
+    return table.drop_duplicates("id")
+
+
+def describe_items(manifest: pd.DataFrame, extra: pd.DataFrame, tags: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """One row per usable item, for search results and filters.
+
+    Args:
+        manifest: The collection.
+        extra: Columns of a user's own, by `id`; they go before those made here.
+        tags: Tags of some items.
+
+    Returns:
+        Columns id, title (of the user's, else the file name without its suffix), group, licence, tags, the durations
+        of both sides in seconds, and every other column of `extra`.
+    """
+    import pandas as pd
+
+    usable = manifest[manifest["status"] == "ok"]
+    paths = usable["video_path"].where(usable["video_path"] != "", usable["audio_path"])
+    table = pd.DataFrame(
+        {
+            "id": usable["id"],
+            "title": [Path(path).stem for path in paths],
+            "group": usable["group"],
+            "licence": "",
+            "tags": [LIST_SEPARATOR.join(tags.get(item_id, ())) for item_id in usable["id"]],
+            **{column: usable[column].astype("float64") for column in DURATIONS.values()},
+        }
+    ).reset_index(drop=True)
+    given = table[["id"]].merge(extra, on="id", how="left")
+    for column in given.columns.drop("id"):
+        values = given[column].fillna("").astype("str")
+        table[column] = values.where(values != "", table[column]) if column in table else values
+    return table
+
+
+def choose_side(table: pd.DataFrame, side: str) -> pd.DataFrame:
+    """The table as one side of the collection has it: `duration_s` is that of its own files."""
+    others = [column for column in DURATIONS.values() if column in table]
+    durations = table[DURATIONS[side]] if DURATIONS[side] in table else float("nan")
+    return table.drop(columns=others).assign(duration_s=durations)
+
+
+def collect_tags(store: FeatureStore, ids: Sequence[str], tagger: Tagger | None, n_tags: int) -> dict[str, list[str]]:
+    """Tags of the items that have stored features; a feature that cannot be read has none, and a warning."""
+    if tagger is None or n_tags == 0:
+        return {}
+    tags: dict[str, list[str]] = {}
+    for item_id in ids:
+        row = store.rows.get(item_id)
+        if row is None or row.status != "done":
+            continue
+        try:
+            tags[item_id] = tagger.name_tags(store.load(item_id), n_tags)
+        except FeatureStoreError as error:
+            logger.warning("no tags for %r: %s", item_id, error)
+    return tags

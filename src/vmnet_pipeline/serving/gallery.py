@@ -1,0 +1,246 @@
+"""The gallery that is served: both search indexes, the embeddings of every item, its media.
+
+It is never changed, only replaced: a new index is a new gallery, and requests that are under way keep the one that
+they began with.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.inference.embeddings import read_embeddings
+from vmnet_pipeline.search.index_files import POINTER, load_index
+from vmnet_pipeline.search.recommendation import list_metadata
+from vmnet_pipeline.serving.errors import RefusedError
+from vmnet_pipeline.serving.projection import project_sides
+from vmnet_pipeline.storage.parsing import read_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from vmnet_pipeline.inference.input_spec import Side
+    from vmnet_pipeline.search.vector_index import VectorIndex
+    from vmnet_pipeline.serving.config import CollectionPlaces
+
+SIDES: tuple[Side, Side] = ("music", "video")
+PATH_COLUMNS = {"music": "audio_path", "video": "video_path"}
+REMEDY = "run `kedro run --pipelines=embed,index` on this collection"
+MEDIA_TYPES = {
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm",
+    ".mkv": "video/x-matroska", ".avi": "video/x-msvideo", ".ogv": "video/ogg", ".mp3": "audio/mpeg",
+    ".m4a": "audio/mp4", ".aac": "audio/aac", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg",
+    ".flac": "audio/flac", ".wav": "audio/wav",
+}  # fmt: skip
+"""What is sent as what; everything else is sent as plain bytes, so that no file of a gallery is taken for a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class GallerySide:
+    """One side of the gallery.
+
+    Attributes:
+        index: To search in.
+        vectors: (n, E) float32 unit rows; memory-mapped.
+        rows: Row in `vectors` of each id.
+        positions: Row in `index.items` of each id that can be found.
+    """
+
+    index: VectorIndex
+    vectors: np.ndarray
+    rows: Mapping[str, int]
+    positions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Everything that is served of a collection.
+
+    Attributes:
+        version: Names of the versions of the indexes.
+        checkpoint: Digest of the network.
+        sides: Music and video.
+        files: Path of the media of each side of each item.
+        map_points: Points of the map: id, side, x and y from -1 to 1, title and tags.
+    """
+
+    version: str
+    checkpoint: str
+    sides: Mapping[Side, GallerySide]
+    files: Mapping[Side, Mapping[str, Path]]
+    map_points: Sequence[Mapping[str, Any]]
+
+    def find_vector(self, item_id: str, side: Side) -> np.ndarray:
+        """(1, E) embedding of one side of an item.
+
+        Raises:
+            RefusedError: 404.
+        """
+        found = self.sides[side].rows.get(item_id)
+        if found is None:
+            raise RefusedError(404, "no_such_item", f"There is no item with this id that has a {side} side.")
+        return self.sides[side].vectors[found : found + 1]
+
+    def check_vector(self, values: Sequence[float], side: Side) -> np.ndarray:
+        """An embedding as a client gives it: (1, E) float32 of unit length.
+
+        Raises:
+            RefusedError: 422 when its length is wrong, or it is not finite, or zero.
+        """
+        import numpy as np
+
+        dim, vector = self.sides[side].index.dim, np.asarray([values], np.float64)
+        largest = np.abs(vector).max(initial=0.0)
+        if vector.shape[1] != dim or not np.isfinite(largest) or largest == 0:
+            raise RefusedError(422, "bad_embedding", f"An embedding has {dim} numbers, all finite and not all zero.")
+        vector /= largest  # the squares of very large and very small numbers are none
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    def search(
+        self, vector: np.ndarray, side: Side, top_k: int, filters: Sequence[str], *, without: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The best items of a side: rank, id, score, metadata and where their media are.
+
+        Args:
+            vector: (1, E) embedding.
+            side: Where to search.
+            top_k: How many answers.
+            filters: Conditions.
+            without: Id of an item that is no answer.
+
+        Raises:
+            RefusedError: 422 for a filter that cannot be used.
+        """
+        try:
+            hits = self.sides[side].index.search(vector, top_k + (without is not None), filters)[0]
+        except SearchIndexError as error:
+            raise RefusedError(422, "bad_filter", str(error)) from error
+        hits = [hit for hit in hits if hit.id != without][:top_k]
+        metadata = list_metadata(self.sides[side].index, [hit.position for hit in hits])
+        return [
+            {"rank": rank, "id": hit.id, "score": hit.score, "metadata": row, "media": self.link_media(hit.id, side)}
+            for rank, (hit, row) in enumerate(zip(hits, metadata, strict=True), start=1)
+        ]
+
+    def describe_item(self, item_id: str) -> dict[str, Any]:
+        """What is known of one item, and where its media are.
+
+        Raises:
+            RefusedError: 404.
+        """
+        known = {side: self.sides[side].positions[item_id] for side in SIDES if item_id in self.sides[side].positions}
+        if not known:
+            raise RefusedError(404, "no_such_item", "There is no item with this id.")
+        described = {side: list_metadata(self.sides[side].index, [position])[0] for side, position in known.items()}
+        media = {side: self.link_media(item_id, side) for side in known}
+        return {"id": item_id, "metadata": described, "media": media}
+
+    def link_media(self, item_id: str, side: Side) -> str | None:
+        """Where the media of one side of an item are sent from; None if they are not."""
+        return f"/v1/items/{quote(item_id, safe='')}/media?side={side}" if item_id in self.files[side] else None
+
+    def find_file(self, item_id: str, side: Side, roots: Sequence[Path]) -> Path:
+        """The media file of an item, links followed: what lies outside the roots is not sent, whatever its name.
+
+        Raises:
+            RefusedError: 404.
+        """
+        path = self.files[side].get(item_id)
+        resolved = None if path is None else path.resolve()
+        if resolved is None or not resolved.is_file() or not _is_below(resolved, [root.resolve() for root in roots]):
+            raise RefusedError(404, "no_media", "There are no media to be had of this item.")
+        return resolved
+
+
+def is_one_range(text: str) -> bool:
+    """Whether the value of a `Range` header asks for one part of a file, as players do."""
+    match = re.fullmatch(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-\d{1,18})", text, re.ASCII)
+    return match is not None and (match[2] is None or int(match[1]) <= int(match[2]))
+
+
+def read_version(places: CollectionPlaces) -> str:
+    """What is on disk now; equal texts mean that nothing has changed. Empty where an index is missing."""
+    try:
+        pointers = [(places.output / f"{side}_index" / POINTER).read_text(encoding="ascii") for side in SIDES]
+    except (OSError, ValueError):
+        return ""
+    return "+".join(pointer.split()[0].removeprefix("version-") for pointer in pointers if pointer.split())
+
+
+def load_gallery(places: CollectionPlaces, max_map_points: int) -> Gallery:
+    """Read indexes, embeddings and the paths of the media.
+
+    Raises:
+        SearchIndexError: A part is missing or damaged, or parts do not belong together, as while they are being made.
+    """
+    version = read_version(places)
+    sides = {side: _load_side(places.output, side) for side in SIDES}
+    digests = {sides[side].index.about.get("checkpoint", "") for side in SIDES}
+    if len(digests) != 1:
+        raise SearchIndexError(f"the two indexes in {places.output} were made with different checkpoints; {REMEDY}")
+    if read_version(places) != version:
+        raise SearchIndexError(f"the indexes in {places.output} are being replaced; try again")
+    points = _make_map(sides, max_map_points)
+    return Gallery(version, digests.pop(), sides, _find_files(places, sides), points)
+
+
+def _load_side(output: Path, side: Side) -> GallerySide:
+    index, embeddings = load_index(output / f"{side}_index"), read_embeddings(output / f"{side}_embeddings")
+    rows = {item_id: row for row, item_id in enumerate(embeddings.ids)}
+    alive = index.alive.nonzero()[0]
+    positions = dict(zip(index.ids, alive.tolist(), strict=True))
+    if index.about.get("checkpoint") != embeddings.checkpoint or not positions.keys() <= rows.keys():
+        raise SearchIndexError(f"the {side} index in {output} does not belong to the embeddings beside it; {REMEDY}")
+    return GallerySide(index, embeddings.vectors, rows, positions)
+
+
+def _find_files(places: CollectionPlaces, sides: Mapping[Side, GallerySide]) -> dict[Side, dict[str, Path]]:
+    """Paths of the media of items in the gallery, below the media roots by their names.
+
+    Links are followed when a file is sent: to do it here would cost a million look-ups on the disk at every reload.
+    """
+    files: dict[Side, dict[str, Path]] = {side: {} for side in SIDES}
+    roots = [form for root in places.media_roots for form in (root.absolute(), root.resolve())]
+    if not places.manifest.is_file():
+        return files
+    try:
+        manifest = read_frame(places.manifest, ["id", *PATH_COLUMNS.values()])
+    except (OSError, ValueError) as error:
+        raise SearchIndexError(f"{places.manifest} is damaged ({error}); run `kedro run --pipeline ingest`") from error
+    for side in SIDES:
+        for item_id, text in zip(manifest["id"], manifest[PATH_COLUMNS[side]], strict=True):
+            if text and isinstance(text, str) and item_id in sides[side].positions and _is_below(Path(text), roots):
+                files[side][item_id] = Path(text)
+    return files
+
+
+def _is_below(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def _make_map(sides: Mapping[Side, GallerySide], max_points: int) -> list[dict[str, Any]]:
+    """Both sides in one plane: some items of each, always the same ones for the same index."""
+    import numpy as np
+
+    chosen = {side: _choose_evenly(list(sides[side].positions), max_points) for side in SIDES}
+    vectors = {side: sides[side].vectors[[sides[side].rows[i] for i in chosen[side]]] for side in SIDES}
+    if not all(np.isfinite(rows).all() for rows in vectors.values()):
+        raise SearchIndexError(f"there are embeddings with NaN or infinity; {REMEDY}")
+    planes = project_sides([vectors[side] for side in SIDES])
+    points: list[dict[str, Any]] = []
+    for side, plane in zip(SIDES, planes, strict=True):
+        metadata = list_metadata(sides[side].index, [sides[side].positions[item_id] for item_id in chosen[side]])
+        for item_id, (x, y), row in zip(chosen[side], plane.tolist(), metadata, strict=True):
+            known = {"title": row.get("title") or item_id, "tags": row.get("tags") or ""}
+            points.append({"id": item_id, "side": side, "x": round(x, 4), "y": round(y, 4), **known})
+    return points
+
+
+def _choose_evenly(ids: list[str], n: int) -> list[str]:
+    return ids if len(ids) <= n else [ids[i * len(ids) // n] for i in range(n)]

@@ -1,0 +1,138 @@
+"""What the routes ask: the gallery and the workers of now, replaced together when there is a new index."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.serving.gallery import SIDES, Gallery, load_gallery, read_version
+from vmnet_pipeline.serving.metrics import Metrics
+from vmnet_pipeline.serving.worker_pool import EmbeddingPool
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
+
+logger = logging.getLogger(__name__)
+
+QUICK_S = 30.0
+"""A new index that cannot be read for so long is worth a warning: longer than it takes to write one."""
+
+FILE_SHARE = 0.8
+"""Part of the time for a task that reading its file may take."""
+
+
+class State(NamedTuple):
+    """What belongs together: a gallery and workers with the network that made it."""
+
+    gallery: Gallery
+    pool: EmbeddingPool
+
+
+class Service:
+    """A served collection. `state` is read by requests and replaced as a whole, so none sees half of a change.
+
+    Attributes:
+        places: Where everything is.
+        params: Limits.
+        metrics: Counters.
+        state: The gallery and the workers of now.
+        upload_dir: Private folder of files that are being worked on.
+    """
+
+    def __init__(self, places: CollectionPlaces, params: ServeParams) -> None:
+        """Read the gallery.
+
+        Raises:
+            SearchIndexError: There is none, or it is damaged.
+        """
+        self.places, self.params, self.metrics = places, params, Metrics()
+        gallery = load_gallery(places, params.max_map_points)
+        self.state = State(gallery, self._make_pool())
+        self._count_items()
+        self._uploads = tempfile.TemporaryDirectory(prefix="vmnet-uploads-")
+        self.upload_dir = Path(self._uploads.name)
+        self._ending = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="index-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Load the networks and watch for new indexes, both in the background."""
+        self._watcher.start()
+
+    def close(self) -> None:
+        """End the workers after what they are at; remove what was uploaded."""
+        self._ending.set()
+        self.state.pool.close()
+        self._uploads.cleanup()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every kind of request can be answered."""
+        return self.state.pool.digest == self.state.gallery.checkpoint
+
+    def _make_pool(self) -> EmbeddingPool:
+        return EmbeddingPool(
+            self.places.checkpoint,
+            self.places.weights_dir,
+            n_workers=self.params.n_workers,
+            max_waiting=self.params.max_waiting,
+            file_timeout_s=FILE_SHARE * self.params.job_timeout_s,
+            metrics=self.metrics,
+        )
+
+    def _count_items(self) -> None:
+        for side in SIDES:
+            self.metrics.items.labels(side).set(len(self.state.gallery.sides[side].positions))
+
+    # --- a new index
+
+    def _watch(self) -> None:
+        self.state.pool.start()
+        if self.state.pool.digest and not self.is_ready:
+            logger.error("The index was not made with the checkpoint %s: uploads are refused", self.places.checkpoint)
+        seen, changed = self.state.gallery.version, time.monotonic()
+        while not self._ending.wait(self.params.reload_every_s):
+            version = read_version(self.places)
+            if version in ("", self.state.gallery.version):
+                continue
+            if version != seen:
+                seen, changed = version, time.monotonic()
+            is_late = time.monotonic() - changed > QUICK_S
+            self._try_reload(is_late=is_late)
+            if is_late:
+                changed = math.inf  # said once
+        self.state.pool.close()  # which may be a new one, of an index that was taken up while the service closed
+
+    def _try_reload(self, *, is_late: bool) -> None:
+        try:
+            self.reload()
+        except Exception as error:  # of whatever kind: the old index goes on, and the next one is looked for
+            # While a run replaces one part after the other, they do not belong together.
+            logger.log(logging.WARNING if is_late else logging.INFO, "The new index is not taken up yet: %s", error)
+            self.metrics.reloads.labels("failed").inc()
+
+    def reload(self) -> None:
+        """Take up the index that is on disk. Requests that are under way end with the one that they began with.
+
+        Raises:
+            SearchIndexError: It cannot be read, or its parts do not belong together.
+        """
+        gallery, old = load_gallery(self.places, self.params.max_map_points), self.state
+        pool = old.pool
+        if gallery.checkpoint not in (old.pool.digest, old.gallery.checkpoint):
+            pool = self._make_pool()
+            pool.start()
+            if pool.digest != gallery.checkpoint:
+                pool.close()
+                raise SearchIndexError("the new index was made with another checkpoint than the one that is there")
+        self.state = State(gallery, pool)
+        self._count_items()
+        self.metrics.reloads.labels("done").inc()
+        logger.info("Index %s is served now", gallery.version)
+        if pool is not old.pool:
+            threading.Thread(target=old.pool.close, name="old-workers", daemon=True).start()

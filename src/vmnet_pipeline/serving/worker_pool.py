@@ -1,0 +1,254 @@
+"""A bounded pool of worker processes: what does not fit is refused, what hangs or crashes is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, cast
+
+from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.serving.errors import RefusedError, hide_paths, refuse_media, refuse_other_checkpoint
+from vmnet_pipeline.serving.worker import Answer, run_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+
+    from vmnet_pipeline.serving.metrics import Metrics
+    from vmnet_pipeline.serving.worker import Task
+
+logger = logging.getLogger(__name__)
+
+LOAD_TIMEOUT_S = 300.0
+RETRY_LOADING_S = 10
+FIRST_GUESS_S = 2.0
+
+
+class EmbeddingPool:
+    """Worker processes with the networks loaded; every task takes one of them for itself.
+
+    A thread stands in front of each process and waits for its answer, so that a process that hangs can be ended.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        weights_dir: Path,
+        *,
+        n_workers: int,
+        max_waiting: int,
+        file_timeout_s: float,
+        metrics: Metrics,
+    ) -> None:
+        """Describe the pool; `start` starts it.
+
+        Args:
+            checkpoint: Folder of the network.
+            weights_dir: Weight files of the backends.
+            n_workers: Number of processes.
+            max_waiting: Tasks that may wait for one.
+            file_timeout_s: Longest time for reading a file: less than for a task, so that a decoder that hangs costs
+                the process that decodes, and not the worker with its networks.
+            metrics: Where tasks and lost workers are counted.
+        """
+        n_threads = max(1, (os.cpu_count() or 1) // n_workers)
+        self._workers = [_Worker(checkpoint, weights_dir, n_threads, file_timeout_s) for _ in range(n_workers)]
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(n_workers, thread_name_prefix="embedding")
+        self._max_jobs, self._n_jobs = n_workers + max_waiting, 0
+        self._mean_s, self._metrics = FIRST_GUESS_S, metrics
+        self._lock, self._is_closed = threading.Lock(), False
+        self.digest, self.failure = "", ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a network is loaded."""
+        return bool(self.digest) and not self._is_closed
+
+    def start(self) -> None:
+        """Start the workers and wait until all are ready, or until one says why it cannot be; takes seconds."""
+        threads = [threading.Thread(target=worker.start) for worker in self._workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._is_closed:  # while they were loading; one may have been started after all were stopped
+            self._stop_workers()
+            return
+        failures = [worker.failure for worker in self._workers if worker.failure]
+        if failures:
+            self.failure = failures[0]
+            logger.error("Uploads cannot be answered: %s", self.failure)
+            return
+        for worker in self._workers:
+            self._free.put(worker)
+        self.digest = self._workers[0].digest
+
+    @contextmanager
+    def take_place(self) -> Iterator[None]:
+        """Hold one of the places of the pool: while a file is received, waits, or is worked on.
+
+        Raises:
+            RefusedError: 429 when all are taken, 503 when the networks are not loaded, or cannot be.
+        """
+        if self.failure:
+            raise RefusedError(503, "no_networks", "The networks cannot be loaded; the log of the service says why.")
+        if not self.is_ready:
+            raise RefusedError(503, "loading", "The networks are being loaded; try again soon.", RETRY_LOADING_S)
+        with self._lock:
+            if self._n_jobs >= self._max_jobs:
+                wait_s = max(1, math.ceil(self._mean_s * self._n_jobs / len(self._workers)))
+                raise RefusedError(429, "busy", f"Too many uploads at once; try again in {wait_s} s.", wait_s)
+            self._n_jobs += 1
+        self._metrics.jobs.inc()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_jobs -= 1
+            self._metrics.jobs.dec()
+
+    async def embed(self, task: Task, timeout_s: float) -> np.ndarray:
+        """(1, E) float32 of one task, or more rows for features of several items; errors as in `ask`."""
+        return cast("np.ndarray", (await self.ask(task, timeout_s)).embedding)
+
+    async def ask(self, task: Task, timeout_s: float) -> Answer:
+        """What a worker says of a task; it has an embedding.
+
+        Raises:
+            RefusedError: 422 when it cannot be embedded, 504 when that takes too long, 503 when the pool closes, or
+                when a worker was started after a training.
+        """
+        try:
+            future = self._threads.submit(self._work, task, timeout_s)
+        except RuntimeError as error:
+            raise RefusedError(503, "closing", "The service is ending; try again soon.", 1) from error
+        try:
+            answer = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.cancel()  # the client has gone; what has not begun is not begun
+            raise
+        if answer.embedding is not None:
+            return answer
+        raise _refuse(answer)
+
+    def close(self) -> None:
+        """Let the tasks that are there finish, then end the workers."""
+        self._is_closed = True
+        self._threads.shutdown(wait=True)
+        self._stop_workers()
+
+    def _stop_workers(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def _work(self, task: Task, timeout_s: float) -> Answer:
+        started = time.monotonic()
+        worker = self._free.get()
+        try:
+            answer = worker.ask(task, timeout_s, self.digest)
+        finally:
+            self._free.put(worker)
+        if answer.kind in ("timeout", "crash"):
+            self._metrics.lost_workers.inc()
+        seconds = time.monotonic() - started
+        self._metrics.job_seconds.observe(seconds)
+        self._mean_s += 0.2 * (seconds - self._mean_s)
+        return answer
+
+
+class _Worker:
+    """One process and the connection to it."""
+
+    def __init__(self, *arguments: Path | int | float) -> None:
+        self._arguments = arguments
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._lock = threading.Lock()
+        self.digest = self.failure = ""
+
+    @property
+    def is_alive(self) -> bool:
+        process = self._process
+        return process is not None and process.is_alive()
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready; `failure` says why it is not."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (theirs, *self._arguments)
+        process = context.Process(target=run_worker, args=arguments, name="vmnet-embedding", daemon=True)
+        try:
+            process.start()
+        except OSError as error:
+            ours.close()
+            self.digest, self.failure = "", f"no process can be started: {error}"
+            return
+        finally:
+            theirs.close()
+        self._connection, self._process = ours, process
+        answer = self._receive(LOAD_TIMEOUT_S)
+        self.digest, self.failure = answer.digest, answer.message
+
+    def ask(self, task: Task, timeout_s: float, digest: str) -> Answer:
+        """Let the process do a task; one that hangs or crashes is started anew by the next task.
+
+        So is one that has another network than that of this digest, because it was started after a training.
+        """
+        if not self.is_alive:
+            self.start()
+            if self.failure:
+                return Answer(kind="other", message=self.failure)
+        if self.digest != digest:
+            self.stop()
+            return Answer(kind="other_checkpoint", message=f"a worker loaded {self.digest}, not {digest}")
+        with suppress(OSError):  # a process that is gone is found by receiving
+            self._connection.send(task)
+        return self._receive(timeout_s)
+
+    def _receive(self, timeout_s: float) -> Answer:
+        try:
+            if self._connection.poll(timeout_s):
+                answer: Answer = self._connection.recv()
+                return answer
+            reason = "timeout"
+        except (EOFError, OSError):
+            reason = "crash"
+        self.stop()
+        return Answer(kind=reason, message=f"a worker ended: {reason}")
+
+    def stop(self) -> None:
+        """End the process; by whichever thread is the first to say so, since to close a connection twice is no good."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+            self._connection.close()
+
+
+def _refuse(answer: Answer) -> RefusedError:
+    """What an answer without an embedding means for the client; its words go into the log."""
+    logger.warning("A task was not done: %s %s", answer.kind, hide_paths(answer.message))
+    if answer.reason == "too_long":
+        return RefusedError(422, "too_long", "The file lasts longer than is allowed here.")
+    if answer.kind == "media":
+        return refuse_media(MediaError(answer.reason, answer.message))
+    if answer.kind == "input":
+        return RefusedError(422, answer.reason or "bad_features", answer.message)
+    if answer.kind == "other_checkpoint":
+        return refuse_other_checkpoint()
+    if answer.kind == "timeout":
+        return RefusedError(504, "timeout", "Working on the file took too long.")
+    if answer.kind == "crash":
+        return RefusedError(422, "crash", "The file could not be read: it made its decoder fail.")
+    return RefusedError(500, "failed", "The file could not be worked on; the log of the service says why.")

@@ -1,0 +1,115 @@
+"""Networks of several seeds as one: each is trained, killed and resumed on its own, and they are joined at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from vmnet_pipeline.evaluation.metrics import measure_retrieval
+from vmnet_pipeline.models.embed import embed_arrays
+from vmnet_pipeline.models.ensemble import join_tensors
+from vmnet_pipeline.training import TrainingResult, train_model
+from vmnet_pipeline.training.data import encode_matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from vmnet_pipeline.params import TrainParams
+    from vmnet_pipeline.types import EpochRecord, PairArrays
+
+
+class EpochLog(Protocol):
+    """Where the curves of one training go."""
+
+    def add(self, record: EpochRecord) -> None:
+        """Take in one epoch as soon as it is done."""
+        ...
+
+    def finish(self, history: Sequence[EpochRecord]) -> None:
+        """Take in the whole history, those epochs included that an interrupted run had done."""
+        ...
+
+
+def member_params(params: TrainParams) -> list[TrainParams]:
+    """Settings of each member; the first has the seed itself, so that more members can be added to it later."""
+    seeds = [params.seed, *(_derive_seed(params.seed, number) for number in range(1, params.n_members))]
+    return [params.model_copy(update={"seed": seed, "n_members": 1}) for seed in seeds]
+
+
+def _derive_seed(seed: int, number: int) -> int:
+    # A spawn key keeps these streams apart from those of epochs, which come from the seed too.
+    words = np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Folder of the state of a member; the first one's is that of a network alone."""
+    return folder if number == 0 else folder / f"member_{number + 1}"
+
+
+def train_members(
+    train: PairArrays,
+    val: PairArrays | None,
+    params: TrainParams,
+    *,
+    state_dir: Path,
+    open_log: Callable[[int, TrainParams], AbstractContextManager[EpochLog]],
+) -> list[TrainingResult]:
+    """Train `params.n_members` networks one after the other; a rerun after a kill goes on where it was.
+
+    Args:
+        train: Training pairs.
+        val: Validation pairs.
+        params: Settings; members differ in their seed.
+        state_dir: Folder of the states.
+        open_log: Number and settings of a member to where its curves go.
+
+    Raises:
+        TrainingError: As `train_model`.
+        ParameterError: As `train_model`.
+    """
+    results = []
+    for number, member in enumerate(member_params(params)):
+        with open_log(number, member) as log:
+            result = train_model(train, val, member, state_dir=member_folder(state_dir, number), on_epoch=log.add)
+            log.finish(result.history)
+        results.append(result)
+    return results
+
+
+def join_results(results: Sequence[TrainingResult], val: PairArrays | None, params: TrainParams) -> TrainingResult:
+    """Trained members as one network.
+
+    Args:
+        results: At least one; a single one is given back as it is.
+        val: Validation pairs, on which the joint network is measured.
+        params: Settings; they say what counts as a match.
+
+    Returns:
+        The joint weights; the histories one after the other; best epoch 0, because every member has its own.
+    """
+    if len(results) == 1:
+        return results[0]
+    joint = TrainingResult(
+        tensors=join_tensors([result.tensors for result in results]),
+        model_config={**results[0].model_config, "n_members": len(results)},
+        history=tuple(record for result in results for record in result.history),
+        best_epoch=0,
+        metrics={},
+        resumed_from=0,
+    )
+    if val is not None and len(val) >= 2:
+        joint.metrics.update(_measure(joint, val, params))
+    return joint
+
+
+def _measure(result: TrainingResult, val: PairArrays, params: TrainParams) -> dict[str, float]:
+    model = result.build()
+    music = torch.from_numpy(embed_arrays(model, music=val.music))
+    video = torch.from_numpy(embed_arrays(model, video=val.video))
+    codes = torch.from_numpy(encode_matches(val, params.positives_by))
+    return measure_retrieval(music, video, codes)

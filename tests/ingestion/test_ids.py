@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmnet_pipeline.ingestion.ids import is_safe_id, make_safe_id, make_unique_ids, name_collection
+
+
+@pytest.mark.parametrize("text", ["007", "a", "Clip_1.take-2", "x" * 120])
+def test_a_safe_name_stays_as_it_is(text):
+    assert make_safe_id(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "../etc/passwd", "a/b", "a b", "_index", ".tmp-1", "ü", "日本", "a\nb", "x" * 300, "\udcff"]
+)
+def test_an_unsafe_name_gets_a_safe_id_of_its_own(text):
+    made = make_safe_id(text)
+    assert is_safe_id(made)
+    assert made != text
+    assert make_safe_id(text + "?") != made
+
+
+def test_names_that_differ_only_in_what_is_replaced_or_in_case_keep_apart():
+    ids = make_unique_ids(["a b", "a_b", "A_b", "Ä"])
+    assert len({item_id.casefold() for item_id in ids}) == 4
+
+
+@given(st.lists(st.text(max_size=30), unique=True, max_size=20))
+def test_ids_are_safe_unique_and_independent_of_order(names):
+    ids = make_unique_ids(names)
+    assert all(is_safe_id(item_id) for item_id in ids)
+    assert len({item_id.casefold() for item_id in ids}) == len(names)
+    assert make_unique_ids(names[::-1]) == ids[::-1]
+
+
+def test_two_folders_of_one_name_are_two_collections(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for parent in ("a", "b", "data/01_raw"):
+        (tmp_path / parent / "clips").mkdir(parents=True)
+    names = [name_collection(str(tmp_path / parent / "clips")) for parent in ("a", "b", "data/01_raw")]
+    assert len(set(names)) == 3
+    assert names[2] == "clips"
+    assert name_collection("data/01_raw/demo") == "demo"
+    assert name_collection(str(tmp_path / "a/demo")) != "demo"
+    assert name_collection("a/clips") == names[0] == name_collection("a/clips/")
+
+
+def test_a_media_csv_is_a_collection_of_its_own_and_a_given_name_counts(tmp_path):
+    assert name_collection(str(tmp_path / "x/media.csv")) != name_collection(str(tmp_path / "x"))
+    assert name_collection("anything", "mine") == "mine"
+    assert is_safe_id(name_collection("anything", "../mine"))
+    assert Path(name_collection("anything", "../mine")).name == name_collection("anything", "../mine")
