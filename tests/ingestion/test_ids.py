@@ -4,22 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmnet_pipeline.ingestion.ids import is_safe_id, make_safe_id, make_unique_ids, name_collection
+from vmnet_pipeline.ingestion.ids import is_id, is_safe_name, make_safe_name, make_unique_ids, name_collection
 
 
 @pytest.mark.parametrize("text", ["007", "a", "Clip_1.take-2", "x" * 120])
 def test_a_safe_name_stays_as_it_is(text):
-    assert make_safe_id(text) == text
+    assert make_safe_name(text) == text
 
 
 @pytest.mark.parametrize(
     "text", ["", ".", "..", "../etc/passwd", "a/b", "a b", "_index", ".tmp-1", "ü", "日本", "a\nb", "x" * 300, "\udcff"]
 )
 def test_an_unsafe_name_gets_a_safe_id_of_its_own(text):
-    made = make_safe_id(text)
-    assert is_safe_id(made)
+    made = make_safe_name(text)
+    assert is_safe_name(made)
     assert made != text
-    assert make_safe_id(text + "?") != made
+    assert make_safe_name(text + "?") != made
 
 
 def test_names_that_differ_only_in_what_is_replaced_or_in_case_keep_apart():
@@ -30,7 +30,7 @@ def test_names_that_differ_only_in_what_is_replaced_or_in_case_keep_apart():
 @given(st.lists(st.text(max_size=30), unique=True, max_size=20))
 def test_ids_are_safe_unique_and_independent_of_order(names):
     ids = make_unique_ids(names)
-    assert all(is_safe_id(item_id) for item_id in ids)
+    assert all(is_id(item_id) for item_id in ids)
     assert len({item_id.casefold() for item_id in ids}) == len(names)
     assert make_unique_ids(names[::-1]) == ids[::-1]
 
@@ -50,5 +50,5 @@ def test_two_folders_of_one_name_are_two_collections(tmp_path, monkeypatch):
 def test_a_media_csv_is_a_collection_of_its_own_and_a_given_name_counts(tmp_path):
     assert name_collection(str(tmp_path / "x/media.csv")) != name_collection(str(tmp_path / "x"))
     assert name_collection("anything", "mine") == "mine"
-    assert is_safe_id(name_collection("anything", "../mine"))
+    assert is_safe_name(name_collection("anything", "../mine"))
     assert Path(name_collection("anything", "../mine")).name == name_collection("anything", "../mine")

@@ -20,8 +20,9 @@ from vmnet_pipeline.extraction.planning import plan_extraction
 from vmnet_pipeline.features.maintenance import collect_garbage, describe_store, drop_broken, verify_store
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.ingestion import discovery as collect
-from vmnet_pipeline.ingestion.discovery import find_items, list_media_files
+from vmnet_pipeline.ingestion.discovery import find_items
 from vmnet_pipeline.ingestion.ids import name_collection
+from vmnet_pipeline.ingestion.listing import list_media_files
 from vmnet_pipeline.ingestion.probing import checksum_files
 from vmnet_pipeline.ingestion.splits import Split, find_user_split
 from vmnet_pipeline.pairs.packing import FeatureSide, plan_pairs
@@ -32,6 +33,7 @@ from vmnet_pipeline.storage import locks
 from vmnet_pipeline.storage.atomic import replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.mirror import Mirror
+from vmnet_pipeline.storage.names import DiskNames
 from vmnet_pipeline.storage.paths import (
     StoredFile,
     as_path,
@@ -512,12 +514,12 @@ def test_the_three_shapes_of_a_media_folder(place):
 
 def test_a_whole_bucket_may_be_the_media_folder(monkeypatch):
     found = dict.fromkeys(("a.mp4", "sub/b.mp4"), StoredFile(1, 0.0, "x"))
-    monkeypatch.setattr("vmnet_pipeline.ingestion.discovery.list_files", lambda folder, recursive: found)
+    monkeypatch.setattr("vmnet_pipeline.ingestion.listing.list_files", lambda folder, recursive: found)
     bucket = as_path("s3://bucket")
-    paths = list_media_files(bucket, [".mp4"])
+    paths = list_media_files(bucket, lambda doubtful: set(doubtful))
     assert paths == ["s3://bucket/a.mp4", "s3://bucket/sub/b.mp4"]
-    assert collect._ids_of_paths(paths, bucket)[0] == "a"
-    assert collect._resolve(bucket, "a.mp4") == "s3://bucket/a.mp4"
+    assert collect._name_files(paths, bucket) == ["a", "sub/b"]
+    assert collect._resolve(bucket, "x\\a.mp4", DiskNames()) == "s3://bucket/x/a.mp4"
 
 
 def test_a_split_of_ones_own_may_lie_beside_the_media(place):

@@ -74,7 +74,7 @@ def make_ids(folder: Path) -> None:
 
 
 def read_id_file(folder: Path) -> Any:
-    from vmnet_pipeline.ingestion.discovery import read_ids
+    from vmnet_pipeline.ingestion.tables import read_ids
 
     return read_ids(folder / "train.csv")
 

@@ -26,13 +26,13 @@ def import_reference_checkpoint(path: Path, output: Path | None) -> None:
 
     PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training: its latest checkpoint is taken.
     """
-    from vmnet_pipeline.ingestion.ids import make_safe_id, short_digest
+    from vmnet_pipeline.ingestion.ids import make_safe_name, short_digest
     from vmnet_pipeline.models.checkpoints import save_checkpoint
     from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
 
     prefix = find_prefix(path.expanduser())
     checkpoint = import_checkpoint(prefix)
-    folder = output or IMPORTED / f"{make_safe_id(prefix.name)}-{short_digest(str(prefix.absolute()))}"
+    folder = output or IMPORTED / f"{make_safe_name(prefix.name)}-{short_digest(str(prefix.absolute()))}"
     if (folder / "training_history.json").exists():
         raise click.ClickException(f"{folder} holds a checkpoint that was trained here. Give another --output.")
     save_checkpoint(folder, checkpoint)

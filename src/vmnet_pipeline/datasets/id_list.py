@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
-from vmnet_pipeline.ingestion.discovery import read_ids
+from vmnet_pipeline.ingestion.tables import read_ids
 from vmnet_pipeline.storage.atomic import write_text_atomically
 
 if TYPE_CHECKING:

@@ -38,6 +38,7 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
         filepath: str,
         audio_dir: str | None = None,
         video_dir: str | None = None,
+        save_dir: str | None = None,
         credentials: dict[str, Any] | None = None,
         cache_dir: str = DEFAULT_CACHE_DIR,
         metadata: dict[str, Any] | None = None,
@@ -48,12 +49,14 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
             filepath: The Parquet file.
             audio_dir: Folder of sound files to list instead of reading the file.
             video_dir: Folder of video files to list instead of reading the file.
+            save_dir: Where features of listed files go; the ids of these files follow what that disk takes as a name.
             credentials: Options of the object store of `filepath`.
             cache_dir: Local folder for what is kept of a manifest in an object store.
             metadata: Free data for plugins.
         """
         super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
         self._folders = {side: as_path(path) for side, path in (("audio", audio_dir), ("video", video_dir)) if path}
+        self._save_dir = None if save_dir is None else as_path(save_dir)
 
     def _describe(self) -> dict[str, Any]:
         return super()._describe() | {f"{side}_dir": str(path) for side, path in self._folders.items()}
@@ -66,7 +69,8 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
         """
         if self._folders:
             cache_dir = Path(name_local(self._filepath, self._cache_dir)).with_name("probe_cache")
-            return list_folder(self._folders.get("audio"), self._folders.get("video"), cache_dir=cache_dir)
+            folders = self._folders.get("audio"), self._folders.get("video")
+            return list_folder(*folders, cache_dir=cache_dir, target=self._save_dir)
         try:
             with local_copy(self._filepath) as local:
                 manifest = read_frame(local)

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import IngestError
-from vmnet_pipeline.ingestion.ids import is_safe_id, make_unique_ids
-from vmnet_pipeline.ingestion.probing import checksum_files
+from vmnet_pipeline.ingestion.formats import (
+    AUDIO_SUFFIXES,
+    MEDIA_SUFFIXES,
+    VIDEO_SUFFIXES,
+    read_content,
+    strip_suffix,
+    suffix_of,
+)
+from vmnet_pipeline.ingestion.ids import describe_changes, make_unique_ids
+from vmnet_pipeline.ingestion.listing import list_media_files, prefix_of, say_what_is_left_out, spell_out
+from vmnet_pipeline.ingestion.probing import checksum_files, recognise_files
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
-from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote, list_files, storage_errors
+from vmnet_pipeline.ingestion.tables import iterate_csv_rows
+from vmnet_pipeline.storage.names import DiskNames, find_entry, find_on_disk, fold_case, normalise, tells_case
+from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+    from vmnet_pipeline.ingestion.listing import Recognise
+
 logger = logging.getLogger(__name__)
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts",
-    ".mts", ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".asf",
-})
-AUDIO_SUFFIXES = frozenset({
-    ".mp3", ".ogg", ".oga", ".opus", ".flac", ".wav", ".m4a", ".aac", ".wma", ".aiff",
-    ".aif", ".ac3", ".mka", ".ape", ".wv", ".caf",
-})
-# fmt: on
 MEDIA_CSV = "media.csv"
+SIDE_FOLDERS = {
+    "audio": ("audio", "audios", "music", "musics", "sound", "sounds", "song", "songs", "track", "tracks"),
+    "video": ("video", "videos", "clip", "clips", "film", "films", "movie", "movies"),
+}
+"""Names, in any case, of the folders of two sides; only the first of each says by itself what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +64,28 @@ class SourceItem:
     error: str = ""
 
 
-def find_items(media_dir: str | Path) -> list[SourceItem]:
+def find_items(media_dir: str | Path, recognise: Recognise = recognise_files) -> list[SourceItem]:
     """Find the items of a media folder in one of three shapes.
 
     1. A `media.csv` (or the path of one) with columns id, video, audio and perhaps group; paths are relative to it.
     2. Folders `audio/` and `video/` with files of the same relative path, whatever their suffix.
     3. Any other folder: every video with its own sound, searched recursively.
 
+    Names are compared normalised, and files are found as the disk spells them.
+
+    Args:
+        media_dir: The folder, or a media.csv.
+        recognise: See `listing.list_media_files`.
+
     Raises:
         IngestError: The path is wrong, the folder holds no media, or two items have one id.
     """
-    path = as_path(media_dir).expanduser().absolute()
+    path = find_on_disk(as_path(media_dir).expanduser().absolute())
     with explain_access(path):
-        return [_check_name(item) for item in _find_in(path)]
+        return [_check_name(item) for item in _find_in(path, recognise)]
 
 
-def _find_in(path: Path) -> list[SourceItem]:
+def _find_in(path: Path, recognise: Recognise) -> list[SourceItem]:
     if not path.exists():
         raise IngestError(f"There is no folder {path}.{_remedy(path)}")
     if path.is_file():
@@ -81,8 +94,7 @@ def _find_in(path: Path) -> list[SourceItem]:
         return _read_media_csv(path)
     if (path / MEDIA_CSV).is_file():
         return _read_media_csv(path / MEDIA_CSV)
-    has_both = (path / "audio").is_dir() and (path / "video").is_dir()
-    items = _match_folders(path) if has_both else _list_videos(path)
+    items = _match_folders(path, recognise) or _list_videos(path, recognise)
     if not items:
         raise IngestError(f"No media files in {path}.{_remedy(path)}")
     return items
@@ -90,17 +102,12 @@ def _find_in(path: Path) -> list[SourceItem]:
 
 def _check_name(item: SourceItem) -> SourceItem:
     """A path that is no text cannot stand in a table: such an item fails, with its path spelt out."""
-    video, audio = _spell_out(item.video), _spell_out(item.audio)
+    video, audio = spell_out(item.video), spell_out(item.audio)
     if (video, audio) == (item.video, item.audio):
         return item
     wrong = video if video != item.video else audio
     error = f"the path {wrong} is not valid UTF-8; rename the file or its folder"
     return replace(item, video=video, audio=audio, reason="unsupported_name", error=error)
-
-
-def _spell_out(path: str) -> str:
-    """`path` with undecodable bytes written as escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _remedy(path: Path) -> str:
@@ -112,156 +119,144 @@ def _remedy(path: Path) -> str:
     )
 
 
-def list_media_files(folder: Path, suffixes: Iterable[str]) -> list[str]:
-    """Files below `folder` with one of `suffixes` (any case), sorted; hidden ones and links to folders are left out.
-
-    So is what lies in a folder that cannot be read; a warning names it.
-
-    Paths are text here and below: a million of them as objects would take longer to make than to find.
-    """
-    wanted = set(suffixes)
-    if is_remote(folder):
-        names = [name for name in list_files(folder, recursive=True) if _suffix(name) in wanted]
-        prefix = _prefix_of(folder)
-        return [prefix + name for name in _sort_by_folder(names) if "/." not in f"/{name}"]
-    found: list[str] = []
-    for root, folders, files in os.walk(folder, onerror=_warn_of_folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = _prefix_of(root)
-        found += [prefix + name for name in files if not name.startswith(".") and _suffix(name) in wanted]
-    return _sort_by_folder(found)
+# --- shape 3: videos with their own sound
 
 
-def _warn_of_folder(error: OSError) -> None:
-    logger.warning("The folder %r cannot be read, its files are left out: %s", error.filename, error.strerror)
-
-
-def _sort_by_folder(paths: Iterable[str]) -> list[str]:
-    return sorted(paths, key=lambda path: path.replace("/", "\0"))  # as paths are ordered
-
-
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :].lower()
-
-
-def _prefix_of(folder: Path | str) -> str:
-    """What the paths of all files in a folder begin with; a bucket and the root of a disk end with a slash already."""
-    return f"{str(folder).rstrip('/')}/"
-
-
-def _relative_name(path: str, prefix: str) -> str:
-    return path.removeprefix(prefix).rpartition(".")[0]
-
-
-def _list_videos(folder: Path) -> list[SourceItem]:
-    """Shape 3. Sound files without a picture become rows that say so, and do not vanish."""
-    paths = list_media_files(folder, VIDEO_SUFFIXES | AUDIO_SUFFIXES)
-    ids = _ids_of_paths(paths, folder)
+def _list_videos(folder: Path, recognise: Recognise) -> list[SourceItem]:
+    """Sound files without a picture become rows that say so, and do not vanish."""
+    paths = list_media_files(folder, recognise)
     return [
-        SourceItem(item_id, path, path)
-        if _suffix(path) in VIDEO_SUFFIXES
-        else SourceItem(item_id, "", path, "", "no_video_file", f"{Path(path).name} is sound without a picture")
-        for item_id, path in zip(ids, paths, strict=True)
+        SourceItem(item_id, "", path, "", "no_video_file", f"{Path(path).name} is sound without a picture")
+        if _is_sound(path)
+        else SourceItem(item_id, path, path)
+        for item_id, path in zip(_make_ids(_name_files(paths, folder)), paths, strict=True)
     ]
 
 
-def _ids_of_paths(paths: Sequence[str], folder: Path) -> list[str]:
-    """One id per file: its relative path without the suffix, or with it where two files differ in nothing else."""
-    prefix = _prefix_of(folder)
-    names = [_relative_name(path, prefix) for path in paths]
+def _is_sound(path: str) -> bool:
+    """Whether a file is sound by its suffix, and by its content no film: an .ogg may be one."""
+    return suffix_of(path) in AUDIO_SUFFIXES and (is_remote(path) or read_content(path) != "unknown")
+
+
+def _name_files(paths: Sequence[str], folder: Path) -> list[str]:
+    """One name per file: its relative path without the suffix, or with it where two files differ in nothing else."""
+    prefix = prefix_of(folder)
+    names = [normalise(strip_suffix(path.removeprefix(prefix))) for path in paths]
     counts = Counter(names)
-    return make_unique_ids(
-        [name if counts[name] == 1 else path.removeprefix(prefix) for name, path in zip(names, paths, strict=True)]
-    )
+    return [name if counts[name] == 1 else path.removeprefix(prefix) for name, path in zip(names, paths, strict=True)]
 
 
-def _index_by_name(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
+def _make_ids(names: Sequence[str], *, any_disk: bool = True) -> list[str]:
+    ids = make_unique_ids(names, any_disk=any_disk)
+    for sentence in describe_changes(names, ids):
+        logger.info("%s. A split file and metadata may use either", sentence)
+    return ids
+
+
+# --- shape 2: a folder for each side
+
+
+def _match_folders(folder: Path, recognise: Recognise) -> list[SourceItem]:
+    """Items of the folders of both sides, none without such folders. A file alone becomes a row that says so."""
+    found = {side: find_entry(folder, names) for side, names in SIDE_FOLDERS.items()}
+    if not all(found.values()):
+        _warn_of_one_side(folder, found)
+        return []
+    audio, video = (_choose_folder(found[side]) for side in ("audio", "video"))
+    sounds = _index_by_name(audio, recognise, MEDIA_SUFFIXES)
+    pictures = _index_by_name(video, recognise, VIDEO_SUFFIXES)
+    if not (_is_plain(audio, "audio") and _is_plain(video, "video")) and not sounds.keys() & pictures.keys():
+        logger.warning(
+            "%s and %s have no file name in common, so every video is paired with its own sound. If they belong "
+            "together, name the files alike or write a media.csv (id,video,audio,group)", audio, video,
+        )  # fmt: skip
+        return []
+    names = sorted({*sounds, *pictures})
+    items = [
+        SourceItem(item_id, pictures.get(name, ""), sounds.get(name, ""))
+        for item_id, name in zip(_make_ids(names), names, strict=True)
+    ]
+    lonely = {side: {fold_case(name): name for name in index} for side, index in (("v", pictures), ("a", sounds))}
+    return [
+        item
+        if item.video and item.audio
+        else _explain_lonely(item, name, *((video, lonely["v"]) if item.audio else (audio, lonely["a"])))
+        for item, name in zip(items, names, strict=True)
+    ]
+
+
+def _is_plain(folder: Path, side: str) -> bool:
+    return folder.name.casefold() in (side, f"{side}s")
+
+
+def _choose_folder(found: Sequence[Path]) -> Path:
+    if len(found) > 1:
+        others = ", ".join(path.name for path in found[1:])
+        logger.warning("%s is taken; %s beside it is not read", found[0], others)
+    return found[0]
+
+
+def _warn_of_one_side(folder: Path, found: Mapping[str, Sequence[Path]]) -> None:
+    for side, other in (("audio", "video"), ("video", "audio")):
+        if found[side] and _is_plain(found[side][0], side):
+            logger.warning(
+                "%s has %s/ and no %s/, so every video is paired with its own sound. If the sides lie apart, call "
+                "their folders audio and video, or write a media.csv (id,video,audio,group)",
+                folder, found[side][0].name, other,
+            )  # fmt: skip
+
+
+def _index_by_name(folder: Path, recognise: Recognise, preferred: frozenset[str]) -> dict[str, str]:
+    """Files of one side by their relative path without suffix; of two, one with a preferred suffix is taken."""
     index: dict[str, str] = {}
-    prefix = _prefix_of(folder)
-    for path in list_media_files(folder, suffixes):
-        name = _relative_name(path, prefix)
-        if name in index:
+    others: list[str] = []
+    prefix = prefix_of(folder)
+    paths = list_media_files(folder, recognise)
+    for path in sorted(paths, key=lambda path: suffix_of(path) not in preferred):
+        name = normalise(strip_suffix(path.removeprefix(prefix)))
+        earlier = index.setdefault(name, path)
+        if earlier == path:
+            continue
+        if (suffix_of(earlier) in preferred) == (suffix_of(path) in preferred):
             raise IngestError(
-                f"Two files claim the item {name!r}: {index[name]} and {path}. Remove or rename one of them, or name "
-                "the pairs yourself in a media.csv (id,video,audio,group)."
+                f"Two files claim the item {name!r}: {spell_out(earlier)} and {spell_out(path)}. Remove or rename one "
+                "of them, or name the pairs yourself in a media.csv (id,video,audio,group)."
             )
-        index[name] = path
+        others.append(path)
+    say_what_is_left_out(folder, others, "a file of the same name is taken", logging.WARNING)
     return index
 
 
-def _match_folders(folder: Path) -> list[SourceItem]:
-    """Shape 2. A file without a partner becomes a row that says so."""
-    sounds = _index_by_name(folder / "audio", AUDIO_SUFFIXES | VIDEO_SUFFIXES)
-    pictures = _index_by_name(folder / "video", VIDEO_SUFFIXES)
-    names = sorted({*sounds, *pictures})
-    items = []
-    for item_id, name in zip(make_unique_ids(names), names, strict=True):
-        audio, video = sounds.get(name, ""), pictures.get(name, "")
-        reason = "no_audio_file" if not audio else "no_video_file" if not video else ""
-        side = "audio" if not audio else "video"
-        error = f"{name!r} has no partner in {side}/" if reason else ""
-        items.append(SourceItem(item_id, video, audio, "", reason, error))
-    return items
+def _explain_lonely(item: SourceItem, name: str, folder: Path, others: Mapping[str, str]) -> SourceItem:
+    """An item without its file in `folder`, whose names are `others`, by what is left of them without case."""
+    near = others.get(fold_case(name))
+    hint = f"; {near!r} there differs in case only" if near else ""
+    reason = "no_video_file" if item.audio else "no_audio_file"
+    return replace(item, reason=reason, error=f"{name!r} has no partner in {folder.name}/{hint}")
+
+
+# --- shape 1: a table
 
 
 def _read_media_csv(path: Path) -> list[SourceItem]:
-    """Shape 1."""
-    items = [_item_of_row(row, path.parent) for row in _iterate_csv_rows(path, ("id", "video"))]
-    if not items:
+    disk = DiskNames()
+    rows = [_item_of_row(row, path.parent, disk) for row in iterate_csv_rows(path, ("id", "video"))]
+    if not rows:
         raise IngestError(f"{path} has no rows. Give one row per item: id,video,audio,group")
-    _check_ids([item.id for item in items], path)
-    return items
-
-
-def read_csv_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a comma or tab separated UTF-8 file as text, so that an id `007` stays `007`.
-
-    Raises:
-        IngestError: The file is no such text, or a column of `required` is missing.
-    """
-    return list(_iterate_csv_rows(path, required))
-
-
-def _iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter="\t" if "\t" in header else ",", strict=True)
-            _check_columns([(name or "").strip() for name in reader.fieldnames or []], required, path)
-            for row in reader:
-                yield {(key or "").strip(): (value or "").strip() for key, value in row.items() if key}
-    except storage_errors(UnicodeDecodeError, csv.Error) as error:
-        raise IngestError(f"{path} cannot be read as a UTF-8 csv file: {error}") from error
-
-
-def _check_columns(columns: Sequence[str], required: Sequence[str], path: Path) -> None:
-    missing = [name for name in required if name not in columns]
-    if missing:
-        raise IngestError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}.")
-
-
-def read_ids(path: Path) -> tuple[str, ...]:
-    """Ids of a csv file with a column `id`, comma or tab separated; empty lines are left out.
-
-    Raises:
-        IngestError: The file is no csv file or has no column `id`.
-    """
-    return tuple(row["id"] for row in read_csv_rows(path, ("id",)) if row["id"])
+    names = [row.id for row in rows]
+    _check_ids(names, path)
+    ids = _make_ids(names)
+    return rows if ids == names else [replace(row, id=item_id) for row, item_id in zip(rows, ids, strict=True)]
 
 
 def _check_ids(ids: list[str], path: Path) -> None:
-    doubled = sorted(item_id for item_id, count in Counter(name.casefold() for name in ids).items() if count > 1)
+    doubled = sorted(item_id for item_id, count in Counter(map(normalise, ids)).items() if count > 1 and item_id)
     if doubled:
         raise IngestError(
             f"{path} has more than one row with the id {_shorten(doubled)}. Give each item an id of its own."
         )
-    unsafe = [item_id for item_id in ids if not is_safe_id(item_id)]
-    if unsafe:
-        raise IngestError(
-            f"{path} has ids that are not safe as file names: {_shorten([repr(item_id) for item_id in unsafe])}. Use 1 "
-            "to 120 letters (a-z), digits, '.', '_' and '-', beginning with a letter or digit."
-        )
+    if n_empty := ids.count(""):
+        raise IngestError(f"{path} has {n_empty} row(s) without an id. Give each item an id of its own.")
 
 
 def _shorten(names: Sequence[str], limit: int = 5) -> str:
@@ -269,45 +264,53 @@ def _shorten(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def _item_of_row(row: dict[str, str], folder: Path) -> SourceItem:
-    video = _resolve(folder, row["video"])
-    audio = _resolve(folder, row.get("audio", "")) or video
+def _item_of_row(row: dict[str, str], folder: Path, disk: DiskNames) -> SourceItem:
+    video = _resolve(folder, row["video"], disk)
+    audio = _resolve(folder, row.get("audio", ""), disk) or video
     reason, error = ("", "") if video else ("no_video_file", "the video column is empty")
     return SourceItem(row["id"], video, audio, row.get("group", ""), reason, error)
 
 
-def _resolve(folder: Path, name: str) -> str:
+def _resolve(folder: Path, name: str, disk: DiskNames) -> str:
     """Absolute path of a name in a media.csv; most need no Path object, which for a million would take its time."""
     if not name or is_remote(name):
         return name
+    if "\\" in name and (is_remote(folder) or not (folder / name).exists()):
+        name = name.replace("\\", "/")  # as Windows writes it
     if is_remote(folder):
-        return _prefix_of(folder) + name
+        return prefix_of(folder) + name
     is_plain = name[0] not in "./" and "/." not in name and "//" not in name
-    return _prefix_of(folder) + name if is_plain else str((folder / name).absolute())
+    return disk.find(prefix_of(folder) + name if is_plain else str((folder / name).absolute()))
 
 
 # --- bare folders
 
 
-def list_folder(audio_dir: Path | None, video_dir: Path | None, *, cache_dir: Path | None = None) -> pd.DataFrame:
+def list_folder(
+    audio_dir: Path | None, video_dir: Path | None, *, cache_dir: Path | None = None, target: Path | None = None
+) -> pd.DataFrame:
     """A manifest of the files in bare folders, for extraction without ingestion; nothing is probed or paired.
+
+    The id of a file is its own stem, so that features are called as the files are.
 
     Args:
         audio_dir: Folder of sound files.
         video_dir: Folder of video files.
         cache_dir: Where checksums are kept between runs; None to keep none.
+        target: Where features go: names that only some disks take are kept where this one takes them.
 
     Raises:
         IngestError: A folder is not there or holds no media.
     """
     import pandas as pd
 
+    folders = {side: folder for side, folder in (("audio", audio_dir), ("video", video_dir)) if folder is not None}
+    named = {side: _list_side(side, folder, cache_dir) for side, folder in folders.items()}
+    ids = _ids_of_stems([name for files in named.values() for name in files], target)
     rows: dict[str, dict[str, Any]] = {}
-    for side, folder in (("audio", audio_dir), ("video", video_dir)):
-        if folder is None:
-            continue
-        for item_id, path in _list_side(side, folder.expanduser().absolute()):
-            row = rows.setdefault(item_id, {"id": item_id, "status": "ok", "group": item_id})
+    for side, files in named.items():
+        for name, path in files.items():
+            row = rows.setdefault(ids[name], {"id": ids[name], "status": "ok", "group": ids[name]})
             row[f"{side}_path"] = path
     table = pd.DataFrame(list(rows.values()), columns=list(MANIFEST_COLUMNS))
     paths = [table[f"{side}_path"].fillna("") for side in ("audio", "video")]
@@ -319,15 +322,27 @@ def list_folder(audio_dir: Path | None, video_dir: Path | None, *, cache_dir: Pa
     return table.astype(MANIFEST_COLUMNS)
 
 
-def _list_side(side: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Ids and paths of the files of one bare folder."""
+def _list_side(side: str, folder: Path, cache_dir: Path | None) -> dict[str, str]:
+    """The files of one bare folder by their names, see `_name_files`."""
+    folder = find_on_disk(folder.expanduser().absolute())
     if not folder.is_dir():
         raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")
-    suffixes = VIDEO_SUFFIXES if side == "video" else AUDIO_SUFFIXES | VIDEO_SUFFIXES
-    found = list_media_files(folder, suffixes)
-    paths = [path for path in found if _spell_out(path) == path]
-    if len(paths) < len(found):
-        logger.warning("%d files are left out: their paths are not valid UTF-8; rename them", len(found) - len(paths))
+    found = list_media_files(folder, partial(recognise_files, cache_dir=cache_dir))
+    wrong = [path for path in found if spell_out(path) != path]
+    sounds = [path for path in found if side == "video" and path not in wrong and _is_sound(path)]
+    say_what_is_left_out(folder, wrong, "their paths are not valid UTF-8; rename them", logging.WARNING)
+    say_what_is_left_out(folder, sounds, "they are sound without a picture")
+    left_out = {*wrong, *sounds}
+    paths = [path for path in found if path not in left_out]
     if not paths:
-        raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(suffixes))}")
-    return zip(_ids_of_paths(paths, folder), paths, strict=True)
+        raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(MEDIA_SUFFIXES))}")
+    return dict(zip(_name_files(paths, folder), paths, strict=True))
+
+
+def _ids_of_stems(names: Sequence[str], target: Path | None) -> dict[str, str]:
+    """The id of every name: its last part, where no other name ends in the same."""
+    unique = list(dict.fromkeys(names))
+    counts = Counter(name.rpartition("/")[2] for name in unique)
+    stems = [name.rpartition("/")[2] if counts[name.rpartition("/")[2]] == 1 else name for name in unique]
+    any_disk = target is None or not tells_case(target)
+    return dict(zip(unique, _make_ids(stems, any_disk=any_disk), strict=True))

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import IsolationError, MediaError
-from vmnet_pipeline.media.sandbox import ISOLATION_REASONS
+from vmnet_pipeline.media.sandbox import ISOLATION_REASONS, Isolation
 from vmnet_pipeline.prefetch import map_ahead
 from vmnet_pipeline.progress import track
 from vmnet_pipeline.storage.paths import find_files, is_remote, number_version
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from vmnet_pipeline.params import LimitParams
     from vmnet_pipeline.storage.paths import StoredFile
     from vmnet_pipeline.types import MediaInfo
 
@@ -97,6 +98,35 @@ def checksum_files(
 
     rows = _measure_files(paths, measure, CHECKSUM_COLUMNS, log, "checksums", n_workers)
     return dict(zip(rows["path"], rows["checksum"].fillna(""), strict=True))
+
+
+def recognise_files(
+    paths: Sequence[str],
+    *,
+    limits: LimitParams | None = None,
+    cache_dir: Path | None = None,
+    n_workers: int | None = None,
+) -> set[str]:
+    """Those of some files that FFmpeg knows by their content and can decode; each is read in a child process.
+
+    Args:
+        paths: Files whose names do not tell.
+        limits: What one of them may cost.
+        cache_dir: Where results are kept between runs; None to keep none.
+        n_workers: Files read at the same time; all cores by default.
+    """
+    from vmnet_pipeline.media.probe import probe_media
+    from vmnet_pipeline.params import LimitParams
+
+    log = None if cache_dir is None else RowLog(cache_dir / "recognised", CHECKSUM_COLUMNS)
+    with Isolation(limits or LimitParams.model_validate({})) as isolation:
+
+        def measure(path: str) -> dict[str, Any]:
+            isolation.call(probe_media, path, checksum="none")  # what is no media may be large, and is not read whole
+            return {}
+
+        rows = _measure_files(paths, measure, CHECKSUM_COLUMNS, log, "recognising files", n_workers)
+    return set(rows.loc[rows["reason"].isna(), "path"])
 
 
 def _describe_media(info: MediaInfo) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import SplitError
-from vmnet_pipeline.ingestion.discovery import read_ids
+from vmnet_pipeline.ingestion.tables import read_ids
 from vmnet_pipeline.storage.paths import as_path
 
 if TYPE_CHECKING:

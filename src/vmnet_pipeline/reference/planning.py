@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from vmnet_pipeline.errors import IngestError, PairsError
-from vmnet_pipeline.ingestion.discovery import read_csv_rows
 from vmnet_pipeline.ingestion.splits import SIDES, Split, split_by_group
+from vmnet_pipeline.ingestion.tables import read_csv_rows
 from vmnet_pipeline.pairs.packing import FeatureSide, UnpackedPairs
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.storage.arrays import read_array

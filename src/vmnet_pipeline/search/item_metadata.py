@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import FeatureStoreError
-from vmnet_pipeline.ingestion.discovery import MEDIA_CSV, read_csv_rows
+from vmnet_pipeline.ingestion.discovery import MEDIA_CSV
+from vmnet_pipeline.ingestion.tables import read_csv_rows
 from vmnet_pipeline.search.filters import LIST_SEPARATOR
 
 if TYPE_CHECKING:

@@ -1,0 +1,175 @@
+"""Reading of csv files that people hand in: separator and encoding are recognised, and every cell is text."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.errors import IngestError
+from vmnet_pipeline.storage.paths import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+KNOWN_COLUMNS = frozenset({"id", "video", "audio", "group"})
+"""Columns that mean something; their names may be written in any case."""
+
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_HEAD_BYTES = 4096
+_CONTROLS = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f]")
+_EXCEL_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    encoding: str
+    separator: str
+    n_before_header: int
+
+
+def read_csv_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a csv file as text, so that an id `007` stays `007`; empty rows are left out.
+
+    Args:
+        path: A file separated by commas, semicolons, tabs or bars, in UTF-8, UTF-16, or a Western 8-bit encoding.
+        required: Columns that it must have.
+
+    Raises:
+        IngestError: The file is no such text, or a column of `required` is missing.
+    """
+    return list(iterate_csv_rows(path, required))
+
+
+def read_ids(path: Path) -> tuple[str, ...]:
+    """Ids of a csv file with a column `id`; empty lines are left out.
+
+    Raises:
+        IngestError: The file is no csv file or has no column `id`.
+    """
+    return tuple(row["id"] for row in read_csv_rows(path, ("id",)) if row["id"])
+
+
+def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The rows of `read_csv_rows` one by one; a file of a million rows is never a list.
+
+    Raises:
+        IngestError: See `read_csv_rows`.
+    """
+    try:
+        content = path.read_bytes()
+        dialect = _recognise(content, required)
+        _say_what_was_recognised(path, dialect)
+        lines = io.TextIOWrapper(io.BytesIO(content), dialect.encoding, newline="")
+        reader = csv.reader(lines, delimiter=dialect.separator, strict=True)
+        header: list[str] = []
+        for number, cells in enumerate(_skip_lines(reader, dialect)):
+            if number == 0:
+                header = [_name_column(cell) for cell in cells]
+                _check_columns(header, required, path)
+            elif any(cell.strip() for cell in cells):
+                yield _make_row(header, cells)
+        if not header:
+            _check_columns(header, required, path)
+    except storage_errors(ValueError, csv.Error) as error:
+        raise IngestError(f"{path} cannot be read as a csv file: {error}") from error
+
+
+def _skip_lines(reader: Iterator[list[str]], dialect: _Dialect) -> Iterator[list[str]]:
+    """From the header on."""
+    for number, cells in enumerate(reader):
+        if number >= dialect.n_before_header:
+            yield cells
+
+
+def _make_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    row = dict.fromkeys(filter(None, header), "")
+    row.update((name, cell.strip()) for name, cell in zip(header, cells, strict=False) if name)
+    return row
+
+
+def _name_column(text: str) -> str:
+    name = text.strip()
+    return name.lower() if name.lower() in KNOWN_COLUMNS else name
+
+
+def _check_columns(columns: Sequence[str], required: Sequence[str], path: Path) -> None:
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise IngestError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}.")
+
+
+# --- encoding and separator
+
+
+def _recognise(content: bytes, required: Sequence[str]) -> _Dialect:
+    """How a csv file is written.
+
+    Raises:
+        ValueError: It is no text.
+    """
+    encoding = _find_encoding(content)
+    # A character that the cut halves at the end is left out; it says nothing of the header.
+    head = codecs.getincrementaldecoder(encoding)().decode(content[: 64 * _HEAD_BYTES])
+    if _CONTROLS.search(head):
+        raise ValueError("it is no text; save the table as csv (UTF-8)")
+    lines = re.split("\r\n|\r|\n", head)
+    n_blank = next((number for number, line in enumerate(lines) if line.strip(" \t,;|\"'")), 0)
+    header = lines[n_blank]
+    if match := _EXCEL_LINE.fullmatch(header):  # how a spreadsheet says it
+        return _Dialect(encoding, match[1], n_blank + 1)
+    return _Dialect(encoding, _find_separator(header, required), n_blank)
+
+
+def _find_encoding(content: bytes) -> str:
+    for mark, name in _MARKS.items():
+        if content.startswith(mark):
+            return name
+    head = content[:_HEAD_BYTES]
+    for name, is_little in (("utf-16-le", True), ("utf-16-be", False)):
+        # Without a mark, nearly every other byte of Latin letters in UTF-16 is zero.
+        zeros, others = head[is_little::2].count(0), head[not is_little :: 2].count(0)
+        if zeros > 0.35 * len(head) and not others:
+            return name
+    for name in ("utf-8", "cp1252"):
+        try:
+            content.decode(name)
+        except UnicodeDecodeError:
+            continue
+        return name
+    return "latin-1"
+
+
+def _find_separator(header: str, required: Sequence[str]) -> str:
+    """The separator that makes the required columns of a header, else the one that stands there most often."""
+
+    def judge(separator: str) -> tuple[bool, int]:
+        names = {_name_column(cell) for cell in next(csv.reader([header], delimiter=separator), [])}
+        return names.issuperset(required), header.count(separator)
+
+    return max(SEPARATORS, key=judge)
+
+
+def _say_what_was_recognised(path: Path, dialect: _Dialect) -> None:
+    is_usual = dialect.separator in ",\t" and dialect.encoding in ("utf-8", "utf-8-sig") and not dialect.n_before_header
+    if is_usual:
+        return
+    separator = SEPARATORS.get(dialect.separator, repr(dialect.separator))
+    advice = "; if letters come out wrong, save it as UTF-8" if dialect.encoding in ("cp1252", "latin-1") else ""
+    begin = f", from line {dialect.n_before_header + 1} on" if dialect.n_before_header else ""
+    logger.info("%s is read as %s text, separated by %s%s%s", path, dialect.encoding, separator, begin, advice)

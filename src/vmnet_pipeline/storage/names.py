@@ -1,0 +1,87 @@
+"""File names as different systems spell them: composed or decomposed letters, upper and lower case.
+
+A Mac may write `é` as two characters (NFD) where Linux and Windows have one (NFC). Names are compared normalised, and
+files are found on disk as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+from vmnet_pipeline.storage.paths import is_remote
+
+
+def normalise(text: str) -> str:
+    """The composed form (NFC) of a name."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def fold_case(text: str) -> str:
+    """What two names have in common that are one file where upper and lower case are the same."""
+    return normalise(text.casefold())
+
+
+class DiskNames:
+    """Finds files whose names are composed or decomposed otherwise than they are given; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, str]] = {}
+
+    def find(self, path: str) -> str:
+        """The path of a file or folder as the disk has it; `path` itself if it is there, or not under any spelling."""
+        if path.isascii() or is_remote(path) or os.path.lexists(path):
+            return path
+        head, _, name = path.rpartition("/")
+        folder = self.find(head) if head else ("/" if path.startswith("/") else ".")
+        found = self._list(folder).get(normalise(name))
+        return path if found is None else os.path.join(folder if head or path[0] == "/" else "", found)  # noqa: PTH118
+
+    def _list(self, folder: str) -> dict[str, str]:
+        if folder not in self._folders:
+            try:
+                names = sorted(os.listdir(folder))  # noqa: PTH208 - names, not paths
+            except OSError:
+                names = []
+            self._folders[folder] = {normalise(name): name for name in names}
+        return self._folders[folder]
+
+
+def find_on_disk(path: Path) -> Path:
+    """One path as the disk has it; see `DiskNames`."""
+    text = str(path)
+    found = DiskNames().find(text)
+    return path if found == text else Path(found)
+
+
+def find_entry(folder: Path, names: tuple[str, ...], *, is_folder: bool = True) -> list[Path]:
+    """Entries of a folder with one of some names in any case, those that come first in `names` first.
+
+    Args:
+        folder: A folder, local or remote; one that is not there has none.
+        names: In lower case.
+        is_folder: Whether folders are wanted, or files.
+    """
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return []
+    found = [path for path in entries if path.name.casefold() in names]
+    found = [path for path in found if (path.is_dir() if is_folder else path.is_file())]
+    return sorted(
+        found, key=lambda path: (names.index(path.name.casefold()), path.name != path.name.lower(), path.name)
+    )
+
+
+def tells_case(folder: Path) -> bool:
+    """Whether upper and lower case make two files in a folder, there or yet to be made. Nothing is written."""
+    if is_remote(folder):
+        return True
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay
+    while not place.exists() or place.name.swapcase() == place.name:
+        if place == place.parent:
+            return True
+        place = place.parent
+    other = place.with_name(place.name.swapcase())
+    return not (other.exists() and other.samefile(place))
