@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.container import open_media_file
 from vmnet_pipeline.media.probe import probe_media
 from vmnet_pipeline.media.video import sample_frames
 
@@ -44,8 +45,9 @@ def crash_late(path: str) -> int:
 
 
 def hang(path: str) -> None:
-    """Hang and hold the interpreter's lock; the process that does is named in the file."""
-    Path(path).write_text(str(os.getpid()))
+    """Hang and hold the interpreter's lock; one who opens the pipe of this name for writing waits until it is so."""
+    if Path(path).is_fifo():
+        os.open(path, os.O_RDONLY)
     ctypes.PyDLL(None).sleep(3600)
 
 
@@ -100,3 +102,15 @@ def print_much(path: str) -> int:
 def run_out_of_time(path: str) -> None:
     """End as the system ends a process that has used up what it may."""
     os.kill(os.getpid(), signal.SIGXCPU)
+
+
+def read_in_turn(path: str) -> bytes:
+    """The content, and its last byte once more; two openings of the file are read in turn."""
+    with open_media_file(path) as first, open_media_file(path) as second:
+        size = second.seek(0, 2)
+        pieces = []
+        while piece := first.read(100_000):
+            second.seek(size - 1)
+            last = second.read(1)
+            pieces.append(piece)
+        return b"".join(pieces) + last

@@ -91,13 +91,14 @@ def test_a_file_is_not_blamed_for_what_another_one_broke(isolation, number):
 
 @pytest.mark.parametrize("reader", [bad_readers.hang, bad_readers.spin])
 def test_a_hang_is_ended(reader, tmp_path):
-    path = str(tmp_path / "pid.txt")
+    path = str(tmp_path / "a.mp4")
     with Isolation(LimitParams(seconds=0.5)) as isolation:
+        isolation.start(1)
+        (child,) = isolation._everyone
         error = refuse(isolation, reader, path)
         assert error.reason == "timed_out"
         assert f"{path}: reading it took more than 0.5 s" in str(error)
-        if reader is bad_readers.hang:
-            assert not is_running(Path(path).read_text())
+        assert not is_running(child._process.pid)
 
 
 @pytest.mark.parametrize("reader", [bad_readers.swallow_memory, bad_readers.answer_too_much])
@@ -200,19 +201,24 @@ import sys
 import bad_readers
 from vmnet_pipeline.media.sandbox import Isolation
 from vmnet_pipeline.params import LimitParams
-Isolation(LimitParams()).call(bad_readers.hang, sys.argv[1])
+isolation = Isolation(LimitParams())
+isolation.start(1)
+print(*(child._process.pid for child in isolation._everyone), flush=True)
+isolation.call(bad_readers.hang, sys.argv[1])
 """
 
 
 def test_a_hanging_child_ends_with_a_killed_parent(tmp_path):
-    path = tmp_path / "pid.txt"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(path)], env=environment)
-    wait_until(lambda: path.exists() and path.read_text())
-    child = int(path.read_text())
-    assert is_running(child)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    command = [sys.executable, "-c", PARENT, str(pipe)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        with pipe.open("w"):
+            assert is_running(child)
+            parent.send_signal(signal.SIGKILL)
+            parent.wait()
     wait_until(lambda: not is_running(child))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.handed import open_handed
 from vmnet_pipeline.media.remote import RemoteFile, open_remote_file
 from vmnet_pipeline.storage.paths import is_remote
 
@@ -153,6 +154,9 @@ def open_media_file(path: str | os.PathLike[str], *, streams: bool = False) -> i
     Raises:
         MediaError: `missing_file`, `not_a_file`, `empty_file` or `unreadable`.
     """
+    handed = open_handed(path)
+    if handed is not None:
+        return handed
     return open_remote_file(path, streams=streams) if is_remote(path) else open_regular_file(path)
 
 

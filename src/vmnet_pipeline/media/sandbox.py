@@ -1,7 +1,9 @@
 """Media files are read in child processes that can be ended: a bad one costs itself and nothing else.
 
 Decoders may crash, hang or swallow memory. A child lives over many files, does nothing but read them, and ends with
-its parent. It is no sandbox against somebody who takes it over: it has the rights of its parent.
+its parent. For somebody who takes it over with a file it is a poor place: on Linux it has given up the network, other
+files, programs and processes (`confinement`), it gets the file handed (`handed`), and its answers are read with
+suspicion (`replies`).
 """
 
 from __future__ import annotations
@@ -14,18 +16,24 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 import weakref
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmnet_pipeline.errors import IsolationError, MediaError
-from vmnet_pipeline.storage.paths import configure_storage, get_configuration
+from vmnet_pipeline.media.confinement import confine, select_environment
+from vmnet_pipeline.media.handed import Handed, use_handed
+from vmnet_pipeline.media.replies import pack_reply, unpack_reply
+from vmnet_pipeline.media.tasks import OWN_PACKAGE, Task, hand_over, name_package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from vmnet_pipeline.params import LimitParams
 
@@ -41,7 +49,6 @@ END_WAIT_S = 10.0
 _PROGRAM = "import sys; from vmnet_pipeline.media.sandbox import serve; serve(int(sys.argv[1]))"
 # Calls run side by side in children of their own, so each takes one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_IN_THIS_PROCESS = "memory://"  # an object store for trials, which other processes do not see
 _MEBIBYTE = 1 << 20
 # What a child may keep of the files before, beyond what it began with; one that keeps more is replaced by a fresh one.
 _MOST_KEPT_MB = 256
@@ -108,7 +115,8 @@ class Isolation:
         called here, with a warning.
 
         Args:
-            function: Raises `MediaError` for a file that cannot be used. What it returns is pickled.
+            function: Raises `MediaError` for a file that cannot be used. It returns what `replies` can pack. One of
+                this package opens the file with `container`; another one may also open it by its path, if it is local.
             path: Of the media file.
             options: Sent with it.
 
@@ -117,13 +125,11 @@ class Isolation:
                 for an error that was not foreseen.
             IsolationError: No child can be started.
         """
-        if path.startswith(_IN_THIS_PROCESS):
-            return function(path, **options)
         try:
-            task = pickle.dumps((function, path, options))
+            task = Task(pickle.dumps((function, path, options)), path, name_package(function))
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             return self._call_here(function, path, options, str(error))
-        child = self._take()
+        child = self._take(task)
         may_be_worn = child.n_asked > 0
         reply = self._ask(child, task)
         if reply.reason == "decoder_crashed" or (may_be_worn and reply.reason in ("worn_out", "out_of_memory")):
@@ -152,12 +158,14 @@ class Isolation:
             self._idle, self._owner = [], os.getpid()
             self._everyone.clear()
 
-    def _take(self) -> _Child:
+    def _take(self, task: Task) -> _Child:
         self._forget_children_of_parent()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._hire()
+        for child in reversed(self._idle):
+            if child.reads_paths in (None, task.reads_paths):
+                with suppress(ValueError):  # another thread has just taken it
+                    self._idle.remove(child)
+                    return child
+        return self._hire()
 
     def _hire(self) -> _Child:
         child = _Child(self._limits)
@@ -165,8 +173,12 @@ class Isolation:
         child.wait_until_ready()
         return child
 
-    def _ask(self, child: _Child, task: bytes) -> _Reply:
-        reply = child.ask(task, self._limits)
+    def _ask(self, child: _Child, task: Task) -> _Reply:
+        try:
+            with hand_over(task) as handed:
+                reply = child.ask(task, handed, self._limits)
+        except MediaError as error:  # it cannot be opened
+            reply = _Reply(reason=error.reason, message=str(error))
         if reply.reason in ("worn_out", "out_of_memory"):
             child.end()
         if child.is_alive:
@@ -182,8 +194,18 @@ def _end_all(children: set[_Child], owner: int) -> None:
             children.pop().end()
 
 
+@cache
+def _warn_of_rights(lacking: tuple[str, ...]) -> None:
+    logger.warning("Processes that read media files keep rights that they do not need (%s)", "; ".join(lacking))
+
+
 class _Child:
-    """One process and the connection to it."""
+    """One process and the connection to it.
+
+    Attributes:
+        is_alive: Whether it takes another task.
+        reads_paths: Whether it may open files by their names, for all its life; None until its first task.
+    """
 
     def __init__(self, limits: LimitParams) -> None:
         ours, theirs = socket.socketpair()
@@ -191,8 +213,9 @@ class _Child:
         with theirs:
             self._process = _start_process(theirs.fileno())
         self.is_alive, self.n_asked = True, 0
+        self.reads_paths: bool | None = None
         with suppress(OSError):  # one that has ended already is found by waiting for it
-            self._connection.send((limits.seconds, limits.memory_mb, get_configuration()))
+            self._connection.send((limits.seconds, limits.memory_mb))
 
     def wait_until_ready(self) -> None:
         """Wait until the child has imported what it needs.
@@ -208,14 +231,18 @@ class _Child:
             self.end()
             raise _explain_start(f"{self._describe_end()}; its own words are above") from error
 
-    def ask(self, task: bytes, limits: LimitParams) -> _Reply:
+    def ask(self, task: Task, handed: Handed | None, limits: LimitParams) -> _Reply:
         """Let the child do a task; it is ended when that takes too long."""
         self.n_asked += 1
         try:
-            self._connection.send_bytes(task)
+            if self.reads_paths is None:
+                self._confine(task.reads_paths)
+            self._connection.send_bytes(task.content)
+            self._connection.send(handed)
+            if handed is not None:
+                send_handle(self._connection, handed.descriptor, self._process.pid)
             if self._connection.poll(limits.seconds):
-                reply: _Reply = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - from our own child
-                return reply
+                return self._receive(task, limits)
             self.end()
             is_slow = True
         except (EOFError, OSError):
@@ -226,6 +253,36 @@ class _Child:
             return _Reply(reason="timed_out", message=message)
         message = f"{{path}}: reading it made the decoder fail ({self._describe_end()}), twice; convert or remove it"
         return _Reply(reason="decoder_crashed", message=message)
+
+    def _confine(self, reads_paths: bool) -> None:
+        """Have the child give up what it does not need; it has read no file so far."""
+        self.reads_paths = reads_paths
+        self._connection.send((reads_paths, dict(os.environ) if reads_paths else {}))
+        if not self._connection.poll(START_WAIT_S):
+            raise EOFError
+        lacking = self._connection.recv()
+        if lacking:
+            _warn_of_rights(tuple(lacking))
+
+    def _receive(self, task: Task, limits: LimitParams) -> _Reply:
+        """The answer, from a process that may be in the hands of whoever made the file.
+
+        Raises:
+            EOFError: It is none.
+        """
+        watch = threading.Timer(limits.seconds or threading.TIMEOUT_MAX, self._process.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            content = self._connection.recv_bytes((limits.memory_mb or 1 << 20) * _MEBIBYTE)
+        finally:
+            watch.cancel()
+        try:
+            reason, message, value = unpack_reply(content, {OWN_PACKAGE, task.package})
+            return _Reply(value, str(reason), str(message))
+        except (ValueError, TypeError) as error:
+            self._process.kill()
+            raise EOFError from error
 
     def end(self, *, kill: bool = True) -> None:
         """End the process, or see how it has ended; one that does not is ended after all."""
@@ -256,7 +313,7 @@ def _start_process(descriptor: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,  # nothing is ever written: its end is that of this process
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": python_path},
+            env={**select_environment(), **_ONE_THREAD, "PYTHONPATH": python_path},
         )
     except OSError as error:
         raise _explain_start(str(error)) from error
@@ -277,20 +334,32 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when to end
     _end_with_parent()
     connection = Connection(descriptor)
-    seconds, memory_mb, storage = connection.recv()
-    configure_storage(storage)
+    seconds, memory_mb = connection.recv()
     import av  # noqa: F401 - so that no file is charged for it
     import numpy as np  # noqa: F401
 
     connection.send("ready")
     most_bytes = _measure_memory()[1] + _count_kept(memory_mb)
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        reads_paths, variables = connection.recv()
+        os.environ.update(variables)
+        connection.send(confine(reads_paths=reads_paths))
         while not _has_grown(most_bytes):
-            task = connection.recv_bytes()
-            _limit_next_call(seconds, memory_mb)
-            connection.send_bytes(_answer(task, memory_mb))
-        connection.recv_bytes()
-        connection.send_bytes(pickle.dumps(_Reply(reason="worn_out")))
+            with _receive_task(connection) as task:
+                _limit_next_call(seconds, memory_mb)
+                answer = _answer(task, memory_mb)
+            connection.send_bytes(answer)
+        with _receive_task(connection):
+            connection.send_bytes(pack_reply(("worn_out", "", None)))
+
+
+@contextmanager
+def _receive_task(connection: Connection) -> Iterator[bytes]:
+    task, handed = connection.recv_bytes(), connection.recv()
+    if handed is not None:
+        handed = replace(handed, descriptor=recv_handle(connection))
+    with use_handed(handed):
+        yield task
 
 
 def _end_with_parent() -> None:
@@ -351,10 +420,17 @@ def _has_grown(most_bytes: int) -> bool:
 
 def _answer(task: bytes, memory_mb: int | None) -> bytes:
     try:
-        return pickle.dumps(_call(task), protocol=5)
+        return _pack(_call(task))
     except MemoryError:
         message = f"{{path}}: reading it takes more than {memory_mb} MB; convert it, or raise limits.memory_mb"
-        return pickle.dumps(_Reply(reason="out_of_memory", message=message))
+        return pack_reply(("out_of_memory", message, None))
+
+
+def _pack(reply: _Reply) -> bytes:
+    try:
+        return pack_reply((reply.reason, reply.message, reply.value))
+    except TypeError as error:
+        return pack_reply(("internal_error", str(error), traceback.format_exc()))
 
 
 def _call(task: bytes) -> _Reply:

@@ -1,0 +1,67 @@
+"""A call for a process that reads media files, and the file of it, opened here: that process may open none."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.container import open_regular_file
+from vmnet_pipeline.media.handed import Handed, serve_pieces
+from vmnet_pipeline.media.remote import open_remote_file
+from vmnet_pipeline.storage.paths import is_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OWN_PACKAGE = __name__.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A call as it is sent: the pickled function and arguments, the file, and whose function it is."""
+
+    content: bytes
+    path: str
+    package: str
+
+    @property
+    def reads_paths(self) -> bool:
+        """Whether the function may open files by their names: one of this package does not."""
+        return self.package != OWN_PACKAGE
+
+
+def name_package(function: Callable[..., Any]) -> str:
+    """The first part of the name of the module that a function, or the object it belongs to, comes from."""
+    owner = getattr(function, "__self__", None)
+    module = function.__module__ if owner is None else type(owner).__module__
+    return str(module).partition(".")[0]
+
+
+@contextmanager
+def hand_over(task: Task) -> Iterator[Handed | None]:
+    """Open the file of a task for the child. One that only a function of somebody else may know how to open is None.
+
+    Raises:
+        MediaError: It cannot be opened.
+    """
+    try:
+        file = open_remote_file(task.path) if is_remote(task.path) else open_regular_file(task.path)
+    except MediaError:
+        if not task.reads_paths:
+            raise
+        yield None
+        return
+    if not is_remote(task.path):
+        with file:
+            yield Handed(task.path, file.fileno(), None)
+        return
+    ours, theirs = socket.socketpair()
+    size_bytes = file.seek(0, os.SEEK_END)
+    threading.Thread(target=serve_pieces, args=(file, ours), name="media-pieces", daemon=True).start()
+    with theirs:
+        yield Handed(task.path, theirs.fileno(), size_bytes)
