@@ -93,5 +93,5 @@ def reference_checkpoints(tmp_path_factory) -> Path:
     import reference_graph
 
     folder = tmp_path_factory.mktemp("reference")
-    reference_graph.write_checkpoints(folder, step=7)
+    reference_graph.write_checkpoints(folder, 1799, "vggish", "musicnn")
     return folder

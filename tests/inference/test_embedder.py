@@ -186,10 +186,12 @@ def test_a_summaries_dir_of_the_reference(reference_checkpoints, variant, music_
     music, video = np.abs(draw(2, *music_item)), draw(2, 60, 2048)
     found = embedder([music, video])
     assert found.music.shape == found.video.shape == (2, 512)
-    variables = reference_graph.draw_variables(variant, 7)
+    variables = reference_graph.draw_variables(variant, 1799)
     pooled = music.mean(axis=1) if variant == "musicnn" else music.mean(axis=(3, 4))
-    np.testing.assert_allclose(found.music, reference_graph.embed_music(variables, pooled), atol=1e-4)
-    np.testing.assert_allclose(found.video, reference_graph.embed_video(variables, video.mean(axis=1)), atol=1e-4)
+    np.testing.assert_allclose(found.music, reference_graph.embed_music(variant, variables, pooled), atol=1e-4)
+    np.testing.assert_allclose(
+        found.video, reference_graph.embed_video(variant, variables, video.mean(axis=1)), atol=1e-4
+    )
     with pytest.raises(CheckpointError, match=r"does not say which music features.*music_backend"):
         embedder.embed_music("song.mp3")
 

@@ -48,3 +48,15 @@ def test_weights_are_not_copied():
     before = run(item)
     model.music.hidden[0].fc.weight.neg_()
     assert not np.allclose(run(item), before, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"linear": True}, {"music_layers": 1, "video_layers": 5}])
+@pytest.mark.parametrize("tower", ["musicnn", "vggish"])
+def test_it_is_the_network_at_any_depth_with_and_without_relu(tower, options):
+    torch.manual_seed(0)
+    model = build_model(tower, tower, SHAPES[tower], (6,), embedding_dim=8, **options).requires_grad_(False).eval()
+    music = np.random.default_rng(0).normal(size=(5, *SHAPES[tower])).astype(np.float32)
+    video = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
+    run_music, run_video = build_single(model.music_scaler, model.music), build_single(model.video_scaler, model.video)
+    np.testing.assert_allclose([run_music(item) for item in music], embed_arrays(model, music=music), atol=1e-6)
+    np.testing.assert_allclose([run_video(item) for item in video], embed_arrays(model, video=video), atol=1e-6)

@@ -137,3 +137,30 @@ def test_unusable_towers_are_named(arguments: tuple[object, ...], message: str) 
 def test_music_tower_follows_the_shape() -> None:
     assert choose_music_tower((62, 512)) == "vggish"
     assert choose_music_tower((200,)) == "musicnn"
+
+
+def list_widths(tower: torch.nn.Module) -> list[int]:
+    return [layer.out_features for layer in tower.modules() if isinstance(layer, torch.nn.Linear)]
+
+
+def test_depth_can_be_chosen_and_the_published_one_is_the_default() -> None:
+    model = build_model("musicnn", "vggish", (6,), (5,), music_layers=5, video_layers=1)
+    assert (list_widths(model.music), list_widths(model.video)) == ([2048, 1024, 1024, 512, 512], [512])
+    model = build_model("vggish", "musicnn", (62, 6), (5,))
+    assert (list_widths(model.music), list_widths(model.video)) == ([2048, 1024, 512], [2048, 512])
+    with pytest.raises(ParameterError, match="1 to 5 fully connected layers, not 6"):
+        build_model("musicnn", "musicnn", (6,), (5,), music_layers=6)
+    with pytest.raises(ParameterError, match="'canonical' has neither `music_layers` nor `linear`"):
+        build_model("canonical", "canonical", (6,), (5,), linear=True)
+
+
+def test_a_linear_tower_has_no_relu_and_no_norm_but_the_last() -> None:
+    torch.manual_seed(0)
+    tower = build_model("musicnn", "musicnn", (6,), (5,), embedding_dim=8, linear=True).music.eval()
+    first, second = torch.rand(2, 4, 6)
+    hidden = tower.hidden
+    torch.testing.assert_close(
+        hidden(first) + hidden(second), hidden(first + second) + hidden(torch.zeros(4, 6)), rtol=1e-4, atol=1e-4
+    )
+    norms = [layer for layer in tower.modules() if isinstance(layer, torch.nn.BatchNorm1d)]
+    assert norms == [tower.bn]

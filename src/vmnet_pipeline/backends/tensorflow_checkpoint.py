@@ -43,12 +43,13 @@ class _Entry:
     n_bytes: int
 
 
-def read_checkpoint(index_path: Path, data_path: Path) -> dict[str, np.ndarray]:
-    """All variables of a checkpoint with one data shard; slots of optimisers (`/Adam`) are left out.
+def read_checkpoint(index_path: Path, data_path: Path, *, slots: bool = False) -> dict[str, np.ndarray]:
+    """All variables of a checkpoint with one data shard; slots of optimisers (`/Adam`) only where wanted.
 
     Args:
         index_path: The `.index` file.
         data_path: The `.data-00000-of-00001` file.
+        slots: Whether to read the slots of Adam too.
 
     Returns:
         Variable name -> array, read-only, mapped from the file.
@@ -59,7 +60,7 @@ def read_checkpoint(index_path: Path, data_path: Path) -> dict[str, np.ndarray]:
     try:
         data = np.memmap(data_path, mode="r", dtype=np.uint8)
         entries = dict(_read_entries(index_path.read_bytes()))
-        return {name: _view(data, entry) for name, entry in entries.items() if "/Adam" not in name}
+        return {name: _view(data, entry) for name, entry in entries.items() if slots or "/Adam" not in name}
     except (IndexError, KeyError, struct.error, UnicodeDecodeError, ValueError) as error:
         raise WeightsError(f"{index_path}: not a readable TensorFlow checkpoint ({error}); fetch it again") from error
 

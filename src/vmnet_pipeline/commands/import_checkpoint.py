@@ -20,9 +20,14 @@ IMPORTED = MODELS / "imported"
     default=None,
     help=f"Folder of the result.  [default: {IMPORTED}/NAME]",
 )
+@click.option("--music-layers", type=click.IntRange(1, 5), help="num_layer_x of its training, where nothing tells it.")
+@click.option("--video-layers", type=click.IntRange(1, 5), help="num_layer_y of its training, where nothing tells it.")
+@click.option("--linear/--nonlinear", default=None, help="is_linear of its training, where nothing tells it.")
 @tell_errors(OSError)
-def import_reference_checkpoint(path: Path, output: Path | None) -> None:
-    """Read a TensorFlow 1 checkpoint of the reference, both variants, into one of this project.
+def import_reference_checkpoint(
+    path: Path, output: Path | None, music_layers: int | None, video_layers: int | None, linear: bool | None
+) -> None:
+    """Read a TensorFlow 1 checkpoint of the original code, both variants, into one of this project.
 
     PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training: its latest checkpoint is taken.
     """
@@ -31,12 +36,16 @@ def import_reference_checkpoint(path: Path, output: Path | None) -> None:
     from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
 
     prefix = find_prefix(path.expanduser())
-    checkpoint = import_checkpoint(prefix)
+    checkpoint = import_checkpoint(prefix, music_layers=music_layers, video_layers=video_layers, linear=linear)
     folder = output or IMPORTED / f"{make_safe_name(prefix.name)}-{short_digest(str(prefix.absolute()))}"
     if (folder / "training_history.json").exists():
         raise click.ClickException(f"{folder} holds a checkpoint that was trained here. Give another --output.")
     save_checkpoint(folder, checkpoint)
     config = checkpoint.model_config
     shapes = f"music {tuple(config['music_shape'])}, video {tuple(config['video_shape'])}"
-    click.echo(f"Imported {prefix.name}, variant vmnet_{config['music_tower']}, {shapes}: {folder}")
+    kind = "linear " if config.get("linear") else ""
+    layers = f"{config.get('music_layers', 3)} and {config.get('video_layers', 2)} {kind}layers"
+    click.echo(f"Imported {prefix.name}, variant vmnet_{config['music_tower']}, {shapes}, {layers}: {folder}")
+    for sentence in checkpoint.params["assumed"]:
+        click.echo(f"Assumed: {sentence}")
     click.echo(f"Test it:  kedro run --pipeline evaluate --params pairs_dir=DIR,checkpoint={folder}")

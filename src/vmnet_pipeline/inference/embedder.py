@@ -18,6 +18,7 @@ from vmnet_pipeline.media.sandbox import Isolation
 from vmnet_pipeline.models.checkpoints import (
     CONFIG_FILE,
     Checkpoint,
+    StartPoint,
     build_from_checkpoint,
     check_fingerprints,
     digest_checkpoint,
@@ -103,6 +104,9 @@ class Embedder:
         weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
         device: str = "cpu",
         isolation: Isolation | None = None,
+        music_layers: int | None = None,
+        video_layers: int | None = None,
+        linear: bool | None = None,
     ) -> Embedder:
         """Read a checkpoint once; everything else is fast.
 
@@ -115,12 +119,17 @@ class Embedder:
             weights_dir: Weight files of the backends.
             device: Where the network runs, as torch names it.
             isolation: Child processes that read media files; by default some of its own, with the default limits.
+            music_layers: `num_layer_x` that a checkpoint of the original code was trained with, where it does not
+                tell it; the error says so.
+            video_layers: Its `num_layer_y`.
+            linear: Its `is_linear`.
 
         Raises:
-            CheckpointError: There is no checkpoint, or it is damaged.
+            CheckpointError: There is no checkpoint, it is damaged, or does not tell what its towers are.
         """
         backends = {"music_backend": music_backend, "video_backend": video_backend}
-        return cls(open_checkpoint(path), weights_dir=weights_dir, device=device, isolation=isolation, **backends)
+        checkpoint = open_checkpoint(path, music_layers=music_layers, video_layers=video_layers, linear=linear)
+        return cls(checkpoint, weights_dir=weights_dir, device=device, isolation=isolation, **backends)
 
     def __call__(self, x: Any, *, pooled: bool = False) -> Embeddings:
         """Embed features of both sides, or of one.
@@ -256,22 +265,20 @@ def _build_singles(model: VMNet, device: str) -> dict[Side, RunOne | None]:
     }
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project or of the reference.
+def open_checkpoint(path: str | Path, **told: Any) -> Checkpoint:
+    """Read a checkpoint of this project or of the original code.
+
+    Args:
+        path: See `Embedder.load`.
+        told: What a checkpoint of the original does not tell: `music_layers`, `video_layers`, `linear`.
 
     Raises:
         CheckpointError: There is none, or it is damaged.
     """
     folder = as_path(path).expanduser()
-    for candidate in (folder, folder / "checkpoint"):
-        if (candidate / CONFIG_FILE).is_file():
-            return load_checkpoint(candidate)
-    trained = sorted(folder.glob(f"*/checkpoint/{CONFIG_FILE}"))
-    if len(trained) == 1:
-        return load_checkpoint(trained[0].parent)
-    if trained:
-        names = ", ".join(config.parent.parent.name for config in trained)
-        raise CheckpointError(f"{folder} holds several checkpoints; choose the folder of one of {names}")
+    own = find_own_checkpoint(folder)
+    if own is not None:
+        return load_checkpoint(own)
     from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
 
     try:
@@ -279,9 +286,39 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(
             f"there is no checkpoint {folder}: neither {CONFIG_FILE} and weights of this project (train first, or "
-            f"check the path) nor a checkpoint of the reference ({error})"
+            f"check the path) nor a checkpoint of the original code ({error})"
         ) from error
-    return import_checkpoint(prefix)
+    return import_checkpoint(prefix, **told)
+
+
+def open_start(path: str | Path) -> StartPoint:
+    """Read a checkpoint to train on from; one of the original code comes with its optimiser's state.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    folder = as_path(path).expanduser()
+    if find_own_checkpoint(folder) is not None:
+        return StartPoint(open_checkpoint(folder))
+    from vmnet_pipeline.reference.checkpoint import import_start
+
+    return import_start(folder)
+
+
+def find_own_checkpoint(folder: Path) -> Path | None:
+    """The folder of this project's checkpoint that is meant; None if there is none.
+
+    Raises:
+        CheckpointError: There are several.
+    """
+    for candidate in (folder, folder / "checkpoint"):
+        if (candidate / CONFIG_FILE).is_file():
+            return candidate
+    trained = sorted(folder.glob(f"*/checkpoint/{CONFIG_FILE}"))
+    if len(trained) > 1:
+        names = ", ".join(config.parent.parent.name for config in trained)
+        raise CheckpointError(f"{folder} holds several checkpoints; choose the folder of one of {names}")
+    return trained[0].parent if trained else None
 
 
 def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from vmnet_pipeline.models.pooled_tower import PooledTower, TimeFusion, TimeFusionTower
+from vmnet_pipeline.models.pooled_tower import HiddenLayer, PooledTower, TimeFusion, TimeFusionTower
 from vmnet_pipeline.models.two_tower import Standardise
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def build_single(scaler: nn.Module, tower: nn.Module) -> RunOne | None:
     if not isinstance(head, PooledTower):
         return None
     filters = [_build_filter(part) for part in tower.time_fusion] if isinstance(tower, TimeFusionTower) else []
-    hidden = [_fold(cast("Any", layer).fc, cast("Any", layer).bn) for layer in head.hidden]
+    hidden = [_build_hidden(cast("HiddenLayer", layer)) for layer in head.hidden]
     last = _fold(head.fc, head.bn)
     standardise = _build_scaler(scaler)
 
@@ -64,9 +64,19 @@ def build_single(scaler: nn.Module, tower: nn.Module) -> RunOne | None:
             x = apply(x)
         x = x.mean(axis=0) if filters else x
         for layer in hidden:
-            x = np.maximum(layer(x), 0.0)
+            x = layer(x)
         z = last(x)
         return cast("Array", z / np.float32(max(float(np.linalg.norm(z)), SMALLEST_NORM)))
+
+    return run
+
+
+def _build_hidden(layer: HiddenLayer) -> RunOne:
+    folded, is_linear = _fold(layer.fc, layer.bn), layer.is_linear
+
+    def run(x: Array) -> Array:
+        z = folded(x)
+        return z if is_linear else np.maximum(z, 0.0)
 
     return run
 

@@ -61,6 +61,21 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StartPoint:
+    """Where a training goes on from.
+
+    Attributes:
+        checkpoint: The network.
+        moments: Adam's first and second moment of each weight, by name; empty where they are not known.
+        steps: Optimiser steps that led to it; 0 where the moments are not known.
+    """
+
+    checkpoint: Checkpoint
+    moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    steps: int = 0
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -74,6 +89,9 @@ class _ModelSchema(_Strict):
     dropout: float = Field(ge=0.0, lt=1.0)
     standardise: bool
     n_members: int = Field(default=1, ge=1, le=64)
+    music_layers: int | None = Field(default=None, ge=1, le=5)
+    video_layers: int | None = Field(default=None, ge=1, le=5)
+    linear: bool = False
 
 
 class _FingerprintSchema(_Strict):

@@ -11,6 +11,7 @@ Source: arXiv:1704.06761 (VM-NET); the variants are called after the music featu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 from torch import nn
@@ -19,7 +20,12 @@ from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models.two_tower import Standardise, VMNet
 from vmnet_pipeline.models.types import EMBEDDING_DIM
 
-TowerBuilder: TypeAlias = Callable[[tuple[int, ...], int, float], nn.Module]
+# Feature shape, size of the embedding, dropout; VM-NET's own towers also take `layers` and `linear` by name.
+TowerBuilder: TypeAlias = Callable[..., nn.Module]
+HIDDEN_DIMS = (2048, 1024, 1024, 512)
+"""Widths of VM-NET's hidden layers; a tower with `layers` fully connected ones has the first `layers - 1` of them."""
+MUSIC_LAYERS = 3
+VIDEO_LAYERS = 2
 
 
 def _require_rank(input_shape: tuple[int, ...], rank: int, tower: str) -> None:
@@ -31,7 +37,14 @@ def _require_rank(input_shape: tuple[int, ...], rank: int, tower: str) -> None:
         )
 
 
-def build_music_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+def build_music_vggish(
+    input_shape: tuple[int, ...],
+    embedding_dim: int,
+    dropout: float,
+    *,
+    layers: int = MUSIC_LAYERS,
+    linear: bool = False,
+) -> nn.Module:
     """Music tower on (62, 512) VGGish patches: time filters, fc 2048, fc 1024, fc E."""
     _require_rank(input_shape, 2, "vggish")
     if input_shape[0] < 9:
@@ -40,22 +53,43 @@ def build_music_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout
         )
     from vmnet_pipeline.models.pooled_tower import TimeFusionTower
 
-    return TimeFusionTower(input_shape[1], (2048, 1024), embedding_dim, dropout=dropout)
+    return TimeFusionTower(input_shape[1], _hidden_dims(layers), embedding_dim, dropout=dropout, linear=linear)
 
 
-def build_music_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+def build_music_musicnn(
+    input_shape: tuple[int, ...],
+    embedding_dim: int,
+    dropout: float,
+    *,
+    layers: int = MUSIC_LAYERS,
+    linear: bool = False,
+) -> nn.Module:
     """Music tower on one pooled vector: fc 2048 BN, fc 1024, fc E."""
-    return _build_pooled("musicnn", input_shape, (2048, 1024), embedding_dim, dropout)
+    return _build_pooled("musicnn", input_shape, embedding_dim, dropout, layers, linear)
 
 
-def build_video_vggish(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+def build_video_vggish(
+    input_shape: tuple[int, ...],
+    embedding_dim: int,
+    dropout: float,
+    *,
+    layers: int = VIDEO_LAYERS,
+    linear: bool = False,
+) -> nn.Module:
     """Video tower beside the `vggish` music tower: fc 2048, fc E."""
-    return _build_pooled("vggish", input_shape, (2048,), embedding_dim, dropout)
+    return _build_pooled("vggish", input_shape, embedding_dim, dropout, layers, linear)
 
 
-def build_video_musicnn(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+def build_video_musicnn(
+    input_shape: tuple[int, ...],
+    embedding_dim: int,
+    dropout: float,
+    *,
+    layers: int = VIDEO_LAYERS,
+    linear: bool = False,
+) -> nn.Module:
     """Video tower beside the `musicnn` music tower: fc 2048 BN, fc E."""
-    return _build_pooled("musicnn", input_shape, (2048,), embedding_dim, dropout)
+    return _build_pooled("musicnn", input_shape, embedding_dim, dropout, layers, linear)
 
 
 def build_music_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
@@ -79,13 +113,25 @@ def build_transformer(input_shape: tuple[int, ...], embedding_dim: int, dropout:
 
 
 def _build_pooled(
-    tower: str, input_shape: tuple[int, ...], hidden_dims: Sequence[int], embedding_dim: int, dropout: float
+    tower: str, input_shape: tuple[int, ...], embedding_dim: int, dropout: float, layers: int, linear: bool
 ) -> nn.Module:
     from vmnet_pipeline.models.pooled_tower import PooledTower
 
     _require_rank(input_shape, 1, tower)
-    normalise_first = tower == "musicnn"
-    return PooledTower(input_shape[0], hidden_dims, embedding_dim, normalise_first=normalise_first, dropout=dropout)
+    return PooledTower(
+        input_shape[0],
+        _hidden_dims(layers),
+        embedding_dim,
+        normalise_first=tower == "musicnn" and not linear,  # the reference's linear towers leave out this norm too
+        dropout=dropout,
+        linear=linear,
+    )
+
+
+def _hidden_dims(layers: int) -> tuple[int, ...]:
+    if not 1 <= layers <= len(HIDDEN_DIMS) + 1:
+        raise ParameterError(f"a VM-NET tower has 1 to {len(HIDDEN_DIMS) + 1} fully connected layers, not {layers}")
+    return HIDDEN_DIMS[: layers - 1]
 
 
 def _build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, depth: int) -> nn.Module:
@@ -123,10 +169,22 @@ VIDEO_TOWERS: dict[str, TowerBuilder] = {
 }
 
 
-def _find_builder(towers: Mapping[str, TowerBuilder], name: str, side: str) -> TowerBuilder:
+VMNET_TOWERS = frozenset({"vggish", "musicnn"})
+"""Towers whose number of layers can be chosen, and which can be linear."""
+
+
+def _find_builder(
+    towers: Mapping[str, TowerBuilder], name: str, side: str, layers: int | None, linear: bool
+) -> TowerBuilder:
     if name not in towers:
         raise ParameterError(f"there is no {side} tower '{name}'; choose one of {', '.join(sorted(towers))}")
-    return towers[name]
+    options = {**({} if layers is None else {"layers": layers}), **({"linear": True} if linear else {})}
+    if options and name not in VMNET_TOWERS:
+        raise ParameterError(
+            f"{side} tower '{name}' has neither `{side}_layers` nor `linear`: leave them out, or use one of "
+            f"{', '.join(sorted(VMNET_TOWERS))}"
+        )
+    return partial(towers[name], **options)
 
 
 def build_model(
@@ -139,6 +197,9 @@ def build_model(
     dropout: float = 0.1,
     standardise: bool = False,
     n_members: int = 1,
+    music_layers: int | None = None,
+    video_layers: int | None = None,
+    linear: bool = False,
 ) -> VMNet:
     """Build a freshly initialised network; the weights come from torch's global random state.
 
@@ -151,12 +212,15 @@ def build_model(
         dropout: Share of activations dropped in training, 0-1; the reference keeps 0.9.
         standardise: Put `Standardise` before both towers; its statistics are 0 and 1 until they are set.
         n_members: Several networks of this kind as one, see `models.ensemble`; their embeddings are joined.
+        music_layers: Fully connected layers of a VM-NET music tower, 1-5; None for the published 3.
+        video_layers: The same of video; None for the published 2.
+        linear: VM-NET towers without ReLU, and without the batch norm behind their first layer.
 
     Raises:
         ParameterError: A tower is unknown or does not fit the feature shape.
     """
-    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music")
-    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video")
+    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music", music_layers, linear)
+    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video", video_layers, linear)
     members = [
         VMNet(
             build_music(tuple(music_shape), embedding_dim, dropout),

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 
 class HiddenLayer(nn.Module):
-    """Fully connected, optional batch norm, ReLU, dropout: (B, in) -> (B, out), >= 0."""
+    """Fully connected, optional batch norm, ReLU unless linear, dropout: (B, in) -> (B, out)."""
 
-    def __init__(self, in_dim: int, out_dim: int, *, normalise: bool, dropout: float) -> None:
+    def __init__(self, in_dim: int, out_dim: int, *, normalise: bool, dropout: float, linear: bool = False) -> None:
         super().__init__()
         self.fc = init_linear(nn.Linear(in_dim, out_dim))
         self.bn = nn.BatchNorm1d(out_dim, BN_EPSILON, BN_MOMENTUM) if normalise else nn.Identity()
         self.dropout = nn.Dropout(dropout)
+        self.is_linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in) float32 -> (B, out) float32, >= 0."""
-        return cast("Tensor", self.dropout(torch.relu(self.bn(self.fc(x)))))
+        """(B, in) float32 -> (B, out) float32, >= 0 unless linear."""
+        z = self.bn(self.fc(x))
+        return cast("Tensor", self.dropout(z if self.is_linear else torch.relu(z)))
 
 
 class PooledTower(nn.Module):
@@ -36,20 +38,28 @@ class PooledTower(nn.Module):
 
     Args:
         input_dim: D.
-        hidden_dims: Widths of the hidden layers.
+        hidden_dims: Widths of the hidden layers; may be empty.
         embedding_dim: E.
         normalise_first: Whether the first hidden layer has batch norm.
         dropout: Share of activations dropped, 0-1.
+        linear: Whether the hidden layers have no ReLU.
     """
 
     def __init__(
-        self, input_dim: int, hidden_dims: Sequence[int], embedding_dim: int, *, normalise_first: bool, dropout: float
+        self,
+        input_dim: int,
+        hidden_dims: Sequence[int],
+        embedding_dim: int,
+        *,
+        normalise_first: bool,
+        dropout: float,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         dims = [input_dim, *hidden_dims]
         self.hidden = nn.Sequential(
             *(
-                HiddenLayer(dims[i], dims[i + 1], normalise=normalise_first and i == 0, dropout=dropout)
+                HiddenLayer(dims[i], dims[i + 1], normalise=normalise_first and i == 0, dropout=dropout, linear=linear)
                 for i in range(len(hidden_dims))
             )
         )
@@ -92,10 +102,20 @@ class TimeFusionTower(nn.Module):
     The structure feature is the (B, C) output of the time filters, so it moves while they learn.
     """
 
-    def __init__(self, n_channels: int, hidden_dims: Sequence[int], embedding_dim: int, *, dropout: float) -> None:
+    def __init__(
+        self,
+        n_channels: int,
+        hidden_dims: Sequence[int],
+        embedding_dim: int,
+        *,
+        dropout: float,
+        linear: bool = False,
+    ) -> None:
         super().__init__()
         self.time_fusion = nn.Sequential(TimeFusion(5, dropout), TimeFusion(3, dropout))
-        self.head = PooledTower(n_channels, hidden_dims, embedding_dim, normalise_first=False, dropout=dropout)
+        self.head = PooledTower(
+            n_channels, hidden_dims, embedding_dim, normalise_first=False, dropout=dropout, linear=linear
+        )
 
     def forward(self, x: Tensor) -> TowerOutput:
         """(B, T, C) float32 -> embeddings (B, E) and fused features (B, C)."""

@@ -1,96 +1,148 @@
-"""Checkpoints of the reference (TensorFlow 1, `model.ckpt-N`) to checkpoints of this project. TensorFlow is not needed.
+"""Checkpoints of the original code (TensorFlow 1, `model.ckpt-N`) to checkpoints of this project, without TensorFlow.
 
-In the reference X is music and Y is video; a fully connected `W` is [in, out], a filter along time is [k, 1, 1, 1].
-Variables that no embedding depends on (the domain classifier, `Y_network/fc2-4`, Adam's slots, the step) are ignored.
-
-Source: variable names of github.com/MorrisXu-Driving/Video-Music_Cross-Modal_Retrival.
+A fully connected `W` is [in, out], a filter along time is [k, 1, 1, 1]. Variables that no embedding depends on (the
+domain classifier, layers that the towers do not use, Adam's slots, the step) are ignored.
 """
 
 from __future__ import annotations
 
+import mmap
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.backends.tensorflow_checkpoint import read_checkpoint
 from vmnet_pipeline.errors import CheckpointError, WeightsError
-from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, read_versions
+from vmnet_pipeline.models.checkpoints import Checkpoint, StartPoint, build_from_checkpoint, read_versions
+from vmnet_pipeline.models.factory import MUSIC_LAYERS, VIDEO_LAYERS
+from vmnet_pipeline.reference.variables import (
+    BATCH_NORM,
+    ToldTowers,
+    Towers,
+    map_variables,
+    parts_of,
+    recognise_towers,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from torch import Tensor
 
+    from vmnet_pipeline.reference.variables import Variables
+
 N_PATCHES = 62
 MAX_NAME = 200
+MAX_GRAPH_BYTES = 2**31  # of any protobuf message
 DROPOUT = 0.1
 DATA_SUFFIX = ".data-00000-of-00001"
-BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-LINEAR = {"W": "weight", "b": "bias"}
-CONVOLUTION = {"kernel": "weight", "bias": "bias"}
-SHARED_LAYERS = {
-    "Y_network/fc1": "video.hidden.0.fc",
-    "Y_network/fc5": "video.fc",
-}
-# Layer of the reference to ours, by tower.
-LAYERS: dict[str, dict[str, str]] = {
-    "musicnn": {
-        "X_network/fc1": "music.hidden.0.fc",
-        "X_network/bn1/BN": "music.hidden.0.bn",
-        "X_network/fc2": "music.hidden.1.fc",
-        "X_network/fc5": "music.fc",
-        "X_network/bn5/BN": "music.bn",
-        "Y_network/bn1/BN": "video.hidden.0.bn",
-        "Y_network/bn5/BN": "video.bn",
-        **SHARED_LAYERS,
-    },
-    "vggish": {
-        "X_network/time_fusion0/conv2d": "music.time_fusion.0.conv",
-        "X_network/time_fusion0/batch_normalization/BN": "music.time_fusion.0.bn",
-        "X_network/time_fusion2/conv2d": "music.time_fusion.1.conv",
-        "X_network/time_fusion2/batch_normalization/BN": "music.time_fusion.1.bn",
-        "X_network/fc1": "music.head.hidden.0.fc",
-        "X_network/fc2": "music.head.hidden.1.fc",
-        "X_network/fc5": "music.head.fc",
-        "X_network/BN/BN": "music.head.bn",
-        "Y_network/BN/BN": "video.bn",
-        **SHARED_LAYERS,
-    },
-}
-_IGNORED = re.compile(r"(?![XY]_network/)|Y_network/fc[234]/|.*/Adam(_\d+)?$")
+_SLOT = re.compile(r".*/Adam(_\d+)?$")
 
 
-def import_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of the reference.
+def import_checkpoint(
+    path: str | Path,
+    *,
+    music_layers: int | None = None,
+    video_layers: int | None = None,
+    linear: bool | None = None,
+) -> Checkpoint:
+    """Read a checkpoint of the original code.
 
     Args:
         path: Prefix `.../model.ckpt-N`, one of its files, or a folder: the `summaries_dir` of a training or its
             `checkpoints`, whose latest checkpoint is taken.
+        music_layers: `num_layer_x` of the training, where the checkpoint does not tell it.
+        video_layers: `num_layer_y` of the training.
+        linear: `is_linear` of the training.
 
     Returns:
         A checkpoint without fingerprints: nothing tells which features it was trained on, but their widths are known.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or its variables are not those of the reference; names them.
+        CheckpointError: There is none, it is damaged, its variables are not those of the original (names them), or it
+            does not tell what its towers are.
     """
     prefix = find_prefix(Path(path).expanduser())
+    return _import(prefix, _read_variables(prefix), ToldTowers(music_layers, video_layers, linear))[0]
+
+
+def import_start(path: str | Path) -> StartPoint:
+    """Read a checkpoint of the original code with its optimiser's moments and steps, to train on from there.
+
+    Raises:
+        CheckpointError: As `import_checkpoint`.
+    """
+    prefix = find_prefix(Path(path).expanduser())
+    variables = _read_variables(prefix)
+    checkpoint, wanted = _import(prefix, variables, ToldTowers())
+    moments = {
+        ours: (
+            _convert_variable(f"{name}/Adam", variables[f"{name}/Adam"], name, prefix),
+            _convert_variable(f"{name}/Adam_1", variables[f"{name}/Adam_1"], name, prefix),
+        )
+        for name, ours in wanted.items()
+        if {f"{name}/Adam", f"{name}/Adam_1"} <= variables.keys()
+    }
+    return StartPoint(checkpoint, moments, _count_steps(variables) if moments else 0)
+
+
+def _count_steps(variables: Variables) -> int:
+    """Optimiser steps done: as the original counts them, or, where it does not, by the power of Adam's beta."""
+    import math
+
+    counters = [v for name, v in variables.items() if re.fullmatch(r"Variable(_\d+)?", name)]
+    counted = max((int(v) for v in counters if v.shape == () and v.dtype.kind == "i"), default=0)
+    power = variables.get("beta2_power")
+    if counted > 0 or power is None or power.shape != () or not 1e-30 < float(power) < 1.0:
+        return max(counted, 0)
+    return max(0, round(math.log(float(power)) / math.log(0.999)) - 1)
+
+
+def _read_variables(prefix: Path) -> Variables:
+    """All variables, those of the optimiser included."""
     data_path = prefix.with_name(prefix.name + DATA_SUFFIX)
     try:
-        variables = read_checkpoint(prefix.with_name(f"{prefix.name}.index"), data_path)
+        return read_checkpoint(prefix.with_name(f"{prefix.name}.index"), data_path, slots=True)
     except (WeightsError, OSError) as error:
         raise CheckpointError(f"{prefix}: not a readable TensorFlow checkpoint ({error}); copy it again") from error
-    tower = _recognise_tower(variables, prefix)
-    tensors = _convert_variables(variables, LAYERS[tower], prefix)
+
+
+def _import(prefix: Path, variables: Variables, told: ToldTowers) -> tuple[Checkpoint, dict[str, str]]:
+    """The checkpoint, and which variable went where."""
+    weights = {name: value for name, value in variables.items() if not _SLOT.match(name)}
+    slots = variables.keys() - weights.keys()
+    towers = recognise_towers(weights, slots, _read_graph(prefix.with_name(f"{prefix.name}.meta")), told, prefix)
+    wanted = map_variables(weights, towers, prefix)
+    tensors = {ours: _convert_variable(name, weights[name], name, prefix) for name, ours in wanted.items()}
+    tensors |= _count_batches(towers)
     checkpoint = Checkpoint(
-        model_config=_describe_model(tower, tensors),
+        model_config=_describe_model(towers, tensors),
         tensors=tensors,
-        params={"imported_from": prefix.name, "format": "TensorFlow 1"},
+        params={"imported_from": prefix.name, "format": "TensorFlow 1", "assumed": list(towers.assumed)},
         versions=read_versions(),
     )
     try:
         build_from_checkpoint(checkpoint)
     except CheckpointError as error:
-        raise CheckpointError(f"{prefix}: its layers are not of the sizes of the reference ({error})") from error
-    return checkpoint
+        raise CheckpointError(f"{prefix}: its layers are not of the sizes of the original ({error})") from error
+    return checkpoint, wanted
+
+
+def _read_graph(path: Path) -> bool | None:
+    """Whether the graph beside a checkpoint has linear towers; None where it does not tell.
+
+    Dropout is named after what it follows: fc1 in a linear tower, its ReLU in others.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as graph:
+            if len(graph) > MAX_GRAPH_BYTES:
+                return None
+            found = {linear for linear, name in ((True, b"fc1"), (False, b"relu1")) for side in (b"X", b"Y")
+                     if graph.find(side + b"_network/" + name + b"_drop/") >= 0}  # fmt: skip
+    except (OSError, ValueError):
+        return None
+    return found.pop() if len(found) == 1 else None
 
 
 def find_prefix(path: Path) -> Path:
@@ -126,47 +178,15 @@ def _read_latest(folder: Path) -> Path:
     return prefix
 
 
-def _recognise_tower(variables: dict[str, np.ndarray], prefix: Path) -> str:
-    if not any(name.startswith(("X_network/", "Y_network/")) for name in variables):
-        names = ", ".join(sorted(variables)[:5]) or "none"
-        raise CheckpointError(f"{prefix} is no checkpoint of VM-NET: it has no X_network or Y_network, but {names}")
-    scores = {tower: sum(_has_layer(variables, layer) for layer in layers) for tower, layers in LAYERS.items()}
-    return max(scores, key=lambda tower: scores[tower])
+def _convert_variable(name: str, value: np.ndarray, layer: str, prefix: Path) -> Tensor:
+    """A variable in torch's layout: kernels [time, 1, in, out] to (out, in, time, 1), `W` [in, out] to (out, in).
 
-
-def _has_layer(variables: dict[str, np.ndarray], layer: str) -> bool:
-    return any(name.startswith(f"{layer}/") for name in variables)
-
-
-def _convert_variables(variables: dict[str, np.ndarray], layers: dict[str, str], prefix: Path) -> dict[str, Tensor]:
-    wanted = {
-        f"{layer}/{part}": f"{ours}.{target}"
-        for layer, ours in layers.items()
-        for part, target in _parts_of(layer).items()
-    }
-    missing = sorted(wanted.keys() - variables.keys())
-    odd = sorted(name for name in variables.keys() - wanted.keys() if not _IGNORED.match(name))
-    if missing or odd:
-        parts = [f"{label} {', '.join(names)}" for label, names in (("it lacks", missing), ("it has", odd)) if names]
-        raise CheckpointError(
-            f"{prefix} is not a checkpoint of the reference: {'; '.join(parts)}. Only its two networks can be imported."
-        )
-    tensors = {ours: _convert_variable(name, variables[name], prefix) for name, ours in wanted.items()}
-    return tensors | _count_batches(layers)
-
-
-def _parts_of(layer: str) -> dict[str, str]:
-    if layer.endswith("/BN"):
-        return BATCH_NORM
-    return CONVOLUTION if layer.endswith("/conv2d") else LINEAR
-
-
-def _convert_variable(name: str, value: np.ndarray, prefix: Path) -> Tensor:
-    """A variable in torch's layout: kernels [time, 1, in, out] to (out, in, time, 1), `W` [in, out] to (out, in)."""
+    `layer` is the variable that tells the layout; a slot of the optimiser has that of what it belongs to.
+    """
     import numpy as np
     import torch
 
-    kind = name.rsplit("/", 1)[-1]
+    kind = layer.rsplit("/", 1)[-1]
     rank = {"kernel": 4, "W": 2}.get(kind, 1)
     if value.ndim != rank or not np.issubdtype(value.dtype, np.floating):
         raise CheckpointError(f"{prefix}: {name} is {value.dtype} {value.shape}; {rank} axes of floats are expected")
@@ -176,21 +196,33 @@ def _convert_variable(name: str, value: np.ndarray, prefix: Path) -> Tensor:
     return torch.from_numpy(np.array(value.transpose(axes), dtype=np.float32, order="C"))
 
 
-def _count_batches(layers: dict[str, str]) -> dict[str, Tensor]:
+def _count_batches(towers: Towers) -> dict[str, Tensor]:
     import torch
 
-    return {f"{ours}.num_batches_tracked": torch.tensor(0) for layer, ours in layers.items() if layer.endswith("/BN")}
+    norms = [ours for layer, ours in towers.layers().items() if parts_of(layer) is BATCH_NORM]
+    return {f"{ours}.num_batches_tracked": torch.tensor(0) for ours in norms}
 
 
-def _describe_model(tower: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    head = "music.head" if tower == "vggish" else "music"
-    width = int(tensors[f"{head}.hidden.0.fc.weight"].shape[1])
-    return {
+def _describe_model(towers: Towers, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of `build_model`; what is as published is not among them."""
+    is_vggish = towers.variant == "vggish"
+    tower = "vggish" if is_vggish else "musicnn"  # without ReLU, those of 2017 are musicnn's without bn1
+    widths = {
+        side: int(tensors[f"{head}.fc.weight" if n == 1 else f"{head}.hidden.0.fc.weight"].shape[1])
+        for side, head, n in (
+            ("music", "music.head" if is_vggish else "music", towers.music_layers),
+            ("video", "video", towers.video_layers),
+        )
+    }
+    config: dict[str, Any] = {
         "music_tower": tower,
         "video_tower": tower,
-        "music_shape": [N_PATCHES, width] if tower == "vggish" else [width],
-        "video_shape": [int(tensors["video.hidden.0.fc.weight"].shape[1])],
-        "embedding_dim": int(tensors[f"{head}.fc.weight"].shape[0]),
+        "music_shape": [N_PATCHES, widths["music"]] if is_vggish else [widths["music"]],
+        "video_shape": [widths["video"]],
+        "embedding_dim": int(tensors["video.fc.weight"].shape[0]),
         "dropout": DROPOUT,
         "standardise": False,
     }
+    config |= {"music_layers": towers.music_layers} if towers.music_layers != MUSIC_LAYERS else {}
+    config |= {"video_layers": towers.video_layers} if towers.video_layers != VIDEO_LAYERS else {}
+    return {**config, "linear": True} if towers.linear else config
