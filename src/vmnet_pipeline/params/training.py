@@ -7,13 +7,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from vmnet_pipeline.params.base import Params
+from vmnet_pipeline.params.base import Location, Params
 
 # What `protocol: reference` fixes: the traps of the reference code, kept so that its results can be reproduced.
 REFERENCE_FIXED: dict[str, Any] = {"shuffle": False, "keep": "last", "standardise": False, "positives_by": "position"}
 REFERENCE_LOSS_FIXED: dict[str, Any] = {"structure_triples": "adjacent", "hinge": "mean"}
 # What it proposes: its published settings, which may be overridden.
 REFERENCE_PROPOSED: dict[str, Any] = {"epochs": 202, "batch_size": 1024, "learning_rate": 3e-4, "patience": None}
+# How TensorFlow computes, and how often the reference measures and saves.
+REFERENCE_PROPOSED |= {"epsilon_before_correction": True, "population_variance": True}
+REFERENCE_PROPOSED |= {"curve_every_steps": 10, "keep_every_steps": 50}
 REFERENCE_LOSS_PROPOSED: dict[str, Any] = {"margin": 0.5, "top_k": 1024}
 # What `protocol: best` proposes: the settings that won on validation pairs, see docs/quality.md.
 BEST_PROPOSED: dict[str, Any] = {
@@ -48,6 +51,11 @@ class ModelParams(Params):
     )
     embedding_dim: int = Field(512, ge=2, le=65536, description="Size of the shared space.")
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Share of activations dropped in training.")
+    music_layers: int | None = Field(
+        None, ge=1, le=5, description="Fully connected layers of a VM-NET music tower; null: the published 3."
+    )
+    video_layers: int | None = Field(None, ge=1, le=5, description="The same of video; null: the published 2.")
+    linear: bool = Field(False, description="VM-NET towers without ReLU, as those of the 2017 code.")
 
     @property
     def music_steps(self) -> int | None:
@@ -132,6 +140,14 @@ class TrainParams(Params):
         True, description="Contrastive: other items of the same group (song) are not taken as negatives."
     )
     adam_epsilon: float = Field(1e-8, gt=0.0, description="Adam's epsilon.")
+    epsilon_before_correction: bool = Field(
+        False, description="Add Adam's epsilon before the bias correction, as TensorFlow does; torch adds it after it."
+    )
+    population_variance: bool = Field(
+        False,
+        description="Batch norm behind fully connected layers follows the variance of n items divided by n, as "
+        "TensorFlow does; torch divides by n - 1.",
+    )
     shuffle: bool = Field(True, description="New seeded order of the training pairs every epoch.")
     positives_by: Literal["id", "group", "position"] = Field(
         "id", description="Which items match: same id, same group (song), or only the same row."
@@ -142,6 +158,20 @@ class TrainParams(Params):
     eval_every: int = Field(1, ge=1, description="Epochs between two evaluations on the validation pairs.")
     state_interval_s: float = Field(
         0.0, ge=0.0, description="Seconds between two writes of the state that a rerun continues from; 0: every epoch."
+    )
+    keep_every_steps: int | None = Field(
+        None, ge=1, description="Steps between two checkpoints that are kept beside the last one; null: none."
+    )
+    curve_every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Only with `protocol: reference`: steps between two measurements on a batch of training and one of "
+        "test pairs, for the reference's own curves; null: none.",
+    )
+    start_from: Location | None = Field(
+        None,
+        description="Checkpoint to train on from, of this project or of the reference; the latter goes on with its "
+        "optimiser and its step.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one.")
     n_threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's setting.")
@@ -170,6 +200,21 @@ class TrainParams(Params):
             }
             return {**BEST_PROPOSED, **data, **nested}
         return data
+
+    @model_validator(mode="after")
+    def _check_curves(self) -> TrainParams:
+        if self.curve_every_steps and self.protocol != "reference":
+            raise ValueError(
+                "curve_every_steps watches the test pairs while training, which only protocol 'reference' does; "
+                "remove it, or use that protocol"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> TrainParams:
+        if self.start_from is not None and self.n_members > 1:
+            raise ValueError("start_from is one network, and n_members trains several from seeds; set n_members to 1")
+        return self
 
     @model_validator(mode="after")
     def _check_mixup(self) -> TrainParams:

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from vmnet_pipeline.errors import TrainingError
+from vmnet_pipeline.training.batch_norm import PopulationBatchNorm1d
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,6 +139,7 @@ def share_batch_norms(model: nn.Module) -> None:
         return
     for parent, name, norm in list(_find_batch_norms(model)):
         shared = SharedBatchNorm(norm.num_features, norm.eps, cast("float", norm.momentum))
+        shared.by_population = isinstance(norm, PopulationBatchNorm1d)
         shared.load_state_dict(norm.state_dict())
         setattr(parent, name, shared.to(norm.weight.device))
 
@@ -150,7 +152,13 @@ def _find_batch_norms(model: nn.Module) -> Iterator[tuple[nn.Module, str, _Batch
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch norm over the batches of all processes together; torch's own one works on CUDA only."""
+    """Batch norm over the batches of all processes together; torch's own one works on CUDA only.
+
+    Attributes:
+        by_population: Whether its running variance is as that of `PopulationBatchNorm1d`.
+    """
+
+    by_population = False
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
@@ -164,7 +172,7 @@ class SharedBatchNorm(_BatchNorm):
         mean = _sum_shared(x.sum(axes)) / n  # (C,)
         centred = x - mean.view(shape)
         variance = _sum_shared((centred**2).sum(axes)) / n  # (C,)
-        self._follow(mean.detach(), variance.detach() * n / (n - 1))
+        self._follow(mean.detach(), variance.detach() * (1.0 if self.by_population else n / (n - 1)))
         return centred * (self.weight * (variance + self.eps).rsqrt()).view(shape) + self.bias.view(shape)
 
     def _check_input_dim(self, input: Tensor) -> None:

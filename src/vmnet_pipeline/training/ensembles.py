@@ -10,7 +10,7 @@ import torch
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
-from vmnet_pipeline.training import TrainingResult, train_model
+from vmnet_pipeline.training import StepCallback, TrainingResult, train_model
 from vmnet_pipeline.training.data import encode_matches
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from vmnet_pipeline.models.checkpoints import StartPoint
     from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.types import EpochRecord, PairArrays
 
@@ -58,6 +59,8 @@ def train_members(
     *,
     state_dir: Path,
     open_log: Callable[[int, TrainParams], AbstractContextManager[EpochLog]],
+    watch: Callable[[int], StepCallback | None] = lambda _: None,
+    start: StartPoint | None = None,
 ) -> list[TrainingResult]:
     """Train `params.n_members` networks one after the other; a rerun after a kill goes on where it was.
 
@@ -67,6 +70,8 @@ def train_members(
         params: Settings; members differ in their seed.
         state_dir: Folder of the states.
         open_log: Number and settings of a member to where its curves go.
+        watch: Number of a member to what is called after each of its steps.
+        start: What `params.start_from` names, read.
 
     Raises:
         TrainingError: As `train_model`.
@@ -75,7 +80,9 @@ def train_members(
     results = []
     for number, member in enumerate(member_params(params)):
         with open_log(number, member) as log:
-            result = train_model(train, val, member, state_dir=member_folder(state_dir, number), on_epoch=log.add)
+            folder = member_folder(state_dir, number)
+            calls = {"on_epoch": log.add, "on_step": watch(number)}
+            result = train_model(train, val, member, state_dir=folder, start=start, **calls)
             log.finish(result.history)
         results.append(result)
     return results

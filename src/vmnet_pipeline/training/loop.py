@@ -21,8 +21,15 @@ from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.progress import LOG_EVERY_S
 from vmnet_pipeline.training import distributed
 from vmnet_pipeline.training.data import check_pairs, check_same_shapes
-from vmnet_pipeline.training.optim import learning_rate
-from vmnet_pipeline.training.run import Run, assemble_run, connect, model_config_of, settled_torch, start_run
+from vmnet_pipeline.training.run import (
+    Run,
+    assemble_run,
+    config_of_start,
+    connect,
+    model_config_of,
+    settled_torch,
+    start_run,
+)
 from vmnet_pipeline.training.state import (
     TrainingState,
     add_prefix,
@@ -36,19 +43,21 @@ from vmnet_pipeline.training.state import (
     save_state,
     strip_prefix,
 )
-from vmnet_pipeline.training.step import train_epoch
+from vmnet_pipeline.training.step import Batch, train_epoch
 from vmnet_pipeline.training.validation import evaluate_model, explain_bad_loss
 from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vmnet_pipeline.models.checkpoints import StartPoint
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.params import TrainParams
 
 logger = logging.getLogger(__name__)
 
 EpochCallback = Callable[[EpochRecord], None]
+StepCallback = Callable[[Run, Batch], None]
 
 _NEXT_EPOCH, _END = "next epoch", "end"
 
@@ -88,6 +97,8 @@ def train_model(
     *,
     state_dir: Path,
     on_epoch: EpochCallback | None = None,
+    on_step: StepCallback | None = None,
+    start: StartPoint | None = None,
     progress: bool = True,
 ) -> TrainingResult:
     """Train a network on pairs; a rerun after a kill continues from the last finished epoch.
@@ -104,6 +115,8 @@ def train_model(
         params: Settings.
         state_dir: Folder of the state; made if missing.
         on_epoch: Called after each epoch done here, once its state is safe; not for epochs of an interrupted run.
+        on_step: Called after each step done here; it must leave the network as it is.
+        start: What `params.start_from` names, read.
         progress: Show a bar on a terminal; sparse log lines otherwise.
 
     Returns:
@@ -112,20 +125,24 @@ def train_model(
     Raises:
         TrainingError: The pairs cannot be trained on, or the loss on training or validation pairs is not finite.
         ParameterError: A tower is unknown or does not fit the features.
+        CheckpointError: `start` takes other features.
     """
+    if params.start_from is not None and start is None:
+        raise TrainingError("start_from is for `kedro run --pipeline train`; leave it out here")
     check_pairs(train, "training")
     val = _usable_validation(train, val)
     state_dir.mkdir(parents=True, exist_ok=True)
-    run_digest = digest_run(params, train, val)
-    config = model_config_of(params, train)
+    run_digest = digest_run(params, train, val, start)
+    config = model_config_of(params, train) if start is None else config_of_start(params, train, start)
     state = load_state(state_dir, run_digest)
     if state is not None and state.finished:
         logger.info("already trained with these parameters and data: %d epochs", len(state.history))
         return _make_result(config, strip_prefix(state.tensors, "model/"), state.history, state.best_epoch, 0)
     with settled_torch(params):
-        run = start_run(params, train, val, config)
+        run = start_run(params, train, val, config, start)
         if state is not None and not _resume(run, state, state_dir):
-            run = start_run(params, train, val, config)
+            run = start_run(params, train, val, config, start)
+        run.on_step = on_step
         resumed_from = len(run.history)
         _call_followers(run)
         connect(run)
@@ -142,6 +159,7 @@ class _Job:
     train: PairArrays
     tensors: dict[str, Tensor]
     steps: int
+    first_step: int
     n_epochs_done: int
     batch_size: int
 
@@ -149,8 +167,8 @@ class _Job:
 def _call_followers(run: Run) -> None:
     if distributed.n_processes() > 1:
         tensors = capture_tensors(run.model, run.loss, run.optimiser, run.average_model)
-        job = _Job(run.params, run.config, run.train, tensors, run.steps, len(run.history), run.batch_size)
-        distributed.tell(job)
+        done = (run.steps, run.first_step, len(run.history))
+        distributed.tell(_Job(run.params, run.config, run.train, tensors, *done, run.batch_size))
 
 
 def follow_training() -> None:
@@ -160,7 +178,7 @@ def follow_training() -> None:
             model = build_model(**job.config)
             run = assemble_run(job.params, job.train, None, job.config, model, job.batch_size)
             restore_tensors(job.tensors, run.model, run.loss, run.optimiser, run.average_model)
-            run.steps = job.steps
+            run.steps, run.first_step = job.steps, job.first_step
             connect(run)
             try:
                 _follow_epochs(run, job.n_epochs_done + 1)
@@ -243,7 +261,7 @@ def _describe(record: EpochRecord) -> str:
 def _record_epoch(run: Run, epoch: int, losses: dict[str, float], start: float) -> EpochRecord:
     """Evaluate after an epoch and add it to the history; its weights are remembered if they are the best so far."""
     norm = losses.pop("grad_norm")
-    lr = learning_rate(run.params, run.steps - 1, len(run.train) // run.batch_size)
+    lr = run.learning_rate(run.steps - 1)
     val = _evaluate(run, epoch)
     record = EpochRecord(epoch, run.steps, losses, norm, lr, val, time.perf_counter() - start)
     run.history.append(record)

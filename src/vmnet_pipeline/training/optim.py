@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.params import TrainParams
 
 AVERAGE_WARM_UP_STEPS = 10
+ADAM_BETA_2 = 0.999  # torch's default, and TensorFlow's
 
 
 def build_optimiser(model: nn.Module, loss: nn.Module, params: TrainParams) -> torch.optim.Adam:
@@ -46,6 +47,18 @@ def learning_rate(params: TrainParams, step: int, steps_per_epoch: int) -> float
         share = min(1.0, max(0, step - n_warm) / n_left)
         return params.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * share))
     return params.learning_rate * warm * params.lr_decay ** (step // params.lr_decay_steps)
+
+
+def adam_epsilon(params: TrainParams, step: int) -> float:
+    """Epsilon of torch's Adam in a step, counted from 1; scaled where it is to be as if added before the correction.
+
+    With the correction c = sqrt(1 - beta^step), m / (sqrt(v) + e) * c is m / (sqrt(v) / c + e / c).
+
+    Source: the first form is that of TensorFlow's AdamOptimizer ("epsilon hat" of arXiv:1412.6980, section 2).
+    """
+    if not params.epsilon_before_correction:
+        return params.adam_epsilon
+    return params.adam_epsilon / math.sqrt(1.0 - ADAM_BETA_2**step)
 
 
 class WeightAverage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.models.cca_tower import fit_towers
+from vmnet_pipeline.models.checkpoints import check_shapes
 from vmnet_pipeline.models.factory import build_model, choose_music_tower
 from vmnet_pipeline.models.losses import ContrastiveLoss, build_loss
+from vmnet_pipeline.training.batch_norm import use_population_variance
 from vmnet_pipeline.training.data import derive_seed, encode_matches, fit_batch_size, halve_groups, measure_scale
 from vmnet_pipeline.training.distributed import fit_share, own_device, share_batch_norms, share_model
-from vmnet_pipeline.training.optim import WeightAverage, build_optimiser
+from vmnet_pipeline.training.optim import WeightAverage, build_optimiser, learning_rate
 from vmnet_pipeline.types import Sequences
 
 if TYPE_CHECKING:
@@ -23,10 +26,15 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from vmnet_pipeline.models.checkpoints import StartPoint
     from vmnet_pipeline.models.two_tower import Standardise, VMNet
     from vmnet_pipeline.models.types import PairOutput
     from vmnet_pipeline.params import TrainParams
+    from vmnet_pipeline.params.training import ModelParams
+    from vmnet_pipeline.training.step import Batch
     from vmnet_pipeline.types import EpochRecord, FeatureArray, PairArrays
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,7 +56,9 @@ class Run:
         val_codes: The same of the validation pairs.
         groups: (n,) int64, equal for training pairs of one group; None when groups do not matter.
         average: The moving average of weights, if there is one.
-        steps: Steps done.
+        steps: Steps done, those before `first_step` included.
+        first_step: Steps that led to the checkpoint that this training started from; 0 for a fresh one.
+        on_step: Called after every step; it must leave the network as it is.
         history: Epochs done.
         best_epoch: Best one so far; 0 before the first.
         best_tensors: Its weights.
@@ -70,6 +80,8 @@ class Run:
     groups: np.ndarray | None
     average: WeightAverage | None
     steps: int = 0
+    first_step: int = 0
+    on_step: Callable[[Run, Batch], None] | None = None
     history: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -85,6 +97,11 @@ class Run:
         """Whether the network computes in bf16 while it trains; weights and loss are float32 always."""
         precision = self.params.precision
         return precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0; a staircase goes on from the steps of the checkpoint it started at."""
+        done = 0 if self.params.lr_schedule == "staircase" else self.first_step
+        return learning_rate(self.params, step - done, len(self.train) // self.batch_size)
 
     @property
     def average_model(self) -> VMNet | None:
@@ -105,11 +122,38 @@ def model_config_of(params: TrainParams, pairs: PairArrays) -> dict[str, Any]:
         "embedding_dim": params.model.embedding_dim,
         "dropout": params.model.dropout,
         "standardise": params.standardise,
+        **_depth_of(params.model),
     }
 
 
-def start_run(params: TrainParams, train: PairArrays, val: PairArrays | None, config: dict[str, Any]) -> Run:
-    """A run before its first step, with all that is taken from the training pairs.
+def _depth_of(model: ModelParams) -> dict[str, Any]:
+    """What is not as published; checkpoints of published towers do not name it."""
+    depth = {"music_layers": model.music_layers, "video_layers": model.video_layers, "linear": model.linear or None}
+    return {name: value for name, value in depth.items() if value is not None}
+
+
+def config_of_start(params: TrainParams, pairs: PairArrays, start: StartPoint) -> dict[str, Any]:
+    """Arguments of `build_model` for training on from a checkpoint: its own, only the dropout is that of the settings.
+
+    Raises:
+        CheckpointError: It takes features of another shape.
+        ParameterError: It is several networks in one.
+    """
+    config = start.checkpoint.model_config
+    if config.get("n_members", 1) > 1:
+        raise ParameterError("start_from is an ensemble, which cannot be trained on; take a checkpoint of one network")
+    check_shapes(start.checkpoint, pairs.music.shape[1:], pairs.video.shape[1:])
+    return {**config, "dropout": params.model.dropout}
+
+
+def start_run(
+    params: TrainParams,
+    train: PairArrays,
+    val: PairArrays | None,
+    config: dict[str, Any],
+    start: StartPoint | None = None,
+) -> Run:
+    """A run before its first step: with all that is taken from the training pairs, or as a checkpoint has it.
 
     Raises:
         TrainingError: There are too few pairs, or more processes than pairs in a batch.
@@ -120,6 +164,11 @@ def start_run(params: TrainParams, train: PairArrays, val: PairArrays | None, co
         raise ParameterError("mixup_alpha needs features of one shape, and these are sequences; set it to 0")
     torch.manual_seed(derive_seed(params.seed, 0))
     model = build_model(**config)
+    if start is not None:
+        model.load_state_dict(start.checkpoint.tensors)
+        run = assemble_run(params, train, val, config, model, batch_size)
+        _restore_moments(run, start)
+        return run
     if params.standardise:
         _set_scale(model.music_scaler, train.music)
         _set_scale(model.video_scaler, train.video)
@@ -128,6 +177,19 @@ def start_run(params: TrainParams, train: PairArrays, val: PairArrays | None, co
     if score_scale is not None and isinstance(run.loss, ContrastiveLoss):
         run.loss.set_scale(score_scale)
     return run
+
+
+def _restore_moments(run: Run, start: StartPoint) -> None:
+    names = {name for name, part in run.model.named_parameters() if part.requires_grad}
+    if not start.moments.keys() >= names:
+        logger.info("the moments of Adam are not known: they and the count of steps start anew")
+        return
+    for name, part in run.model.named_parameters():
+        first, second = (moment.to(part.device) for moment in start.moments[name])
+        step = torch.tensor(float(start.steps), device=part.device)
+        run.optimiser.state[part] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+    run.steps = run.first_step = start.steps
+    logger.info("training goes on after step %d", start.steps)
 
 
 def assemble_run(
@@ -141,6 +203,8 @@ def assemble_run(
     """A run around a network."""
     device = choose_device(params.device)
     model.to(device)
+    if params.population_variance:
+        use_population_variance(model)
     share_batch_norms(model)
     loss = build_loss(**params.loss.model_dump(), embedding_dim=params.model.embedding_dim).to(device)
     return Run(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vmnet_pipeline.models.checkpoints import add_tensors
+from vmnet_pipeline.models.checkpoints import add_tensors, digest_checkpoint
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically
 from vmnet_pipeline.storage.paths import is_remote, local_copy
 from vmnet_pipeline.training.data import digest_pairs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from vmnet_pipeline.models.checkpoints import StartPoint
     from vmnet_pipeline.params import TrainParams
 
 logger = logging.getLogger(__name__)
@@ -58,13 +59,14 @@ class TrainingState:
     finished: bool
 
 
-def digest_run(params: TrainParams, train: PairArrays, val: PairArrays | None) -> str:
-    """Hex sha256 over everything that determines the result: parameters and both sets of pairs."""
+def digest_run(params: TrainParams, train: PairArrays, val: PairArrays | None, start: StartPoint | None = None) -> str:
+    """Hex sha256 over everything that determines the result: parameters, both sets of pairs, where it starts from."""
     content = {
         "format": FORMAT_VERSION,
         "params": params.model_dump(mode="json", exclude=NEUTRAL_PARAMS),
         "train": digest_pairs(train),
         "val": None if val is None else digest_pairs(val),
+        **({} if start is None else {"start": [digest_checkpoint(start.checkpoint), start.steps]}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -16,7 +16,7 @@ from vmnet_pipeline.models.losses import LossInputs
 from vmnet_pipeline.models.types import MaskedSequence
 from vmnet_pipeline.training.data import derive_seed, order_epoch
 from vmnet_pipeline.training.distributed import gather_batch, own_share, rank
-from vmnet_pipeline.training.optim import add_noise, learning_rate, mix_pairs
+from vmnet_pipeline.training.optim import adam_epsilon, add_noise, mix_pairs
 from vmnet_pipeline.training.validation import explain_bad_loss, match_mask
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def train_epoch(run: Run, epoch: int) -> dict[str, float]:
     waiting: list[dict[str, Tensor]] = []
     for number, batch in enumerate(read_ahead(order, partial(read_batch, run)), start=1):
         waiting.append(run_step(run, batch))
+        if run.on_step is not None:
+            run.on_step(run, batch)
         if len(waiting) == CHECK_STEPS or number == len(order):
             terms = _fetch(waiting)
             _check_losses(run, terms["total"], order[number - len(waiting) : number], epoch)
@@ -121,7 +123,8 @@ def run_step(run: Run, batch: Batch) -> dict[str, Tensor]:
         output = run.forward(*_augment(run, music, video))
     terms = run.loss(_make_loss_inputs(run, output, batch))
     for group in run.optimiser.param_groups:
-        group["lr"] = learning_rate(run.params, run.steps, len(run.train) // run.batch_size)
+        group["lr"] = run.learning_rate(run.steps)
+        group["eps"] = adam_epsilon(run.params, run.steps + 1)
     run.optimiser.zero_grad(set_to_none=True)
     terms["total"].backward()
     norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])

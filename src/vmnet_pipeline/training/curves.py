@@ -1,0 +1,104 @@
+"""Loss and recall while training, as the original code measures them: between steps, on one batch."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vmnet_pipeline.models.embed import gather_rows
+from vmnet_pipeline.training.validation import make_loss_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vmnet_pipeline.models.types import Features
+    from vmnet_pipeline.training.run import Run
+    from vmnet_pipeline.training.step import Batch
+    from vmnet_pipeline.types import PairArrays
+
+CURVE_KS = (1, 5, 10, 20, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFigures:
+    """One batch measured.
+
+    Attributes:
+        losses: `total` and the loss's own unweighted terms.
+        recall_xy: Recall@K (shares, 0-1) of music -> video for each of `CURVE_KS`, ties to the lower index.
+        recall_yx: The same of video -> music.
+    """
+
+    losses: dict[str, float]
+    recall_xy: tuple[float, ...]
+    recall_yx: tuple[float, ...]
+
+
+def measure_training_batch(run: Run, batch: Batch) -> BatchFigures:
+    """The batch of the latest step once more: without dropout, normalised by its own statistics; nothing is learned."""
+    with _batch_statistics(run.model), torch.no_grad():
+        return _measure(run, batch.music, batch.video)
+
+
+def measure_pairs(run: Run, pairs: PairArrays, rows: np.ndarray) -> BatchFigures:
+    """Rows of other pairs as one batch, in inference mode."""
+    run.model.eval()
+    with torch.no_grad():
+        figures = _measure(run, gather_rows(pairs.music, rows), gather_rows(pairs.video, rows))
+    run.model.train()
+    return figures
+
+
+def pick_test_batch(n_pairs: int, batch_size: int, turn: int) -> np.ndarray:
+    """Rows of one consecutive batch, the next one at every turn; the last partial one is dropped if there is another."""
+    size = min(batch_size, n_pairs)
+    start = turn % max(1, n_pairs // size) * size
+    return np.arange(start, start + size)
+
+
+def _measure(run: Run, music: Features, video: Features) -> BatchFigures:
+    was_training = run.loss.training
+    run.loss.eval()
+    output = run.model(music.to(run.device), video.to(run.device))
+    inputs = make_loss_inputs(output, torch.arange(len(output.music.embedding), device=run.device))
+    losses = {name: float(value) for name, value in run.loss(inputs).items()}
+    run.loss.train(was_training)
+    similarity = inputs.music @ inputs.video.T
+    return BatchFigures(losses, measure_recall(similarity, CURVE_KS), measure_recall(similarity.T, CURVE_KS))
+
+
+def measure_recall(similarity: Tensor, ks: Sequence[int]) -> tuple[float, ...]:
+    """Share of rows whose own column is among the K largest of it; of equal values the lower column comes first.
+
+    Args:
+        similarity: (n, n); row i belongs to column i.
+        ks: K, ascending.
+    """
+    own = similarity.diagonal().unsqueeze(1)
+    n_above = (similarity > own).sum(dim=1) + (similarity == own).tril(-1).sum(dim=1)
+    return tuple(float((n_above < k).double().mean()) for k in ks)
+
+
+@contextmanager
+def _batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Meanwhile batch norm takes the statistics of its batch and forgets them, and nothing is dropped."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    model.train()
+    dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    for dropout in dropouts:
+        dropout.eval()
+    try:
+        yield
+    finally:
+        for dropout in dropouts:
+            dropout.train()
+        for norm, buffers in zip(norms, kept, strict=True):
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
