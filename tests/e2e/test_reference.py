@@ -77,10 +77,26 @@ def test_the_protocol_of_the_reference_with_places_one_by_one(project, tmp_path)
     assert (summaries / "vmnet_vggish/logs/train/events.out.tfevents.train").exists()
     assert (summaries / "vmnet_vggish/report.html").exists()
 
+    # Curves and checkpoints between steps, and a training that goes on from one of these.
+    kept = "train.batch_size=8,train.curve_every_steps=1,train.keep_every_steps=2"
+    project.kedro("run", "--pipelines=train", "--params", f"{params},train.epochs=2,{kept}")
+    folder = summaries / "vmnet_vggish"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-2", "step-4"]
+    last, step = load_checkpoint(folder / "checkpoint"), load_checkpoint(folder / "checkpoints/step-4")
+    assert step.params["step"] == 4
+    assert all((step.tensors[name] == tensor).all() for name, tensor in last.tensors.items())
+    log = (folder / "log.txt").read_text()
+    assert [log.count(word) for word in ("[iter 4]", "[TEST iter 4]", "[Checkpoint at step 4 saved]")] == [1, 1, 1]
+    assert all(list((folder / "logs/original" / side).glob("events.out.tfevents.*")) for side in ("train", "test"))
+    start = f"train.start_from={folder / 'checkpoints/step-2'}"
+    project.kedro("run", "--pipelines=train", "--params", f"{params},train.epochs=1,{kept},{start}")
+    tested = f"{params},checkpoint={folder / 'checkpoints/step-2'}"
+    project.kedro("run", "--pipeline", "evaluate", "--params", tested)
+
 
 def test_an_imported_checkpoint_is_tested(project, tmp_path, reference_checkpoints):
     output = project.kedro("import-checkpoint", str(reference_checkpoints / "musicnn"), "--output", "imported")
-    assert "variant vmnet_musicnn, music (500,), video (2048,): imported" in output
+    assert "variant vmnet_musicnn, music (500,), video (2048,), 3 and 2 layers: imported" in output
     data = tmp_path / "test only"
     rng = np.random.default_rng(0)
     for modality, width in (("audio", 500), ("video", 2048)):
@@ -90,6 +106,20 @@ def test_an_imported_checkpoint_is_tested(project, tmp_path, reference_checkpoin
     (data / "test.csv").write_text("id\n" + "".join(f"{k:03d}\n" for k in range(12)))
     project.kedro("run", "--pipeline", "evaluate", "--params", f"pairs_dir={data},checkpoint=imported")
     assert read_evaluation(project.folder / "data/08_reporting")["n_items"] == 12
+
+    # It is trained on from where the original stopped: with its optimiser and its step.
+    shutil.copytree(data / "test", data / "train")
+    shutil.copy(data / "test.csv", data / "train.csv")
+    with (data / "test.csv").open("w") as table:
+        table.write("id\n000\n")
+    with (data / "train.csv").open("w") as table:
+        table.write("id\n" + "".join(f"{k:03d}\n" for k in range(1, 12)))
+    settings = "train.protocol=reference,train.epochs=1,train.batch_size=5"
+    start = f"train.start_from={reference_checkpoints / 'musicnn'}"
+    project.kedro("run", "--pipelines=train", "--params", f"pairs_dir={data},{settings},{start}")
+    (history,) = (project.folder / "data/06_models").rglob("training_history.json")
+    (row,) = json.loads(history.read_text())
+    assert (row["steps"], row["lr"]) == (1802, 3e-4 * 0.96)
 
 
 def test_a_wrong_place_ends_at_once_with_one_clear_error(project):

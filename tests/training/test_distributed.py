@@ -65,6 +65,12 @@ COMMON: dict[str, Any] = {
 NO_DROPOUT = {"embedding_dim": 8, "dropout": 0.0}
 CASES: dict[str, dict[str, Any]] = {
     "vmnet": {**COMMON, "model": NO_DROPOUT},
+    "as tensorflow": {
+        **COMMON,
+        "model": NO_DROPOUT,
+        "population_variance": True,
+        "epsilon_before_correction": True,
+    },
     "contrastive": {
         **COMMON,
         "model": NO_DROPOUT,

@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class PopulationBatchNorm1d(nn.BatchNorm1d):
@@ -15,12 +16,15 @@ class PopulationBatchNorm1d(nn.BatchNorm1d):
         """(B, C) float32 -> (B, C)."""
         if not self.training:
             return super().forward(x)
-        running, n = cast("Tensor", self.running_var), x.numel() // x.shape[1]
-        kept = (1.0 - cast("float", self.momentum)) * running
-        y = super().forward(x)
-        with torch.no_grad():
-            running.sub_(kept).mul_((n - 1) / n).add_(kept)
-        return y
+        self._follow(x)
+        return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor) -> None:
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        cast("Tensor", self.num_batches_tracked).add_(1)
+        cast("Tensor", self.running_mean).lerp_(mean, cast("float", self.momentum))
+        cast("Tensor", self.running_var).lerp_(variance, cast("float", self.momentum))
 
 
 def use_population_variance(model: nn.Module) -> None:

@@ -56,7 +56,7 @@ def measure_pairs(run: Run, pairs: PairArrays, rows: np.ndarray) -> BatchFigures
 
 
 def pick_test_batch(n_pairs: int, batch_size: int, turn: int) -> np.ndarray:
-    """Rows of one consecutive batch, the next one at every turn; the last partial one is dropped if there is another."""
+    """Rows of one consecutive batch, the next one at every turn; a partial batch only where there is no whole one."""
     size = min(batch_size, n_pairs)
     start = turn % max(1, n_pairs // size) * size
     return np.arange(start, start + size)

@@ -81,8 +81,9 @@ def train_members(
     for number, member in enumerate(member_params(params)):
         with open_log(number, member) as log:
             folder = member_folder(state_dir, number)
-            calls = {"on_epoch": log.add, "on_step": watch(number)}
-            result = train_model(train, val, member, state_dir=folder, start=start, **calls)
+            result = train_model(
+                train, val, member, state_dir=folder, on_epoch=log.add, on_step=watch(number), start=start
+            )
             log.finish(result.history)
         results.append(result)
     return results

@@ -99,7 +99,7 @@ class Run:
         return precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0; a staircase goes on from the steps of the checkpoint it started at."""
+        """Learning rate of a step, counted from 0; a staircase goes on from where a checkpoint left it."""
         done = 0 if self.params.lr_schedule == "staircase" else self.first_step
         return learning_rate(self.params, step - done, len(self.train) // self.batch_size)
 
@@ -185,7 +185,7 @@ def _restore_moments(run: Run, start: StartPoint) -> None:
         logger.info("the moments of Adam are not known: they and the count of steps start anew")
         return
     for name, part in run.model.named_parameters():
-        first, second = (moment.to(part.device) for moment in start.moments[name])
+        first, second = (moment.to(part.device, copy=True) for moment in start.moments[name])
         step = torch.tensor(float(start.steps), device=part.device)
         run.optimiser.state[part] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
     run.steps = run.first_step = start.steps

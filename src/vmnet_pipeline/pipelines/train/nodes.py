@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ from vmnet_pipeline.types import EpochRecord, PairArrays
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from vmnet_pipeline.models.checkpoints import Checkpoint
+    from vmnet_pipeline.models.checkpoints import Checkpoint, StartPoint
+    from vmnet_pipeline.pipelines.train.step_log import StepLog
     from vmnet_pipeline.training import TrainingResult
     from vmnet_pipeline.training.ensembles import EpochLog
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
-    DataFrame = Checkpoint = Any
+    DataFrame = Checkpoint = StartPoint = StepLog = Any
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
 
     Raises:
         TrainingError: Too few pairs (less than a batch, under `protocol: reference`), or the loss is not finite.
+        CheckpointError: What `start_from` names is not there, or takes other features.
     """
     from vmnet_pipeline.models.checkpoints import Checkpoint, read_git_revision, read_versions
     from vmnet_pipeline.storage.paths import is_remote
@@ -108,20 +111,55 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
 
     train, val = pairs.side("train"), pairs.side("val")
     _check_sizes(train, params)
-    log_member = partial(_log_member, training_state.with_name("logs"), params.n_members)
-    members = train_members(train, val, params, state_dir=training_state, open_log=log_member)
-    result = join_results(members, val, params)
-    checkpoint = Checkpoint(
-        model_config=result.model_config,
-        tensors=result.tensors,
+    template = Checkpoint(
+        model_config={},
+        tensors={},
         fingerprints=pairs.fingerprints,
         params=params.model_dump(mode="json"),
-        best_epoch=result.best_epoch,
-        metrics=result.metrics,
         git_revision=read_git_revision(Path() if is_remote(training_state) else training_state),
         versions=read_versions(),
     )
+    members = train_members(
+        train,
+        val,
+        params,
+        state_dir=training_state,
+        open_log=partial(_log_member, training_state.with_name("logs"), params.n_members),
+        watch=partial(_watch_steps, training_state.parent, params, pairs.side("test"), template),
+        start=_open_start(pairs, params),
+    )
+    result = join_results(members, val, params)
+    checkpoint = replace(
+        template,
+        model_config=result.model_config,
+        tensors=result.tensors,
+        best_epoch=result.best_epoch,
+        metrics=result.metrics,
+    )
     return checkpoint, _list_epochs(members)
+
+
+def _open_start(pairs: PairSet, params: TrainParams) -> StartPoint | None:
+    if params.start_from is None:
+        return None
+    from vmnet_pipeline.inference.embedder import open_start
+    from vmnet_pipeline.models.checkpoints import check_fingerprints
+
+    start = open_start(params.start_from)
+    check_fingerprints(start.checkpoint, pairs.fingerprints)
+    return start
+
+
+def _watch_steps(
+    folder: Path, params: TrainParams, test: PairArrays, template: Checkpoint, number: int
+) -> StepLog | None:
+    """What is written between the steps of a member; None where nothing is."""
+    if params.curve_every_steps is None and params.keep_every_steps is None:
+        return None
+    from vmnet_pipeline.pipelines.train.step_log import StepLog
+
+    place = folder if params.n_members == 1 else folder / f"member_{number + 1}"
+    return StepLog(place, params, test, template)
 
 
 @contextmanager
