@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from vmnet_pipeline.params.base import Params
+
+
+def split_numbers(given: Any) -> Any:
+    """What `--params` makes of a list: `1 10 25` comes as one text, a single number as itself."""
+    if isinstance(given, str):
+        return given.split()
+    return (given,) if isinstance(given, int) else given
+
+
+SPLIT = BeforeValidator(split_numbers)
 
 
 class RerankParams(Params):
@@ -21,7 +31,7 @@ class RerankParams(Params):
 class EvaluateParams(Params):
     """How retrieval is measured."""
 
-    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    ks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], SPLIT] = Field(
         default=(1, 5, 10, 20, 25, 50, 100), min_length=1, description="Cut-offs K of Recall@K."
     )
     pool_size: int | None = Field(
@@ -30,7 +40,7 @@ class EvaluateParams(Params):
         description="null: every query searches the whole gallery. A number: consecutive pools of that size in file "
         "order, the last incomplete one dropped, ties to the lower index; 1024 is the original protocol.",
     )
-    pool_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+    pool_sizes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], SPLIT] = Field(
         default=(1000, 1024, 2000),
         description="Sizes of random pools that recall is also told for, to compare with papers; expected over all "
         "such pools. Those not smaller than the gallery are left out.",
