@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import SplitError
 from vmnet_pipeline.ingestion.tables import read_ids
+from vmnet_pipeline.storage.names import find_on_disk, normalise
 from vmnet_pipeline.storage.paths import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import pandas as pd
+
 SIDES = ("train", "val", "test")
 MIN_GROUPS = 2
 """Retrieval among one item says nothing, so every side gets at least this many groups where there are enough."""
+
+MAX_NAMED = 5
 
 MIN_DOUBTFUL = 10
 """From this many items on, it is worth asking whether really none belong together."""
@@ -130,6 +135,26 @@ def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
     return doubts
 
 
+def resolve_split(split: Split, manifest: pd.DataFrame) -> tuple[Split, list[str]]:
+    """A user-made split with the ids of the items that its names mean, see `matching.match_names`.
+
+    Returns:
+        The split, and what is to be said of it: names that were taken for files, and names that mean several items.
+    """
+    from vmnet_pipeline.ingestion.matching import match_names
+
+    sides = [getattr(split, side) for side in SIDES]
+    matched = match_names([name for names in sides for name in names], manifest)
+    sentences = []
+    if taken := [f"{name!r} -> {item_id}" for name, item_id in matched.ids.items() if item_id != normalise(name)]:
+        sentences.append(f"{len(taken)} name(s) are no ids and taken for files, e.g. {', '.join(taken[:3])}")
+    for name, found in list(matched.several.items())[:MAX_NAMED]:
+        sentences.append(f"{name!r} is left out, it may be {' or '.join(found[:3])}: give the id or more of the path")
+    for name, near in list(matched.near.items())[:MAX_NAMED]:
+        sentences.append(f"{name!r} is no item; {near!r} differs from it in upper and lower case only")
+    return Split(*(tuple(matched.ids.get(name, name) for name in names) for names in sides)), sentences
+
+
 def doubt_groups(groups: Mapping[str, str]) -> list[str]:
     """A doubt in words when no two items share a group: then a song may stand on two sides without anyone knowing."""
     if len(groups) < MIN_DOUBTFUL or len(set(groups.values())) < len(groups):
@@ -164,6 +189,7 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
     """
     media = as_path(media_dir)
     folder = as_path(split_dir or (media.parent if media.suffix.lower() == ".csv" else media)).expanduser()
+    folder = find_on_disk(folder)
     paths = {side: folder / f"{side}.csv" for side in SIDES}
     if not (paths["train"].is_file() and paths["test"].is_file()):
         if split_dir is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.ingestion.discovery import MEDIA_CSV
+from vmnet_pipeline.ingestion.matching import match_names
 from vmnet_pipeline.ingestion.tables import read_csv_rows
 from vmnet_pipeline.search.filters import LIST_SEPARATOR
 
@@ -50,7 +51,7 @@ def describe_items(manifest: pd.DataFrame, extra: pd.DataFrame, tags: Mapping[st
 
     Args:
         manifest: The collection.
-        extra: Columns of a user's own, by `id`; they go before those made here.
+        extra: Columns of a user's own, by `id` or name of a file; they go before those made here.
         tags: Tags of some items.
 
     Returns:
@@ -71,6 +72,8 @@ def describe_items(manifest: pd.DataFrame, extra: pd.DataFrame, tags: Mapping[st
             **{column: usable[column].astype("float64") for column in DURATIONS.values()},
         }
     ).reset_index(drop=True)
+    meant = match_names(extra["id"], manifest).ids
+    extra = extra.assign(id=extra["id"].map(lambda name: meant.get(name, name))).drop_duplicates("id")
     given = table[["id"]].merge(extra, on="id", how="left")
     for column in given.columns.drop("id"):
         values = given[column].fillna("").astype("str")

@@ -37,6 +37,7 @@ def split_items(
         check_split,
         doubt_groups,
         find_user_split,
+        resolve_split,
         split_by_group,
         summarise_split,
     )
@@ -46,7 +47,8 @@ def split_items(
     split = find_user_split(params.split_dir, ingest_params.media_dir)
     doubts: list[str] = []
     if split is not None:
-        doubts = check_split(split, groups)
+        split, doubts = resolve_split(split, manifest)
+        doubts += check_split(split, groups)
     else:
         shares = {"train": params.train_share, "val": params.val_share, "test": params.test_share}
         split = split_by_group(list(groups), list(groups.values()), shares, params.seed)
