@@ -38,6 +38,9 @@ HEAD = """# Parameters
 
 Written by `python docs/make_parameters.py` from the models that check them. Give them with `--params`, for example
 `--params train.epochs=50,musicnn.layer=taggram`, or in `conf/local/parameters.yml`. An unknown name is an error.
+
+Names and places are text as they are written: `collection=007`, `collection=2024_01`, `media_dir=2024`, a place with a comma in it. All other values are
+YAML. `split_dir=` with nothing behind it means none, as `null` does in a file. (`kedro viz run` reads its own `--params` and makes numbers of such names.)
 """
 
 

@@ -36,7 +36,6 @@ def make_program() -> click.Group:
     """The commands of this project, and those of Kedro that need no project folder."""
     import click
     from kedro.framework.cli.catalog import catalog
-    from kedro.framework.cli.project import run
     from kedro.framework.cli.registry import registry
 
     from vmnet_pipeline import __version__
@@ -44,7 +43,7 @@ def make_program() -> click.Group:
 
     program = click.Group(
         NAME,
-        commands={**cli.commands, "catalog": catalog, "registry": registry, "run": run},
+        commands={**cli.commands, "catalog": catalog, "registry": registry},
         help="From raw video and music files to a trained cross-modal retrieval model.",
         epilog="Where other texts say `kedro COMMAND`, write `vmnet-pipeline COMMAND` outside of a project folder.",
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -10,6 +10,7 @@ from vmnet_pipeline.commands.features import manage_features
 from vmnet_pipeline.commands.import_checkpoint import import_reference_checkpoint
 from vmnet_pipeline.commands.new_project import make_project
 from vmnet_pipeline.commands.recommend import recommend_items
+from vmnet_pipeline.commands.run import make_run_command
 from vmnet_pipeline.commands.serve import serve
 from vmnet_pipeline.commands.weights import manage_weights
 
@@ -26,6 +27,7 @@ for _command in (
     import_reference_checkpoint,
     make_project,
     recommend_items,
+    make_run_command(),
     serve,
     manage_weights,
 ):

@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 
+from vmnet_pipeline.hooks.config_loader import ProjectConfigLoader
 from vmnet_pipeline.hooks.project import ProjectHooks
 from vmnet_pipeline.ingestion.ids import name_collection
 from vmnet_pipeline.storage.paths import name_local
@@ -21,6 +22,7 @@ logging.captureWarnings(True)
 
 HOOKS = (ProjectHooks(), StageHooks(), DatabaseHooks())
 
+CONFIG_LOADER_CLASS = ProjectConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -1,0 +1,47 @@
+"""`kedro run`: that of Kedro, with names and places of `--params` as they are written."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.hooks.config_loader import load_as_written, quote_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import click
+
+
+def make_run_command() -> click.Command:
+    """Kedro's command; only what reads `--params`, and `params` in a file of `--config`, is another."""
+    from kedro.framework.cli.project import run
+
+    command = copy.copy(run)
+    command.short_help = "Run pipelines: ingest, extract, train, evaluate."
+    readers = {"params": _read_params, "config": _read_file}
+    command.params = [_replace_reader(option, readers.get(option.name or "")) for option in run.params]
+    return command
+
+
+def _replace_reader(option: click.Parameter, read: Callable[..., Any] | None) -> click.Parameter:
+    if read is None or option.callback is None:
+        return option
+    replaced = copy.copy(option)
+    replaced.callback = partial(read, option.callback)
+    return replaced
+
+
+def _read_params(parse: Callable[..., Any], ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+    return parse(ctx, option, quote_names(value) if isinstance(value, str) else value)
+
+
+def _read_file(parse: Callable[..., Any], ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Options of a file; where it has `params`, Kedro has made values of them already."""
+    result = parse(ctx, option, value)
+    if value and ctx.default_map and "params" in ctx.default_map:
+        content = load_as_written(Path(value).read_text(encoding="utf-8"))
+        ctx.default_map["params"] = content[ctx.info_name]["params"]
+    return result

@@ -1,0 +1,89 @@
+"""Reads the configuration, with names and places as they are written.
+
+YAML makes the number 7 of `collection: 007`, 202401 of `2024_01` and a truth value of `on`, and Kedro reads values of
+`--params` as YAML. What is written is still known where YAML is parsed, so that is where it is kept.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from kedro.config import OmegaConfigLoader
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader  # the rules by which OmegaConf tells numbers from text
+
+from vmnet_pipeline.params.text import is_text, write_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from omegaconf import DictConfig
+
+_TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+
+
+class ProjectConfigLoader(OmegaConfigLoader):
+    """Kedro's loader, but for what is said above; `null` in a file still means none."""
+
+    def __init__(self, conf_source: str, env: str | None = None, runtime_params: Any = None, **options: Any) -> None:
+        """Take the arguments of `OmegaConfigLoader`."""
+        super().__init__(conf_source, env, None if runtime_params is None else write_out(runtime_params), **options)
+
+    def _read_dir_configs(
+        self, conf_path: str, patterns: Iterable[str], key: str, *others: Any, **options: Any
+    ) -> dict[Path, DictConfig]:
+        configs: dict[Path, DictConfig] = super()._read_dir_configs(conf_path, patterns, key, *others, **options)
+        if key not in ("parameters", "globals"):
+            return configs
+        return {path: OmegaConf.create(self._read_file(path) or {}) for path in configs}
+
+    def _read_file(self, path: Path) -> Any:
+        with self._fs.open(path.as_posix()) as file:
+            return load_as_written(file.read().decode("utf-8"))
+
+
+def load_as_written(text: str) -> Any:
+    """Content of a YAML file, in which names and places are text as they are written."""
+
+    class Loader(get_yaml_loader()):  # type: ignore[misc]
+        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+            node: yaml.MappingNode = super().compose_mapping_node(anchor)
+            for key, value in node.value:
+                is_plain = isinstance(value, yaml.ScalarNode) and value.style is None and value.tag != _NULL
+                if is_plain and isinstance(key, yaml.ScalarNode) and is_text(key.value):
+                    value.tag = _TEXT
+            return node
+
+    return yaml.load(io.StringIO(text), Loader=Loader)  # noqa: S506 - it is a safe loader
+
+
+def quote_names(params: str) -> str:
+    """The value of `--params` in which names and places are quoted, so that YAML leaves them as they are.
+
+    A part without `=` belongs to the place before it, which has a comma in its name.
+
+    Args:
+        params: `NAME=VALUE,...`; an empty value means none.
+    """
+    parts: list[str] = []
+    for part in params.split(","):
+        is_rest = "=" not in part and part.strip() and parts and is_text(parts[-1].partition("=")[0])
+        if is_rest:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return ",".join(map(_quote, parts))
+
+
+def _quote(part: str) -> str:
+    name, equals, value = part.partition("=")
+    value = value.strip()
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    if not equals or not value or is_quoted or not is_text(name):
+        return part
+    text = json.dumps(value, ensure_ascii=False).replace(",", "\\u002c")  # Kedro splits at commas
+    return f"{name}={text}"

@@ -1,0 +1,178 @@
+"""Names and places are text as they are written, on the command line and in files."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
+
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from vmnet_pipeline import params
+from vmnet_pipeline.commands.run import make_run_command
+from vmnet_pipeline.demo import make_clip
+from vmnet_pipeline.hooks.config_loader import ProjectConfigLoader, load_as_written
+from vmnet_pipeline.ingestion.ids import name_collection
+from vmnet_pipeline.params import text
+from vmnet_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
+
+ROOT = Path(__file__).parents[2]
+ODD = [
+    "007",
+    "2024_01",
+    "1e5",
+    "true",
+    "null",
+    "0x10",
+    "2024-01-05",
+    "1:30",
+    "~",
+    "on",
+    ".5",
+    "-1",
+    "12e03",
+    "a: b",
+    "x #y",
+    "[a]",
+    "é b",
+]
+
+
+def parse(*arguments):
+    command, found = make_run_command(), {}
+    command.callback = found.update
+    result = CliRunner().invoke(command, arguments, prog_name="run")
+    assert result.exit_code == 0, result.output
+    return found["params"]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_names_and_places_of_the_command_line(value):
+    given = parse("--params", f"collection={value},seed=3,media_dir={value},extract.executor.address={value}")
+    assert given == {
+        "collection": value, "seed": 3, "media_dir": value, "extract": {"executor": {"address": value}},
+    }  # fmt: skip
+
+
+def test_other_parameters_are_values_and_empty_means_none():
+    values = "seed=007,train.epochs=1e1,shuffle_pairs=true,variant=null,split_dir=, pairs_dir = a "
+    assert parse("--params", values) == {
+        "seed": 7, "train": {"epochs": 10.0}, "shuffle_pairs": True, "variant": None, "split_dir": None,
+        "pairs_dir": "a",
+    }  # fmt: skip
+    assert parse("--params", 'collection="007",media_dir=/a, b/c,seed=1') == {
+        "collection": "007", "media_dir": "/a, b/c", "seed": 1,
+    }  # fmt: skip
+    assert parse() == {}
+
+
+def test_a_file_of_options(tmp_path):
+    path = tmp_path / "options.yml"
+    path.write_text("run:\n  params:\n    collection: 007\n    media_dir: 2024_01\n    seed: 3\n")
+    assert parse("--config", str(path)) == {"collection": "007", "media_dir": "2024_01", "seed": 3}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def make(given=None, **files):
+        for name in ("base", "local"):
+            (tmp_path / name).mkdir(exist_ok=True)
+        for source in (ROOT / "conf/base").rglob("*.yml"):
+            target = tmp_path / source.relative_to(ROOT / "conf")
+            target.parent.mkdir(exist_ok=True, parents=True)
+            target.write_text(source.read_text())
+        for name, content in files.items():
+            (tmp_path / "local" / f"{name}.yml").write_text(content)
+        return CONFIG_LOADER_CLASS(conf_source=str(tmp_path), runtime_params=given, **CONFIG_LOADER_ARGS)
+
+    return make
+
+
+@pytest.mark.parametrize("value", ["007", "2024_01", "1e5", "true", "0x10", "2024-01-05", "1:30", "on"])
+def test_names_and_places_of_files(load, value):
+    loader = load(
+        globals=f"media_dir: {value}\ndata_root: {value}\nseed: 5",
+        parameters=f"backend_defaults: &d\n  weights_dir: {value}\nmusicnn:\n  <<: *d\n  backend: musicnn",
+    )
+    assert loader["parameters"]["ingest"]["media_dir"] == value
+    assert loader["parameters"]["split"]["seed"] == 5
+    assert loader["parameters"]["musicnn"]["weights_dir"] == value
+    place = loader["catalog"]["manifest"]["filepath"]
+    assert place == f"{value}/02_intermediate/{name_collection(value)}/manifest.parquet"
+
+
+def test_null_in_a_file_is_none_and_numbers_stay_numbers(load):
+    loader = load(parameters="split:\n  split_dir: null\n  seed: 7\ntrain:\n  learning_rate: 1e-3\n")
+    assert loader["parameters"]["split"] == {"split_dir": None, "seed": 7}
+    assert loader["parameters"]["train"] == {"learning_rate": 1e-3}
+    assert load_as_written("'collection': '007'\nmedia_dir: !!int 7\n2: x") == {
+        "collection": "007",
+        "media_dir": "7",
+        2: "x",
+    }
+
+
+def test_a_collection_of_digits_names_its_folders(load):
+    catalog = load({"collection": "007", "media_dir": "2024"})["catalog"]
+    assert catalog["manifest"]["filepath"] == "data/02_intermediate/007/manifest.parquet"
+    assert load({"collection": 7, "train": {"epochs": 3}}).runtime_params == {"collection": "7", "train": {"epochs": 3}}
+
+
+def leaves(model):
+    """Names of the fields of a model and of those below it, with what they may be."""
+    for name, field in model.model_fields.items():
+        for kind in alternatives(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from leaves(kind)
+            else:
+                yield name, kind
+
+
+def alternatives(annotation):
+    if get_origin(annotation) is Annotated:
+        return alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in alternatives(part)]
+    return [annotation]
+
+
+def test_every_parameter_that_is_free_text_is_known_and_no_other_is_called_so():
+    models = [value for value in vars(params).values() if isinstance(value, type) and issubclass(value, BaseModel)]
+    found = {leaf for model in models for leaf in leaves(model)}
+    free = {name for name, kind in found if kind in (str, Path)}
+    assert free - {"name"} <= text.TEXT_PARAMETERS
+    assert not {name for name, kind in found if kind not in (str, Path, type(None))} & text.TEXT_PARAMETERS
+
+
+def test_every_place_that_the_catalog_reads_is_known():
+    import re
+
+    read = set()
+    for path in (ROOT / "conf/base").rglob("*.yml"):
+        read |= set(re.findall(r"\$\{runtime_params:\s*(\w+)", path.read_text()))
+    values = {"gpu_idx", "n_workers", "pool_size", "seed", "shuffle_pairs", "worker", "variant", "weights"}
+    assert read - values <= text.TEXT_PARAMETERS
+
+
+@pytest.mark.slow
+def test_a_run_on_a_folder_called_by_a_number(tmp_path):
+    (tmp_path / "2024").mkdir()
+    make_clip(tmp_path / "2024/-aBc_1.mp4", seed=1, duration_s=1.0, width=64, height=48)
+    command = [
+        sys.executable,
+        "-m",
+        "vmnet_pipeline",
+        "--pipeline",
+        "ingest",
+        "--params",
+        "media_dir=2024,collection=007",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data/02_intermediate/007/manifest.parquet").is_file()
+
+
+def test_the_loader_is_that_of_the_project():
+    assert CONFIG_LOADER_CLASS is ProjectConfigLoader
