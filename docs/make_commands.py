@@ -72,8 +72,7 @@ def _describe_option(option: click.Option) -> str:
 
 def make_page() -> str:
     """The whole page."""
-    commands = ((path, command) for path, command in list_commands(cli, "kedro") if path != "kedro run")  # in HEAD
-    return "\n".join([HEAD, *(describe_command(path, command) for path, command in commands)])
+    return "\n".join([HEAD, *(describe_command(path, command) for path, command in list_commands(cli, "kedro"))])
 
 
 if __name__ == "__main__":

@@ -40,10 +40,11 @@ def make_program() -> click.Group:
 
     from vmnet_pipeline import __version__
     from vmnet_pipeline.cli import cli
+    from vmnet_pipeline.commands.run import make_run_command
 
     program = click.Group(
         NAME,
-        commands={**cli.commands, "catalog": catalog, "registry": registry},
+        commands={**cli.commands, "catalog": catalog, "registry": registry, "run": make_run_command()},
         help="From raw video and music files to a trained cross-modal retrieval model.",
         epilog="Where other texts say `kedro COMMAND`, write `vmnet-pipeline COMMAND` outside of a project folder.",
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -15,7 +15,14 @@ from vmnet_pipeline.commands.serve import serve
 from vmnet_pipeline.commands.weights import manage_weights
 
 
-@click.group(name="vmnet_pipeline")
+class _Commands(click.Group):
+    """With a `run` that is made when it is asked for: Kedro's own, of which it is made, sets up logging on import."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return make_run_command() if cmd_name == "run" else super().get_command(ctx, cmd_name)
+
+
+@click.group(name="vmnet_pipeline", cls=_Commands)
 def cli() -> None:
     """Commands of vmnet_pipeline."""
 
@@ -27,7 +34,6 @@ for _command in (
     import_reference_checkpoint,
     make_project,
     recommend_items,
-    make_run_command(),
     serve,
     manage_weights,
 ):

@@ -6,11 +6,14 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Union, get_args, get_origin
 
+import click
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
 
 from vmnet_pipeline import params
+from vmnet_pipeline.__main__ import make_program
+from vmnet_pipeline.commands import run
 from vmnet_pipeline.commands.run import make_run_command
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.hooks.config_loader import ProjectConfigLoader, load_as_written
@@ -172,6 +175,16 @@ def test_a_run_on_a_folder_called_by_a_number(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "data/02_intermediate/007/manifest.parquet").is_file()
+
+
+def test_kedro_runs_the_command_of_the_project():
+    from kedro.framework.cli.cli import KedroCLI
+
+    program = KedroCLI(project_path=ROOT)
+    command = program.get_command(click.Context(program), "run")
+    (option,) = [option for option in command.params if option.name == "params"]
+    assert option.callback.func is run._read_params
+    assert make_program().commands["run"].short_help == command.short_help
 
 
 def test_the_loader_is_that_of_the_project():

@@ -7,7 +7,7 @@ from typing import Any
 TEXT_PARAMETERS = frozenset({
     *("audio_dir", "cache_dir", "data_root", "media_dir", "pairs_dir", "save_dir", "split_dir", "summaries_dir"),
     *("test_data_dir", "train_data_dir", "video_dir", "weights_dir"),
-    *("test_csv_path", "train_csv_path", "metadata", "checkpoint"),
+    *("test_csv_path", "train_csv_path", "metadata", "checkpoint", "start_from"),
     *("address", "against", "collection", "music_tower", "video_tower"),
 })  # fmt: skip
 """Last parts of their names; no other parameter has such a part."""
