@@ -111,7 +111,7 @@ class EfficientnetBackend(NetworkBackend):
             "model": self.params.model,
             "rate_hz": self.params.rate_hz,
             "max_duration_s": self.params.max_duration_s,
-            "decoder": "ffmpeg, picture on screen at t",
+            "decoder": "ffmpeg, one clock, picture on screen at t",
             "front_end": f"centre crop padding {CROP_PADDING}, pillow bicubic antialiased to {self._size_px} px",
             "mean": list(mean),
             "std": list(std),
@@ -145,6 +145,8 @@ class EfficientnetBackend(NetworkBackend):
 
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (T, size, size, 3) uint8, a quarter of what floats would take."""
-        frames = sample_frames(path, rate_hz=self.params.rate_hz, max_duration_s=self.params.max_duration_s)
+        warnings: list[str] = []
+        window_s = self.params.max_duration_s
+        frames = sample_frames(path, rate_hz=self.params.rate_hz, max_duration_s=window_s, warnings=warnings)
         pictures = np.stack([crop_and_resize(picture, self._size_px) for _, picture in frames])
-        return PreparedItem(pictures, len(pictures))
+        return PreparedItem(pictures, len(pictures), tuple(warnings))

@@ -106,7 +106,7 @@ class MusicnnBackend(NetworkBackend):
             "layer": self.params.layer,
             "max_duration_s": self.params.max_duration_s,
             "short_audio": self.params.short_audio,
-            "decoder": "ffmpeg, channel mean, soxr HQ 16000 Hz",
+            "decoder": "ffmpeg, one clock, channel mean, soxr HQ 16000 Hz",
             "front_end": "slaney mel 96, fft 512, hop 256, power, centred zero pad, log10(10000 x + 1), 187 frames",
         }
 
@@ -129,6 +129,8 @@ class MusicnnBackend(NetworkBackend):
 
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (T, 187, 96) float32."""
-        samples = decode_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, max_duration_s=self.params.max_duration_s)
+        warnings: list[str] = []
+        window_s = self.params.max_duration_s
+        samples = decode_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, max_duration_s=window_s, warnings=warnings)
         patches = cut_patches(samples, self.params.short_audio)
-        return PreparedItem(patches, len(patches))
+        return PreparedItem(patches, len(patches), tuple(warnings))

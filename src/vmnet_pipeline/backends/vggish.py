@@ -114,7 +114,7 @@ class VggishBackend(NetworkBackend):
         return {
             "max_duration_s": self.params.max_duration_s,
             "short_audio": self.params.short_audio,
-            "decoder": "ffmpeg, channel mean, soxr HQ 16000 Hz",
+            "decoder": "ffmpeg, one clock, channel mean, soxr HQ 16000 Hz",
             "front_end": "htk mel 64, 125-7500 Hz, frame 400, hop 160, fft 512, magnitude, ln(x + 0.01), 96 frames",
         }
 
@@ -134,9 +134,12 @@ class VggishBackend(NetworkBackend):
 
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (62, 96, 64) float32; `n_valid` counts patches of real sound."""
-        samples = decode_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, max_duration_s=self.params.max_duration_s)
+        warnings: list[str] = []
+        window_s = self.params.max_duration_s
+        samples = decode_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, max_duration_s=window_s, warnings=warnings)
         patches = cut_patches(fill_window(samples, self._n_window, self.params.short_audio))
-        return PreparedItem(patches, max(1, min(count_patches(len(samples)), len(patches))))
+        n_valid = max(1, min(count_patches(len(samples)), len(patches)))
+        return PreparedItem(patches, n_valid, tuple(warnings))
 
     def pool_entries(self, feature: np.ndarray) -> np.ndarray:
         """(n, 512, 6, 4) to (62, 512) float32: mean over time and mel of each patch; zero rows for missing patches."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmnet_pipeline.errors import MediaError, ParameterError
-from vmnet_pipeline.media.container import decode_stream, find_audio_stream, open_container
+from vmnet_pipeline.media.clock import MAX_HOLD_S
+from vmnet_pipeline.media.container import find_audio_stream, open_container
+from vmnet_pipeline.media.reading import MIN_GAP_S, Reader
 
 if TYPE_CHECKING:
     import os
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
     import soxr
     from av.audio.frame import AudioFrame
-    from av.container import InputContainer
-    from av.stream import Stream
 
 # Integer formats: offset of silence and full scale. Float formats are taken as they are.
 _INTEGER_SCALES = {"u8": (128.0, 2.0**7), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "s64": (0.0, 2.0**63)}
@@ -33,20 +33,28 @@ _NOTHING = np.empty(0, np.float32)
 
 
 def decode_audio(
-    path: str | os.PathLike[str], *, sample_rate_hz: int, max_duration_s: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    sample_rate_hz: int,
+    max_duration_s: float | None = None,
+    warnings: list[str] | None = None,
 ) -> np.ndarray:
     """Decode the beginning of a file's sound to mono.
 
     All channels are averaged with equal weight at the native rate, then resampled with soxr HQ; sound
     that has the wanted rate already passes unchanged. The resampler works on the running stream and
     decoding ends as soon as the window is full, so the result is exactly the beginning of what the
-    whole file would give. Encoder delay that the file declares (AAC, MP3, Opus) is cut off; silence
-    is not put in where a stream starts late or has a gap. Damaged stretches are skipped.
+    whole file would give. Encoder delay that the file declares (AAC, MP3, Opus) is cut off.
+
+    Time counts from the first instant of the file, be it of audio or of frames, as in `video.sample_frames`.
+    Silence stands where the audio begins later or has a gap of 0.1 s and more, be it damaged or left out; a clock
+    that jumps is bridged (`media.clock`).
 
     Args:
         path: A media file; sound of a film will do.
         sample_rate_hz: Wanted sample rate, > 0.
-        max_duration_s: Length of the window from the start of the sound, in seconds; None for everything.
+        max_duration_s: Length of the window in seconds; None for everything.
+        warnings: Takes a sentence on everything that could not be read as the file has it.
 
     Returns:
         (n,) float32, finite, nominally in [-1, 1] (not clipped), n >= 1 and at most
@@ -62,10 +70,13 @@ def decode_audio(
         stream = find_audio_stream(container)
         if stream is None:
             raise MediaError("no_audio_stream", f"{path}: has no sound; give another file for the audio side")
-        blocks = _collect_blocks(_resample_blocks(container, stream, sample_rate_hz), n_wanted)
-    if not blocks:
-        raise MediaError("undecodable_audio", f"{path}: its sound cannot be decoded; convert or replace the file")
-    signal = np.concatenate(blocks)[:n_wanted]
+        reader = Reader(container, stream)
+        blocks = _collect_blocks(_resample_blocks(reader, sample_rate_hz), n_wanted)
+        if not blocks:
+            raise MediaError("undecodable_audio", f"{path}: its sound cannot be decoded; convert or replace the file")
+        signal = np.concatenate(blocks)[:n_wanted]
+        if warnings is not None:
+            warnings += reader.describe_losses(stream, len(signal) / sample_rate_hz, is_full=len(signal) == n_wanted)
     if not np.isfinite(signal).all():
         message = f"{path}: its sound holds samples that are no finite numbers; export the file again"
         raise MediaError("undecodable_audio", message)
@@ -95,11 +106,11 @@ def _collect_blocks(blocks: Iterator[np.ndarray], n_wanted: int | None) -> list[
     return collected
 
 
-def _resample_blocks(container: InputContainer, stream: Stream, sample_rate_hz: int) -> Iterator[np.ndarray]:
+def _resample_blocks(reader: Reader, sample_rate_hz: int) -> Iterator[np.ndarray]:
     """Blocks of mono sound at the wanted rate; a stream that changes its rate midway gets a new resampler there."""
     current_hz = 0
     resampler = None
-    for rate_hz, block in _mix_blocks(container, stream):
+    for rate_hz, block in _mix_blocks(reader):
         if rate_hz != current_hz:
             if resampler is not None:
                 yield resampler.resample_chunk(_NOTHING, last=True)
@@ -116,20 +127,39 @@ def _make_resampler(from_hz: int, to_hz: int) -> soxr.ResampleStream | None:
     return None if from_hz == to_hz else soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
 
 
-def _mix_blocks(container: InputContainer, stream: Stream) -> Iterator[tuple[int, np.ndarray]]:
+def _mix_blocks(reader: Reader) -> Iterator[tuple[int, np.ndarray]]:
     """(native rate in Hz, (n,) float32 mono block) pairs, each block of one rate and about `_BLOCK_S` long."""
     pending: list[np.ndarray] = []
     n_pending = 0
     rate_hz = 0
-    for frame in chain(decode_stream(container, stream), (None,)):
-        frame_rate_hz = frame.sample_rate if frame is not None else 0
+    for frame_rate_hz, samples in chain(_fill_gaps(reader), ((0, _NOTHING),)):
         if pending and (frame_rate_hz != rate_hz or n_pending >= _BLOCK_S * rate_hz):
             yield rate_hz, np.concatenate(pending)
             pending, n_pending = [], 0
-        if frame is not None and frame_rate_hz in _NATIVE_RATES_HZ:
-            rate_hz = frame_rate_hz
-            pending.append(_mix_frame(frame))
-            n_pending += frame.samples
+        rate_hz = frame_rate_hz
+        pending.append(samples)
+        n_pending += len(samples)
+
+
+def _fill_gaps(reader: Reader) -> Iterator[tuple[int, np.ndarray]]:
+    """(native rate in Hz, (n,) float32 mono samples) of each frame, and silence where the next one is not due yet."""
+    played_s, silent_s = 0.0, 0.0
+    for frame in reader.frames():
+        if frame.sample_rate not in _NATIVE_RATES_HZ:
+            continue
+        start_s = reader.tell(frame)
+        gap_s = 0.0 if start_s is None else min(float(start_s) - played_s, MAX_HOLD_S - silent_s)
+        if gap_s >= MIN_GAP_S:
+            yield from _make_silence(frame.sample_rate, gap_s)
+            played_s, silent_s = played_s + gap_s, silent_s + gap_s
+        yield frame.sample_rate, _mix_frame(frame)
+        played_s += frame.samples / frame.sample_rate
+
+
+def _make_silence(rate_hz: int, duration_s: float) -> Iterator[tuple[int, np.ndarray]]:
+    n = round(rate_hz * duration_s)
+    for start in range(0, n, rate_hz):
+        yield rate_hz, np.zeros(min(rate_hz, n - start), np.float32)
 
 
 def _mix_frame(frame: AudioFrame) -> np.ndarray:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from av.audio.stream import AudioStream
     from av.container import InputContainer
-    from av.packet import Packet
     from av.stream import Stream
     from av.video.stream import VideoStream
 
@@ -61,9 +60,6 @@ MediaReason = Literal[
 MAX_STREAMS = 64
 MAX_SIDE_PX = 16_384
 MAX_FRAME_PX = 100_000_000
-# Failures in a row after which the rest of a stream is given up: a damaged stretch is skipped, but
-# a file whose index lists the same bad bytes a billion times cannot keep a worker busy.
-MAX_BARREN_PACKETS = 2_000
 _READ_BUFFER_BYTES = 65_536
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "max_pixels": str(MAX_FRAME_PX), "threads": "1"}
 # WAV sound may be DTS in disguise, and FFmpeg reads up to 2,500 packets to find out; its mark is in the first ones.
@@ -265,55 +261,3 @@ def _is_moving(stream: VideoStream) -> bool:
 def has_decoder(stream: Stream) -> bool:
     """Whether FFmpeg can decode this stream's codec at all; if not, its codec context is None."""
     return stream.codec_context is not None
-
-
-def demux_streams(container: InputContainer, *streams: Stream) -> Iterator[Packet[Any]]:
-    """Packets of the given streams that hold data, up to the end or the first error of reading.
-
-    The demuxer is told to leave the other streams out, so that their bytes are not read where the
-    container has an index. Empty packets are left out because they would tell the decoder to finish.
-    """
-    import av
-    from av.stream import Discard
-
-    wanted = {stream.index for stream in streams}
-    for other in container.streams:
-        if other.index not in wanted:
-            other.discard = Discard.all
-    try:
-        for packet in container.demux(*streams):
-            if packet.size > 0:
-                yield packet
-    except (av.error.FFmpegError, ValueError, OSError):
-        return
-    except IndexError:  # PyAV (18.1) stumbles at the end over streams that turned up after opening (MPEG-TS)
-        return
-
-
-def decode_packet(stream: Stream, packet: Packet[Any] | None) -> list[Any]:
-    """Frames that come out when `packet` goes in, or at the very end with None; none if it is damaged."""
-    import av
-
-    if not has_decoder(stream):
-        return []
-    try:
-        return list(stream.codec_context.decode(packet))
-    except (av.error.FFmpegError, ValueError, MemoryError):
-        return []
-
-
-def decode_stream(container: InputContainer, stream: Stream) -> Iterator[Any]:
-    """Frames of one stream in the order of presentation; damaged packets are skipped."""
-    return decode_packets(stream, demux_streams(container, stream))
-
-
-def decode_packets(stream: Stream, packets: Iterator[Packet[Any]]) -> Iterator[Any]:
-    """Frames of the given packets and those still in the decoder; gives up after a long run of failures."""
-    n_barren = 0
-    for packet in packets:
-        frames = decode_packet(stream, packet)
-        yield from frames
-        n_barren = 0 if frames else n_barren + 1
-        if n_barren >= MAX_BARREN_PACKETS:
-            break
-    yield from decode_packet(stream, None)

@@ -8,16 +8,15 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.clock import is_indexed
 from vmnet_pipeline.media.container import (
-    MAX_BARREN_PACKETS,
-    decode_packet,
-    demux_streams,
     find_audio_stream,
     find_video_stream,
     has_decoder,
     open_container,
     open_media_file,
 )
+from vmnet_pipeline.media.reading import MAX_BARREN_PACKETS, Reader, decode_packet
 from vmnet_pipeline.media.video import check_frame_size, prepare_decoder, read_display_matrix, swaps_sides
 from vmnet_pipeline.types import MediaInfo, Modality, StreamInfo
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
 _MAX_DURATION_S = 30 * 24 * 3600.0
+_TOLERANCE_S = 0.1
 
 
 def checksum_file(path: str | os.PathLike[str]) -> str:
@@ -84,10 +84,8 @@ def probe_media(
         scan = _scan_streams(container, [s for s in (audio_stream, video_stream) if s is not None], check)
         audio = None if audio_stream is None else _describe_audio(audio_stream, scan, "audio" in check, path)
         video = None if video_stream is None else _describe_video(video_stream, scan, "video" in check, path)
-        duration_s = _read_duration(container.duration, Fraction(1, 1_000_000))
         container_name, size_bytes = container.format.name, container.size
-    longest_s = max((s.duration_s for s in (audio, video) if s and s.duration_s is not None), default=None)
-    return MediaInfo(container_name, duration_s or longest_s, size_bytes, checksum, audio, video)
+    return MediaInfo(container_name, scan.duration_s, size_bytes, checksum, audio, video)
 
 
 def probe_isolated(
@@ -108,39 +106,50 @@ def probe_isolated(
 class _Scan:
     """What going through the packets found; keys are stream indices."""
 
+    duration_s: float | None = None
     first_frames: dict[int, Any] = field(default_factory=dict)
     durations_s: dict[int, float | None] = field(default_factory=dict)
+    warnings: dict[int, str] = field(default_factory=dict)
 
 
 def _scan_streams(container: InputContainer, streams: list[Stream], check: Collection[str]) -> _Scan:
-    """Decode the first frame of each stream to be checked; read on to the end only where no duration is declared."""
-    scan = _Scan(durations_s={s.index: _declared_duration(container, s) for s in streams})
+    """Decode the first frame of each stream to be checked, and measure all; only an index spares reading to the end."""
+    scan, reader = _Scan(), Reader(container, *streams)
     unchecked = {s.index for s in streams if s.type in check and has_decoder(s)}
-    unmeasured = {s.index for s in streams if scan.durations_s[s.index] is None}
-    spans: dict[int, tuple[int, int]] = {}
     n_barren = dict.fromkeys(unchecked, 0)
-    for packet in demux_streams(container, *streams) if unchecked or unmeasured else ():
-        index = packet.stream.index
-        if index in unmeasured:
-            _widen_span(spans, packet)
-        if index in unchecked:
+    has_index = is_indexed(container)
+    for packet in reader.packets() if unchecked or not has_index else ():
+        if packet.stream_index in unchecked:
             _check_packet(packet, scan, unchecked, n_barren)
-        if not unchecked and not unmeasured:
+        if has_index and not unchecked:
             break
     for stream in streams:
         if stream.index in unchecked and (frames := decode_packet(stream, None)):
             scan.first_frames[stream.index] = frames[0]
-        if stream.index in spans and stream.time_base:
-            start, end = spans[stream.index]
-            scan.durations_s[stream.index] = _read_duration(end - start, stream.time_base)
+        present_s = _read_index(container, stream) if has_index else reader.measure(stream)
+        own_s = _read_duration(stream.duration, stream.time_base)
+        scan.durations_s[stream.index] = _choose_duration(present_s, own_s) or _declared_duration(container, stream)
+        scan.warnings[stream.index] = "; ".join(reader.describe_losses(stream, present_s))
+    whole_s = 0.0 if has_index else reader.measure()
+    scan.duration_s = _choose_duration(whole_s, _read_duration(container.duration, Fraction(1, 1_000_000)))
     return scan
 
 
-def _widen_span(spans: dict[int, tuple[int, int]], packet: Packet[Any]) -> None:
-    if packet.pts is not None:
-        index, end = packet.stream.index, packet.pts + (packet.duration or 0)
-        first, last = spans.get(index, (packet.pts, end))
-        spans[index] = (min(first, packet.pts), max(last, end))
+def _read_index(container: InputContainer, stream: Stream) -> float:
+    """Seconds of a stream whose index does not point beyond the end of the file."""
+    entries, size = stream.index_entries, container.size
+    declared_s = _declared_duration(container, stream) or 0.0
+    if not len(entries) or stream.time_base is None:
+        return declared_s
+    missing = [entry.timestamp for entry in entries if entry.pos + entry.size > size]
+    return float((min(missing) - entries[0].timestamp) * stream.time_base) if missing else declared_s
+
+
+def _choose_duration(present_s: float, declared_s: float | None) -> float | None:
+    """What is declared, unless something else was measured: encoder delays of a fraction of a second are no content."""
+    if declared_s is not None and (abs(present_s - declared_s) <= _TOLERANCE_S or not present_s):
+        return declared_s
+    return present_s if 0 < present_s <= _MAX_DURATION_S else None
 
 
 def _check_packet(packet: Packet[Any], scan: _Scan, unchecked: set[int], n_barren: dict[int, int]) -> None:
@@ -178,7 +187,8 @@ def _describe_audio(stream: AudioStream, scan: _Scan, check: bool, path: str | o
     else:
         rate_hz, n_channels = (context.sample_rate, context.channels) if has_decoder(stream) else (None, None)
     duration_s = scan.durations_s[stream.index]
-    return StreamInfo(_name_codec(stream), duration_s, sample_rate_hz=rate_hz, channels=n_channels)
+    warning = scan.warnings[stream.index]
+    return StreamInfo(_name_codec(stream), duration_s, sample_rate_hz=rate_hz, channels=n_channels, warning=warning)
 
 
 def _describe_video(stream: VideoStream, scan: _Scan, check: bool, path: str | os.PathLike[str]) -> StreamInfo:
@@ -199,6 +209,7 @@ def _describe_video(stream: VideoStream, scan: _Scan, check: bool, path: str | o
         width=width,
         height=height,
         frame_rate_hz=float(rate_hz) if rate_hz else None,
+        warning=scan.warnings[stream.index],
     )
 
 

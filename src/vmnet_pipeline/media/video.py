@@ -9,29 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmnet_pipeline.errors import MediaError, ParameterError
+from vmnet_pipeline.media.clock import MAX_HOLD_S
 from vmnet_pipeline.media.container import (
     MAX_FRAME_PX,
     MAX_SIDE_PX,
-    decode_packets,
-    demux_streams,
     find_video_stream,
     has_decoder,
     open_container,
 )
+from vmnet_pipeline.media.reading import Reader, decode_packets
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
-    from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
-# A picture that stands longer than this ends the video: with no window given, one wrong timestamp would
-# otherwise repeat it for years.
-MAX_HOLD_S = 3600
 # Decoders that leave out an unreferenced picture without touching any other (tested for each).
 _CODECS_THAT_SKIP = frozenset({"h264", "hevc", "mpeg4"})
 # Containers that store when each picture is shown; elsewhere (AVI) the demuxer guesses.
@@ -46,11 +42,14 @@ def sample_frames(
     max_duration_s: float | None = 60.0,
     max_frames: int | None = None,
     n_threads: int = 1,
+    warnings: list[str] | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield the picture that is on the screen at t = 0, 1/rate, 2/rate, ...
 
-    The picture at t is the last one whose timestamp, counted from the first picture of the stream, is not
-    after t; so variable frame rates come out right, and a picture that stands still is repeated.
+    The picture at t is the last one whose timestamp is not after t; so variable frame rates come out right,
+    and a picture that stands still is repeated. Time counts from the first instant of the file, be it of frames
+    or of audio: where the frames begin later, the first one stands from the beginning. A clock that jumps is
+    bridged, so that no picture stands longer than its format can mean (`media.clock`).
     Times go up to, and do not include, the end of the last picture and `max_duration_s`; a video shorter
     than one period gives its first picture. Damaged stretches are skipped, and the picture before stands.
 
@@ -64,6 +63,7 @@ def sample_frames(
         max_duration_s: Length of the window in seconds, > 0; None for everything.
         max_frames: Most pictures to give, >= 1; None for no limit.
         n_threads: Threads of the decoder. One by default, since callers run several decoders side by side.
+        warnings: Takes a sentence on everything that could not be read as the file has it, after the last picture.
 
     Yields:
         (t_s, picture): time in seconds and (height, width, 3) uint8 RGB, C-contiguous. A picture that
@@ -81,12 +81,15 @@ def sample_frames(
             raise MediaError("no_video_stream", f"{path}: has no moving picture; give another file for the video side")
         prepare_decoder(stream, path, n_threads)
         converter = _FrameConverter()
+        reader = Reader(container, stream)
         index = -1
-        for index, frame in _choose_frames(container, stream, _as_fraction(rate_hz), n_wanted):
+        for index, frame in _choose_frames(reader, stream, _as_fraction(rate_hz), n_wanted):
             yield index / rate_hz, converter.convert(frame, path)
         if index < 0:
             message = f"{path}: none of its pictures can be decoded; convert or replace the file"
             raise MediaError("undecodable_video", message)
+        if warnings is not None:
+            warnings += reader.describe_losses(stream, reader.end_s, is_full=index + 1 == n_wanted)
 
 
 def _count_wanted(rate_hz: float, max_duration_s: float | None, max_frames: int | None) -> int | None:
@@ -134,28 +137,25 @@ def check_frame_size(width: int, height: int, path: str | os.PathLike[str]) -> N
 
 
 def _choose_frames(
-    container: InputContainer, stream: VideoStream, rate_hz: Fraction, n_wanted: int | None
+    reader: Reader, stream: VideoStream, rate_hz: Fraction, n_wanted: int | None
 ) -> Iterator[tuple[int, VideoFrame]]:
     """(k, frame on the screen at time k / rate_hz) for k = 0, 1, 2, ..."""
     index = 0
     shown: VideoFrame | None = None
-    shown_at = end = Fraction(0)
-    for start, frame in _time_frames(_decode_wanted(container, stream, rate_hz), stream):
-        if start - shown_at > MAX_HOLD_S:
-            break
+    end = Fraction(0)
+    for start, frame in _time_frames(_decode_wanted(reader, stream, rate_hz), reader, stream):
         while shown is not None and index < start * rate_hz:
             yield index, shown
             index += 1
             if index == n_wanted:
                 return
-        shown, shown_at = frame, start
-        end = start + _estimate_duration(frame, stream)
+        shown, end = frame, start + _estimate_duration(frame, stream)
     while shown is not None and (index == 0 or index < end * rate_hz) and index != n_wanted:
         yield index, shown
         index += 1
 
 
-def _decode_wanted(container: InputContainer, stream: VideoStream, rate_hz: Fraction) -> Iterator[VideoFrame]:
+def _decode_wanted(reader: Reader, stream: VideoStream, rate_hz: Fraction) -> Iterator[VideoFrame]:
     """Frames in the order of presentation, without some that are on the screen at no sampling time.
 
     About half the pictures of a usual film serve no other picture as a reference. The decoder is told
@@ -165,24 +165,25 @@ def _decode_wanted(container: InputContainer, stream: VideoStream, rate_hz: Frac
     timestamps) are decoded in full.
     """
     first: list[VideoFrame] = []
-    packets = _steer_decoder(stream, demux_streams(container, stream), first, rate_hz)
-    for frame in decode_packets(stream, packets):
+    packets = _steer_decoder(stream, reader, first, rate_hz)
+    for frame in decode_packets(stream, packets, reader.losses):
         if not first:
             first.append(frame)
         yield frame
 
 
 def _steer_decoder(
-    stream: VideoStream, packets: Iterator[Packet[Any]], first: list[VideoFrame], rate_hz: Fraction
+    stream: VideoStream, reader: Reader, first: list[VideoFrame], rate_hz: Fraction
 ) -> Iterator[Packet[Any]]:
     """Hand on all packets, setting the decoder before each; nothing is skipped until `first` holds a frame."""
+    packets = reader.packets()
     for packet in packets:
         yield packet
         if first:
             break
-    if first and first[0].pts is not None and stream.time_base and _can_skip(stream):
+    if first and first[0].pts is not None and reader.origin_s is not None and stream.time_base and _can_skip(stream):
         ticks_per_sample = 1 / (rate_hz * stream.time_base)
-        for is_wanted, packet in _mark_wanted(packets, first[0].pts, ticks_per_sample):
+        for is_wanted, packet in _mark_wanted(packets, reader.origin_s / stream.time_base, ticks_per_sample):
             stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
             yield packet
         stream.codec_context.skip_frame = "DEFAULT"
@@ -196,11 +197,11 @@ def _can_skip(stream: VideoStream) -> bool:
 
 
 def _mark_wanted(
-    packets: Iterator[Packet[Any]], origin: int, ticks_per_sample: Fraction
+    packets: Iterator[Packet[Any]], origin: Fraction, ticks_per_sample: Fraction
 ) -> Iterator[tuple[bool, Packet[Any]]]:
     """(whether it must be decoded, packet) in the given order; ends early, and with all marked, on odd timestamps."""
     group: list[tuple[int, Packet[Any]]] = []
-    limit = Fraction(origin)
+    limit = origin
     last_dts = None
     for packet in packets:
         pts, dts = packet.pts, packet.dts
@@ -223,22 +224,17 @@ def _mark_group(group: list[tuple[int, Packet[Any]]], limit: Fraction) -> Iterat
         yield pts > limit or pts == wanted, packet
 
 
-def _time_frames(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """(seconds since the first frame, frame), never going back in time."""
-    time_base = stream.time_base or Fraction(1)
-    origin: int | None = None
-    latest = Fraction(0)
+def _time_frames(
+    frames: Iterator[VideoFrame], reader: Reader, stream: VideoStream
+) -> Iterator[tuple[Fraction, VideoFrame]]:
+    """(seconds since the first instant of the file, frame), never going back in time."""
+    latest, duration = Fraction(0), Fraction(0)
     for frame in frames:
-        if frame.pts is None:
-            start = latest if origin is None else latest + _estimate_duration(frame, stream)
-            origin = origin if origin is not None else 0
-        else:
-            origin = frame.pts if origin is None else origin
-            start = (frame.pts - origin) * time_base
-        if start < latest:
-            continue
-        latest = start
-        yield start, frame
+        start = reader.tell(frame)
+        latest = latest + duration if start is None else max(start, latest)
+        duration = _estimate_duration(frame, stream)
+        reader.end_s = float(latest + duration)
+        yield latest, frame
 
 
 def _estimate_duration(frame: VideoFrame, stream: VideoStream) -> Fraction:

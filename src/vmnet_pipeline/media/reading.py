@@ -1,0 +1,239 @@
+"""Packets and frames of an open file on the one time line of both its sides, with what is lost counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.media.clock import MAX_HOLD_S, Clock, is_indexed, states_times
+from vmnet_pipeline.media.container import find_audio_stream, find_video_stream, has_decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av.container import InputContainer
+    from av.frame import Frame
+    from av.packet import Packet
+    from av.stream import Stream
+
+# Failures in a row after which the rest of a stream is given up: a damaged stretch is skipped, but
+# a file whose index lists the same bad bytes a billion times cannot keep a worker busy.
+MAX_BARREN_PACKETS = 2_000
+_MAX_ERRORS_IN_ROW = 100
+# Where sides are apart by less, it is the work of encoders and muxers: silence there would be heard as a click.
+MIN_GAP_S = 0.1
+_MAX_STEP_S = 1
+# Streams of one file that begin further apart than this have clocks that have nothing to do with each other.
+_MAX_START_GAP_S = 10
+# Less than this is not worth a warning: a damaged frame or two.
+_LOSS_S = 0.5
+_SHORT_SHARE = 0.02
+_SHORT_S = 1.0
+# Formats whose header or index says how long the streams are, rather than FFmpeg guessing from a bit rate.
+_SIZED_STREAMS = frozenset({"mov", "flac", "wav"})
+_SIZED_FILES = frozenset({"matroska", "flv", "asf"})
+
+
+@dataclass(slots=True)
+class Losses:
+    """What could not be read or decoded of a file.
+
+    Attributes:
+        n_errors: Places at which reading failed.
+        gave_up: Whether the rest was left.
+        is_cut: Whether the last packet is not whole.
+        failed_s: Length of the packets that did not decode.
+    """
+
+    n_errors: int = 0
+    gave_up: bool = False
+    is_cut: bool = False
+    failed_s: float = 0.0
+
+
+class Reader:
+    """Reads one side of an open container, or both.
+
+    Attributes:
+        streams: What is read.
+        clock: The time line of the file.
+        losses: What could not be read so far.
+        end_s: End of the last frame, in seconds from the first instant of the file, as the one who decodes says.
+    """
+
+    def __init__(self, container: InputContainer, *streams: Stream) -> None:
+        """Start nothing yet; of a format without an index the other side is read along, for its clock."""
+        self.streams, self.losses = streams, Losses()
+        self.clock = Clock(states_times(container))
+        self._container = container
+        sides = (find_audio_stream(container), find_video_stream(container))
+        self._sides = [side for side in sides if side is not None]
+        self._is_indexed = is_indexed(container)
+        self.end_s = 0.0
+        self._origin: Fraction | None = None
+        self._told: Fraction | None = None
+
+    @property
+    def origin_s(self) -> Fraction | None:
+        """The first instant of the file on the time line; None before the first packet, or where none has a time."""
+        return self._origin
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """Packets of the streams, their timestamps on the time line of the file."""
+        wanted = {stream.index for stream in self.streams}
+        read = self.streams if self._is_indexed else {s.index: s for s in (*self.streams, *self._sides)}.values()
+        for packet in read_packets(self._container, list(read), self.losses):
+            if self._origin is None:
+                self._origin = self._find_origin(packet)
+            self.clock.place(packet)
+            if packet.stream_index in wanted:
+                # FFmpeg has its decoders drop what comes after a fragment of a later time
+                yield _copy_packet(packet) if packet.is_discard and self.clock.n_jumps else packet
+
+    def frames(self) -> Iterator[Any]:
+        """Frames of the first stream in the order of presentation; damaged packets are skipped."""
+        return decode_packets(self.streams[0], self.packets(), self.losses)
+
+    def tell(self, frame: Frame) -> Fraction | None:
+        """Seconds from the first instant of the file, at which its earlier side begins; None if a frame has no time."""
+        time_base = self.streams[0].time_base
+        if frame.pts is None or time_base is None:
+            return None
+        time = frame.pts * time_base
+        if self._origin is None:
+            self._origin = time
+        self._told = self._correct(time)
+        return self._told - self._origin
+
+    def _correct(self, time: Fraction) -> Fraction:
+        """Move the few frames whose time jumps before that of decoding, as it is where an encoder reorders frames."""
+        latest = self.clock.get_latest_jump(self.streams[0].index)
+        if self._told is None or latest is None or time - self._told < _MAX_STEP_S:
+            return time
+        moved = time + Fraction(latest, 1_000_000_000)
+        return moved if abs(moved - self._told) < _MAX_STEP_S else time
+
+    def _find_origin(self, packet: Packet[Any]) -> Fraction | None:
+        """Where the earlier side begins, in seconds on the time line, which begins with the first packet."""
+        starts = {side.index: get_start(side) for side in self._sides}
+        first = starts.get(packet.stream_index)
+        if first is None and packet.pts is not None and packet.time_base is not None:
+            first = packet.pts * packet.time_base
+        if first is None:
+            return None
+        limit = MAX_HOLD_S if self.clock.states_times else _MAX_START_GAP_S
+        near = [start for start in (*starts.values(), first) if start is not None and abs(start - first) <= limit]
+        own = starts.get(self.streams[0].index)
+        return own if own is not None and own - min(near) < MIN_GAP_S else min(near)
+
+    def measure(self, stream: Stream | None = None) -> float:
+        """Seconds from the first to the last frame of a stream, or of all, that were read; 0 where none has a time."""
+        start, end = self.clock.get_span(None if stream is None else stream.index)
+        return (end - start) / 1e9
+
+    def _find_declared(self, stream: Stream, duration_s: float) -> tuple[float, float]:
+        """Seconds that are there and that the header or the index promises, of the stream or the file; or zeros."""
+        names = set(self._container.format.name.split(","))
+        if names & _SIZED_STREAMS and stream.duration is not None and stream.time_base is not None:
+            return duration_s, float(stream.duration * stream.time_base)
+        if names & _SIZED_FILES:
+            return self.measure(), (self._container.duration or 0) / 1e6
+        return 0.0, 0.0
+
+    def describe_losses(self, stream: Stream, duration_s: float, *, is_full: bool = False) -> list[str]:
+        """What is to be known of what was read of a stream; sentences without the path.
+
+        Args:
+            stream: One of those that were read.
+            duration_s: How much of it.
+            is_full: Whether nothing more was wanted.
+        """
+        found = []
+        present_s, declared_s = (0.0, 0.0) if is_full else self._find_declared(stream, duration_s)
+        if present_s < declared_s - max(_SHORT_S, _SHORT_SHARE * declared_s):
+            found.append(f"only {duration_s:.1f} s of the {declared_s:.1f} s that the file declares can be read")
+        elif not is_full and (self.losses.is_cut or self.losses.gave_up):
+            found.append(f"the file is cut off or damaged after {duration_s:.1f} s; what follows cannot be read")
+        if self.losses.n_errors and not self.losses.gave_up:
+            found.append(f"reading failed in {self.losses.n_errors} places and went on after them")
+        if self.losses.failed_s >= _LOSS_S:
+            found.append(f"{self.losses.failed_s:.1f} s are damaged and cannot be decoded")
+        if n_jumps := self.clock.n_jumps:
+            found.append(f"its clock jumps {'once' if n_jumps == 1 else f'{n_jumps} times'}; it goes on without a gap")
+        return found
+
+
+def _copy_packet(packet: Packet[Any]) -> Packet[Any]:
+    """The same data and times without flags, which cannot be unset."""
+    from av.packet import Packet as NewPacket
+
+    copy = NewPacket(bytes(packet))
+    copy.stream, copy.time_base = packet.stream, packet.time_base
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    return copy
+
+
+def get_start(stream: Stream) -> Fraction | None:
+    """When a stream begins, in seconds by its own timestamps; None where it is not known before reading."""
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return stream.start_time * stream.time_base
+
+
+def read_packets(container: InputContainer, streams: list[Stream], losses: Losses) -> Iterator[Packet[Any]]:
+    """Packets of the given streams that hold data; reading goes on behind errors as long as something comes.
+
+    The demuxer is told to leave the other streams out, so that their bytes are not read where the
+    container has an index. Empty packets are left out because they would tell the decoder to finish.
+    """
+    import av
+    from av.stream import Discard
+
+    wanted = {stream.index for stream in streams}
+    for other in container.streams:
+        if other.index not in wanted:
+            other.discard = Discard.all
+    n_in_row = 0
+    while n_in_row < _MAX_ERRORS_IN_ROW:
+        try:
+            for packet in container.demux(*streams):
+                if packet.size > 0:
+                    n_in_row, losses.is_cut = 0, packet.is_corrupt
+                    yield packet
+            return
+        except av.error.FFmpegError:
+            n_in_row += 1
+            losses.n_errors += n_in_row == 1
+        except (ValueError, OSError):  # of the file itself
+            break
+        except IndexError:  # PyAV (18.1) stumbles at the end over streams that turned up after opening (MPEG-TS)
+            return
+    losses.gave_up = True
+
+
+def decode_packet(stream: Stream, packet: Packet[Any] | None, losses: Losses | None = None) -> list[Any]:
+    """Frames that come out when `packet` goes in, or at the very end with None; none if it is damaged."""
+    import av
+
+    if not has_decoder(stream):
+        return []
+    try:
+        return list(stream.codec_context.decode(packet))
+    except (av.error.FFmpegError, ValueError, MemoryError):
+        if losses is not None and packet is not None and packet.time_base is not None:
+            losses.failed_s += float((packet.duration or 0) * packet.time_base)
+        return []
+
+
+def decode_packets(stream: Stream, packets: Iterator[Packet[Any]], losses: Losses) -> Iterator[Any]:
+    """Frames of the given packets and those still in the decoder; gives up after a long run of failures."""
+    n_barren = 0
+    for packet in packets:
+        frames = decode_packet(stream, packet, losses)
+        yield from frames
+        n_barren = 0 if frames else n_barren + 1
+        if n_barren >= MAX_BARREN_PACKETS:
+            losses.gave_up = True
+            break
+    yield from decode_packet(stream, None)
