@@ -1,5 +1,6 @@
 """Places in an object store, on the one that fsspec keeps in memory."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -30,6 +31,7 @@ from vmnet_pipeline.params import IngestParams
 from vmnet_pipeline.prefetch import run_ahead
 from vmnet_pipeline.storage import leases as claims
 from vmnet_pipeline.storage import locks
+from vmnet_pipeline.storage import mirror as mirrors
 from vmnet_pipeline.storage.atomic import replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.mirror import Mirror
@@ -552,3 +554,43 @@ def test_a_manifest_is_read_and_written(place):
     manifest = build_manifest([SourceItem("007", "", "", "", "no_video_file", "x")], lambda path: None)
     dataset.save(manifest)
     pd.testing.assert_frame_equal(dataset.load(), manifest)
+
+
+class KilledError(BaseException):
+    """As if the process ended here; unlike a real end it runs `finally`, which the mirror has none of."""
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_a_push_that_was_killed_is_completed_from_the_copy(place, tmp_path, monkeypatch, at):
+    def fill(text):
+        for name in ("a", "b", "last"):
+            (mirror.local / name).write_text(text)
+
+    mirror = Mirror(place / "f", str(tmp_path), "last")
+    mirror.local.mkdir(parents=True)
+    fill("old")
+    mirror.push()
+    fill("new")
+    n_steps = 0
+
+    def count(function):
+        def step(*arguments, **options):
+            nonlocal n_steps
+            if n_steps == at:
+                raise KilledError
+            n_steps += 1
+            return function(*arguments, **options)
+
+        return step
+
+    with monkeypatch.context() as patch, contextlib.suppress(KilledError):
+        patch.setattr(mirrors, "upload", count(mirrors.upload))
+        patch.setattr(type(place), "unlink", count(type(place).unlink))
+        patch.setattr(mirrors, "write_text_atomically", count(mirrors.write_text_atomically))
+        mirror.push()
+        assert at >= n_steps
+    local = Mirror(place / "f", str(tmp_path), "last").pull()
+    found = {(local / name).read_text() for name in ("a", "b", "last")}
+    assert found in ({"new"}, {"old"})
+    assert {(place / "f" / name).read_text() for name in ("a", "b", "last")} in ({"new"}, {"old"})
+    assert found == {"new"} or at == 0

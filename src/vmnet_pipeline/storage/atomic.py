@@ -8,7 +8,6 @@ import errno
 import fcntl
 import glob
 import os
-import shutil
 import tempfile
 import uuid
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import StorageError
+from vmnet_pipeline.storage.exchange import discard, put_in_place, recover_folder
 from vmnet_pipeline.storage.paths import is_remote, upload
 
 if TYPE_CHECKING:
@@ -91,19 +91,21 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; on a clean exit it takes the place of `folder`, whole and for good.
 
     A reader that opened files of the old folder keeps them. When the block raises, `folder` is as it was. Of several
-    writers the last one wins. What killed writers left of their temporary folders is removed first.
+    writers the last one wins. What killed writers left is put in order first: see `exchange` for what is recovered.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    recover_folder(folder)
     _remove_stale_folders(folder)
     with _make_locked_folder(folder) as temporary:
         try:
             yield temporary
             for path in (*temporary.rglob("*"), temporary):
                 _flush(path)
-            _put_in_place(temporary, folder)
+            put_in_place(temporary, folder)
             _flush(folder.parent)
+            recover_folder(folder)  # what had to step aside is not needed any more
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            discard(temporary)
 
 
 def _name_temporary(folder: Path) -> Path:
@@ -152,23 +154,7 @@ def _remove_stale_folders(folder: Path) -> None:
     for path in folder.parent.glob(f"{TEMPORARY_PREFIX}{glob.escape(folder.name)}-{'?' * 32}"):
         with contextlib.suppress(OSError), lock_folder(path, waits=False) as is_stale:
             if is_stale:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename, however many others do so at the same time: a folder takes no other one's place while that has files."""
-    while True:
-        old = _name_temporary(folder)
-        with contextlib.suppress(FileNotFoundError):
-            folder.replace(old)
-        try:
-            temporary.replace(folder)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
+                discard(path)
 
 
 def _flush(path: Path) -> None:

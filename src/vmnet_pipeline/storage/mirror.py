@@ -34,6 +34,7 @@ class Mirror:
         self.local = Path(name_local(place, cache_dir))
         self._last_file = last_file
         self._state = self.local.with_name(f"{self.local.name}.state")
+        self._push_record = self.local.with_name(f"{self.local.name}.pushing")
 
     def exists(self) -> bool:
         """Whether the folder is whole."""
@@ -54,6 +55,9 @@ class Mirror:
         with lock_folder(self.local.parent):  # of several processes one fetches, and the others wait for that
             for _ in range(_ATTEMPTS):
                 wanted = self._describe()
+                if self._last_file not in wanted and self._was_being_pushed():
+                    self.push()
+                    return self.local
                 if self._last_file not in wanted:
                     shutil.rmtree(self.local, ignore_errors=True)
                     return self.local
@@ -66,9 +70,10 @@ class Mirror:
         raise StorageError(f"{self.place} changed while it was read; another run writes there. Run again after it.")
 
     def push(self) -> None:
-        """Bring the folder to the state of the copy."""
+        """Bring the folder to the state of the copy. One that is killed is completed by the next `pull` here."""
         if not is_remote(self.place):
             return
+        write_text_atomically(self._push_record, "")
         files = {path.relative_to(self.local).as_posix() for path in self.local.rglob("*") if path.is_file()}
         (self.place / self._last_file).unlink(missing_ok=True)
         for name in sorted(set(list_files(self.place, recursive=True)) - files):
@@ -76,12 +81,18 @@ class Mirror:
         for name in [*sorted(files - {self._last_file}), self._last_file]:
             upload(self.local / name, self.place / name)
         self._write_state(self._describe())
+        self._push_record.unlink(missing_ok=True)
+
+    def _was_being_pushed(self) -> bool:
+        """Whether the folder is absent because a push from here was killed: the copy is then the only whole one."""
+        return self._push_record.is_file() and (self.local / self._last_file).is_file()
 
     def _describe(self) -> dict[str, str]:
         listing = list_files(self.place, recursive=True)
         return {name: f"{found.size_bytes} {found.modified_s} {found.version}" for name, found in listing.items()}
 
     def _fetch(self, names: dict[str, str]) -> None:
+        self._push_record.unlink(missing_ok=True)  # somebody else's content is whole
         self._state.unlink(missing_ok=True)
         shutil.rmtree(self.local, ignore_errors=True)
         self.local.mkdir(parents=True)

@@ -69,6 +69,8 @@ class RowLog:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._own_path.open("a", encoding="utf-8") as file:
+            if not _ends_a_line(self._own_path):  # a writer of this name was killed, or its disk was full
+                file.write("\n")
             file.writelines(lines)
             file.flush()
             if sync:
@@ -219,6 +221,16 @@ class RowLog:
             read_options=arrow_json.ReadOptions(block_size=_BLOCK_BYTES),
             parse_options=arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
+
+
+def _ends_a_line(path: Path) -> bool:
+    """Whether a file is empty or ends with the end of a line."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if not size:
+            return True
+        file.seek(size - 1)
+        return file.read(1) == b"\n"
 
 
 def _seal_line(text: str) -> str:
