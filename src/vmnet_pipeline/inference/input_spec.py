@@ -172,6 +172,9 @@ class FeatureForm:
         hint = ""
         if not self.takes_steps and (self._fits(found, not pooled) or self._fits(found[1:], not pooled)):
             hint = "; leave pooled=True out for these" if pooled else "; if they are pooled already, say pooled=True"
+        swapped = (*found[:-2], *found[:-3:-1])
+        if not pooled and swapped != found and (self._fits(swapped, pooled) or self._fits(swapped[1:], pooled)):
+            hint = "; these look transposed: pass array.T of each item"
         return (
             f"{self.side} features have shape {found}, but this checkpoint takes {self.shape if pooled else raw} per "
             f"item, one item or a batch with one more axis{hint}"

@@ -1,6 +1,6 @@
 """Feature files of one's own, in the layout of the reference: nothing of this project need have made them.
 
-    DIR/train.csv, DIR/test.csv, perhaps DIR/val.csv      column `id`, perhaps `group`; comma or tab separated
+    DIR/train.csv, DIR/test.csv, perhaps DIR/val.csv      column `id`, perhaps `group`
     DIR/{train,test}/{audio,video}/ID.npy                 perhaps DIR/val/..., else val items are among those of train
 
 Widths are whatever the files have. Here files are found and the variant recognised; `planning` goes on from there.
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from vmnet_pipeline.errors import PairsError, ParameterError
+from vmnet_pipeline.reference.feature_files import find_side_folder
 from vmnet_pipeline.storage.arrays import read_array_shape
+from vmnet_pipeline.storage.names import find_entry, find_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,15 +73,16 @@ def locate_sides(
         ParameterError: A folder is given without its csv file or the other way round.
         PairsError: `pairs_dir` is not there, or there is no side at all.
     """
-    root = None if pairs_dir is None else Path(pairs_dir).expanduser()
+    root = None if pairs_dir is None else find_on_disk(Path(pairs_dir).expanduser())
     if root is not None and not root.is_dir():
         raise PairsError(f"There is no folder {root}. Pass one with train.csv, test.csv, train/ and test/.")
     given = {"train": (train_data_dir, train_csv_path), "test": (test_data_dir, test_csv_path)}
     located = {side: _locate_side(side, root, *places) for side, places in given.items()}
     sides = {side: files for side, files in located.items() if files is not None}
-    if root is not None and (root / "val.csv").is_file():
-        train_dir = sides["train"].data_dir if "train" in sides else root / "train"
-        sides["val"] = SideFiles(root / "val.csv", root / "val" if (root / "val").is_dir() else train_dir)
+    if root is not None and (table := _find_entry(root, "val.csv")).is_file():
+        train_dir = sides["train"].data_dir if "train" in sides else _find_entry(root, "train")
+        own_dir = _find_entry(root, "val")
+        sides["val"] = SideFiles(table, own_dir if own_dir.is_dir() else train_dir)
     if not sides.keys() & {"train", "test"}:
         raise PairsError(f"{root} has neither train.csv nor test.csv, neither train/ nor test/.")
     return sides
@@ -94,10 +97,16 @@ def _locate_side(
     if root is None and data_dir is None:
         return None
     base = root or Path()
-    folder = base / side if data_dir is None else Path(data_dir).expanduser()
-    table = base / f"{side}.csv" if csv_path is None else Path(csv_path).expanduser()
+    folder = _find_entry(base, side) if data_dir is None else find_on_disk(Path(data_dir).expanduser())
+    table = _find_entry(base, f"{side}.csv") if csv_path is None else find_on_disk(Path(csv_path).expanduser())
     is_absent = data_dir is None and csv_path is None and not folder.is_dir() and not table.is_file()
     return None if is_absent else SideFiles(table, folder)
+
+
+def _find_entry(folder: Path, name: str) -> Path:
+    """A csv file or folder by its name in any case."""
+    found = find_entry(folder, (name,), is_folder=not name.endswith(".csv"))
+    return found[0] if found else folder / name
 
 
 # --- which variant
@@ -117,7 +126,7 @@ def recognise_variant(sides: Mapping[str, SideFiles]) -> Variant:
 
 def _sample_music_shapes(sides: Mapping[str, SideFiles]) -> Iterator[tuple[int, ...] | None]:
     for side in sides.values():
-        folder = side.data_dir / "audio"
+        folder = find_side_folder(side.data_dir, "audio")
         paths = sorted(folder.glob("*.npy"))[:N_SAMPLED] if folder.is_dir() else []
         yield from (read_shape(path) for path in paths)
 

@@ -18,7 +18,9 @@ from vmnet_pipeline.errors import IngestError, PairsError
 from vmnet_pipeline.ingestion.splits import SIDES, Split, split_by_group
 from vmnet_pipeline.ingestion.tables import read_csv_rows
 from vmnet_pipeline.pairs.packing import FeatureSide, UnpackedPairs
+from vmnet_pipeline.reference.feature_files import FeatureFiles
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
+from vmnet_pipeline.reference.shapes import check_axes, explain_axes
 from vmnet_pipeline.storage.arrays import read_array
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MODALITIES: Mapping[str, Modality] = {"music": "audio", "video": "video"}
 PACKING_VERSION = 1
 
 
@@ -87,8 +90,7 @@ def pool_vectors(feature: np.ndarray, what: str) -> np.ndarray:
     import numpy as np
 
     if feature.ndim not in (1, 2):
-        hint = " Raw VGGish belongs to variant=vmnet_vggish." if feature.ndim == 4 else ""
-        raise PairsError(f"{what} feature of shape {feature.shape} is neither (D,) nor (T, D).{hint}")
+        raise PairsError(explain_axes(what, feature.shape))
     return np.asarray(feature if feature.ndim == 1 else feature.mean(axis=0, dtype=np.float64), np.float32)
 
 
@@ -215,11 +217,8 @@ def _find_id_problem(item_id: str, earlier: str | None, side: str, table: Path) 
 
 def _list_paths(sides: Mapping[str, SideFiles], split: Split) -> Paths:
     def list_modality(modality: Modality) -> dict[str, Path]:
-        return {
-            item_id: sides[side].data_dir / modality / f"{item_id}.npy"
-            for side in SIDES
-            for item_id in getattr(split, side)
-        }
+        files = {side: FeatureFiles(found.data_dir, modality) for side, found in sides.items()}
+        return {item_id: files[side].find(item_id) for side in SIDES for item_id in getattr(split, side)}
 
     return {"audio": list_modality("audio"), "video": list_modality("video")}
 
@@ -245,6 +244,8 @@ def _plan_sides(
     music_steps: int | None,
     video_steps: int | None,
 ) -> tuple[FeatureSide, FeatureSide]:
+    for what, modality in MODALITIES.items():
+        check_axes(what, shapes[modality])
     root = _common_folder(layout.sides)
     music, video = (FileSource(root, paths[modality]) for modality in ("audio", "video"))
     return (

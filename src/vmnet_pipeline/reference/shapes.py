@@ -1,0 +1,75 @@
+"""What the shapes of feature files tell of their axes: listed, and a suspicion that they are the wrong way round."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.errors import PairsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+logger = logging.getLogger(__name__)
+
+N_LISTED = 6
+MIN_WIDTHS = 3
+"""So many different last axes are no slip of single files."""
+
+
+def check_axes(side: str, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
+    """List the shapes of one side, and say what is doubtful in them.
+
+    Features are (T, D): the last axis is the same for all items, and the first is their length. Where the first stays
+    and the last varies, they are transposed. Where both stay and the first is the longer one, they may be. Of four
+    axes, (T, C, ., .), the second is that of the feature; where the last is longer it may be that one.
+
+    Args:
+        side: `music` or `video`, for the messages.
+        shapes: By item; None of a file that cannot be read.
+
+    Raises:
+        PairsError: The features are transposed.
+    """
+    known = [shape for shape in shapes.values() if shape]
+    if not known:
+        return
+    listed = list_shapes(known)
+    logger.info("%s features: %s", side, listed)
+    steps, widths = (Counter(shape[axis] for shape in known if len(shape) == 2) for axis in (0, 1))
+    if len(steps) == 1 and len(widths) >= MIN_WIDTHS and 2 * max(widths.values()) <= widths.total():
+        raise PairsError(
+            f"The {side} features look transposed: the first axis is {next(iter(steps))} in all files, and the last "
+            f"varies from {min(widths)} to {max(widths)} ({listed}). They are to be (T, D), one row per step: save "
+            "array.T in their place."
+        )
+    if len(steps) == len(widths) == 1 and (n_steps := next(iter(steps))) > (width := next(iter(widths))):
+        logger.warning(
+            "%s features: all %d files are (%d, %d), which is read as %d steps of %d values each. If %d is the number "
+            "of steps they are transposed: save array.T in their place",
+            side, steps.total(), n_steps, width, n_steps, width, width,
+        )  # fmt: skip
+    if wide := [shape for shape in known if len(shape) == 4 and shape[3] > shape[1]]:
+        logger.warning(
+            "%s features: %d files with four axes, e.g. %s, are read as (T, C, time, mel). If C is the last axis, save "
+            "array.transpose(0, 3, 1, 2) in their place",
+            side, len(wide), wide[0],
+        )  # fmt: skip
+
+
+def list_shapes(shapes: Iterable[tuple[int, ...]]) -> str:
+    """Shapes with how many items have them, the commonest first."""
+    counts = Counter(shapes).most_common()
+    more = f", and {len(counts) - N_LISTED} other shapes" if len(counts) > N_LISTED else ""
+    return ", ".join(f"{count} x {shape}" for shape, count in counts[:N_LISTED]) + more
+
+
+def explain_axes(side: str, shape: tuple[int, ...]) -> str:
+    """Why an array of other than one or two axes is no feature of a side, and what to do."""
+    hint = ""
+    if len(shape) == 4 and side == "music":
+        hint = " Raw VGGish belongs to variant=vmnet_vggish."
+    elif len(shape) > 2:
+        hint = f" Average over all axes but that of time and that of the {side} feature, and save the result."
+    return f"{side} feature of shape {shape} is neither (D,) nor (T, D).{hint}"
