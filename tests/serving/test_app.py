@@ -157,6 +157,35 @@ def test_the_wrong_side_and_a_long_file(client):
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "too_long")
 
 
+def make_sound(seconds, tail):
+    import io
+
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=tail) as container:
+        stream = container.add_stream("flac" if tail == "flac" else "libmp3lame", rate=8000, layout="mono")
+        noise = np.random.default_rng(0).integers(-90, 90, 8000 * seconds).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(noise[None], format="s16", layout="mono")
+        frame.sample_rate = 8000
+        for packets in (stream.encode(frame), stream.encode(None)):
+            container.mux(packets)
+    return bytearray(buffer.getvalue())
+
+
+def test_the_limit_on_length_is_one_on_what_is_there(client):
+    """A file of two minutes that declares two seconds, and one of two seconds that declares a day."""
+    long = make_sound(120, "flac")
+    head = int.from_bytes(long[18:26], "big")
+    long[18:26] = (head >> 36 << 36 | 2 * 8000).to_bytes(8, "big")
+    answer = upload(client, bytes(long), query="music")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "too_long")
+    short = make_sound(2, "mp3")
+    place = max(short.find(b"Info"), short.find(b"Xing")) + 8
+    short[place : place + 4] = (10_000_000).to_bytes(4, "big")
+    assert upload(client, bytes(short), query="music").status_code == 200
+
+
 def test_a_large_file_is_refused_by_its_header_and_without_one(client, service):
     limit = service.params.max_upload_bytes
     by_header = client.post("/v1/recommendations", content=b"x" * (limit + 1))

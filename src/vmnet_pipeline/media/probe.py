@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import MediaError
-from vmnet_pipeline.media.clock import is_indexed
 from vmnet_pipeline.media.container import (
     find_audio_stream,
     find_video_stream,
@@ -16,6 +15,7 @@ from vmnet_pipeline.media.container import (
     open_container,
     open_media_file,
 )
+from vmnet_pipeline.media.lengths import choose_length, confirm_lengths, declare_length
 from vmnet_pipeline.media.reading import MAX_BARREN_PACKETS, Reader, decode_packet
 from vmnet_pipeline.media.video import check_frame_size, prepare_decoder, read_display_matrix, swaps_sides
 from vmnet_pipeline.types import MediaInfo, Modality, StreamInfo
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.media.sandbox import Isolation
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
-_MAX_DURATION_S = 30 * 24 * 3600.0
-_TOLERANCE_S = 0.1
 
 
 def checksum_file(path: str | os.PathLike[str]) -> str:
@@ -81,7 +79,7 @@ def probe_media(
             raise MediaError("no_media_stream", f"{path}: holds neither sound nor moving pictures; remove it")
         if video_stream is not None and "video" in check:
             prepare_decoder(video_stream, path)
-        scan = _scan_streams(container, [s for s in (audio_stream, video_stream) if s is not None], check)
+        scan = _scan_streams(path, container, [s for s in (audio_stream, video_stream) if s is not None], check)
         audio = None if audio_stream is None else _describe_audio(audio_stream, scan, "audio" in check, path)
         video = None if video_stream is None else _describe_video(video_stream, scan, "video" in check, path)
         container_name, size_bytes = container.format.name, container.size
@@ -112,44 +110,52 @@ class _Scan:
     warnings: dict[int, str] = field(default_factory=dict)
 
 
-def _scan_streams(container: InputContainer, streams: list[Stream], check: Collection[str]) -> _Scan:
-    """Decode the first frame of each stream to be checked, and measure all; only an index spares reading to the end."""
+def _scan_streams(
+    path: str | os.PathLike[str], container: InputContainer, streams: list[Stream], check: Collection[str]
+) -> _Scan:
+    """Decode the first frame of each stream to be checked, and measure all; read to the end where that is in doubt."""
     scan, reader = _Scan(), Reader(container, *streams)
     unchecked = {s.index for s in streams if s.type in check and has_decoder(s)}
-    n_barren = dict.fromkeys(unchecked, 0)
-    has_index = is_indexed(container)
-    for packet in reader.packets() if unchecked or not has_index else ():
+    n_barren, n_bytes = dict.fromkeys(unchecked, 0), Counter[int]()
+    is_whole = True
+    for packet in reader.packets():
+        n_bytes[packet.stream_index] += packet.size
         if packet.stream_index in unchecked:
             _check_packet(packet, scan, unchecked, n_barren)
-        if has_index and not unchecked:
+        if not unchecked:
+            is_whole = False
             break
     for stream in streams:
         if stream.index in unchecked and (frames := decode_packet(stream, None)):
             scan.first_frames[stream.index] = frames[0]
-        present_s = _read_index(container, stream) if has_index else reader.measure(stream)
-        own_s = _read_duration(stream.duration, stream.time_base)
-        scan.durations_s[stream.index] = _choose_duration(present_s, own_s) or _declared_duration(container, stream)
-        scan.warnings[stream.index] = "; ".join(reader.describe_losses(stream, present_s))
-    whole_s = 0.0 if has_index else reader.measure()
-    scan.duration_s = _choose_duration(whole_s, _read_duration(container.duration, Fraction(1, 1_000_000)))
+    checked = [stream for stream in streams if stream.type in check]
+    if is_whole:
+        _measure_streams(container, streams, reader, scan)
+    elif not checked or not confirm_lengths(path, container, checked, reader, n_bytes):
+        _read_whole(path, streams, scan)
+    else:
+        scan.durations_s = {stream.index: declare_length(container, stream) for stream in streams}
+        scan.duration_s = declare_length(container)
     return scan
 
 
-def _read_index(container: InputContainer, stream: Stream) -> float:
-    """Seconds of a stream whose index does not point beyond the end of the file."""
-    entries, size = stream.index_entries, container.size
-    declared_s = _declared_duration(container, stream) or 0.0
-    if not len(entries) or stream.time_base is None:
-        return declared_s
-    missing = [entry.timestamp for entry in entries if entry.pos + entry.size > size]
-    return float((min(missing) - entries[0].timestamp) * stream.time_base) if missing else declared_s
+def _read_whole(path: str | os.PathLike[str], streams: list[Stream], scan: _Scan) -> None:
+    """Measure streams of a file by all their packets."""
+    with open_container(path) as container:
+        again = [container.streams[stream.index] for stream in streams]
+        reader = Reader(container, *again)
+        for _ in reader.packets():
+            pass
+        _measure_streams(container, again, reader, scan)
 
 
-def _choose_duration(present_s: float, declared_s: float | None) -> float | None:
-    """What is declared, unless something else was measured: encoder delays of a fraction of a second are no content."""
-    if declared_s is not None and (abs(present_s - declared_s) <= _TOLERANCE_S or not present_s):
-        return declared_s
-    return present_s if 0 < present_s <= _MAX_DURATION_S else None
+def _measure_streams(container: InputContainer, streams: list[Stream], reader: Reader, scan: _Scan) -> None:
+    """Lengths and losses of streams that were read to the end."""
+    for stream in streams:
+        present_s = reader.measure(stream)
+        scan.durations_s[stream.index] = choose_length(declare_length(container, stream), present_s)
+        scan.warnings[stream.index] = "; ".join(reader.describe_losses(stream, present_s))
+    scan.duration_s = choose_length(declare_length(container), reader.measure())
 
 
 def _check_packet(packet: Packet[Any], scan: _Scan, unchecked: set[int], n_barren: dict[int, int]) -> None:
@@ -160,20 +166,6 @@ def _check_packet(packet: Packet[Any], scan: _Scan, unchecked: set[int], n_barre
     n_barren[index] += 1
     if frames or n_barren[index] >= MAX_BARREN_PACKETS:
         unchecked.discard(index)
-
-
-def _declared_duration(container: InputContainer, stream: Stream) -> float | None:
-    """Seconds, of the stream or else of the container; None if neither says so."""
-    own = _read_duration(stream.duration, stream.time_base)
-    return own if own is not None else _read_duration(container.duration, Fraction(1, 1_000_000))
-
-
-def _read_duration(ticks: int | None, time_base: Fraction | None) -> float | None:
-    """Seconds of a duration in ticks; None for one that is absent, not positive or beyond belief."""
-    if ticks is None or time_base is None:
-        return None
-    duration_s = float(ticks * time_base)
-    return duration_s if 0 < duration_s <= _MAX_DURATION_S else None
 
 
 def _describe_audio(stream: AudioStream, scan: _Scan, check: bool, path: str | os.PathLike[str]) -> StreamInfo:
@@ -187,7 +179,7 @@ def _describe_audio(stream: AudioStream, scan: _Scan, check: bool, path: str | o
     else:
         rate_hz, n_channels = (context.sample_rate, context.channels) if has_decoder(stream) else (None, None)
     duration_s = scan.durations_s[stream.index]
-    warning = scan.warnings[stream.index]
+    warning = scan.warnings.get(stream.index, "")
     return StreamInfo(_name_codec(stream), duration_s, sample_rate_hz=rate_hz, channels=n_channels, warning=warning)
 
 
@@ -209,7 +201,7 @@ def _describe_video(stream: VideoStream, scan: _Scan, check: bool, path: str | o
         width=width,
         height=height,
         frame_rate_hz=float(rate_hz) if rate_hz else None,
-        warning=scan.warnings[stream.index],
+        warning=scan.warnings.get(stream.index, ""),
     )
 
 

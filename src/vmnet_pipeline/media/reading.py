@@ -24,6 +24,9 @@ _MAX_ERRORS_IN_ROW = 100
 # Where sides are apart by less, it is the work of encoders and muxers: silence there would be heard as a click.
 MIN_GAP_S = 0.1
 _MAX_STEP_S = 1
+# No codec puts more audio into one packet; a last one that lasts for hours is the word of a header.
+_MAX_AUDIO_S = 10
+_ANY = 1 << 63
 # Streams of one file that begin further apart than this have clocks that have nothing to do with each other.
 _MAX_START_GAP_S = 10
 # Less than this is not worth a warning: a damaged frame or two.
@@ -83,7 +86,11 @@ class Reader:
         """Packets of the streams, their timestamps on the time line of the file."""
         wanted = {stream.index for stream in self.streams}
         read = self.streams if self._is_indexed else {s.index: s for s in (*self.streams, *self._sides)}.values()
+        audio = [s for s in self._sides if s.type == "audio" and s.time_base is not None]
+        longest = {s.index: int(_MAX_AUDIO_S / (s.time_base or 1)) for s in audio}
         for packet in read_packets(self._container, list(read), self.losses):
+            if (packet.duration or 0) > longest.get(packet.stream_index, _ANY):
+                packet.duration = 0
             if self._origin is None:
                 self._origin = self._find_origin(packet)
             self.clock.place(packet)

@@ -155,7 +155,8 @@ def _check_media(isolation: Isolation, task: Task) -> None:
 
     path, modality = str(task.path), MODALITIES[task.side]
     info = probe_isolated(isolation, path, check=(modality,))
-    if (info.audio if task.side == "music" else info.video) is None:
+    wanted = info.audio if task.side == "music" else info.video
+    if wanted is None:
         raise MediaError(f"no_{modality}_stream", f"{path}: has no {modality}")
-    if info.duration_s is not None and info.duration_s > task.max_duration_s:
-        raise MediaError("too_long", f"{path}: lasts {info.duration_s:.0f} s")
+    if wanted.duration_s is not None and wanted.duration_s > task.max_duration_s:
+        raise MediaError("too_long", f"{path}: lasts {wanted.duration_s:.0f} s")

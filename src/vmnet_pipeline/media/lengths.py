@@ -1,0 +1,136 @@
+"""Whether a file is as long as its header says. Headers are believed where packets agree; else all have to be read.
+
+Headers are written before the audio is known, copied from another file, overtaken by parts that were joined later, or
+made up; some state the time of the last packet and call it a length. The cheapest witness is asked first:
+
+1. the byte rate of the first packets, for WAV and MP3 of a constant rate;
+2. the distance from the first to the last packet, which seeking finds.
+
+Where the clock may start anew in the midst of a file (MPEG-TS; Ogg and FLAC of several parts), neither will do.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.media.clock import states_times
+from vmnet_pipeline.media.container import open_media_file
+from vmnet_pipeline.media.reading import Reader
+from vmnet_pipeline.storage.paths import is_remote
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from av.container import InputContainer
+    from av.stream import Stream
+
+AGREEMENT_S = 0.25
+"""Encoders fill up the last frame, and some headers count that."""
+
+_CONSTANT_RATE = frozenset({"mp3", "wav"})
+_RATE_AGREEMENT = 0.02
+# Where a file has fewer bits per second than speech takes, a wrong time of the last packet is the likelier cause.
+_MIN_RATE_BPS = 4_000
+_MAX_DURATION_S = 30 * 24 * 3600.0
+_FAR_US = 1 << 53
+# What a part begins with, in formats of which parts are joined without a word about it.
+_MARKS = {"ogg": b"OggS\0\2", "flac": b"fLaC\0\0\0\x22"}
+_BLOCK_BYTES = 1 << 20
+_MICROSECOND = Fraction(1, 1_000_000)
+
+
+def declare_length(container: InputContainer, stream: Stream | None = None) -> float | None:
+    """Seconds that the header states of a stream, or else of the file; None for nothing that could be true."""
+    own = None if stream is None else _read_duration(stream.duration, stream.time_base)
+    return own if own is not None else _read_duration(container.duration, _MICROSECOND)
+
+
+def choose_length(declared_s: float | None, found_s: float) -> float | None:
+    """What is declared if it agrees with what was found, else the latter; encoder delays are no content."""
+    if declared_s is not None and (abs(found_s - declared_s) <= AGREEMENT_S or not found_s):
+        return declared_s
+    return found_s if 0 < found_s <= _MAX_DURATION_S else None
+
+
+def _read_duration(ticks: int | None, time_base: Fraction | None) -> float | None:
+    """Seconds of a duration in ticks; None for one that is absent, not positive or beyond belief."""
+    if ticks is None or time_base is None:
+        return None
+    duration_s = float(ticks * time_base)
+    return duration_s if 0 < duration_s <= _MAX_DURATION_S else None
+
+
+def confirm_lengths(
+    path: str | os.PathLike[str],
+    container: InputContainer,
+    streams: Sequence[Stream],
+    beginning: Reader,
+    n_bytes: Mapping[int, int],
+) -> bool:
+    """Whether a cheap witness speaks for the declared lengths of the file and of all its streams.
+
+    Args:
+        path: Of the file.
+        container: The file, of which some has been read; where it is left does not matter.
+        streams: Those whose length matters.
+        beginning: What has been read of them.
+        n_bytes: How much that was, by the index of the stream.
+    """
+    if _may_be_joined(path, container) or beginning.clock.n_jumps:
+        return False
+    is_plain = container.format.name in _CONSTANT_RATE and len(container.streams) == 1
+    if is_plain and _has_rate(container, streams[0], beginning.measure(streams[0]), n_bytes.get(streams[0].index, 0)):
+        return True
+    lengths: dict[int | None, float | None] = {stream.index: declare_length(container, stream) for stream in streams}
+    lengths[None] = declare_length(container)
+    if any(length is None or length > 8 * container.size / _MIN_RATE_BPS for length in lengths.values()):
+        return False
+    found = _look_up_lengths(container, beginning, streams)
+    return all(abs((length or 0.0) - found.get(index, 0.0)) <= AGREEMENT_S for index, length in lengths.items())
+
+
+def _may_be_joined(path: str | os.PathLike[str], container: InputContainer) -> bool:
+    """Whether the clock may start anew in the midst of the file, as far as format and beginnings of parts tell."""
+    mark = _MARKS.get(container.format.name)
+    if mark is None or is_remote(path):
+        return not states_times(container)
+    n_marks, end, n_shared = 0, b"", len(mark) - 1
+    with open_media_file(path, streams=True) as file:
+        while block := file.read(_BLOCK_BYTES):
+            n_marks += block.count(mark) + (end + block[:n_shared]).count(mark)
+            end = block[-n_shared:]
+    return n_marks > len(container.streams)
+
+
+def _has_rate(container: InputContainer, stream: Stream, read_s: float, n_read: int) -> bool:
+    """Whether the file would have the byte rate of its beginning if it were as long as is declared."""
+    length = declare_length(container, stream)
+    if length is None or not n_read:
+        return False
+    return abs(container.size / length * read_s / n_read - 1) <= _RATE_AGREEMENT
+
+
+def _look_up_lengths(
+    container: InputContainer, beginning: Reader, streams: Sequence[Stream]
+) -> dict[int | None, float]:
+    """Seconds from the first to the last packet of the file (None) and of each stream that seeking finds both of."""
+    import av
+
+    end = Reader(container, *streams)
+    try:
+        container.seek(_FAR_US)
+        for _ in end.packets():
+            pass
+    except (av.error.FFmpegError, OSError, ValueError):
+        return {}
+    losses = end.losses
+    if end.clock.n_jumps or losses.n_errors or losses.gave_up or losses.is_cut:
+        return {}
+    found: dict[int | None, float] = {}
+    for index in (None, *(stream.index for stream in streams)):
+        (start, _), (last_start, last) = beginning.clock.get_span(index), end.clock.get_span(index)
+        if last > last_start:
+            found[index] = (last - start) / 1e9
+    return found
