@@ -15,6 +15,7 @@ from vmnet_pipeline.backends import weights
 from vmnet_pipeline.backends.efficientnet import EfficientnetBackend, crop_and_resize
 from vmnet_pipeline.backends.networks.efficientnet_lite import ConvNorm, EfficientNetLite, rename_state
 from vmnet_pipeline.errors import ParameterError, WeightsError
+from vmnet_pipeline.media.pixels import PICTURE_RECIPE
 
 HEADS = {"b0": 1280, "b1": 1280, "b2": 1408, "b3": 1536, "b4": 1792, "b5": 2048, "b6": 2304, "b7": 2560}
 
@@ -127,6 +128,7 @@ def test_fingerprint_tells_everything_that_changes_numbers(weights_dir):
     base = EfficientnetBackend({}, weights_dir=weights_dir).fingerprint()
     assert "auto" not in json.dumps(base.settings)
     assert base.settings["precision"] == "f32"
+    assert base.settings["decoder"].endswith(PICTURE_RECIPE)
     others = [{"rate_hz": 2}, {"max_duration_s": 30}, {"engine": "torch"}, {"weights": "random"}]
     others += [{"model": "b0", "weights": "random"}]
     digests = {EfficientnetBackend(other, weights_dir=weights_dir).fingerprint().digest for other in others}

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
+import av.filter
 import numpy as np
 
 if TYPE_CHECKING:
@@ -104,9 +105,16 @@ def encode_video(
     picture_format: str = "rgb24",
     options: dict[str, str] | None = None,
     rotation: tuple[float, bool, bool] | None = None,
+    pixel_aspect: Fraction | None = None,
+    fields: str | None = None,
     sound: tuple[np.ndarray, int, str] | None = None,
 ) -> None:
-    """Encode pictures one after the other, or at the given timestamps (ticks of `time_base`)."""
+    """Encode pictures one after the other, or at the given timestamps (ticks of `time_base`).
+
+    With `fields`, "tff" or "bff", they are marked and encoded as interlaced.
+    """
+    if fields is not None:
+        options = {"flags": "+ildct+ilme", **(options or {})}
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate_hz, options=options or {})
         stream.pix_fmt = pixel_format
@@ -114,6 +122,8 @@ def encode_video(
             stream.codec_context.time_base = time_base
         if rotation is not None:
             stream.set_display_rotation(rotation[0], hflip=rotation[1], vflip=rotation[2])
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if sound is not None:
             sound_stream = container.add_stream(sound[2], rate=sound[1])
             sound_stream.codec_context.layout = "mono"
@@ -123,12 +133,26 @@ def encode_video(
             frame = av.VideoFrame.from_ndarray(picture, format=picture_format)
             frame.pts = k if pts is None else pts[k]
             frame.time_base = time_base or Fraction(1, rate_hz)
+            if fields is not None:
+                frame = mark_fields(frame.reformat(format=pixel_format), fields)
             for packet in stream.encode(frame):
                 container.mux(packet)
         for packet in stream.encode(None):
             container.mux(packet)
         if sound is not None:
             mux_sound(container, sound_stream, np.atleast_2d(sound[0]), "mono", "fltp")
+
+
+def mark_fields(frame: av.VideoFrame, fields: str) -> av.VideoFrame:
+    """The frame, marked as interlaced with the upper ("tff") or the lower ("bff") field first."""
+    graph = av.filter.Graph()
+    size = f"{frame.width}x{frame.height}"
+    source = graph.add("buffer", video_size=size, pix_fmt=frame.format.name, time_base="1/1", pixel_aspect="1/1")
+    graph.link_nodes(source, graph.add("setfield", fields), graph.add("buffersink")).configure()
+    graph.push(frame)
+    marked: av.VideoFrame = graph.pull()
+    marked.pts, marked.time_base, marked.color_range = frame.pts, frame.time_base, frame.color_range
+    return marked
 
 
 def encode_png(picture: np.ndarray) -> bytes:
@@ -158,6 +182,57 @@ def add_flac_cover(path: Path, picture: np.ndarray) -> None:
     block = struct.pack(">II", 3, 9) + b"image/png" + struct.pack(">IIIIII", 0, width, height, 24, 0, len(png)) + png
     end = 4 + 4 + 34  # magic, block header, STREAMINFO
     path.write_bytes(data[:end] + b"\x06" + len(block).to_bytes(3, "big") + block + data[end:])
+
+
+def add_pixel_crop(path: Path, left: int, top: int, right: int, bottom: int) -> None:
+    """Put PixelCrop elements into the first track of a Matroska file that PyAV wrote."""
+    data = bytearray(path.read_bytes())
+    names = {0x54CC: left, 0x54BB: top, 0x54DD: right, 0x54AA: bottom}
+    content = b"".join(struct.pack(">HBI", name, 0x84, value) for name, value in names.items())
+    start, headers = 0, []
+    for name in (b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae", b"\xe0"):  # segment, tracks, track, video
+        start = _find_element(data, start, name)
+        n_bytes = 9 - data[start].bit_length()
+        headers.append((start, n_bytes))
+        start += n_bytes
+    for at, n_bytes in headers:
+        size = int.from_bytes(data[at : at + n_bytes]) + len(content)  # the marker of its length is a higher bit
+        assert (size ^ (1 << 7 * n_bytes)) < (1 << 7 * n_bytes) - 1
+        data[at : at + n_bytes] = size.to_bytes(n_bytes)
+    data[start:start] = content
+    path.write_bytes(data)
+
+
+def _find_element(data: bytearray, start: int, name: bytes) -> int:
+    """Where the size of the next element of that name stands, among elements of one level."""
+    while True:
+        n_id = 9 - data[start].bit_length()
+        at = start + n_id
+        if data[start:at] == name:
+            return at
+        n_size = 9 - data[at].bit_length()
+        start = at + n_size + (int.from_bytes(data[at : at + n_size]) & ((1 << 7 * n_size) - 1))
+
+
+def add_clean_aperture(path: Path, left: int, top: int, right: int, bottom: int) -> None:
+    """Put a `clap` box into the first track of an MP4 or QuickTime file that PyAV wrote, with its index at the end."""
+    data = bytearray(path.read_bytes())
+    start, boxes = data.index(b"moov") - 4, []
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b""):
+        while name and data[start + 4 : start + 8] != name:
+            start += int.from_bytes(data[start : start + 4])
+        boxes.append(start)
+        start += 16 if name == b"stsd" else 8
+    entry = boxes[-1]
+    width, height = struct.unpack_from(">HH", data, entry + 32)
+    sizes = [width - left - right, 1, height - top - bottom, 1]
+    content = b"clap" + struct.pack(">iIiI", *sizes) + struct.pack(">iIiI", left - right, 2, top - bottom, 2)
+    end = entry + int.from_bytes(data[entry : entry + 4])
+    data[end:end] = (4 + len(content)).to_bytes(4) + content
+    for box in boxes:
+        size = int.from_bytes(data[box : box + 4]) + 4 + len(content)
+        data[box : box + 4] = size.to_bytes(4)
+    path.write_bytes(data)
 
 
 def truncate(path: Path, share: float) -> None:

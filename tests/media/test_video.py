@@ -20,7 +20,8 @@ from hostile import (
 
 from vmnet_pipeline.errors import MediaError, ParameterError
 from vmnet_pipeline.media import video
-from vmnet_pipeline.media.video import orient_picture, sample_frames
+from vmnet_pipeline.media.pixels import orient_picture
+from vmnet_pipeline.media.video import sample_frames
 
 if TYPE_CHECKING:
     from pathlib import Path

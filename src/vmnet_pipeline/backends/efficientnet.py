@@ -14,6 +14,7 @@ from vmnet_pipeline.backends import torch_weights, weights
 from vmnet_pipeline.backends.engine import BackendParams, Framework, import_tensorflow
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.media.pixels import PICTURE_RECIPE
 from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.types import Modality, PreparedItem
 
@@ -111,7 +112,7 @@ class EfficientnetBackend(NetworkBackend):
             "model": self.params.model,
             "rate_hz": self.params.rate_hz,
             "max_duration_s": self.params.max_duration_s,
-            "decoder": "ffmpeg, one clock, picture on screen at t",
+            "decoder": f"ffmpeg, one clock, picture on screen at t; {PICTURE_RECIPE}",
             "front_end": f"centre crop padding {CROP_PADDING}, pillow bicubic antialiased to {self._size_px} px",
             "mean": list(mean),
             "std": list(std),

@@ -127,12 +127,19 @@ def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
     Raises:
         MediaError: Any reason of `open_media_file`, `unknown_format` or `too_many_streams`.
     """
+    with open_container_file(path) as (container, _):
+        yield container
+
+
+@contextmanager
+def open_container_file(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, io.RawIOBase]]:
+    """`open_container`, with the open file too: for what FFmpeg does not tell. Its position is to be kept."""
     with open_media_file(path) as file:
         try:
             container = _open_with_ffmpeg(file, path)
             try:
                 _check_container(container, path)
-                yield container
+                yield container, file
             finally:
                 container.close()
         finally:

@@ -16,8 +16,9 @@ from vmnet_pipeline.media.container import (
     open_media_file,
 )
 from vmnet_pipeline.media.lengths import choose_length, confirm_lengths, declare_length
+from vmnet_pipeline.media.pixels import check_frame_size, read_display_matrix, swaps_sides
 from vmnet_pipeline.media.reading import MAX_BARREN_PACKETS, Reader, decode_packet
-from vmnet_pipeline.media.video import check_frame_size, prepare_decoder, read_display_matrix, swaps_sides
+from vmnet_pipeline.media.video import prepare_decoder
 from vmnet_pipeline.types import MediaInfo, Modality, StreamInfo
 
 if TYPE_CHECKING:

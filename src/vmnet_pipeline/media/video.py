@@ -6,26 +6,25 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vmnet_pipeline.errors import MediaError, ParameterError
 from vmnet_pipeline.media.clock import MAX_HOLD_S
 from vmnet_pipeline.media.container import (
     MAX_FRAME_PX,
-    MAX_SIDE_PX,
     find_video_stream,
     has_decoder,
-    open_container,
+    open_container_file,
 )
+from vmnet_pipeline.media.cropping import read_crop
+from vmnet_pipeline.media.pixels import FrameConverter, check_frame_size
 from vmnet_pipeline.media.reading import Reader, decode_packets
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
+    import numpy as np
     from av.packet import Packet
     from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 # Decoders that leave out an unreferenced picture without touching any other (tested for each).
@@ -53,9 +52,10 @@ def sample_frames(
     Times go up to, and do not include, the end of the last picture and `max_duration_s`; a video shorter
     than one period gives its first picture. Damaged stretches are skipped, and the picture before stands.
 
-    Pictures are turned and mirrored as the file's display matrix says, in the file's own pixels (pixel
-    aspect ratio and interlacing are left as they are). Colours are converted by the file's own matrix and
-    range (BT.601 limited where it names none), without tone mapping; transparency is dropped.
+    Pictures are what a player shows on an SDR screen: interlaced ones are deinterlaced, what the container
+    crops is left out, pixels are made square, HDR (HLG, PQ) and wide gamuts are mapped to BT.709, and the
+    display matrix turns and mirrors them. Colours are converted by the file's own matrix and range (BT.601
+    limited where it names none); transparency is dropped.
 
     Args:
         path: A media file.
@@ -75,15 +75,17 @@ def sample_frames(
         ParameterError: An argument out of its range.
     """
     n_wanted = _count_wanted(rate_hz, max_duration_s, max_frames)
-    with open_container(path) as container:
+    with open_container_file(path) as (container, file):
         stream = find_video_stream(container)
         if stream is None:
             raise MediaError("no_video_stream", f"{path}: has no moving picture; give another file for the video side")
         prepare_decoder(stream, path, n_threads)
-        converter = _FrameConverter()
-        reader = Reader(container, stream)
+        video_index = container.streams.video.index(stream)
+        crop = read_crop(file, container.format.name, video_index=video_index, track_id=stream.id)
+        converter, reader, sampling_hz = FrameConverter(stream, crop), Reader(container, stream), _as_fraction(rate_hz)
+        frames = converter.watch(_decode_wanted(reader, stream, sampling_hz))
         index = -1
-        for index, frame in _choose_frames(reader, stream, _as_fraction(rate_hz), n_wanted):
+        for index, frame in _choose_frames(_time_frames(frames, reader, stream), stream, sampling_hz, n_wanted):
             yield index / rate_hz, converter.convert(frame, path)
         if index < 0:
             message = f"{path}: none of its pictures can be decoded; convert or replace the file"
@@ -125,25 +127,14 @@ def prepare_decoder(stream: VideoStream, path: str | os.PathLike[str], n_threads
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PX)}
 
 
-def check_frame_size(width: int, height: int, path: str | os.PathLike[str]) -> None:
-    """Refuse pictures that no memory should be given to.
-
-    Raises:
-        MediaError: `frame_too_large`, also for pictures without any pixel.
-    """
-    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX and width * height <= MAX_FRAME_PX):
-        limit = f"{MAX_SIDE_PX} px a side and {MAX_FRAME_PX // 10**6} megapixels"
-        raise MediaError("frame_too_large", f"{path}: {width}x{height} px, accepted are 1 px to {limit}; scale it")
-
-
 def _choose_frames(
-    reader: Reader, stream: VideoStream, rate_hz: Fraction, n_wanted: int | None
+    timed_frames: Iterator[tuple[Fraction, VideoFrame]], stream: VideoStream, rate_hz: Fraction, n_wanted: int | None
 ) -> Iterator[tuple[int, VideoFrame]]:
     """(k, frame on the screen at time k / rate_hz) for k = 0, 1, 2, ..."""
     index = 0
     shown: VideoFrame | None = None
     end = Fraction(0)
-    for start, frame in _time_frames(_decode_wanted(reader, stream, rate_hz), reader, stream):
+    for start, frame in timed_frames:
         while shown is not None and index < start * rate_hz:
             yield index, shown
             index += 1
@@ -243,83 +234,3 @@ def _estimate_duration(frame: VideoFrame, stream: VideoStream) -> Fraction:
         return min(frame.duration * stream.time_base, Fraction(MAX_HOLD_S))
     rate_hz = stream.average_rate or stream.guessed_rate
     return 1 / rate_hz if rate_hz else Fraction(0)
-
-
-class _FrameConverter:
-    """Turns decoded frames to upright RGB; keeps the scaler, and the last result for a repeated frame."""
-
-    def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
-
-        self._reformatter: VideoReformatter = VideoReformatter()
-        self._source: VideoFrame | None = None
-        self._picture: np.ndarray = np.empty((0, 0, 3), np.uint8)
-        self._angle: int | None = None
-        self._matrix: np.ndarray | None = None
-
-    def convert(self, frame: VideoFrame, path: str | os.PathLike[str]) -> np.ndarray:
-        """(height, width, 3) uint8 RGB of `frame`."""
-        if frame is not self._source:
-            check_frame_size(frame.width, frame.height, path)
-            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-            self._picture = np.ascontiguousarray(orient_picture(rgb.to_ndarray(), self._find_matrix(frame)))
-            self._source = frame
-        return self._picture
-
-    def _find_matrix(self, frame: VideoFrame) -> np.ndarray | None:
-        """Read again only when the angle changes."""
-        if frame.rotation != self._angle:
-            self._angle, self._matrix = frame.rotation, read_display_matrix(frame)
-        return self._matrix
-
-
-def read_display_matrix(frame: VideoFrame) -> np.ndarray | None:
-    """The file's display matrix of a frame, (3, 3) int32 in 16.16 fixed point, or None."""
-    data = read_side_data(frame, "DISPLAYMATRIX")
-    return None if data is None else np.frombuffer(data, np.int32, count=9).reshape(3, 3)
-
-
-def read_side_data(frame: VideoFrame, name: str) -> bytes | None:
-    """What a frame carries beside its pixels, by its name in `av.sidedata.sidedata.Type`; None where it does not.
-
-    PyAV (18.1) ties a frame whose side data is read into a reference cycle, which keeps its pixels until Python
-    collects garbage: 53 MB each at 8192x4320. So it is read from a copy of one pixel.
-    """
-    import av
-    from av.video.reformatter import VideoReformatter
-
-    try:
-        source = VideoReformatter().reformat(frame, width=1, height=1, format="gray", interpolation="POINT", threads=1)
-    except (av.error.FFmpegError, ValueError):  # a pixel format that cannot be scaled
-        source = frame
-    data: Any = source.side_data.get(name)
-    return None if data is None else bytes(data)
-
-
-def swaps_sides(matrix: np.ndarray | None) -> bool:
-    """Whether width and height change places when the picture is turned upright."""
-    if matrix is None:
-        return False
-    size = np.abs(matrix[:2, :2].astype(np.int64))
-    return bool(size[0, 1] + size[1, 0] > size[0, 0] + size[1, 1])
-
-
-def orient_picture(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Turn and mirror a (height, width, 3) picture upright; the nearest quarter turn counts.
-
-    The matrix maps a stored point (x, y) to (a x + c y, b x + d y), with a, b, c, d at [0,0], [0,1],
-    [1,0], [1,1].
-
-    Source: ISO/IEC 14496-12, track header box.
-    """
-    if matrix is None:
-        return picture
-    along_x, along_y = int(matrix[0, 0]), int(matrix[1, 1])
-    if swaps_sides(matrix):
-        picture = picture.transpose(1, 0, 2)
-        along_x, along_y = int(matrix[1, 0]), int(matrix[0, 1])
-    if along_x < 0:
-        picture = picture[:, ::-1]
-    if along_y < 0:
-        picture = picture[::-1]
-    return picture

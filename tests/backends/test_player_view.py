@@ -1,0 +1,74 @@
+"""The feature of a film that is HDR, interlaced or anamorphic is that of the plain film of the same content."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vmnet_pipeline.backends.efficientnet import EfficientnetBackend
+from vmnet_pipeline.demo.mood import draw_mood
+from vmnet_pipeline.demo.pictures import draw_scene_style, render_pictures
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "media"))
+import hdr
+import hostile
+
+RATE_HZ = 50
+WIDTH, HEIGHT = 640, 360
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Two seconds of a demo film, one picture per field."""
+    rng = np.random.default_rng(1)
+    style = draw_scene_style(draw_mood(rng), 120.0, rng)
+    n = 2 * RATE_HZ
+    return list(render_pictures(style, rng, n / RATE_HZ, width=WIDTH, height=HEIGHT, frame_rate_hz=RATE_HZ))[:n]
+
+
+def write_plain(path, scene):
+    hostile.encode_video(path, scene[::2], options={"crf": "6"})
+
+
+def write_hdr(path, scene, transfer):
+    frames = [hdr.to_frame(hdr.code_hdr(scene[k * RATE_HZ], transfer, 203), "yuv420p10le") for k in range(2)]
+    options = {"x265-params": "log-level=none:crf=4"}
+    hdr.write_tagged(path, frames, codec="libx265", transfer=transfer, primaries=9, matrix=9, options=options)
+
+
+def write_anamorphic(path, scene):
+    pictures = [np.asarray(Image.fromarray(picture).resize((450, HEIGHT), Image.BICUBIC)) for picture in scene[::2]]
+    hostile.encode_video(path, pictures, pixel_aspect=Fraction(64, 45), options={"crf": "6"})
+
+
+def write_interlaced(path, scene):
+    woven = []
+    for upper, lower in zip(scene[::2], scene[1::2], strict=True):
+        woven.append(upper.copy())
+        woven[-1][1::2] = lower[1::2]
+    hostile.encode_video(path, woven, fields="tff", options={"crf": "6"})
+
+
+KINDS = {
+    "HLG": lambda path, scene: write_hdr(path, scene, hdr.HLG),
+    "PQ": lambda path, scene: write_hdr(path, scene, hdr.PQ),
+    "anamorphic": write_anamorphic,
+    "interlaced": write_interlaced,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_feature_is_that_of_the_plain_film(weights_dir, tmp_path, scene, kind):
+    backend = EfficientnetBackend({"n_threads": 1, "engine": "torch"}, weights_dir=weights_dir)
+    backend.load()
+    write_plain(tmp_path / "plain.mp4", scene)
+    KINDS[kind](tmp_path / "other.mp4", scene)
+    plain, other = (
+        backend.infer(backend.prepare(str(tmp_path / f"{name}.mp4")).inputs).mean(axis=0) for name in ("plain", "other")
+    )
+    assert plain @ other / np.linalg.norm(plain) / np.linalg.norm(other) >= 0.99
