@@ -54,10 +54,13 @@ def make_program() -> click.Group:
 
 def _set_environment() -> None:
     """What Kedro and MLflow read when they are imported, unless the user has set it."""
+    from kedro.utils import find_kedro_project
+
     from vmnet_pipeline.storage.configuration import find_conf
 
     os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("KEDRO_LOGGING_CONFIG", str((find_conf() / "logging.yml").absolute()))
+    project = find_kedro_project(Path.cwd()) or Path.cwd()
+    os.environ.setdefault("KEDRO_LOGGING_CONFIG", str((find_conf(project) / "logging.yml").absolute()))
 
 
 def _enter_project() -> ProjectMetadata:

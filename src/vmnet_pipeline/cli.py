@@ -12,6 +12,7 @@ from vmnet_pipeline.commands.new_project import make_project
 from vmnet_pipeline.commands.recommend import recommend_items
 from vmnet_pipeline.commands.run import make_run_command
 from vmnet_pipeline.commands.serve import serve
+from vmnet_pipeline.commands.track import track_runs
 from vmnet_pipeline.commands.weights import manage_weights
 
 
@@ -35,6 +36,7 @@ for _command in (
     make_project,
     recommend_items,
     serve,
+    track_runs,
     manage_weights,
 ):
     cli.add_command(_command)

@@ -5,14 +5,17 @@ import os
 import warnings
 
 from vmnet_pipeline.hooks.config_loader import ProjectConfigLoader
-from vmnet_pipeline.hooks.project import ProjectHooks
+from vmnet_pipeline.hooks.project import FolderHooks, ProjectHooks
+from vmnet_pipeline.hooks.tracking import TrackingHooks
 from vmnet_pipeline.ingestion.ids import name_collection
 from vmnet_pipeline.storage.paths import name_local
-from vmnet_pipeline.tracking.database import DatabaseHooks
 from vmnet_pipeline.tracking.stages import StageHooks
 
 # Nothing is sent anywhere, and no start waits for the network. Kedro's own consent is in `.telemetry`.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A tracking server that is gone costs seconds, not the minutes that MLflow would wait.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 # Known and harmless, but printed at every command: namespaces are meant to put dots into names.
@@ -20,7 +23,8 @@ warnings.filterwarnings("ignore", message="One or more dataset names contain '.'
 # So are those that filters of other packages let through. They go to the logger py.warnings, see conf/logging.yml.
 logging.captureWarnings(True)
 
-HOOKS = (ProjectHooks(), StageHooks(), DatabaseHooks())
+HOOKS = (FolderHooks(), ProjectHooks(), StageHooks(), TrackingHooks())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")  # TrackingHooks calls them
 
 CONFIG_LOADER_CLASS = ProjectConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -19,23 +20,40 @@ def main() -> None:
     from vmnet_pipeline.training.loop import dismiss_followers, follow_training
 
     distributed.join_group()
+    code = 0
     if distributed.rank():
+        _enter_project()
         follow_training()
     else:
-        _run_kedro()
+        code = _run_kedro()
         dismiss_followers()
     distributed.leave_group()
+    sys.exit(code)
 
 
-def _run_kedro() -> None:
+def _enter_project() -> None:
+    """Those that follow read files by the paths of the leading process."""
+    from kedro.utils import find_kedro_project
+
+    from vmnet_pipeline.storage.project import enter_project
+
+    enter_project(find_kedro_project(Path.cwd()) or Path.cwd())
+
+
+def _run_kedro() -> int:
+    """Exit code of a run that did what was asked: 0, or that of one which could not be tracked."""
     from kedro.framework.cli.cli import main as run_command
+
+    from vmnet_pipeline.hooks.tracking import NOT_TRACKED
 
     sys.argv = ["kedro", "run", *sys.argv[1:]]
     try:
         run_command()
     except SystemExit as end:  # how a command ends, be it well or not
-        if end.code:
+        if end.code not in (None, 0, NOT_TRACKED):
             raise
+        return int(end.code or 0)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
+import errno
+import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from vmnet_pipeline.tracking.database import make_database
+from vmnet_pipeline.errors import StorageError
+from vmnet_pipeline.tracking.database import check_database, make_database, rebase_artifacts
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,195 @@ def test_other_places_are_left_alone(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_database(uri)
     assert list(tmp_path.iterdir()) == []
+
+
+def copy_when_made(monkeypatch, made):
+    """MLflow takes seconds to make a database."""
+
+    def copy(client, tracking_uri):
+        shutil.copy(made, tracking_uri.removeprefix("sqlite:///"))
+
+    monkeypatch.setattr(mlflow.MlflowClient, "__init__", copy)
+    monkeypatch.setattr(mlflow.MlflowClient, "search_experiments", lambda client, max_results: None)
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES]
+)
+def test_a_disk_without_hard_links(made, tmp_path, monkeypatch, caplog, code):
+    def refuse(*names, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    copy_when_made(monkeypatch, made)
+    make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert [found.name for found in tmp_path.iterdir()] == ["mlflow.db"]
+    check_database(tmp_path / "mlflow.db")
+    assert caplog.text.count("There are no hard links here") == 1
+
+
+def test_without_hard_links_the_database_of_another_run_stays(made, tmp_path, monkeypatch):
+    def be_overtaken(*names, **options):
+        shutil.copy(made, tmp_path / "mlflow.db")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", be_overtaken)
+    copy_when_made(monkeypatch, made)
+    make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert (tmp_path / "mlflow.db").read_bytes() == made.read_bytes()
+    assert [found.name for found in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def garble(path):
+    path.write_bytes(bytes(range(256)) * 40)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    for place in range(5000, len(content), 4096):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+
+
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [(garble, "not a database"), (cut, "malformed|damaged"), (flip, "malformed|damaged"), (make_folder, "is a folder")],
+)
+def test_a_database_that_cannot_be_used_is_found_at_once(made, tmp_path, harm, message):
+    path = tmp_path / "mlflow.db"
+    shutil.copy(made, path)
+    check_database(path)
+    harm(path)
+    with pytest.raises(StorageError, match=message):
+        check_database(path)
+
+
+def test_one_that_is_locked_is_waited_for_but_not_for_long(made, tmp_path, monkeypatch):
+    path = tmp_path / "mlflow.db"
+    shutil.copy(made, path)
+    monkeypatch.setattr("vmnet_pipeline.tracking.database.BUSY_S", 0.2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("begin exclusive")
+        with pytest.raises(StorageError, match="locked"):
+            check_database(path)
+        holder.execute("rollback")
+    check_database(path)
+
+
+def test_looking_at_a_database_changes_nothing(made, tmp_path):
+    path = tmp_path / "mlflow.db"
+    shutil.copy(made, path)
+    check_database(path)
+    assert path.read_bytes() == made.read_bytes()
+
+
+# --- places of artifacts
+
+
+@pytest.fixture(scope="module")
+def tracked_once(tmp_path_factory):
+    """A project with a run, its artifact and a logged model."""
+    project = tmp_path_factory.mktemp("tracked") / "project"
+    project.mkdir()
+    before, folder = mlflow.get_tracking_uri(), Path.cwd()
+    os.chdir(project)
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    mlflow.set_experiment("vmnet")
+    with mlflow.start_run() as run:
+        (project / "report.html").write_text("report")
+        mlflow.log_artifact("report.html")
+        mlflow.initialize_logged_model("network")
+    mlflow.set_tracking_uri(before)
+    os.chdir(folder)
+    return project, run.info.run_id
+
+
+@pytest.fixture
+def tracked(tracked_once, tmp_path):
+    """The same, moved into a folder of the test."""
+    project, run_id = tracked_once
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    with closing(sqlite3.connect(copy / "mlflow.db")) as connection, connection:
+        for table, column in PLACES:
+            statement = f"update {table} set {column} = replace({column}, ?, ?)"  # noqa: S608
+            connection.execute(statement, (str(project), str(copy)))
+    return copy, run_id
+
+
+PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+
+
+def list_places(project):
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection:
+        return [
+            place
+            for query in (
+                "select artifact_location from experiments order by experiment_id",
+                "select artifact_uri from runs",
+                "select artifact_location from logged_models",
+            )
+            for (place,) in connection.execute(query)
+        ]
+
+
+def read_report(project, run_id):
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
+    return Path(client.download_artifacts(run_id, "report.html")).read_text()
+
+
+@pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
+def test_artifacts_follow_a_project_that_is_moved_or_copied(tracked, tmp_path, monkeypatch, how):
+    project, run_id = tracked
+    monkeypatch.chdir(tmp_path)
+    places = list_places(project)
+    assert len(places) == 4
+    there = tmp_path / "there"
+    how(project, there)
+    rebase_artifacts(there / "mlflow.db", there)
+    assert list_places(there) == [place.replace(str(project), str(there)) for place in places]
+    assert read_report(there, run_id) == "report"
+    if how is shutil.copytree:
+        assert list_places(project) == places
+    rebase_artifacts(there / "mlflow.db", there)  # again: nothing to do
+    assert read_report(there, run_id) == "report"
+
+
+def test_a_copy_without_its_artifacts_writes_into_itself_and_finds_the_old_ones(tracked, tmp_path, monkeypatch):
+    project, run_id = tracked
+    there = tmp_path / "there"
+    there.mkdir()
+    shutil.copy(project / "mlflow.db", there)
+    rebase_artifacts(there / "mlflow.db", there)
+    assert list_places(there)[:2] == [str(there / "mlruns/0"), str(there / "mlruns/1")]
+    assert read_report(there, run_id) == "report"
+
+
+def test_places_of_the_users_own_stay(tracked, tmp_path):
+    project, run_id = tracked
+    elsewhere = tmp_path / "big disk"
+    shutil.move(project / "mlruns", elsewhere / "mlruns")
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection, connection:
+        for table, column in PLACES:
+            statement = f"update {table} set {column} = replace({column}, ?, ?)"  # noqa: S608
+            connection.execute(statement, (str(project), str(elsewhere)))
+    places = list_places(project)
+    rebase_artifacts(project / "mlflow.db", project)
+    assert list_places(project) == places
+    assert read_report(project, run_id) == "report"
+
+
+def test_a_database_that_several_projects_share_is_left_alone(tracked, tmp_path):
+    project, _ = tracked
+    places = list_places(project)
+    rebase_artifacts(project / "mlflow.db", tmp_path / "another project")
+    assert list_places(project) == places

@@ -52,7 +52,9 @@ choose_weights = click.option(
 )
 
 _OPTIONS = (
-    click.option("--media-dir", default=str(DEMO), show_default=True, help="Media folder of the collection."),
+    click.option(
+        "--media-dir", type=click.Path(), default=str(DEMO), show_default=True, help="Media folder of the collection."
+    ),
     click.option("--collection", default="", help="Its name, where one was chosen with collection=NAME."),
     click.option("--variant", default="vmnet_musicnn", show_default=True, help="Variant of the network."),
     click.option("--checkpoint", type=click.Path(path_type=Path), default=None, help="Another checkpoint."),

@@ -8,9 +8,10 @@ import click
 
 from vmnet_pipeline.commands.collection import DEMO
 from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.project import ProjectCommand
 
 
-@click.command(name="demo-media", short_help="Make video clips with music to try everything on.")
+@click.command(name="demo-media", cls=ProjectCommand, short_help="Make video clips with music to try everything on.")
 @click.option("--folder", type=click.Path(path_type=Path), default=DEMO, show_default=True, help="Where to.")
 @click.option("--pairs", type=click.IntRange(4, 10_000), default=200, show_default=True, help="Number of clips.")
 @click.option("--seed", type=int, default=None, help="Another seed gives another collection.")

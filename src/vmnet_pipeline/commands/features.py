@@ -10,6 +10,7 @@ import click
 
 from vmnet_pipeline.commands.collection import FEATURES
 from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.project import PlaceOrName, ProjectGroup
 
 if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
@@ -19,12 +20,14 @@ N_SHOWN = 20
 
 _store = click.option(
     "--store",
+    type=PlaceOrName(),
+    metavar="TEXT",
     default=None,
     help=f"Folder or URL of a store, or the name of a backend.  [default: all of {FEATURES}]",
 )
 
 
-@click.group(name="features", short_help="Feature stores: count, verify, clean up.")
+@click.group(name="features", cls=ProjectGroup, short_help="Feature stores: count, verify, clean up.")
 def manage_features() -> None:
     """Feature stores: what they hold, whether their files are whole, removal of what nobody needs."""
 

@@ -8,11 +8,12 @@ import click
 
 from vmnet_pipeline.commands.collection import MODELS
 from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.project import ProjectCommand
 
 IMPORTED = MODELS / "imported"
 
 
-@click.command(name="import-checkpoint", short_help="Take over a checkpoint of the original code.")
+@click.command(name="import-checkpoint", cls=ProjectCommand, short_help="Take over a checkpoint of the original code.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--output",

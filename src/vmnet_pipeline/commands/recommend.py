@@ -11,6 +11,7 @@ import click
 
 from vmnet_pipeline.commands.collection import Places, choose_collection
 from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 
 
-@click.command(name="recommend", short_help="Find music for a video, or videos for music.")
+@click.command(name="recommend", cls=ProjectCommand, short_help="Find music for a video, or videos for music.")
 @click.argument("video", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--music", type=click.Path(path_type=Path), default=None, help="The other direction: videos for this music."

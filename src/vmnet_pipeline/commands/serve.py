@@ -11,6 +11,7 @@ import click
 
 from vmnet_pipeline.commands.collection import Places, choose_collection
 from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
     from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "VMNET_API_KEY"
 
 
-@click.command(name="serve", short_help="Start the page and HTTP interface of a collection.")
+@click.command(name="serve", cls=ProjectCommand, short_help="Start the page and HTTP interface of a collection.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port to listen at.")
 @click.option(

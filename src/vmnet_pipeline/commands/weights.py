@@ -9,12 +9,13 @@ import click
 from vmnet_pipeline.backends.weights import list_weights, resolve_weights, verify_weights
 from vmnet_pipeline.commands.collection import choose_weights
 from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.project import ProjectGroup
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group(name="weights", short_help="Weights of the feature networks: list, fetch, verify.")
+@click.group(name="weights", cls=ProjectGroup, short_help="Weights of the feature networks: list, fetch, verify.")
 def manage_weights() -> None:
     """Weight files of the feature backends: what is there, fetch, verify."""
 

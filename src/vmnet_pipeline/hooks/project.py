@@ -15,6 +15,7 @@ from vmnet_pipeline.errors import ParameterError, StorageError, VmnetError
 from vmnet_pipeline.storage.atomic import explain_disk_error
 from vmnet_pipeline.storage.configuration import find_conf
 from vmnet_pipeline.storage.paths import as_path, configure_storage, explain_access, is_remote
+from vmnet_pipeline.storage.project import enter_project
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -76,11 +77,11 @@ class ProjectHooks:
         names = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
         self._parameters = {name.removeprefix("params:"): catalog.load(name) for name in names}
 
-    @hook_impl(tryfirst=True)  # kedro-mlflow ends its run in the same hook
+    @hook_impl(tryfirst=True)  # tracking ends its run in the same hook
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Log parameters, artifacts and figures; print the table and where everything is."""
-        self._log_run(pipeline, catalog)
+        """Print the table and where everything is; then log parameters, artifacts and figures."""
         _print_results(pipeline, catalog)
+        self._log_run(pipeline, catalog)
 
     def _log_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         from vmnet_pipeline.tracking import runs as tracking
@@ -107,6 +108,28 @@ class ProjectHooks:
             tracking.set_tags({"split_checksum": catalog.load("split_summary")["checksum"]})
         for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):
             tracking.set_tags({"split_checksum": catalog.load(name).split_checksum})
+
+
+class FolderHooks:
+    """Have everything hang on the root of the project, in whichever of its folders a run is started."""
+
+    @hook_impl(tryfirst=True)  # before anything else has to do with paths
+    def after_context_created(self, context: KedroContext) -> None:
+        """Make the root the current folder."""
+        enter(Path(context.project_path), context.config_loader.runtime_params)
+
+
+def enter(root: Path, given: dict[str, Any] | None = None) -> None:
+    """Make the root of a project the current folder, and log as it says; see `enter_project`."""
+    if Path.cwd() == root.resolve():
+        return
+    enter_project(root, given)
+    settings = root / "conf" / "logging.yml"
+    if settings.is_file() and not os.environ.get("KEDRO_LOGGING_CONFIG"):
+        import yaml
+        from kedro.framework.project import LOGGING
+
+        LOGGING.configure(yaml.safe_load(settings.read_text(encoding="utf-8")))
 
 
 def _speak_plainly() -> None:
@@ -317,5 +340,3 @@ def _print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
         click.echo(f"\n{variant}\n{format_recall_table(catalog.load(name))}\n")
         click.echo(f"Report      {report}")
     click.echo(ingested, nl=bool(ingested))
-    click.echo("MLflow      mlflow ui --backend-store-uri sqlite:///mlflow.db   (experiment vmnet_pipeline)")
-    click.echo("Pipelines   kedro viz\n")

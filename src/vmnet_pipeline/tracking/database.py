@@ -1,39 +1,42 @@
-"""The database of MLflow in a file, made whole or not at all.
+"""The database of MLflow in a file: made whole or not at all, looked at before it is used, at home where it lies.
 
-MLflow makes it table by table, and neither it nor a later run can go on with one that a kill left half made.
+MLflow makes it table by table, and neither it nor a later run can go on with one that a kill left half made. It keeps
+absolute paths of artifacts, which lead astray as soon as the project is moved or copied.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import sqlite3
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from kedro.framework.hooks import hook_impl
-
+from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX
 
-if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
+logger = logging.getLogger(__name__)
 
-_SCHEME = "sqlite:///"
-_PATTERNS = ["mlflow*", "mlflow*/**", "**/mlflow*"]
+SCHEME = "sqlite:///"
+ARTIFACTS = "mlruns"
+BUSY_S = 5.0
+"""So long another process may hold the database."""
+
+_MAX_CHECKED_BYTES = 256 << 20
+_PLACES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+_NO_LINKS = "There are no hard links here (%s): if two first runs of a project begin at the same moment, one is lost"
 
 
-class DatabaseHooks:
-    """Make the database that conf/base/mlflow.yml names before kedro-mlflow opens it."""
-
-    @hook_impl(tryfirst=True)  # kedro-mlflow does that in the same hook
-    def after_context_created(self, context: KedroContext) -> None:
-        """Make it if there is none."""
-        from kedro.config import MissingConfigException
-
-        loader: Any = context.config_loader
-        loader.config_patterns.setdefault("mlflow", _PATTERNS)
-        with contextlib.suppress(MissingConfigException, KeyError):
-            server = loader["mlflow"].get("server") or {}
-            make_database(str(server.get("mlflow_tracking_uri") or ""))
+def find_database(uri: str) -> Path | None:
+    """The file of a `sqlite:///FILE`; None for a server or another database."""
+    path = Path(uri.removeprefix(SCHEME))
+    return path if uri.startswith(SCHEME) and path.name not in ("", ":memory:") else None
 
 
 def make_database(uri: str) -> None:
@@ -45,16 +48,116 @@ def make_database(uri: str) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    path = Path(uri.removeprefix(_SCHEME))
-    if not uri.startswith(_SCHEME) or path.name in ("", ":memory:") or path.exists():
+    path = find_database(uri)
+    if path is None or path.exists():
         return
     import mlflow
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
     try:
-        mlflow.MlflowClient(tracking_uri=f"{_SCHEME}{temporary}").search_experiments(max_results=1)
+        mlflow.MlflowClient(tracking_uri=f"{SCHEME}{temporary}").search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):
-            path.hardlink_to(temporary)  # unlike renaming, this never takes the place of another process's
+            _put_in_place(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for end in ("", "-journal", "-wal", "-shm"):
+            Path(f"{temporary}{end}").unlink(missing_ok=True)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Unlike renaming, a link never takes the place of another process's; but not every disk has links."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if path.exists():
+            return
+        logger.warning(_NO_LINKS, error.strerror)
+        temporary.rename(path)
+
+
+def check_database(path: Path) -> None:
+    """Find out in seconds what MLflow would try again for minutes.
+
+    Raises:
+        StorageError: It is no database, damaged, locked, or cannot be written.
+    """
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder, not a database")
+    if path.stat().st_size == 0:
+        return  # MLflow makes its tables in an empty one
+    try:
+        with contextlib.closing(_open(path)) as connection:
+            connection.execute("begin immediate")
+            connection.execute("create table vmnet_writable (x)")
+            is_small = path.stat().st_size <= _MAX_CHECKED_BYTES
+            found = connection.execute("pragma quick_check(1)").fetchone()[0] if is_small else "ok"
+            connection.execute("rollback")
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:  # the text of a table, or of the error itself
+        raise StorageError(f"{path} is damaged") from error
+    if found != "ok":
+        raise StorageError(f"{path} is damaged: {' '.join(str(found).split())[:120]}")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None)
+
+
+def rebase_artifacts(path: Path, project: Path) -> None:
+    """Have the places of artifacts follow a project that was moved or copied.
+
+    Only those below the `mlruns` that MLflow makes beside its database are changed; a place of the user's own stays. A
+    run whose artifacts were left behind keeps the place where they are.
+
+    Raises:
+        StorageError: The database cannot be read or written.
+    """
+    if not path.is_relative_to(project):
+        return  # shared by several projects
+    try:
+        with contextlib.closing(_open(path)) as connection, connection:
+            for number, place in _find_moved(connection, path, project):
+                old, new = place.removesuffix(f"/{number}"), str(project / ARTIFACTS)
+                _rebase(connection, number, old, new)
+                logger.info("MLflow: artifacts of experiment %s are now kept in %s, not in %s", number, new, old)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise StorageError(f"{path}: {error}") from error
+
+
+def _find_moved(connection: sqlite3.Connection, path: Path, project: Path) -> list[tuple[str, str]]:
+    """Experiments whose artifacts belong into the folder that the project was in."""
+    tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+    if "experiments" not in tables:
+        return []
+    moved = []
+    for number, place in connection.execute("select experiment_id, artifact_location from experiments").fetchall():
+        text = str(place).removeprefix("file://")
+        old = Path(text.removesuffix(f"/{ARTIFACTS}/{number}"))
+        if text != str(place) or not text.endswith(f"/{ARTIFACTS}/{number}") or old == project:
+            continue
+        has_stayed = Path(text).parent.exists() and not (old / path.relative_to(project)).exists()
+        if not has_stayed or (project / ARTIFACTS / str(number)).exists():
+            moved.append((str(number), text))
+    return moved
+
+
+def _rebase(connection: sqlite3.Connection, number: str, old: str, new: str) -> None:
+    connection.execute(
+        "update experiments set artifact_location = ? where experiment_id = ?", (f"{new}/{number}", int(number))
+    )
+    tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+    for table, column in (entry for entry in _PLACES if entry[0] in tables):
+        columns = {row[1] for row in connection.execute(f"pragma table_info({table})")}
+        if column not in columns:
+            continue
+        rows = connection.execute(
+            f"select rowid, {column} from {table} where substr({column}, 1, ?) = ?",  # noqa: S608
+            (len(f"{old}/{number}/"), f"{old}/{number}/"),
+        ).fetchall()
+        for row, place in rows:
+            target = new + place.removeprefix(old)
+            if Path(target).exists() or not Path(place).exists():
+                connection.execute(f"update {table} set {column} = ? where rowid = ?", (target, row))  # noqa: S608

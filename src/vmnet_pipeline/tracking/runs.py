@@ -1,30 +1,23 @@
 """What goes to MLflow: the curves of training as they grow, and what the catalog marks with `metadata: mlflow`.
 
-The same scalars go into TensorBoard event files beside the checkpoint.
+Nothing here raises what MLflow raises: a run goes on without it, see `pending`. The same scalars go into TensorBoard
+event files beside the checkpoint.
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.storage.paths import local_copy
 from vmnet_pipeline.tracking.event_files import append_event, write_events
+from vmnet_pipeline.tracking.pending import TRACKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from vmnet_pipeline.types import EpochRecord
-
-MAX_VALUE_LENGTH = 500
-
-
-def has_active_run() -> bool:
-    """Whether there is an MLflow run to log to."""
-    import mlflow
-
-    return mlflow.active_run() is not None
 
 
 def name_figures(record: EpochRecord) -> dict[str, float]:
@@ -57,10 +50,7 @@ class RunLog:
 
     def add(self, record: EpochRecord) -> None:
         """Log an epoch as soon as it is done."""
-        import mlflow
-
-        if has_active_run():
-            mlflow.log_metrics(name_figures(record), step=record.epoch)
+        log_metrics(name_figures(record), record.epoch)
         self._logged.add(record.epoch)
 
     def finish(self, history: Sequence[EpochRecord]) -> None:
@@ -69,10 +59,7 @@ class RunLog:
 
     def figures(self, figures: Mapping[str, float]) -> None:
         """Log results by name."""
-        import mlflow
-
-        if has_active_run():
-            mlflow.log_metrics(dict(figures))
+        log_metrics(figures)
 
 
 @contextmanager
@@ -81,40 +68,33 @@ def child_run(name: str, parameters: Mapping[str, Any]) -> Iterator[RunLog]:
 
     Without an active run nothing is logged.
     """
-    import mlflow
-
-    if not has_active_run():
-        yield RunLog()
-        return
-    with mlflow.start_run(run_name=name, nested=True):
+    with TRACKER.child(name):
         log_parameters(parameters)
         yield RunLog()
 
 
+def log_metrics(figures: Mapping[str, float], step: int = 0) -> None:
+    """Log scalars by name."""
+    now_ms = int(time.time() * 1000)
+    if figures:
+        TRACKER.send("metrics", points=[[name, float(value), now_ms, step] for name, value in figures.items()])
+
+
 def log_history(history: Sequence[EpochRecord]) -> None:
     """Log many epochs in few requests."""
-    import time
-
-    import mlflow
-    from mlflow.entities import Metric
-
-    run = mlflow.active_run()
-    if run is None:
-        return
     now_ms = int(time.time() * 1000)
-    metrics = [
-        Metric(name, value, now_ms, record.epoch) for record in history for name, value in name_figures(record).items()
+    points = [
+        [name, float(value), now_ms, record.epoch] for record in history for name, value in name_figures(record).items()
     ]
-    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=metrics)
+    if points:
+        TRACKER.send("metrics", points=points)
 
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
     """Log resolved parameters, flattened to names like `train.loss.margin`."""
-    import mlflow
-
-    flat = {name: str(value)[:MAX_VALUE_LENGTH] for name, value in flatten_parameters(parameters).items()}
-    if flat and has_active_run():
-        mlflow.log_params(flat)
+    flat = {name: str(value) for name, value in flatten_parameters(parameters).items()}
+    if flat:
+        TRACKER.send("parameters", values=flat)
 
 
 def flatten_parameters(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -137,16 +117,11 @@ def _is_model(value: Any) -> bool:
 
 def log_figures(evaluation: Mapping[str, Any]) -> None:
     """Log the retrieval figures with the ends of their intervals, e.g. `music_to_video/recall_at_10`."""
-    import mlflow
-
-    if has_active_run():
-        mlflow.log_metrics(list_figures(evaluation))
+    log_metrics(list_figures(evaluation))
 
 
 def log_comparison(comparison: Mapping[str, Any]) -> None:
     """Log the figures of all rows of a comparison, e.g. `best/both/mrr`, with the ends of their intervals."""
-    import mlflow
-
     figures: dict[str, float] = {}
     for row in comparison["rows"]:
         name = row["name"].replace(" ", "_")
@@ -155,8 +130,7 @@ def log_comparison(comparison: Mapping[str, Any]) -> None:
             for part in ("value", "low", "high"):
                 if figure[part] is not None:
                     figures[f"{name}/{metric}" + ("" if part == "value" else f"_{part}")] = figure[part]
-    if has_active_run():
-        mlflow.log_metrics(figures)
+    log_metrics(figures)
 
 
 def write_figures(folder: Path, evaluation: Mapping[str, Any], step: int) -> None:
@@ -189,63 +163,16 @@ def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[in
         video_shape: The same of video.
         name: Registered name; every training adds a version.
     """
-    import warnings
-
-    import mlflow
-
-    import vmnet_pipeline
-    from vmnet_pipeline.models.checkpoints import read_versions
-
-    if not has_active_run():
-        return
-    package = Path(vmnet_pipeline.__file__).parent
-    versions = read_versions(("mlflow", "numpy", "pandas", "torch", "safetensors", "pydantic"))
-    with local_copy(folder) as local, warnings.catch_warnings():
-        # The signature is given, so an example of the input would tell nothing more.
-        warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "tracking" / "served_model.py"),
-            artifacts={"checkpoint": str(local)},
-            code_paths=[str(package)],
-            signature=make_signature(music_shape, video_shape),
-            registered_model_name=name,
-            pip_requirements=[f"{required}=={version.partition('+')[0]}" for required, version in versions.items()],
-        )
-
-
-def make_signature(music_shape: Sequence[int], video_shape: Sequence[int]) -> Any:
-    """Optional columns `music` and `video` of nested lists to optional columns of embeddings."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
-
-    def nest(shape: Sequence[int]) -> Any:
-        return Array(DataType.double if len(shape) == 1 else nest(shape[1:]))
-
-    inputs = [
-        ColSpec(nest(shape), name, required=False) for name, shape in (("music", music_shape), ("video", video_shape))
-    ]
-    outputs = [ColSpec(Array(DataType.double), f"{name}_embedding", required=False) for name in ("music", "video")]
-    return ModelSignature(Schema(inputs), Schema(outputs))
+    shapes = {"music_shape": list(music_shape), "video_shape": list(video_shape)}
+    TRACKER.send("model", place=str(folder), name=name, **shapes)
 
 
 def log_file(path: Path) -> None:
     """Log a file, or a folder as a whole."""
-    import mlflow
-
-    if not has_active_run():
-        return
-    with local_copy(path) as local:
-        if local.is_dir():
-            mlflow.log_artifacts(str(local), artifact_path=path.name)
-        elif local.exists():
-            mlflow.log_artifact(str(local))
+    TRACKER.send("file", place=str(path))
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
     """Set tags on the active run, e.g. the checksum of the split."""
-    import mlflow
-
-    if tags and has_active_run():
-        mlflow.set_tags(dict(tags))
+    if tags:
+        TRACKER.send("tags", values=dict(tags))

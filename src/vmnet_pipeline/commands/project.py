@@ -1,0 +1,62 @@
+"""Commands work in the root of the project, in whichever of its folders they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from vmnet_pipeline.storage.project import relocate
+
+_TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+class ProjectCommand(click.Command):
+    """A command whose paths are relative to the folder of the caller where they were typed, else to the project."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Enter the project, then do what the command does."""
+        from vmnet_pipeline.hooks.project import enter
+
+        caller, root = Path.cwd(), find_root(ctx)
+        if caller != root:
+            for param in self.params:
+                name = param.name or ""
+                if isinstance(param.type, click.Path) and ctx.get_parameter_source(name) in _TYPED:
+                    ctx.params[name] = _relocate_all(ctx.params[name], caller, root)
+            enter(root)
+        return super().invoke(ctx)
+
+
+class ProjectGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = ProjectCommand
+
+
+class PlaceOrName(click.Path):
+    """A path, or the name of something else: a path only where there is one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The absolute path of what is there; anything else as it is."""
+        return str(Path(value).absolute()) if Path(value).exists() else value
+
+
+def find_root(ctx: click.Context) -> Path:
+    """The project that Kedro has found, or the current folder."""
+    from kedro.framework.startup import ProjectMetadata
+    from kedro.utils import find_kedro_project
+
+    project = ctx.find_object(ProjectMetadata)
+    folder = Path.cwd() if project is None else Path(project.project_path)
+    return (folder if project else find_kedro_project(folder) or folder).resolve()
+
+
+def _relocate_all(value: Any, caller: Path, root: Path) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_relocate_all(part, caller, root) for part in value)
+    if isinstance(value, Path):
+        return relocate(value, caller, root)
+    return relocate(value, caller, root) if isinstance(value, str) else value

@@ -1,0 +1,247 @@
+"""The hooks of kedro-mlflow, held so that no failure of MLflow ends a run, delays it for long, or loses its figures."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.framework.hooks import hook_impl
+
+from vmnet_pipeline.errors import StorageError, VmnetError
+from vmnet_pipeline.storage.paths import is_remote
+from vmnet_pipeline.storage.project import find_caller
+from vmnet_pipeline.tracking.connection import connect, describe_place, read_settings
+from vmnet_pipeline.tracking.pending import FOLDER, TRACKER, PendingRun, list_pending, shorten, write_pending
+from vmnet_pipeline.tracking.runs import log_parameters
+from vmnet_pipeline.tracking.stages import describe_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kedro.framework.context import KedroContext
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+    from kedro.pipeline.node import Node
+
+logger = logging.getLogger(__name__)
+
+NOT_TRACKED = 3
+"""Exit code of a run that did what was asked, but could not be logged."""
+
+_RESULTS = (".evaluation", ".comparison", ".tuning")
+_NO_MLFLOW = "MLflow cannot be used: {}. Nothing is lost: run this again when it can."
+REPORTING = Path("data/08_reporting")
+
+
+class TrackingHooks:
+    """Track a run in MLflow, or keep what is to be tracked."""
+
+    def __init__(self) -> None:
+        self._inner: Any = None
+        self._run: PendingRun | None = None
+        self._context: Any = None
+        self._settings: dict[str, Any] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Connect; kedro-mlflow does its part behind a guard."""
+        from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
+
+        TRACKER.reset()
+        self._context, self._run, self._inner = context, None, MlflowHook()
+        self._settings = read_settings(context.config_loader, Path(context.project_path), find_caller())
+        with TRACKER.guard():
+            self._connect()
+
+    def _connect(self) -> None:
+        project = Path(self._context.project_path)
+        connect(self._settings, project, lambda: self._inner.after_context_created(context=self._context))
+
+    @hook_impl
+    def after_catalog_created(
+        self,
+        catalog: DataCatalog,
+        conf_catalog: dict[str, Any],
+        conf_creds: dict[str, Any],
+        parameters: dict[str, Any],
+        save_version: str,
+        load_versions: dict[str, str],
+    ) -> None:
+        """Name the metrics of datasets of kedro-mlflow."""
+        if TRACKER.failure is None:
+            self._inner.after_catalog_created(
+                catalog, conf_catalog, conf_creds, parameters, save_version, load_versions
+            )
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Begin a run."""
+        name = "+".join(run_params.get("pipeline_names") or ["__default__"])
+        tags = {key: str(value) for key, value in run_params.items() if value}
+        self._run = PendingRun(name, _now_ms(), 0, {**tags, "kedro_command": describe_command(run_params)})
+        if TRACKER.failure is None:
+            with TRACKER.guard():
+                self._inner.before_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
+                TRACKER.run_id = self._inner.run_id
+
+    @hook_impl
+    def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
+        """Log the parameters of a node."""
+        if TRACKER.failure is None:
+            with TRACKER.guard():
+                self._inner.before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)
+                return
+        log_parameters({name.removeprefix("params:"): value for name, value in inputs.items() if _is_params(name)})
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """End the run; where it could not be logged, try once more, or keep it."""
+        if TRACKER.failure is None:
+            with TRACKER.guard():
+                self._inner.after_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
+        folder = find_pending(catalog, Path(self._context.project_path))
+        trouble = [] if TRACKER.failure is None else self._settle(folder)
+        if trouble or any(name.endswith(_RESULTS) for name in pipeline.all_outputs()):
+            _tell(trouble or [describe_place(self._settings, Path(self._context.project_path))])
+        if trouble:
+            _end_with(NOT_TRACKED)
+        elif TRACKER.failure is None:
+            self._log_earlier(folder)
+
+    @hook_impl
+    def on_pipeline_error(
+        self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """End the run as failed; the error of the run is the one that is told."""
+        if TRACKER.failure is None:
+            with TRACKER.guard():
+                self._inner.on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
+        elif TRACKER.waiting:
+            logger.warning(self._keep(find_pending(catalog, Path(self._context.project_path))))
+
+    def _settle(self, folder: Path) -> list[str]:
+        """Log the run after all, if MLflow answers again, or keep it.
+
+        Returns:
+            The reason why it could not be logged, and what to do; empty where there is nothing to do any more.
+        """
+        from vmnet_pipeline.tracking.replay import log_pending
+
+        try:
+            self._connect()
+            log_pending(self._take_run(), self._experiment_id())
+        except Exception as error:
+            return [f"not logged: {shorten(error)}", self._keep(folder)]
+        logger.info("MLflow can be used again, and has everything of this run")
+        return []
+
+    def _experiment_id(self) -> str:
+        return str(self._inner.mlflow_config.tracking.experiment._experiment.experiment_id)
+
+    def _take_run(self) -> PendingRun:
+        run = self._run or PendingRun("run", _now_ms(), 0)
+        run.ended_ms = _now_ms()
+        run.run_id, run.children, run.operations = TRACKER.run_id, TRACKER.children, TRACKER.waiting
+        return run
+
+    def _keep(self, folder: Path) -> str:
+        try:
+            path = write_pending(folder, self._take_run())
+        except OSError as error:
+            return f"Nor could it be kept ({error}). Later: kedro track FOLDER, with the folder of the results"
+        return f"Kept in {_shorten_path(path)}: the next run logs it, or: kedro track {_shorten_path(path)}"
+
+    def _log_earlier(self, folder: Path) -> None:
+        from vmnet_pipeline.tracking.replay import log_all_pending
+
+        with TRACKER.guard():
+            log_all_pending(folder, self._experiment_id())
+
+
+def _tell(lines: list[str]) -> None:
+    import click
+
+    click.echo("MLflow      " + f"\n{'':12}".join(lines))
+    click.echo("Pipelines   kedro viz\n")
+
+
+def _is_params(name: str) -> bool:
+    return name == "parameters" or name.startswith("params:")
+
+
+def find_pending(catalog: Any, project: Path) -> Path:
+    """The folder with runs that are still to be logged, beside the reports of all collections."""
+    log: Any = catalog.get("stage_log")
+    folder = None if log is None else log.folder
+    return (project / REPORTING if folder is None or is_remote(folder) else folder.parents[1]) / FOLDER
+
+
+def _shorten_path(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _end_with(code: int) -> None:
+    """End the command with an exit code; a run that a program started only has the warning."""
+    import click
+
+    command = click.get_current_context(silent=True)
+    if command is not None:
+        sys.stdout.flush()
+        command.exit(code)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """MLflow as a run of this project would use it.
+
+    Attributes:
+        experiment_id: Where new runs go.
+        pending: Folder with the runs that are still to be logged.
+        place: How to look at what is logged.
+    """
+
+    experiment_id: str
+    pending: Path
+    place: str
+
+    def list(self) -> list[Path]:
+        """The runs that are still to be logged, the oldest first."""
+        return list_pending(self.pending)
+
+    @contextmanager
+    def explain(self) -> Iterator[None]:
+        """Turn what MLflow raises into an error that says what to do."""
+        try:
+            yield
+        except (VmnetError, OSError):
+            raise
+        except Exception as error:
+            raise StorageError(_NO_MLFLOW.format(shorten(error))) from error
+
+
+def open_connection(project: Path | None = None) -> Connection:
+    """Connect to the MLflow of the project of this folder.
+
+    Raises:
+        StorageError: It cannot be used.
+    """
+    from kedro.framework.project import settings
+    from kedro.framework.session import KedroSession
+
+    session = KedroSession.create(project_path=project, save_on_close=False)
+    context = session.load_context()
+    hooks = next(hook for hook in settings.HOOKS if isinstance(hook, TrackingHooks))
+    if TRACKER.failure is not None:
+        raise StorageError(_NO_MLFLOW.format(shorten(TRACKER.failure)))
+    folder = find_pending(context.catalog, Path(context.project_path))
+    return Connection(hooks._experiment_id(), folder, describe_place(hooks._settings, Path(context.project_path)))

@@ -1,0 +1,77 @@
+"""The root folder of a project, on which everything hangs, and the folder that a command was called in.
+
+Relative paths of the configuration are relative to the root. Those that a person types are relative to the folder in
+which they are typed, as everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vmnet_pipeline.storage.paths import is_remote
+
+PATH_NAMES = frozenset(
+    {
+        "cache_dir",
+        "checkpoint",
+        "data_root",
+        "media_dir",
+        "metadata",
+        "pairs_dir",
+        "save_dir",
+        "split_dir",
+        "summaries_dir",
+        "test_csv_path",
+        "test_data_dir",
+        "train_csv_path",
+        "train_data_dir",
+        "weights_dir",
+    }
+)
+"""Parameters that are places, also within others, as in `musicnn.weights_dir`."""
+
+_Place = TypeVar("_Place", str, Path)
+_callers: dict[Path, Path] = {}
+
+
+def enter_project(root: Path, given: dict[str, Any] | None = None) -> None:
+    """Make the root of a project the current folder.
+
+    Args:
+        root: The folder.
+        given: Parameters that a person gave; those that are paths are changed, so that they mean what they meant.
+    """
+    caller = Path.cwd()
+    if caller == root.resolve():
+        return
+    _callers[root.resolve()] = caller
+    _relocate_parameters(given or {}, caller, root)
+    os.chdir(root)
+
+
+def find_caller() -> Path:
+    """The folder in which the command was called that works in the current one."""
+    return _callers.get(Path.cwd(), Path.cwd())
+
+
+def relocate(place: _Place, caller: Path, root: Path) -> _Place:
+    """A path relative to `caller` as one relative to `root`, or absolute where it leads out of that.
+
+    A URL, an absolute path and one that starts with `~` stay as they are.
+    """
+    text = str(place)
+    if not text or is_remote(text) or text.startswith("~") or Path(text).is_absolute():
+        return place
+    path = Path(os.path.normpath(caller / text))
+    root = root.resolve()
+    return type(place)(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _relocate_parameters(given: dict[str, Any], caller: Path, root: Path) -> None:
+    for name, value in given.items():
+        if isinstance(value, dict):
+            _relocate_parameters(value, caller, root)
+        elif name.rpartition(".")[2] in PATH_NAMES and isinstance(value, str):
+            given[name] = relocate(value, caller, root)

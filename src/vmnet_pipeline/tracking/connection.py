@@ -1,0 +1,195 @@
+"""Which MLflow a run is tracked in, and whether it answers.
+
+Variables of the environment that MLflow documents come before `mlflow.yml`; paths in them are relative to the folder
+of the caller, those of `mlflow.yml` to the project.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import ParameterError, StorageError
+from vmnet_pipeline.tracking.database import SCHEME, check_database, find_database, make_database, rebase_artifacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 10.0
+"""So long a server may take to answer before a run begins."""
+
+_PATTERNS = ["mlflow*", "mlflow*/**", "**/mlflow*"]
+_VARIABLES = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_RUN_ID",
+)
+_exported: dict[str, str | None] = {}
+
+
+def read_settings(loader: Any, project: Path, caller: Path) -> dict[str, Any]:
+    """The settings of MLflow with absolute places, put where kedro-mlflow reads them.
+
+    Args:
+        loader: Configuration of the run; its `mlflow` is replaced.
+        project: Root folder of the project.
+        caller: Folder that the run was started in.
+
+    Raises:
+        ParameterError: A setting is unknown or has a value that it cannot have.
+    """
+    from kedro.config import MissingConfigException
+
+    loader.config_patterns.setdefault("mlflow", _PATTERNS)
+    try:
+        settings = _copy(loader["mlflow"] or {})
+    except (MissingConfigException, KeyError):
+        settings = {}
+    server = settings.setdefault("server", {})
+    tracking = settings.setdefault("tracking", {})
+    given = _read_environment()
+    for name, key in (("MLFLOW_TRACKING_URI", "mlflow_tracking_uri"), ("MLFLOW_REGISTRY_URI", "mlflow_registry_uri")):
+        folder, uri = (caller, given[name]) if name in given else (project, server.get(key))
+        if uri:
+            server[key] = _make_absolute(str(uri), folder)
+    for name, (part, key) in {"MLFLOW_EXPERIMENT_NAME": ("experiment", "name"), "MLFLOW_RUN_ID": ("run", "id")}.items():
+        if name in given:
+            tracking.setdefault(part, {})[key] = given[name]
+    if given:
+        logger.info("MLflow as %s", ", ".join(f"{name} says" for name in given))
+    _check(settings)
+    loader["mlflow"] = settings
+    return settings
+
+
+def _copy(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _copy(value) if hasattr(value, "items") else value for name, value in settings.items()}
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
+    from pydantic import ValidationError
+
+    try:
+        KedroMlflowConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ParameterError(f"mlflow.yml: {name}: {first['msg']}") from error
+
+
+def _read_environment() -> dict[str, str]:
+    """What the user has set; MLflow and kedro-mlflow set some of these variables for child processes."""
+    found = {name: os.environ.get(name) for name in _VARIABLES}
+    return {name: value for name, value in found.items() if value and value != _exported.get(name)}
+
+
+def _note_exported(before: Mapping[str, str | None]) -> None:
+    after = {name: os.environ.get(name) for name in _VARIABLES}
+    _exported.update({name: value for name, value in after.items() if value != before[name]})
+
+
+def _make_absolute(uri: str, folder: Path) -> str:
+    """A place on this machine with its absolute path; a server or another database as it is."""
+    if uri.startswith(SCHEME):
+        path = uri.removeprefix(SCHEME)
+        return uri if path in ("", ":memory:") else f"{SCHEME}{folder / path}"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) or uri in ("databricks", "databricks-uc"):
+        return uri
+    return str(folder / uri)
+
+
+def connect(settings: Mapping[str, Any], project: Path, set_up: Callable[[], None]) -> None:
+    """See that MLflow can be used, and set it up.
+
+    Args:
+        settings: Those of `read_settings`.
+        project: Root folder of the project.
+        set_up: Has kedro-mlflow do its part.
+
+    Raises:
+        Exception: Whatever MLflow, its database or the network raise.
+        StorageError: The database is damaged or locked, or a server does not answer in time.
+    """
+    server = settings.get("server", {})
+    tracking, registry = server.get("mlflow_tracking_uri"), server.get("mlflow_registry_uri")
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    for uri in filter(None, (tracking, registry)):
+        path = find_database(uri)
+        if path is not None:
+            make_database(uri)
+            check_database(path)
+            rebase_artifacts(path, project)
+    if tracking:
+        _within_patience(tracking, lambda: _ask(tracking, registry))
+    _choose_experiment(settings, tracking)
+    set_up()
+    _note_exported(before)
+
+
+def _ask(tracking: str, registry: str | None) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=tracking, registry_uri=registry)
+    client.search_experiments(max_results=1)
+    if registry:
+        client.search_registered_models(max_results=1)
+
+
+def _within_patience(uri: str, call: Callable[[], None]) -> None:
+    """Call, but wait no longer than `PATIENCE_S`: drivers and MLflow itself try again for minutes."""
+    raised: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=attempt, name="ask-mlflow", daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    if thread.is_alive():
+        raise StorageError(f"{hide_password(uri)} does not answer within {PATIENCE_S:.0f} s")
+    if raised:
+        raise raised[0]
+
+
+def _choose_experiment(settings: Mapping[str, Any], tracking: str | None) -> None:
+    """Take the experiment that an id in the environment names, or that of the run which is to be gone on with."""
+    import mlflow
+
+    given = _read_environment()
+    parts = settings["tracking"]
+    run_id = parts.get("run", {}).get("id")
+    if "MLFLOW_EXPERIMENT_NAME" in given or not (run_id or "MLFLOW_EXPERIMENT_ID" in given):
+        return
+    client = mlflow.MlflowClient(tracking_uri=tracking)
+    number = client.get_run(run_id).info.experiment_id if run_id else given["MLFLOW_EXPERIMENT_ID"]
+    parts.setdefault("experiment", {})["name"] = client.get_experiment(number).name
+
+
+def hide_password(uri: str) -> str:
+    """An address without a name and a password in it."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def describe_place(settings: Mapping[str, Any], project: Path) -> str:
+    """How to look at what was logged: a command, or the address of a server; and the name of the experiment."""
+    uri = str(settings.get("server", {}).get("mlflow_tracking_uri") or "mlruns")
+    experiment = settings.get("tracking", {}).get("experiment", {}).get("name", "Default")
+    path = find_database(uri)
+    if path is not None and path.is_relative_to(project):
+        uri = f"{SCHEME}{path.relative_to(project)}"
+    place = hide_password(uri)
+    if not uri.startswith(("http:", "https:")):
+        place = f"mlflow ui --backend-store-uri {place}"
+    return f"{place}   (experiment {experiment})"

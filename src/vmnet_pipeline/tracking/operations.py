@@ -1,0 +1,130 @@
+"""What can be logged to the active MLflow run: operations of a kind and plain content, done now or much later.
+
+Every one may be repeated in the same run: nothing is doubled, but for a model, of which there is another version.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.storage.paths import as_path, local_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+MAX_VALUE_LENGTH = 500
+MAX_BATCH = 100
+"""A server refuses requests with more parameters."""
+
+MAX_POINTS = 1000
+
+
+def carry_out(kind: str, content: Mapping[str, Any]) -> None:
+    """Log to the active run.
+
+    Args:
+        kind: One of `KINDS`.
+        content: Arguments of its function; JSON-able.
+
+    Raises:
+        Exception: Whatever MLflow, its store and the network raise.
+    """
+    KINDS[kind](**content)
+
+
+def log_values(values: Mapping[str, str]) -> None:
+    """Log parameters by name."""
+    import mlflow
+
+    names = list(values)
+    for start in range(0, len(names), MAX_BATCH):
+        part = names[start : start + MAX_BATCH]
+        mlflow.log_params({name: str(values[name])[:MAX_VALUE_LENGTH] for name in part})
+
+
+def log_points(points: Sequence[Sequence[Any]]) -> None:
+    """Log metrics: name, value, time in milliseconds and step of each."""
+    import mlflow
+    from mlflow.entities import Metric
+
+    for start in range(0, len(points), MAX_POINTS):
+        part = [Metric(*point) for point in points[start : start + MAX_POINTS]]
+        mlflow.MlflowClient().log_batch(_run_id(), metrics=part)
+
+
+def set_values(values: Mapping[str, str]) -> None:
+    """Set tags."""
+    import mlflow
+
+    mlflow.set_tags(dict(values))
+
+
+def log_place(place: str) -> None:
+    """Log a file, or a folder as a whole; nothing when there is none."""
+    import mlflow
+
+    path = as_path(place)
+    with local_copy(path) as local:
+        if local.is_dir():
+            mlflow.log_artifacts(str(local), artifact_path=path.name)
+        elif local.exists():
+            mlflow.log_artifact(str(local))
+
+
+def log_checkpoint(place: str, music_shape: Sequence[int], video_shape: Sequence[int], name: str) -> None:
+    """Log a checkpoint as a model with a signature, and register it as another version of `name`."""
+    import mlflow
+
+    import vmnet_pipeline
+    from vmnet_pipeline.models.checkpoints import read_versions
+
+    package = Path(vmnet_pipeline.__file__).parent
+    versions = read_versions(("mlflow", "numpy", "pandas", "torch", "safetensors", "pydantic"))
+    with local_copy(as_path(place)) as local, warnings.catch_warnings():
+        # The signature is given, so an example of the input would tell nothing more.
+        warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "tracking" / "served_model.py"),
+            artifacts={"checkpoint": str(local)},
+            code_paths=[str(package)],
+            signature=make_signature(music_shape, video_shape),
+            registered_model_name=name,
+            pip_requirements=[f"{required}=={version.partition('+')[0]}" for required, version in versions.items()],
+        )
+
+
+def make_signature(music_shape: Sequence[int], video_shape: Sequence[int]) -> Any:
+    """Optional columns `music` and `video` of nested lists to optional columns of embeddings."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    def nest(shape: Sequence[int]) -> Any:
+        return Array(DataType.double if len(shape) == 1 else nest(shape[1:]))
+
+    inputs = [
+        ColSpec(nest(shape), name, required=False) for name, shape in (("music", music_shape), ("video", video_shape))
+    ]
+    outputs = [ColSpec(Array(DataType.double), f"{name}_embedding", required=False) for name in ("music", "video")]
+    return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def _run_id() -> str:
+    import mlflow
+
+    run = mlflow.active_run()
+    if run is None:
+        raise RuntimeError("there is no active MLflow run")
+    return str(run.info.run_id)
+
+
+KINDS: dict[str, Callable[..., None]] = {
+    "parameters": log_values,
+    "metrics": log_points,
+    "tags": set_values,
+    "file": log_place,
+    "model": log_checkpoint,
+}

@@ -1,0 +1,156 @@
+"""Log runs that were kept, see `pending`, and results that never had a run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import StorageError
+from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.tracking.operations import carry_out
+from vmnet_pipeline.tracking.pending import (
+    Operation,
+    PendingRun,
+    digest_place,
+    list_pending,
+    read_pending,
+    shorten,
+    write_pending,
+)
+from vmnet_pipeline.tracking.runs import list_figures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+logger = logging.getLogger(__name__)
+
+_RESULTS = ("*.html", "*.png", "*.json", "*.parquet", "*.yml", "*.csv")
+
+
+def log_pending(run: PendingRun, experiment_id: str) -> str:
+    """Log a run that was kept; what is logged already is not doubled.
+
+    Args:
+        run: The run; it learns the ids that it has in MLflow, for another attempt.
+        experiment_id: Where a new run goes.
+
+    Returns:
+        Its id.
+
+    Raises:
+        Exception: Whatever MLflow raises.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    run.run_id = _find_run(client, run.run_id) or _make_run(client, experiment_id, run.name, run, run.tags)
+    with mlflow.start_run(run_id=run.run_id):
+        for name, operations in _by_child(run):
+            if not name:
+                _carry_out_all(operations)
+                continue
+            tags = {"mlflow.parentRunId": run.run_id}
+            number = _find_run(client, run.children.get(name)) or _make_run(client, experiment_id, name, run, tags)
+            run.children[name] = number
+            with mlflow.start_run(run_id=number, nested=True):
+                _carry_out_all(operations)
+    client.set_terminated(run.run_id, "FINISHED", run.ended_ms)
+    return run.run_id
+
+
+def _by_child(run: PendingRun) -> Iterator[tuple[str, list[Operation]]]:
+    for name in dict.fromkeys(["", *(operation.run for operation in run.operations)]):
+        yield name, [operation for operation in run.operations if operation.run == name]
+
+
+def _carry_out_all(operations: list[Operation]) -> None:
+    for operation in operations:
+        if operation.checksum is not None and digest_place(operation) != operation.checksum:
+            logger.warning("%s has changed since that run, and is not logged with it", operation.content["place"])
+            continue
+        carry_out(operation.kind, operation.content)
+
+
+def _find_run(client: Any, run_id: str | None) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    if run_id is not None:
+        with suppress(MlflowException):  # another database took the place of the one that had it
+            client.get_run(run_id)
+            return run_id
+    return None
+
+
+def _make_run(client: Any, experiment_id: str, name: str, run: PendingRun, tags: Mapping[str, str]) -> str:
+    made = client.create_run(experiment_id, start_time=run.started_ms, run_name=name, tags=dict(tags))
+    return str(made.info.run_id)
+
+
+def log_all_pending(folder: Path, experiment_id: str) -> None:
+    """Log what earlier runs kept; one that cannot be logged stays, and is told of."""
+    for path in list_pending(folder):
+        try:
+            log_file_of_run(path, experiment_id)
+        except Exception as error:
+            logger.warning("%s is still not logged: %s", path, shorten(error))
+
+
+def log_file_of_run(path: Path, experiment_id: str) -> None:
+    """Log the run that a file keeps, and remove the file.
+
+    Raises:
+        Exception: Whatever MLflow raises; the file then stays.
+    """
+    run = read_pending(path)
+    try:
+        run_id = log_pending(run, experiment_id)
+    except Exception:
+        with suppress(OSError):
+            write_pending(path.parent, run)
+        raise
+    path.unlink(missing_ok=True)
+    logger.info("MLflow has the run %s of %s now (%s)", run.name, _format(run.started_ms), run_id)
+
+
+def _format(time_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ms / 1000))
+
+
+def find_results(folder: Path) -> list[PendingRun]:
+    """The evaluations in a folder, and in those below it, as runs that can be logged.
+
+    Raises:
+        StorageError: One is damaged.
+    """
+    return [_describe_results(path) for path in sorted(folder.rglob("evaluation.json"))]
+
+
+def _describe_results(evaluation: Path) -> PendingRun:
+    ended_ms = int(evaluation.stat().st_mtime * 1000)
+    try:
+        figures = list_figures(parse_json(evaluation.read_bytes()))
+        points = [[name, float(value), ended_ms, 0] for name, value in figures.items()]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StorageError(f"{evaluation} is no evaluation of this project, or damaged ({error!r})") from error
+    folder = evaluation.parent
+    places = sorted(path for pattern in _RESULTS for path in folder.glob(pattern))
+    operations = [Operation("", "metrics", {"points": points})]
+    operations += [Operation("", "file", {"place": str(path)}) for path in places]
+    return PendingRun(folder.name, ended_ms, ended_ms, {"results": str(folder)}, operations=operations)
+
+
+def find_runs_of(pending: Path, place: Path) -> list[Path]:
+    """The runs that were kept and logged something in a folder."""
+    place = place.absolute()
+    return [
+        path
+        for path in list_pending(pending)
+        if any(_lies_in(operation, place) for operation in read_pending(path).operations)
+    ]
+
+
+def _lies_in(operation: Operation, place: Path) -> bool:
+    return "place" in operation.content and Path(operation.content["place"]).absolute().is_relative_to(place)
