@@ -57,8 +57,9 @@ def _set_environment() -> None:
     from kedro.utils import find_kedro_project
 
     from vmnet_pipeline.storage.configuration import find_conf
+    from vmnet_pipeline.storage.telemetry import disable_telemetry
 
-    os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "1")
+    disable_telemetry()
     project = find_kedro_project(Path.cwd()) or Path.cwd()
     os.environ.setdefault("KEDRO_LOGGING_CONFIG", str((find_conf(project) / "logging.yml").absolute()))
 

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import click
 
+from vmnet_pipeline.storage.limits import watch_limits
+from vmnet_pipeline.storage.telemetry import disable_telemetry
+
+disable_telemetry()
+watch_limits()  # before anything heavy is imported
+
+# ruff: noqa: E402
 from vmnet_pipeline.commands.demo_media import make_demo_media
 from vmnet_pipeline.commands.export import export_onnx
 from vmnet_pipeline.commands.features import manage_features

@@ -17,6 +17,10 @@ class StorageError(VmnetError):
     """A place, on a disk or in an object store, that cannot be used."""
 
 
+class LimitError(VmnetError):
+    """A limit of the shell or the system (memory, threads, open files, processor time) that leaves no room to work."""
+
+
 class IngestError(VmnetError):
     """A media folder or media.csv that cannot be turned into a manifest."""
 

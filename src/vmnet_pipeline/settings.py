@@ -9,10 +9,11 @@ from vmnet_pipeline.hooks.project import FolderHooks, ProjectHooks
 from vmnet_pipeline.hooks.tracking import TrackingHooks
 from vmnet_pipeline.ingestion.ids import name_collection
 from vmnet_pipeline.storage.paths import name_local
+from vmnet_pipeline.storage.telemetry import disable_telemetry
 from vmnet_pipeline.tracking.stages import StageHooks
 
-# Nothing is sent anywhere, and no start waits for the network. Kedro's own consent is in `.telemetry`.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Nothing is sent anywhere, and no start waits for the network.
+disable_telemetry()
 # A tracking server that is gone costs seconds, not the minutes that MLflow would wait.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from vmnet_pipeline.errors import VmnetError
+from vmnet_pipeline.storage.atomic import explain_disk_error
+from vmnet_pipeline.storage.limits import explain_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,9 +18,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def tell_errors(*others: type[Exception]) -> Iterator[None]:
-    """Let an error that is raised on purpose, or one of some other kinds, end a command without a traceback."""
+    """Let an error end a command without a traceback: one raised on purpose, of disk or limits, or of `others`."""
     expected: tuple[type[Exception], ...] = (VmnetError, *others)
     try:
         yield
     except expected as error:
         raise click.ClickException(str(error)) from error
+    except Exception as error:
+        own = explain_disk_error(error) or explain_limit(error)
+        if own is None or "VMNET_TRACEBACK" in os.environ:
+            raise
+        raise click.ClickException(str(own)) from error

@@ -14,6 +14,7 @@ from kedro.framework.hooks import hook_impl
 from vmnet_pipeline.errors import ParameterError, StorageError, VmnetError
 from vmnet_pipeline.storage.atomic import explain_disk_error
 from vmnet_pipeline.storage.configuration import find_conf
+from vmnet_pipeline.storage.limits import explain_limit
 from vmnet_pipeline.storage.paths import as_path, configure_storage, explain_access, is_remote
 from vmnet_pipeline.storage.project import enter_project
 
@@ -58,7 +59,12 @@ class ProjectHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Give every backend the common parameters below its own: its file and its registry line are enough."""
+        """Give every backend the common parameters below its own: its file and its registry line are enough.
+
+        Raises:
+            ParameterError: The run is to divide its steps among processes.
+        """
+        _refuse_processes(catalog)
         from vmnet_pipeline.backends.registry import BACKENDS
 
         if "params:backend_defaults" not in catalog:
@@ -156,6 +162,21 @@ def _check_names(config_loader: Any) -> None:
         near = get_close_matches(name, sorted(known), 1)
         hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
         raise ParameterError(f"--params {name}: there is no parameter of this name; {hint}")
+
+
+def _refuse_processes(catalog: DataCatalog) -> None:
+    """ParallelRunner shares neither what stays in memory between steps nor the MLflow run.
+
+    Raises:
+        ParameterError: It is to be used.
+    """
+    from kedro.io.data_catalog import SharedMemoryDataCatalog
+
+    if isinstance(catalog, SharedMemoryDataCatalog):
+        raise ParameterError(
+            "--runner=ParallelRunner cannot be used: each step uses all cores by itself (extract.n_workers), and "
+            "machines share a collection as an array job, see docs/scaling.md. Leave --runner out."
+        )
 
 
 def _find_names(conf: Path) -> set[str]:
@@ -271,13 +292,13 @@ def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, ca
 
 
 def find_own_error(error: BaseException | None) -> VmnetError | None:
-    """The error of this project behind `error`; Kedro wraps what a dataset raises. A full disk is one, wherever met."""
+    """The error of this project behind `error`; Kedro wraps what a dataset raises. So are a full disk and a limit."""
     outer = error
     while error is not None:
         if isinstance(error, VmnetError):
             return error
         error = error.__cause__
-    return explain_disk_error(outer)
+    return explain_disk_error(outer) or explain_limit(outer)
 
 
 def _print_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -47,7 +47,7 @@ def log_pending(run: PendingRun, experiment_id: str) -> str:
 
     client = mlflow.MlflowClient()
     run.run_id = _find_run(client, run.run_id) or _make_run(client, experiment_id, run.name, run, run.tags)
-    with mlflow.start_run(run_id=run.run_id):
+    with mlflow.start_run(run_id=run.run_id, nested=True):  # kedro-mlflow may have left its own open
         for name, operations in _by_child(run):
             if not name:
                 _carry_out_all(operations)
