@@ -20,7 +20,7 @@ HEAD = """# Commands
 Written by `python docs/make_commands.py` from the commands themselves. They stand beside Kedro's own, of which `run`, `viz`, `registry` and `catalog` are
 of use here. Outside of a project folder, where the package was installed by itself, the program is called `vmnet-pipeline` and has the same commands.
 
-Exit codes are 0 when it did what was asked, 1 for [an error](errors.md), 2 for a wrong call; these, what goes to the terminal and to logs, and shell
+Exit codes are 0 when it did what was asked, 1 for [an error](errors.md), 2 for a wrong call, 3 for a run that could not be [logged](tracking.md); these, what goes to the terminal and to logs, and shell
 completion are described in [installing](installing.md#exit-codes).
 
 ## kedro run

@@ -77,7 +77,12 @@ def make_folder(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("harm", [garble, change_schema, make_folder])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "harm", [garble, pytest.param(change_schema, marks=slow), pytest.param(make_folder, marks=slow)]
+)
 def test_the_result_is_there_without_the_database_and_logged_with_it(project, harm):
     database = project.folder / "mlflow.db"
     whole = shutil.copy(database, project.folder / "whole.db")
@@ -108,6 +113,7 @@ def _list_artifacts(database, run):
     return mlflow.MlflowClient(tracking_uri=f"sqlite:///{database}").list_artifacts(run.info.run_id)
 
 
+@pytest.mark.slow
 def test_the_next_run_logs_what_an_earlier_one_could_not(project):
     database = project.folder / "mlflow.db"
     whole = shutil.copy(database, project.folder / "whole.db")
@@ -121,6 +127,7 @@ def test_the_next_run_logs_what_an_earlier_one_could_not(project):
     assert not list((project.folder / "data/08_reporting/untracked_runs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_database_that_is_locked_for_a_while_costs_nothing(project):
     database = project.folder / "mlflow.db"
     before = len(list_runs(database))
@@ -133,6 +140,7 @@ def test_a_database_that_is_locked_for_a_while_costs_nothing(project):
     assert len(list_runs(database)) == before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
 def test_a_project_that_was_moved_or_copied_writes_into_itself(project, tmp_path, how):
     there = tmp_path / "elsewhere" / "project"
@@ -151,6 +159,7 @@ def test_a_project_that_was_moved_or_copied_writes_into_itself(project, tmp_path
         assert set(project.folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_environment_says_where_and_in_which_experiment(project, tmp_path):
     environment = {"MLFLOW_TRACKING_URI": "sqlite:///of the caller.db", "MLFLOW_EXPERIMENT_NAME": "mine"}
     before = (project.folder / "mlflow.db").read_bytes()
@@ -201,6 +210,7 @@ def failing_server():
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["silent_server", "gone_server", "failing_server"])
 @pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
 def test_a_server_that_does_not_answer_costs_seconds(project, request, variable, kind):
@@ -211,6 +221,7 @@ def test_a_server_that_does_not_answer_costs_seconds(project, request, variable,
     assert "not logged: " in output
 
 
+@pytest.mark.slow
 def test_results_without_a_run_can_be_logged(project):
     database = project.folder / "mlflow.db"
     database.unlink()
@@ -220,6 +231,7 @@ def test_results_without_a_run_can_be_logged(project):
     assert "There is no run and no evaluation.json" in train(project, "track", "data/06_models", code=1)
 
 
+@pytest.mark.slow
 def test_the_program_of_the_package_tracks_too(project):
     program = [sys.executable, "-c", "from vmnet_pipeline.__main__ import main; main()"]
     garble(project.folder / "mlflow.db")

@@ -24,7 +24,7 @@ class ProjectCommand(click.Command):
         if caller != root:
             for param in self.params:
                 name = param.name or ""
-                if isinstance(param.type, click.Path) and ctx.get_parameter_source(name) in _TYPED:
+                if _is_place(param, ctx.params.get(name)) and ctx.get_parameter_source(name) in _TYPED:
                     ctx.params[name] = _relocate_all(ctx.params[name], caller, root)
             enter(root)
         return super().invoke(ctx)
@@ -39,10 +39,6 @@ class ProjectGroup(click.Group):
 class PlaceOrName(click.Path):
     """A path, or the name of something else: a path only where there is one."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The absolute path of what is there; anything else as it is."""
-        return str(Path(value).absolute()) if Path(value).exists() else value
-
 
 def find_root(ctx: click.Context) -> Path:
     """The project that Kedro has found, or the current folder."""
@@ -52,6 +48,12 @@ def find_root(ctx: click.Context) -> Path:
     project = ctx.find_object(ProjectMetadata)
     folder = Path.cwd() if project is None else Path(project.project_path)
     return (folder if project else find_kedro_project(folder) or folder).resolve()
+
+
+def _is_place(param: click.Parameter, value: Any) -> bool:
+    if isinstance(param.type, PlaceOrName):
+        return Path(value or "").exists()
+    return isinstance(param.type, click.Path)
 
 
 def _relocate_all(value: Any, caller: Path, root: Path) -> Any:

@@ -122,14 +122,15 @@ class FolderHooks:
     @hook_impl(tryfirst=True)  # before anything else has to do with paths
     def after_context_created(self, context: KedroContext) -> None:
         """Make the root the current folder."""
-        enter(Path(context.project_path), context.config_loader.runtime_params)
+        given = (context.config_loader.runtime_params, context._runtime_params)  # the same, or copies
+        enter(Path(context.project_path), *{id(part): part for part in given if part}.values())
 
 
-def enter(root: Path, given: dict[str, Any] | None = None) -> None:
+def enter(root: Path, *given: dict[str, Any]) -> None:
     """Make the root of a project the current folder, and log as it says; see `enter_project`."""
     if Path.cwd() == root.resolve():
         return
-    enter_project(root, given)
+    enter_project(root, *given)
     settings = root / "conf" / "logging.yml"
     if settings.is_file() and not os.environ.get("KEDRO_LOGGING_CONFIG"):
         import yaml

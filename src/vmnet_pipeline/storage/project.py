@@ -14,6 +14,7 @@ from vmnet_pipeline.storage.paths import is_remote
 
 PATH_NAMES = frozenset(
     {
+        "audio_dir",
         "cache_dir",
         "checkpoint",
         "data_root",
@@ -27,6 +28,7 @@ PATH_NAMES = frozenset(
         "test_data_dir",
         "train_csv_path",
         "train_data_dir",
+        "video_dir",
         "weights_dir",
     }
 )
@@ -36,7 +38,7 @@ _Place = TypeVar("_Place", str, Path)
 _callers: dict[Path, Path] = {}
 
 
-def enter_project(root: Path, given: dict[str, Any] | None = None) -> None:
+def enter_project(root: Path, *given: dict[str, Any]) -> None:
     """Make the root of a project the current folder.
 
     Args:
@@ -47,7 +49,8 @@ def enter_project(root: Path, given: dict[str, Any] | None = None) -> None:
     if caller == root.resolve():
         return
     _callers[root.resolve()] = caller
-    _relocate_parameters(given or {}, caller, root)
+    for parameters in given:
+        _relocate_parameters(parameters, caller, root)
     os.chdir(root)
 
 
