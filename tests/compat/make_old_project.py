@@ -1,4 +1,4 @@
-"""Make a project as an earlier commit writes it: feature store, packed pairs, checkpoint, search index, MLflow database.
+"""Make a project as an earlier commit writes it: feature store, packed pairs, checkpoint, search index, MLflow.
 
 Nothing of it is kept in the repository, since it can be made again: `python tests/compat/make_old_project.py FOLDER`
 checks the commit's files out of the history, and lets that code run in processes of its own.
