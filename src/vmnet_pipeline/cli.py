@@ -15,6 +15,7 @@ from vmnet_pipeline.commands.demo_media import make_demo_media
 from vmnet_pipeline.commands.export import export_onnx
 from vmnet_pipeline.commands.features import manage_features
 from vmnet_pipeline.commands.import_checkpoint import import_reference_checkpoint
+from vmnet_pipeline.commands.import_features import import_pickled_features
 from vmnet_pipeline.commands.new_project import make_project
 from vmnet_pipeline.commands.recommend import recommend_items
 from vmnet_pipeline.commands.run import make_run_command
@@ -40,6 +41,7 @@ for _command in (
     export_onnx,
     manage_features,
     import_reference_checkpoint,
+    import_pickled_features,
     make_project,
     recommend_items,
     serve,

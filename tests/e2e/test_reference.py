@@ -39,6 +39,18 @@ def test_ones_own_features_are_trained_on_and_tested_without_media(project, tmp_
     assert "train_network" not in output
     assert read_evaluation(project.folder / "data/08_reporting")["directions"] == first["directions"]
 
+    # An evaluation alone reads the test side alone.
+    shutil.rmtree(project.folder / "data/05_model_input")
+    first_file = data / "train/audio/000.npy"
+    content = first_file.read_bytes()
+    first_file.write_bytes(b"garbage")
+    project.kedro("run", "--pipeline", "evaluate", "--params", f"pairs_dir={data},checkpoint={moved}")
+    (packed,) = (project.folder / "data/05_model_input").rglob("pairs.json")
+    assert json.loads(packed.read_text())["sizes"] == {"train": 0, "val": 0, "test": 10}
+    output = project.kedro("run", "--pipelines=train,evaluate", "--params", f"pairs_dir={data}", ok=False)
+    assert "000.npy is not a readable" in output
+    first_file.write_bytes(content)
+
     # A run that would overwrite it, and features of another width, are refused before anything runs.
     output = project.kedro(
         "run", "--pipelines=train,evaluate", "--params", f"pairs_dir={data},checkpoint={moved}", ok=False

@@ -196,6 +196,18 @@ def test_a_summaries_dir_of_the_reference(reference_checkpoints, variant, music_
         embedder.embed_music("song.mp3")
 
 
+@pytest.mark.parametrize("params", [{"protocol": "reference"}, {"imported_from": "model.ckpt-1799"}])
+def test_unequal_numbers_are_a_warning_where_the_original_took_them(params, caplog):
+    checkpoint = make_checkpoint()
+    music, video = draw(3, *SHAPES["musicnn"][0]), draw(2, *SHAPES["musicnn"][1])
+    with pytest.raises(EmbedderError, match=r"3 music and 2 video items; give pairs"):
+        Embedder(checkpoint)([music, video], pooled=True)
+    found = Embedder(replace(checkpoint, params=params))([music, video], pooled=True)
+    assert (len(found.music), len(found.video)) == (3, 2)
+    np.testing.assert_array_equal(found.music, Embedder(checkpoint)([music, None], pooled=True).music)
+    assert "3 music and 2 video items in one call" in caplog.text
+
+
 # --- media files
 
 

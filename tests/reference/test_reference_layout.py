@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,7 +210,7 @@ def test_a_long_report_is_whole_in_a_file(data, tmp_path):
     ("content", "message"),
     [
         ("id\n", "has no ids"),
-        ("name\n000\n", "has no column id"),
+        ("000\n001\n", "its first line, '000', is an item, not a header"),
         ("id,group\n000,g\n001,h\n", "group 'g' of item '024' stands in train too"),
         (None, "cannot be read"),
     ],
@@ -222,6 +223,54 @@ def test_csv_files_that_contradict_themselves(data, tmp_path, content, message):
         (data / "train.csv").write_text(content)
     with pytest.raises(PairsError, match=message):
         pack(data, tmp_path / "pairs")
+
+
+def test_the_first_column_has_the_ids_where_none_is_called_so(data, tmp_path, caplog):
+    (data / "train.csv").write_text("youtube\tnote\n" + "".join(f"{k:03d}\tx\n" for k in range(24)))
+    pairs = pack(data, tmp_path / "pairs")
+    assert len(pairs.side("train").ids) + len(pairs.side("val").ids) == 24
+    assert "train.csv has no column id: its first column, 'youtube', is taken for it" in caplog.text
+    (data / "train.csv").write_text("000\n" + "".join(f"{k:03d}\n" for k in range(1, 24)))
+    pairs = pack(data, tmp_path / "pairs", holds_out_val=False, allows_repeats=True)  # the original drops the first one
+    assert pairs.side("train").ids[0] == "001"
+    assert "its first line, '000', is an item, not a header" in caplog.text
+
+
+def test_the_reference_keeps_ids_that_stand_twice_or_on_two_sides(data, tmp_path, caplog):
+    (data / "train.csv").write_text("id\n000\n001\n000\n002\n")
+    for modality in ("audio", "video"):
+        np.save(data / "test" / modality / "001.npy", np.load(data / "test" / modality / "024.npy"))
+    (data / "test.csv").write_text("id\n001\n024\n")
+    with pytest.raises(PairsError, match=r"'000' stands there twice(.*\n)*.*'001' stands in the csv file of train too"):
+        pack(data, tmp_path / "pairs", holds_out_val=False)
+    pairs = pack(data, tmp_path / "pairs", holds_out_val=False, allows_repeats=True)
+    assert pairs.ids == ("000", "001", "000", "002", "001", "024")
+    assert pairs.sizes == {"train": 4, "val": 0, "test": 2}
+    np.testing.assert_array_equal(pairs.music[0], pairs.music[2])
+    np.testing.assert_array_equal(pairs.video[4], pairs.video[5])  # of the test folder, not of that of training
+    assert "2 id(s) or group(s) stand twice or on two sides and are kept" in caplog.text
+
+
+def test_an_evaluation_reads_the_test_side_alone(data, tmp_path, caplog):
+    whole = pack(data, tmp_path / "whole")
+    layout = replace(make_layout(locate_sides(data)), only_test=True)
+
+    def pack_test(target):
+        write_pairs(target, plan_reference_pairs(layout, val_share=0.2, seed=17))
+        return read_pairs(target)
+
+    inode = (tmp_path / "whole/music.npy").stat().st_ino
+    assert pack_test(tmp_path / "whole").ids == whole.ids  # what training has packed does as well
+    assert (tmp_path / "whole/music.npy").stat().st_ino == inode
+    (data / "train" / "audio" / "003.npy").write_bytes(b"garbage")
+    with (data / "train.csv").open("a") as table:
+        table.write("../x\n")
+    alone = pack_test(tmp_path / "alone")
+    assert alone.sizes == {"train": 0, "val": 0, "test": 10}
+    np.testing.assert_array_equal(alone.side("test").music, whole.side("test").music)
+    (data / "test" / "audio" / "024.npy").write_bytes(b"garbage")
+    with pytest.raises(PairsError, match=r"024\.npy is not a readable"):
+        pack_test(tmp_path / "other")
 
 
 def test_ids_of_old_collections_need_not_be_safe_names(data, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
@@ -61,6 +62,8 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
             "test_csv_path": test_csv_path,
         }
         self.metadata = metadata
+        self.only_test = False
+        """Set where a run evaluates and does not train: then only the test side is packed."""
 
     def _describe(self) -> dict[str, Any]:
         return {name: str(place) for name, place in self._places.items() if place is not None}
@@ -74,7 +77,7 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
         """
         from vmnet_pipeline.reference.layout import locate_sides, make_layout
 
-        return make_layout(locate_sides(**self._places), self._variant)
+        return replace(make_layout(locate_sides(**self._places), self._variant), only_test=self.only_test)
 
     def save(self, data: None) -> None:
         """Not possible: these are a user's own files."""

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kedro.framework.hooks import hook_impl
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
+    from vmnet_pipeline.datasets import ReferenceFilesDataset
     from vmnet_pipeline.types import Fingerprint, Modality
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class ProjectHooks:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Check what can be checked at once, and remember the parameters that this run uses, for MLflow."""
         _check_access(pipeline, catalog)
+        _limit_packing(pipeline, catalog)
         _check_checkpoint(run_params, pipeline, catalog)
         names = sorted(name for name in pipeline.inputs() if name.startswith("params:"))
         self._parameters = {name.removeprefix("params:"): catalog.load(name) for name in names}
@@ -234,6 +236,15 @@ def _choose_variant(parameters: dict[str, Any]) -> str | None:
     layout = make_layout(locate_sides(**params.places), params.variant)
     logger.info("Feature files of your own, used with %s", layout.variant)
     return layout.variant
+
+
+def _limit_packing(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Leave the feature files of the training side alone where a run takes nothing of the pairs but their test side."""
+    for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):
+        takers = [node for node in pipeline.nodes if name in node.inputs]
+        files = f"{name.removesuffix('.pairs')}.reference_files"
+        if takers and files in pipeline.inputs() and all("test_side" in node.tags for node in takers):
+            cast("ReferenceFilesDataset", catalog.get(files)).only_test = True
 
 
 def _check_access(pipeline: Pipeline, catalog: DataCatalog) -> None:

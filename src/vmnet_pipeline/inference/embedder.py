@@ -144,17 +144,15 @@ class Embedder:
             `(music, video)`, each (n, E) float32 of unit rows, or None.
 
         Raises:
-            EmbedderError: A shape is wrong or not clear, a value is not finite, or the sides differ in number.
+            EmbedderError: A shape is wrong or not clear, a value is not finite, or the sides differ in number (a
+                warning where the network is of the original code or was trained by `protocol: reference`).
         """
         if not isinstance(x, (list, tuple)) or len(x) != 2 or all(side is None for side in x):
             raise EmbedderError("give [music features, video features] as a list of two; one of them may be None")
         music = None if x[0] is None else self._forms["music"].read(x[0], pooled=pooled)
         video = None if x[1] is None else self._forms["video"].read(x[1], pooled=pooled)
         if music is not None and video is not None and len(music) != len(video):
-            raise EmbedderError(
-                f"there are {len(music)} music and {len(video)} video items; give pairs, or one side at a time with "
-                "None for the other (one item has one axis less than a batch)"
-            )
+            self._refuse_unequal(len(music), len(video))
         return Embeddings(
             None if music is None else self._embed("music", music),
             None if video is None else self._embed("video", video),
@@ -178,6 +176,18 @@ class Embedder:
     def embed_video(self, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
         """Embed the pictures of one media file: (1, E) float32 of unit length; the rest as in `embed_music`."""
         return self.embed_feature("video", self.extract("video", path, warnings=warnings))
+
+    def _refuse_unequal(self, n_music: int, n_video: int) -> None:
+        """Raise, or, for a network of the original or one trained by its protocol, warn: it never asked for pairs."""
+        message = f"there are {n_music} music and {n_video} video items"
+        params = self.checkpoint.params
+        if params.get("protocol") == "reference" or "imported_from" in params:
+            logger.warning("%s in one call; each side is embedded by itself", message)
+            return
+        raise EmbedderError(
+            f"{message}; give pairs, or one side at a time with None for the other (one item has one axis less than a "
+            "batch)"
+        )
 
     def _embed(self, side: Side, features: FeatureArray) -> np.ndarray:
         run = self._singles[side]

@@ -106,6 +106,8 @@ class UnpackedPairs:
         problems: What was found wrong before any feature was read; packing adds to it and then refuses.
         source_key: Digest of everything that decides the packed content; packing is skipped when the folder was
             packed under the same key. Empty: pack always.
+        accepted_keys: Keys of other packings that hold all of this one, and do as well.
+        ids: Id of each item of the split that stands there under another name, because an id stands there twice.
     """
 
     music: FeatureSide
@@ -115,6 +117,8 @@ class UnpackedPairs:
     left_out: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     source_key: str = ""
+    accepted_keys: tuple[str, ...] = ()
+    ids: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
     Raises:
         PairsError: Something is wrong; the message lists every problem of every item, not only the first.
     """
-    if pairs.source_key and _packed_key(folder) == pairs.source_key:
+    if pairs.source_key and _packed_key(folder) in (pairs.source_key, *pairs.accepted_keys):
         logger.info("%s is packed already: the files are as they were", folder)
         return
     ids = [item_id for side in SIDES for item_id in getattr(pairs.split, side)]
@@ -261,7 +265,7 @@ def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
     stores: dict[Modality, FeatureSource] = {"audio": pairs.music.store, "video": pairs.video.store}
     fingerprints = {modality: store.fingerprint() for modality, store in stores.items()}
     return {
-        "ids": ids,
+        "ids": [pairs.ids.get(key, key) for key in ids],
         "groups": [pairs.groups.get(item_id, item_id) for item_id in ids],
         "sizes": {side: len(getattr(pairs.split, side)) for side in SIDES},
         "fingerprints": {modality: json.loads(item.to_json()) for modality, item in fingerprints.items() if item},

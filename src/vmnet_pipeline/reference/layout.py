@@ -49,10 +49,12 @@ class ReferenceLayout:
     Attributes:
         variant: `vmnet_vggish` (patches in time) or `vmnet_musicnn` (one vector per item).
         sides: Files of `train`, `val` and `test`, as far as there are any.
+        only_test: Whether only the test side is wanted.
     """
 
     variant: Variant
     sides: Mapping[str, SideFiles]
+    only_test: bool = False
 
 
 # --- where the files are

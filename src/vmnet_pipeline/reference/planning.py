@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from vmnet_pipeline.errors import IngestError, PairsError
+from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.ingestion.splits import SIDES, Split, split_by_group
-from vmnet_pipeline.ingestion.tables import read_csv_rows
 from vmnet_pipeline.pairs.packing import FeatureSide, UnpackedPairs
 from vmnet_pipeline.reference.feature_files import FeatureFiles
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.reference.shapes import check_axes, explain_axes
+from vmnet_pipeline.reference.tables import read_tables
 from vmnet_pipeline.storage.arrays import read_array
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.reference.layout import ReferenceLayout, SideFiles, Variant
+    from vmnet_pipeline.reference.tables import ReferenceTables
     from vmnet_pipeline.types import Fingerprint, Modality
 
     Paths: TypeAlias = Mapping[Modality, Mapping[str, Path]]
@@ -121,6 +122,7 @@ def plan_reference_pairs(
     holds_out_val: bool = True,
     music_steps: int | None = None,
     video_steps: int | None = None,
+    allows_repeats: bool = False,
 ) -> UnpackedPairs:
     """Read the csv files and the headers of all features; packing the result reads and checks every value.
 
@@ -131,20 +133,35 @@ def plan_reference_pairs(
         holds_out_val: False uses all training items for training, as the reference does.
         music_steps: Pack music as sequences of at most so many steps; None pools it as the variant does.
         video_steps: The same of video.
+        allows_repeats: See `read_tables`.
 
     Raises:
         PairsError: The csv files contradict themselves; the message lists every problem.
     """
-    split, groups, problems = read_reference_split(layout.sides)
-    paths = _list_paths(layout.sides, split)
+    tables = read_tables(layout.sides, allows_repeats=allows_repeats)
+    split, paths = tables.split, _list_paths(layout.sides, tables)
     if split.train and not split.val and holds_out_val:
-        split = _hold_out_val(split, groups, val_share, seed)
+        split = _hold_out_val(split, tables.groups, val_share, seed)
+    form = _describe_form(layout.variant, music_steps, video_steps)
+    key = _digest_sources(form, split, tables.groups, paths)
+    if layout.only_test and "test" in layout.sides and len(layout.sides) > 1:
+        test = replace(layout, sides={"test": layout.sides["test"]})
+        plan = plan_reference_pairs(
+            test,
+            val_share=val_share,
+            seed=seed,
+            music_steps=music_steps,
+            video_steps=video_steps,
+            allows_repeats=allows_repeats,
+        )
+        return replace(plan, accepted_keys=(key,))
     return UnpackedPairs(
         *_plan_sides(layout, paths, _read_shapes(paths), music_steps, video_steps),
         split,
-        groups,
-        problems=tuple(problems),
-        source_key=_digest_sources(_describe_form(layout.variant, music_steps, video_steps), split, groups, paths),
+        tables.groups,
+        problems=tuple(tables.problems),
+        source_key=key,
+        ids=tables.ids,
     )
 
 
@@ -156,8 +173,7 @@ def peek_shapes(
     Of a side that is packed as sequences it is (most steps, D).
     """
     sides = {name: files for name, files in layout.sides.items() if name == "test"}
-    split, _, _ = read_reference_split(sides)
-    paths = _list_paths(sides, split)
+    paths = _list_paths(sides, read_tables(sides, allows_repeats=True))
     shapes = _read_shapes(paths)
     if not any(shapes["audio"].values()) or not any(shapes["video"].values()):
         return None
@@ -167,58 +183,10 @@ def peek_shapes(
     return (music_steps, *music) if music_steps else music, (video_steps, *video) if video_steps else video
 
 
-def read_reference_split(sides: Mapping[str, SideFiles]) -> tuple[Split, dict[str, str], list[str]]:
-    """Ids of each side, their groups (a column `group`, if there is one), and what is wrong with the csv files."""
-    problems: list[str] = []
-    rows = {name: _read_rows(files.csv_path, problems) for name, files in sides.items()}
-    groups: dict[str, str] = {}
-    side_of_id: dict[str, str] = {}
-    side_of_group: dict[str, str] = {}
-    ids: dict[str, list[str]] = {side: [] for side in SIDES}
-    ordered = [(name, row) for name in SIDES for row in rows.get(name, [])]
-    for side, row in ordered:
-        item_id, group = row["id"], row.get("group") or row["id"]
-        table = sides[side].csv_path
-        if problem := _find_id_problem(item_id, side_of_id.get(item_id), side, table):
-            problems.append(problem)
-            continue
-        side_of_id[item_id] = side
-        groups[item_id] = group
-        ids[side].append(item_id)
-        if side_of_group.setdefault(group, side) != side:
-            problems.append(
-                f"{table}: group {group!r} of item {item_id!r} stands in {side_of_group[group]} too; results would be "
-                "too good. Put all items of a group on one side."
-            )
-    return Split(*(tuple(ids[side]) for side in SIDES)), groups, problems
-
-
-def _read_rows(path: Path, problems: list[str]) -> list[dict[str, str]]:
-    try:
-        rows = [row for row in read_csv_rows(path, ("id",)) if row["id"]]
-    except IngestError as error:
-        problems.append(str(error))
-        return []
-    if not rows:
-        problems.append(f"{path} has no ids. Add some, or remove the file and the folder of its side.")
-    return rows
-
-
-def _find_id_problem(item_id: str, earlier: str | None, side: str, table: Path) -> str:
-    # Ids of old collections, e.g. `-aBc_1`, need not be safe for new files; they must only stay inside their folder.
-    if "/" in item_id or "\\" in item_id or "\0" in item_id or len(item_id.encode()) > 250:
-        return f"{table}: the id {item_id!r} cannot be a file name. Use ids without slashes."
-    if earlier == side:
-        return f"{table}: the id {item_id!r} stands there twice. Remove one."
-    if earlier is not None:
-        return f"{table}: the id {item_id!r} stands in the csv file of {earlier} too. Remove one."
-    return ""
-
-
-def _list_paths(sides: Mapping[str, SideFiles], split: Split) -> Paths:
+def _list_paths(sides: Mapping[str, SideFiles], tables: ReferenceTables) -> Paths:
     def list_modality(modality: Modality) -> dict[str, Path]:
         files = {side: FeatureFiles(found.data_dir, modality) for side, found in sides.items()}
-        return {item_id: files[side].find(item_id) for side in SIDES for item_id in getattr(split, side)}
+        return {key: files[side].find(tables.id_of(key)) for side in SIDES for key in tables.rows[side]}
 
     return {"audio": list_modality("audio"), "video": list_modality("video")}
 

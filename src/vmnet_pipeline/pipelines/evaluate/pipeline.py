@@ -32,6 +32,7 @@ def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
             ["pairs", "checkpoint", "params:evaluate"],
             ["evaluation", "query_ranks"],
             name="evaluate_checkpoint",
+            tags="test_side",
         ),
         node(plot_evaluation, figures, ["recall_plot", "rank_plot", "training_plot"], name="plot_evaluation"),
         node(
@@ -39,6 +40,7 @@ def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
             {name: name for name in (*figures, "pairs", "measured_results", "stage_log", "parameters", *sources)},
             "report",
             name="write_report",
+            tags="test_side",
         ),
     ]
     outside = {"stage_log": "stage_log", **sources}

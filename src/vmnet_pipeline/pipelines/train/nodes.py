@@ -87,6 +87,7 @@ def pack_reference_pairs(
         val_share=split_params.val_share / max(split_params.train_share + split_params.val_share, 1e-9),
         seed=split_params.seed,
         holds_out_val=train_params.protocol != "reference",
+        allows_repeats=train_params.protocol == "reference",
     )
 
 

@@ -1,0 +1,43 @@
+"""`kedro import-features`: features that the code of 2017 has pickled as .npy files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vmnet_pipeline.commands.errors import tell_errors
+
+
+@click.command(name="import-features", short_help="Take over pickled features of the 2017 code.")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("output", type=click.Path(path_type=Path, file_okay=False))
+@tell_errors(OSError)
+def import_pickled_features(folder: Path, output: Path) -> None:
+    """Read FOLDER/ID.pkl, one vector each, and write OUTPUT/ID.npy. Nothing that a pickle names is run.
+
+    Files that hold something else are named and left out; the command then ends with exit code 1.
+    """
+    import numpy as np
+
+    from vmnet_pipeline.errors import PairsError
+    from vmnet_pipeline.reference.pickles import read_pickled_vector
+    from vmnet_pipeline.storage.atomic import replace_atomically
+
+    paths = sorted(folder.glob("*.pkl"))
+    if not paths:
+        raise click.ClickException(f"{folder} has no .pkl files. Give the folder that the extractor has written.")
+    output.mkdir(parents=True, exist_ok=True)
+    n_failed = 0
+    for path in paths:
+        try:
+            vector = read_pickled_vector(path)
+        except PairsError as error:
+            click.echo(f"Left out: {error}", err=True)
+            n_failed += 1
+            continue
+        with replace_atomically(output / f"{path.name.removesuffix('.pkl')}.npy") as temporary:
+            np.save(temporary, vector)
+    click.echo(f"{len(paths) - n_failed} of {len(paths)} features are in {output}")
+    if n_failed:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,133 @@
+"""The csv files of the reference's layout: which items are on which side, and what is wrong with them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.errors import IngestError
+from vmnet_pipeline.ingestion.splits import SIDES, Split
+from vmnet_pipeline.ingestion.tables import read_csv_rows
+from vmnet_pipeline.reference.feature_files import FeatureFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from vmnet_pipeline.reference.layout import SideFiles
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ReferenceTables:
+    """What the csv files say.
+
+    Attributes:
+        rows: Key of each row, by side in file order. A key is the id; where an id stands several times, the later rows
+            have keys of their own.
+        ids: Id of each key that is not the id itself.
+        groups: Group of each key: the column `group`, else the id.
+        problems: What must be mended, one sentence each.
+        repeated: What was kept though it stands twice or on two sides.
+    """
+
+    rows: dict[str, list[str]] = field(default_factory=lambda: {side: [] for side in SIDES})
+    ids: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+    @property
+    def split(self) -> Split:
+        """The keys of the three sides."""
+        return Split(*(tuple(self.rows[side]) for side in SIDES))
+
+    def id_of(self, key: str) -> str:
+        """The id that a row has in its csv file."""
+        return self.ids.get(key, key)
+
+
+def read_tables(sides: Mapping[str, SideFiles], *, allows_repeats: bool = False) -> ReferenceTables:
+    """Read the csv files.
+
+    Args:
+        sides: Where they are.
+        allows_repeats: Keep ids that stand twice or on two sides, and groups on two sides, and take any first line for
+            a header, each with a warning, as the original does; else each is a problem.
+    """
+    tables = ReferenceTables()
+    side_of_id: dict[str, str] = {}
+    side_of_group: dict[str, str] = {}
+    for side in (side for side in SIDES if side in sides):
+        path = sides[side].csv_path
+        for row in _read_rows(sides[side], tables.problems, takes_any_header=allows_repeats):
+            item_id, group = row["id"], row.get("group") or row["id"]
+            if not _can_be_file_name(item_id):
+                tables.problems.append(f"{path}: the id {item_id!r} cannot be a file name. Use ids without slashes.")
+                continue
+            found = _find_repeat(path, side, item_id, group, side_of_id, side_of_group)
+            (tables.repeated if allows_repeats else tables.problems).extend(found)
+            if item_id in side_of_id and not allows_repeats:
+                continue
+            _add(tables, side, item_id, group)
+            side_of_id.setdefault(item_id, side)
+            side_of_group.setdefault(group, side)
+    if tables.repeated:
+        logger.warning(
+            "%d id(s) or group(s) stand twice or on two sides and are kept, as the original does, e.g. %s",
+            len(tables.repeated), tables.repeated[0],
+        )  # fmt: skip
+    return tables
+
+
+def _add(tables: ReferenceTables, side: str, item_id: str, group: str) -> None:
+    key, number = item_id, 1
+    while key in tables.groups:
+        number += 1
+        key = f"{item_id} ({number})"
+    if key != item_id:
+        tables.ids[key] = item_id
+    tables.groups[key] = group
+    tables.rows[side].append(key)
+
+
+def _read_rows(files: SideFiles, problems: list[str], *, takes_any_header: bool) -> list[dict[str, str]]:
+    """Rows with an id, which is the column `id`, or the first one where there is none."""
+    path = files.csv_path
+    try:
+        rows = read_csv_rows(path, ())
+    except IngestError as error:
+        problems.append(str(error))
+        return []
+    name = "id" if not rows or "id" in rows[0] else next(iter(rows[0]), "id")
+    if name != "id":
+        logger.warning("%s has no column id: its first column, %r, is taken for it", path, name)
+        if _can_be_file_name(name) and FeatureFiles(files.data_dir, "audio").find(name).is_file():
+            doubt = f"{path}: its first line, {name!r}, is an item, not a header. Write a line `id` above it."
+            logger.warning(doubt) if takes_any_header else problems.append(doubt)
+        rows = [{**row, "id": row[name]} for row in rows]
+    rows = [row for row in rows if row["id"]]
+    if not rows:
+        problems.append(f"{path} has no ids. Add some, or remove the file and the folder of its side.")
+    return rows
+
+
+def _can_be_file_name(item_id: str) -> bool:
+    # Ids of old collections, e.g. `-aBc_1`, need not be safe for new files; they must only stay inside their folder.
+    return not any(letter in item_id for letter in "/\\\0") and len(item_id.encode()) <= 250
+
+
+def _find_repeat(
+    path: Path, side: str, item_id: str, group: str, side_of_id: Mapping[str, str], side_of_group: Mapping[str, str]
+) -> list[str]:
+    if item_id in side_of_id:
+        where = "there twice" if side_of_id[item_id] == side else f"in the csv file of {side_of_id[item_id]} too"
+        return [f"{path}: the id {item_id!r} stands {where}. Remove one."]
+    if side_of_group.get(group, side) != side:
+        return [
+            f"{path}: group {group!r} of item {item_id!r} stands in {side_of_group[group]} too; results would be "
+            "too good. Put all items of a group on one side."
+        ]
+    return []
