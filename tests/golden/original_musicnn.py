@@ -23,12 +23,13 @@ def run_original(model_dir: Path, patches: np.ndarray) -> dict[str, np.ndarray]:
     graph = tf.Graph()
     with graph.as_default(), v1.Session() as session:
         v1.train.import_meta_graph(meta).restore(session, f"{model_dir}/")
-        fetches = {
-            "penultimate": graph.get_operation_by_name("model/dense_1/MatMul").inputs[0],
-            "max_pool": graph.get_tensor_by_name("model/Max:0"),
-            "mean_pool": graph.get_tensor_by_name("model/moments/Squeeze:0"),
-            "taggram": graph.get_tensor_by_name("model/Sigmoid:0"),
-        }
+        fetches = {"taggram": graph.get_tensor_by_name("model/Sigmoid:0")}
+        if model_dir.name.endswith("_vgg"):
+            fetches["penultimate"] = graph.get_tensor_by_name("model/max_pooling2d_4/MaxPool:0")
+        else:
+            fetches["penultimate"] = graph.get_operation_by_name("model/dense_1/MatMul").inputs[0]
+            fetches["max_pool"] = graph.get_tensor_by_name("model/Max:0")
+            fetches["mean_pool"] = graph.get_tensor_by_name("model/moments/Squeeze:0")
         feeds = {"model/Placeholder:0": patches, "model/Placeholder_2:0": False}
         return {name: value.reshape(len(patches), -1) for name, value in session.run(fetches, feeds).items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vmnet_pipeline.backends import spectra, torch_weights, weights
 from vmnet_pipeline.backends.engine import BackendParams
@@ -19,6 +19,7 @@ from vmnet_pipeline.types import Modality, PreparedItem
 
 if TYPE_CHECKING:
     from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork
+    from vmnet_pipeline.backends.networks.musicnn_vgg import MusicnnVggNetwork
 
 SAMPLE_RATE_HZ = 16_000
 N_FFT = 512
@@ -28,22 +29,39 @@ PATCH_FRAMES = 187
 LOG_SCALE = 10_000.0
 # (filters of the mid-end, units of the penultimate layer)
 SIZES = {"MSD_musicnn": (64, 200), "MTT_musicnn": (64, 200), "MSD_musicnn_big": (512, 500)}
+VGG_MODELS = ("MSD_vgg", "MTT_vgg")
+VGG_LAYERS = ("penultimate", "taggram")
 
 
 class MusicnnParams(BackendParams):
     """Parameters of the `musicnn` backend."""
 
-    model: Literal["MSD_musicnn", "MTT_musicnn", "MSD_musicnn_big"] = Field(
-        "MSD_musicnn", description="Pretrained model; the big one is fetched from its authors' repository."
+    model: Literal["MSD_musicnn", "MTT_musicnn", "MSD_musicnn_big", "MSD_vgg", "MTT_vgg"] = Field(
+        "MSD_musicnn",
+        description="Pretrained model; the big one is fetched from its authors' repository. `_vgg` are the VGG "
+        "networks of the same package.",
     )
     layer: Literal["penultimate", "max_pool", "mean_pool", "mean_max_add", "taggram"] = Field(
-        "penultimate", description="Which activation is the feature; mean_max_add is max_pool + mean_pool."
+        "penultimate",
+        description="Which activation is the feature; mean_max_add is max_pool + mean_pool. `_vgg` models have "
+        "penultimate (256 values, the package's pool5) and taggram.",
+    )
+    vgg_pooling: Literal["trained", "package"] = Field(
+        "trained",
+        description="Of MSD_vgg: its maxima as in the graph it was trained in (4x1, 1x4, ...), or as the package's "
+        "extractor runs it (as MTT_vgg).",
     )
     max_duration_s: float = Field(300.0, gt=0, le=36_000, description="Sound after this is not looked at.")
     short_audio: Literal["repeat", "zero"] = Field(
         "repeat",
         description="Sound shorter than one patch (3 s): repeat it, or append zero frames as the reference does.",
     )
+
+    @model_validator(mode="after")
+    def _check_layer(self) -> MusicnnParams:
+        if self.model in VGG_MODELS and self.layer not in VGG_LAYERS:
+            raise ValueError(f"model {self.model} has no layer {self.layer}; choose {' or '.join(VGG_LAYERS)}")
+        return self
 
 
 def measure_log_mel(samples: np.ndarray) -> np.ndarray:
@@ -84,13 +102,13 @@ def cut_patches(samples: np.ndarray, short_audio: str = "repeat") -> np.ndarray:
 
 
 class MusicnnBackend(NetworkBackend):
-    """(T, D) float32 per item, one row per 3 s of sound; D is 200, 500 for the big model, other for other layers."""
+    """(T, D) float32 per item, one row per 3 s of sound; D is 200, 500 (big) or 256 (VGG), other for other layers."""
 
     name: ClassVar[str] = "musicnn"
     modality: ClassVar[Modality] = "audio"
     params_type: ClassVar[type[BackendParams]] = MusicnnParams
     bf16_by_default: ClassVar[bool] = True
-    network_settings: ClassVar[tuple[str, ...]] = ("model", "layer")
+    network_settings: ClassVar[tuple[str, ...]] = ("model", "layer", "vgg_pooling")
     input_shape = (PATCH_FRAMES, N_MELS)
     step_s = PATCH_FRAMES * HOP / SAMPLE_RATE_HZ
 
@@ -101,23 +119,23 @@ class MusicnnBackend(NetworkBackend):
 
     def describe_settings(self) -> dict[str, Any]:
         """See `NetworkBackend`."""
+        pooling = {"vgg_pooling": self.params.vgg_pooling} if self.params.model == "MSD_vgg" else {}
         return {
             "model": self.params.model,
             "layer": self.params.layer,
+            **pooling,
             "max_duration_s": self.params.max_duration_s,
             "short_audio": self.params.short_audio,
             "decoder": "ffmpeg, one clock, channel mean, soxr HQ 16000 Hz",
             "front_end": "slaney mel 96, fft 512, hop 256, power, centred zero pad, log10(10000 x + 1), 187 frames",
         }
 
-    def build_network(self) -> MusicnnNetwork:
+    def build_network(self) -> MusicnnNetwork | MusicnnVggNetwork:
         """See `NetworkBackend`."""
-        from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork, read_state
+        from vmnet_pipeline.backends.networks.musicnn import read_state
         from vmnet_pipeline.backends.tensorflow_checkpoint import read_checkpoint
 
-        n_mid, n_dense = SIZES[self.params.model]
-        seed, layer = self.params.random_seed, self.params.layer
-        network = torch_weights.build_seeded(lambda: MusicnnNetwork(n_mid, n_dense, layer), seed)
+        network = torch_weights.build_seeded(self._make_layers, self.params.random_seed)
         if self.params.weights == "pretrained":
             resolved = weights.resolve_weights(self.params.model, self._weights_dir)
             try:
@@ -126,6 +144,15 @@ class MusicnnBackend(NetworkBackend):
                 raise WeightsError(f"weights {self.params.model!r}: variable {error} is missing") from error
             torch_weights.load_state(network, state, self.params.model)
         return network
+
+    def _make_layers(self) -> MusicnnNetwork | MusicnnVggNetwork:
+        from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork
+        from vmnet_pipeline.backends.networks.musicnn_vgg import POOLS, POOLS_OF_MSD_VGG, MusicnnVggNetwork
+
+        if self.params.model in VGG_MODELS:
+            as_trained = self.params.model == "MSD_vgg" and self.params.vgg_pooling == "trained"
+            return MusicnnVggNetwork(self.params.layer, POOLS_OF_MSD_VGG if as_trained else POOLS)
+        return MusicnnNetwork(*SIZES[self.params.model], self.params.layer)
 
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (T, 187, 96) float32."""

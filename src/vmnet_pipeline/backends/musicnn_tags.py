@@ -34,7 +34,9 @@ MAGNATAGATUNE_TAGS = (
 TAGS = {
     "MSD_musicnn": MILLION_SONG_TAGS,
     "MSD_musicnn_big": MILLION_SONG_TAGS,
+    "MSD_vgg": MILLION_SONG_TAGS,
     "MTT_musicnn": MAGNATAGATUNE_TAGS,
+    "MTT_vgg": MAGNATAGATUNE_TAGS,
 }
 
 
@@ -96,4 +98,5 @@ def make_tagger(fingerprint: Fingerprint | None, weights_dir: str | Path) -> Tag
     from vmnet_pipeline.backends.weights import resolve_weights
 
     variables = read_checkpoint(*resolve_weights(model, weights_dir).paths)
-    return Tagger(TAGS[model], variables["dense_1/kernel"], variables["dense_1/bias"])
+    last = "dense" if model.endswith("_vgg") else "dense_1"
+    return Tagger(TAGS[model], variables[f"{last}/kernel"], variables[f"{last}/bias"])

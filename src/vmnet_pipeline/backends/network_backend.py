@@ -112,7 +112,7 @@ class NetworkBackend:
         engine.check_gpu_idx(self.params.gpu_idx, choice)
         settings = self.describe_settings()
         identity = {"backend": self.name, "weights": self._identify_weights()}
-        identity |= {name: settings[name] for name in self.network_settings}
+        identity |= {name: settings[name] for name in self.network_settings if name in settings}
         converted = ConvertedModels(self._weights_dir, identity)
         self._run = build_runner(self.build_network, self.input_shape, choice, self.params, converted)
 

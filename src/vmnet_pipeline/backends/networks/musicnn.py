@@ -6,14 +6,14 @@ Pons et al., "End-to-end learning for music audio tagging at scale" (ISMIR 2018)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
 
@@ -110,21 +110,32 @@ class MusicnnNetwork(nn.Module):
         penultimate: torch.Tensor = self.norm_dense(torch.relu(self.dense(self.norm_flat(flat))))
         return torch.sigmoid(self.tags(penultimate)) if self.layer == "taggram" else penultimate
 
+    def variables(self) -> dict[str, nn.Module]:
+        """Name of each layer in the published checkpoints -> the layer here."""
+        norms = [self.norm_input, *(block.norm for block in self.front), *(block.norm for block in self.mid)]
+        norms += [self.norm_flat, self.norm_dense]
+        convs = [block.conv for block in (*self.front, *self.mid)]
+        groups = {"batch_normalization": norms, "conv2d": convs, "dense": [self.dense, self.tags]}
+        return {
+            f"{prefix}_{index}" if index else prefix: layer
+            for prefix, layers in groups.items()
+            for index, layer in enumerate(layers)
+        }
 
-def name_variables(network: MusicnnNetwork) -> dict[str, nn.Module]:
-    """Name of each layer in the published checkpoints -> the layer here."""
-    norms = [network.norm_input, *(block.norm for block in network.front), *(block.norm for block in network.mid)]
-    norms += [network.norm_flat, network.norm_dense]
-    convs = [block.conv for block in (*network.front, *network.mid)]
-    groups = {"batch_normalization": norms, "conv2d": convs, "dense": [network.dense, network.tags]}
-    return {
-        f"{prefix}_{index}" if index else prefix: layer
-        for prefix, layers in groups.items()
-        for index, layer in enumerate(layers)
-    }
+
+class PublishedNetwork(Protocol):
+    """A network whose weights come from a checkpoint of the musicnn package."""
+
+    def variables(self) -> dict[str, nn.Module]:
+        """Name of each layer in the published checkpoints -> the layer here."""
+        ...
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """As of every module."""
+        ...
 
 
-def read_state(network: MusicnnNetwork, variables: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+def read_state(network: PublishedNetwork, variables: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Turn checkpoint variables into a state dict of the network.
 
     Args:
@@ -136,7 +147,7 @@ def read_state(network: MusicnnNetwork, variables: Mapping[str, np.ndarray]) -> 
     """
     names = {id(module): name for name, module in network.named_modules()}
     state: dict[str, torch.Tensor] = {}
-    for source, layer in name_variables(network).items():
+    for source, layer in network.variables().items():
         target = names[id(layer)]
         for key, value in _read_layer(layer, source, variables).items():
             state[f"{target}.{key}"] = torch.from_numpy(value.copy())
