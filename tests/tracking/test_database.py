@@ -9,6 +9,7 @@ import mlflow
 import pytest
 
 from vmnet_pipeline.errors import StorageError
+from vmnet_pipeline.storage import weak_disks
 from vmnet_pipeline.tracking.database import check_database, make_database, rebase_artifacts
 
 
@@ -88,6 +89,7 @@ def test_a_disk_without_hard_links(made, tmp_path, monkeypatch, caplog, code):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(weak_disks, "_said", set())
     copy_when_made(monkeypatch, made)
     make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert [found.name for found in tmp_path.iterdir()] == ["mlflow.db"]

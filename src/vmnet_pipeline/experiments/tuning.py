@@ -162,14 +162,12 @@ def _open_study(folder: Path, identity: dict[str, str]) -> Iterator[Study]:
 @contextmanager
 def _hold_lock(folder: Path) -> Iterator[None]:
     """Keep other processes away from the study; the system lets go of the lock when a process dies, however it does."""
-    import fcntl
+    from vmnet_pipeline.storage.locks import try_lock
 
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TuningError(f"Another process is searching in {folder}; wait for it or stop it.") from error
+        if not try_lock(file, alone=True):
+            raise TuningError(f"Another process is searching in {folder}; wait for it or stop it.")
         yield
 
 

@@ -9,6 +9,7 @@ import fcntl
 import glob
 import os
 import tempfile
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.exchange import discard, put_in_place, recover_folder
 from vmnet_pipeline.storage.paths import is_remote, upload
+from vmnet_pipeline.storage.weak_disks import UNABLE, flush, rename_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEMPORARY_PREFIX = ".tmp-"
+_OLD_S = 7 * 24 * 3600.0
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space",
@@ -76,10 +79,10 @@ def replace_atomically(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         if durable:
-            _flush(temporary)
-        temporary.replace(path)
+            flush(temporary)
+        rename_over(temporary, path)
         if durable:
-            _flush(path.parent)
+            flush(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -100,9 +103,9 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         try:
             yield temporary
             for path in (*temporary.rglob("*"), temporary):
-                _flush(path)
+                flush(path)
             put_in_place(temporary, folder)
-            _flush(folder.parent)
+            flush(folder.parent)
             recover_folder(folder)  # what had to step aside is not needed any more
         finally:
             discard(temporary)
@@ -153,20 +156,13 @@ def lock_folder(folder: Path, *, waits: bool = True) -> Iterator[bool]:
 def _remove_stale_folders(folder: Path) -> None:
     for path in folder.parent.glob(f"{TEMPORARY_PREFIX}{glob.escape(folder.name)}-{'?' * 32}"):
         with contextlib.suppress(OSError), lock_folder(path, waits=False) as is_stale:
-            if is_stale:
+            if is_stale or _is_old(path):
                 discard(path)
 
 
-def _flush(path: Path) -> None:
-    """Have the disk write a file, or the names in a folder, now: until then a loss of power may take it away."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot do that to a folder
-            raise
-    finally:
-        os.close(handle)
+def _is_old(path: Path) -> bool:
+    """Whether nobody can be at a folder any more, for disks without locks."""
+    return time.time() - path.stat().st_mtime > _OLD_S
 
 
 def flush_file_system(folder: Path) -> None:
@@ -179,7 +175,9 @@ def flush_file_system(folder: Path) -> None:
     try:
         if libc.syncfs(handle):
             code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
+            if code not in UNABLE:
+                raise OSError(code, os.strerror(code), str(folder))
+            os.sync()
     finally:
         os.close(handle)
 

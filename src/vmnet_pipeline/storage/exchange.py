@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 REPLACED_PREFIX = ".replaced-"
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE; RENAME_SWAP of macOS is 2, too
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
+_REFUSED = (errno.EPERM, errno.EACCES, errno.EBUSY, errno.ETXTBSY)  # by disks that rename over nothing that is in use
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
@@ -37,7 +38,7 @@ def put_in_place(new: Path, folder: Path) -> None:
             new.rename(folder)  # where there is none, or an empty one
             return
         except OSError as error:
-            if error.errno not in _OCCUPIED:
+            if error.errno not in (*_OCCUPIED, *(_REFUSED if os.path.lexists(folder) else ())):
                 raise
         try:
             exchange(new, folder)
@@ -46,7 +47,7 @@ def put_in_place(new: Path, folder: Path) -> None:
             if not new.exists():
                 raise
         except OSError as error:
-            if error.errno not in _CANNOT:
+            if error.errno not in (*_CANNOT, *_REFUSED):
                 raise
             _step_aside(folder)
 

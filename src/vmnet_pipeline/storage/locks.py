@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.storage.leases import claim, describe_holder, describe_self, explain_holder, find_live
 from vmnet_pipeline.storage.paths import is_remote
+from vmnet_pipeline.storage.weak_disks import warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def share_writing(folder: Path, shard: Shard | None = None) -> Iterator[None]:
             yield
         return
     with _writers_path(folder, shard).open("a+", encoding="utf-8") as file:
-        _try_lock(file, alone=False, waits=True)  # a run that looks whether somebody writes has it for a moment
+        try_lock(file, alone=False, waits=True)  # a run that looks whether somebody writes has it for a moment
         yield
 
 
@@ -97,7 +98,7 @@ def _writers_path(folder: Path, shard: Shard | None) -> Path:
 @contextmanager
 def _lock_or_refuse(path: Path, *, alone: bool) -> Iterator[None]:
     with path.open("a+", encoding="utf-8") as file:
-        if not _try_lock(file, alone=alone):
+        if not try_lock(file, alone=alone):
             raise FeatureStoreError(explain_holder(path.parent.parent, _find_holder(path)))
         with contextlib.suppress(OSError):  # a full disk is found, and said, where features are written
             os.ftruncate(file.fileno(), 0)
@@ -145,15 +146,15 @@ def _find_writers(folder: Path, shard: Shard | None) -> list[str]:
 
 def _is_free(path: Path) -> bool:
     with path.open("a+", encoding="utf-8") as file:
-        return _try_lock(file, alone=True)
+        return try_lock(file, alone=True)
 
 
-def _try_lock(file: TextIO, *, alone: bool, waits: bool = False) -> bool:
+def try_lock(file: TextIO, *, alone: bool, waits: bool = False) -> bool:
     """Take a lock until `file` is closed; False when somebody else has it. True where the file system has no locks."""
     try:
         fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
-        logger.warning("%s cannot be locked (%s): see that only one run works on this folder", file.name, error)
+        warn_once("%s cannot be locked (%s): see that only one run works on this folder", file.name, error.strerror)
     return True

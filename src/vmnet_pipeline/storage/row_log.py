@@ -24,6 +24,7 @@ from vmnet_pipeline.errors import VmnetError
 from vmnet_pipeline.storage.atomic import replace_atomically
 from vmnet_pipeline.storage.checksummed import check_table, write_table
 from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote, list_files, read_files
+from vmnet_pipeline.storage.weak_disks import flush
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -74,7 +75,7 @@ class RowLog:
             file.writelines(lines)
             file.flush()
             if sync:
-                os.fsync(file.fileno())
+                flush(file.fileno())
 
     def _append_remote(self, lines: list[str]) -> None:
         if self._part_rows >= _PART_ROWS:
@@ -93,7 +94,7 @@ class RowLog:
         """
         if not is_remote(self.folder) and self._own_path.exists():
             with self._own_path.open("rb") as file:
-                os.fsync(file.fileno())
+                flush(file.fileno())
 
     def read_own(self) -> pa.Table:
         """The rows of this handle's writer, the oldest first."""

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX
+from vmnet_pipeline.storage.weak_disks import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     except OSError as error:
         if path.exists():
             return
-        logger.warning(_NO_LINKS, error.strerror)
+        warn_once(_NO_LINKS, error.strerror)
         temporary.rename(path)
 
 
