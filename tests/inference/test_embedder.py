@@ -268,6 +268,8 @@ def test_a_media_file_gets_the_embedding_of_its_features(sound, tmp_path):
     feature = backend.infer(backend.prepare(str(sound)).inputs)
     assert feature.shape == (2, 200)
     np.testing.assert_allclose(found, embedder([feature, None]).music, atol=1e-6)
+    sound.rename(tmp_path / "e\u0301.wav")  # as a Mac writes it
+    np.testing.assert_array_equal(embedder.embed_music(tmp_path / "\u00e9.wav"), found)
 
 
 def test_a_decoder_that_crashes_is_an_error_of_that_file(embedder, sound):

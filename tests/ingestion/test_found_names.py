@@ -2,13 +2,17 @@
 
 import unicodedata
 
+import numpy as np
 import pytest
 
 from vmnet_pipeline.errors import IngestError
+from vmnet_pipeline.extraction.planning import list_media_items, plan_extraction
+from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.ingestion import ids as naming
 from vmnet_pipeline.ingestion.discovery import find_items, list_folder
 from vmnet_pipeline.ingestion.ids import is_id, list_possible_ids, make_unique_ids, name_collection
 from vmnet_pipeline.storage.names import DiskNames, find_on_disk, tells_case
+from vmnet_pipeline.types import Fingerprint
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Déjà vu") for form in ("NFC", "NFD"))
 
@@ -151,6 +155,21 @@ def test_ids_that_were_made_before_stay():
         "007", "Clip_1.take-2", "sub-clip-dd4b3a0d", "a-b_c-u-484ffef6", "x" * 120, "trailing.",
     ]  # fmt: skip
     assert make_unique_ids(["a", "A"]) == [f"a-{naming.short_digest('a')}", f"A-{naming.short_digest('A')}"]
+
+
+def test_a_store_that_was_made_with_other_ids_is_adopted(tmp_path):
+    touch(tmp_path / "in/a b.wav", tmp_path / "in/-x.wav")
+    (tmp_path / "in/-x.wav").write_bytes(b"other")
+    items = list_media_items(list_folder(tmp_path / "in", None), "audio")
+    results = tuple(
+        FeatureResult(FeatureRow(naming.make_safe_name(item.id), "done", item.checksum), np.full(3, k, np.float32))
+        for k, item in enumerate(items)
+    )
+    FeatureStore(tmp_path / "out").write(FeatureChunk(Fingerprint("musicnn"), results))
+    plan = plan_extraction(items, FeatureStore(tmp_path / "out"))
+    assert (plan.missing, plan.n_adopted) == ((), 2)
+    store = FeatureStore(tmp_path / "out")
+    assert [store.load(item.id)[0] for item in items] == [0, 1]
 
 
 # --- digests that are equal

@@ -120,3 +120,13 @@ def test_folders_and_tables_in_any_case(tmp_path):
     folder.rename(tmp_path / DECOMPOSED)
     assert recognise_variant(locate_sides(tmp_path / COMPOSED)) == "vmnet_vggish"
     assert pack(tmp_path / COMPOSED, tmp_path / "pairs").sizes == {"train": 3, "val": 0, "test": 2}
+
+
+def test_a_missing_file_that_differs_in_case_only_is_told_as_that(data, tmp_path):
+    (data / "test/audio/024.npy").rename(data / "test/audio/aBc.npy")
+    (data / "test/video/024.npy").rename(data / "test/video/ABC.npy")
+    (data / "test.csv").write_text("id\nABC\n025\n")
+    with pytest.raises(
+        PairsError, match=r"ABC\.npy is missing \(aBc\.npy there differs in upper and lower case only\)"
+    ):
+        pack(data, tmp_path / "pairs")

@@ -39,8 +39,9 @@ def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ..
     VMNET_API_KEY set, every request needs that key.
     """
     from vmnet_pipeline.serving.config import CollectionPlaces
+    from vmnet_pipeline.storage.names import find_on_disk
 
-    media = Path(places.media).expanduser()
+    media = find_on_disk(Path(places.media).expanduser())
     default_root = media.parent if media.suffix.lower() == ".csv" else media
     served = CollectionPlaces(
         output=places.output,

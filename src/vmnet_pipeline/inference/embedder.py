@@ -25,6 +25,7 @@ from vmnet_pipeline.models.checkpoints import (
     load_checkpoint,
 )
 from vmnet_pipeline.params import LimitParams
+from vmnet_pipeline.storage.names import DiskNames
 from vmnet_pipeline.storage.paths import as_path
 from vmnet_pipeline.types import Fingerprint, Modality, Sequences
 
@@ -200,7 +201,7 @@ class Embedder:
     def extract(self, side: Side, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
         """The feature of one side of a media file as the backend stores it; the rest as in `embed_music`."""
         backend = self.backend(side)
-        prepared = self.isolation.call(backend.prepare, str(path))
+        prepared = self.isolation.call(backend.prepare, DiskNames().find(str(path)))
         if warnings is not None:
             warnings += prepared.warnings
         elif prepared.warnings:

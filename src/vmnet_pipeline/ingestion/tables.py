@@ -33,7 +33,7 @@ _MARKS = {
 }
 _HEAD_BYTES = 4096
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f]")
-_EXCEL_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+_EXCEL_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, 
             if number == 0:
                 header = [_name_column(cell) for cell in cells]
                 _check_columns(header, required, path)
-            elif any(cell.strip() for cell in cells):
-                yield _make_row(header, cells)
+            elif any(texts := [cell.strip() for cell in cells]):
+                yield _make_row(header, texts)
         if not header:
             _check_columns(header, required, path)
     except storage_errors(ValueError, csv.Error) as error:
@@ -98,8 +98,10 @@ def _skip_lines(reader: Iterator[list[str]], dialect: _Dialect) -> Iterator[list
 
 
 def _make_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    row = dict.fromkeys(filter(None, header), "")
-    row.update((name, cell.strip()) for name, cell in zip(header, cells, strict=False) if name)
+    row = dict(zip(header, cells, strict=False))
+    if len(cells) < len(header):
+        row = dict.fromkeys(header, "") | row
+    row.pop("", None)
     return row
 
 

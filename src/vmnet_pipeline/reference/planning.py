@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.ingestion.splits import SIDES, Split, split_by_group
 from vmnet_pipeline.pairs.packing import FeatureSide, UnpackedPairs
-from vmnet_pipeline.reference.feature_files import FeatureFiles
+from vmnet_pipeline.reference.feature_files import FeatureFiles, hint_at_case
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.reference.shapes import check_axes, explain_axes
 from vmnet_pipeline.reference.tables import read_tables
@@ -71,7 +71,8 @@ class FileSource:
         try:
             array = read_array(path)
         except FileNotFoundError as error:
-            raise PairsError(f"{path} is missing. Add the file, or take {item_id!r} out of the csv file.") from error
+            near = hint_at_case(path)
+            raise PairsError(f"{path} is missing{near}. Add it, or take {item_id!r} out of the csv file.") from error
         except (OSError, ValueError) as error:
             raise PairsError(f"{path} is not a readable .npy file ({error}). Replace it.") from error
         if array.size == 0:

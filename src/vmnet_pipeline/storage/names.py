@@ -63,11 +63,11 @@ def find_entry(folder: Path, names: tuple[str, ...], *, is_folder: bool = True) 
         names: In lower case.
         is_folder: Whether folders are wanted, or files.
     """
-    try:
-        entries = list(folder.iterdir())
+    try:  # names, of which a folder may have a million, and not as many paths
+        entries = [path.name for path in folder.iterdir()] if is_remote(folder) else os.listdir(folder)  # noqa: PTH208
     except OSError:
         return []
-    found = [path for path in entries if path.name.casefold() in names]
+    found = [folder / name for name in entries if name.casefold() in names]
     found = [path for path in found if (path.is_dir() if is_folder else path.is_file())]
     return sorted(
         found, key=lambda path: (names.index(path.name.casefold()), path.name != path.name.lower(), path.name)
