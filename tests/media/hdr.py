@@ -63,7 +63,7 @@ def write_tagged(
         context = stream.codec_context
         context.color_trc, context.color_primaries, context.colorspace = transfer, primaries, matrix
         context.color_range = color_range
-        for k, frame in enumerate(frames):
+        for k, frame in enumerate(frames * 4):  # FFmpeg (8.1) often fails to write a single frame of HEVC into MP4
             frame.color_trc, frame.color_primaries, frame.colorspace = transfer, primaries, matrix
             frame.color_range, frame.pts, frame.time_base = color_range, k, Fraction(1)
             container.mux(stream.encode(frame))

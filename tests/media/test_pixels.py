@@ -165,11 +165,13 @@ def test_eetf_follows_its_report_point_by_point() -> None:
 
 
 def test_one_film_keeps_one_white() -> None:
-    """A bright frame decides for the darker ones after it."""
-    bright, dark = (np.round(code_hdr(draw_colours(), PQ, 203, gain) * 65_535).astype(np.uint16) for gain in (1, 0.2))
+    """A bright frame decides for the ones after it, also for one that is just as bright as SDR."""
+    bright, dark = (
+        np.round(code_hdr(draw_colours(), PQ, 203, gain) * 65_535).astype(np.uint16) for gain in (1, 100 / 203)
+    )
     mapper = ToneMapper()
     mapper.convert(bright, PQ, BT2020, 10_000)
-    expected = 255 * (0.2 * (draw_colours() / 255) ** 2.4) ** (1 / 2.4)
+    expected = 255 * (100 / 203 * (draw_colours() / 255) ** 2.4) ** (1 / 2.4)
     assert mean_difference(mapper.convert(dark, PQ, BT2020, 10_000), expected) < 1
 
 
@@ -440,7 +442,7 @@ def test_no_frame_stays_behind(tmp_path: Path) -> None:
     """Nothing waits for the garbage collector, neither HDR metadata nor neighbours of interlaced frames."""
     frame = to_frame(code_hdr(draw_colours(), PQ, 203), "yuv420p10le")
     options = {"x265-params": f"log-level=none:{METADATA}"}
-    write_tagged(tmp_path / "a.mkv", [frame] * 4, codec="libx265", transfer=PQ, primaries=BT2020, options=options)
+    write_tagged(tmp_path / "a.mkv", [frame], codec="libx265", transfer=PQ, primaries=BT2020, options=options)
     encode_video(tmp_path / "b.mkv", [weave(k, 0) for k in range(80)], fields="tff")
     del frame
     gc.collect()
