@@ -213,3 +213,36 @@ def test_axe_finds_nothing_serious(with_results, scheme):
     script = "const done = arguments[arguments.length - 1]; axe.run().then((result) => done(result.violations))"
     violations = page.driver.execute_async_script(script)
     assert [(v["id"], [node["html"] for node in v["nodes"]][:3]) for v in violations] == []
+
+
+@pytest.mark.parametrize("key", [None, "another key"])
+def test_the_page_below_the_path_of_a_proxy(browser, service, live, manifest, key):
+    """Everything that it loads, asks and plays is below the path; the proxy does not say that there is one."""
+    from live_server import run_with
+    from test_proxies import run_silent_proxy
+
+    with run_with(service, key) as port, run_silent_proxy(port) as own:
+        browser.get_log("browser")
+        page = Visit(browser, f"http://127.0.0.1:{own}/music/", wait=key is None)
+        if key:
+            page.wait(lambda: page.one("#door").is_displayed())
+            page.one("#key").send_keys(key)
+            page.one("#door button").click()
+            page.wait(lambda: page.all("#points path"))
+        page.one("#file").send_keys(manifest.loc["0001", "video_path"])
+        page.wait(lambda: page.all("#results li"))
+        page.all("#results button[aria-pressed]")[1].click()
+        page.wait(lambda: page.run("return sound.currentTime > 0.2 && !sound.paused"))
+        assert "/music/v1/items/" in page.run("return sound.src")
+        page.all("#results .like")[0].click()
+        page.wait(lambda: page.one("#answers-title").text.startswith("More like"))
+        page.one("#points").send_keys("\ue014\ue007")  # an arrow key and Enter: an item of the map
+        page.wait(
+            lambda: page.run(
+                "return picture.src.includes('/music/v1/items/') || sound.src.includes('/music/v1/items/')"
+            )
+        )
+        loaded = page.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert [name for name in loaded if not name.startswith(("blob:", f"http://127.0.0.1:{own}/music/"))] == []
+        if key is None:
+            assert page.complaints() == []

@@ -93,9 +93,12 @@ class ServeProcess:
     def start(self, wait_for: str = "/readyz") -> None:
         """Start and wait until the networks are loaded; with `/healthz` only until it answers."""
         self.temporary.mkdir(parents=True, exist_ok=True)
-        own = {"VMNET_API_KEY": self._key, "TMPDIR": str(self.temporary), "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
+        own = {"VMNET_API_KEY": self._key} if self._key else {}
+        own |= {"TMPDIR": str(self.temporary), "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
         paths = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
         environment = {**os.environ, **own, "PYTHONPATH": paths}
+        if not self._key:
+            environment.pop("VMNET_API_KEY", None)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, cwd=self._folder, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import signal
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from vmnet_pipeline.commands.errors import tell_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
+    from collections.abc import Iterator
 
-KEY_VARIABLE = "VMNET_API_KEY"
+    from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
 
 
 @click.command(name="serve", cls=ProjectCommand, short_help="Start the page and HTTP interface of a collection.")
@@ -93,16 +94,41 @@ def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: i
 
     Raises:
         SearchIndexError: The collection has no index, or it is damaged.
+        ParameterError: The key cannot be used.
     """
     import uvicorn
 
     from vmnet_pipeline.serving.app import make_app
-    from vmnet_pipeline.serving.middleware import ApiKey
-    from vmnet_pipeline.serving.server import configure_server
+    from vmnet_pipeline.serving.middleware import KEY_VARIABLE, ApiKey
+    from vmnet_pipeline.serving.server import allow_connections, configure_server
     from vmnet_pipeline.serving.state import Service
 
-    service = Service(places, params)
-    app = make_app(service, ApiKey(os.environ.get(KEY_VARIABLE)))
-    click.echo(f"Page and interface: http://{host}:{port}/   (Ctrl-C ends it)")
-    with suppress(KeyboardInterrupt):
+    key = ApiKey(os.environ.get(KEY_VARIABLE))
+    host, shown = read_host(host)
+    service = Service(places, params.admit_host(host))
+    app = make_app(service, key)
+    allow_connections(params.max_connections)
+    click.echo(f"Page and interface: http://{shown}:{port}{params.root_path}/   (Ctrl-C ends it)")
+    with suppress(KeyboardInterrupt), _ending_on_hangup():
         uvicorn.Server(configure_server(app, service, host, port)).run()
+
+
+def read_host(host: str) -> tuple[str, str]:
+    """An address to listen at without brackets, and as it is written in a URL."""
+    bare = host.strip().removeprefix("[").removesuffix("]")
+    return bare, f"[{bare}]" if ":" in bare else bare
+
+
+@contextmanager
+def _ending_on_hangup() -> Iterator[None]:
+    """A terminal that is closed, and SIGQUIT, end the service as SIGTERM does; what is ignored (nohup) stays so."""
+    numbers = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

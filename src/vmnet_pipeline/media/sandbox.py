@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import weakref
 from contextlib import contextmanager, suppress
@@ -46,6 +47,7 @@ ISOLATION_REASONS = frozenset({"decoder_crashed", "timed_out", "out_of_memory"})
 
 START_WAIT_S = 120.0
 END_WAIT_S = 10.0
+MIN_SECONDS = 0.001
 _PROGRAM = "import sys; from vmnet_pipeline.media.sandbox import serve; serve(int(sys.argv[1]))"
 # Calls run side by side in children of their own, so each takes one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -68,6 +70,10 @@ class Isolation:
     """Child processes for calls that read media files. May be used by several threads, each gets a child to itself.
 
     Children are started when they are needed and kept for the next call. `close` ends them, or the end of this object.
+
+    Attributes:
+        deadline: Time of `time.monotonic` at which calls are ended, whatever their own limit; None for no such time.
+            It bounds several calls together, those for one upload for example.
     """
 
     def __init__(self, limits: LimitParams) -> None:
@@ -79,6 +85,7 @@ class Isolation:
         self._limits, self._idle, self._owner = limits, list[_Child](), os.getpid()
         self._everyone: set[_Child] = set()
         self._warned = False
+        self.deadline: float | None = None
         self._finalizer = weakref.finalize(self, _end_all, self._everyone, self._owner)
 
     def __enter__(self) -> Isolation:
@@ -176,7 +183,7 @@ class Isolation:
     def _ask(self, child: _Child, task: Task) -> _Reply:
         try:
             with hand_over(task) as handed:
-                reply = child.ask(task, handed, self._limits)
+                reply = child.ask(task, handed, self._find_limits())
         except MediaError as error:  # it cannot be opened
             reply = _Reply(reason=error.reason, message=str(error))
         if reply.reason in ("worn_out", "out_of_memory"):
@@ -186,6 +193,13 @@ class Isolation:
         else:
             self._everyone.discard(child)
         return reply
+
+    def _find_limits(self) -> LimitParams:
+        if self.deadline is None:
+            return self._limits
+        left = max(MIN_SECONDS, self.deadline - time.monotonic())
+        seconds = left if self._limits.seconds is None else min(left, self._limits.seconds)
+        return self._limits.model_copy(update={"seconds": seconds})
 
 
 def _end_all(children: set[_Child], owner: int) -> None:
@@ -249,7 +263,7 @@ class _Child:
             self.end(kill=False)
             is_slow = self._process.returncode == -signal.SIGXCPU
         if is_slow and limits.seconds is not None:
-            message = f"{{path}}: reading it took more than {limits.seconds:g} s; convert it, or raise limits.seconds"
+            message = f"{{path}}: reading it took more than {limits.seconds:.4g} s; convert it, or raise limits.seconds"
             return _Reply(reason="timed_out", message=message)
         message = f"{{path}}: reading it made the decoder fail ({self._describe_end()}), twice; convert or remove it"
         return _Reply(reason="decoder_crashed", message=message)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALIASES = {"tag": "tags", "duration": "duration_s"}
 LIST_SEPARATOR = ", "
 """Between the values of a column that holds several, such as `tags`."""
-_FORM = re.compile(r"\s*(?P<column>[^<>=!]+?)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>.*?)\s*")
+_OPERATOR = re.compile(r"[<>=!]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,26 @@ def parse_filter(text: str) -> Filter:
     Raises:
         SearchIndexError: It is none.
     """
-    match = _FORM.fullmatch(text.strip())  # stripped: spaces alone would be tried in every way
-    if match is None:
+    column, operator, value = _split(text)
+    if not column or not operator:
         raise SearchIndexError(f"{text!r} is no filter; write for example group=jazz, tag=rock or 'duration<60'")
-    column, operator, value = match["column"], match["operator"], match["value"]
     if operator not in ("=", "!="):
         try:
             float(value)
         except ValueError:
             raise SearchIndexError(f"filter {text!r} compares with {value!r}, which is no number") from None
     return Filter(ALIASES.get(column, column), operator, value)
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Column, operator and value; no operator where there is none. One pass, however many blanks there are."""
+    found = _OPERATOR.search(text)
+    if found is None:
+        return text, "", ""
+    start = found.start()
+    size = 2 if text[start : start + 2] in ("<=", ">=", "!=") else 1
+    operator = text[start : start + size]
+    return text[:start].strip(), "" if operator == "!" else operator, text[start + size :].strip()
 
 
 def select_items(items: pd.DataFrame, filters: Iterable[Filter | str]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -20,9 +20,10 @@ import vmnet_pipeline
 from vmnet_pipeline.search.recommendation import answering_side
 from vmnet_pipeline.serving import schemas as bodies
 from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
-from vmnet_pipeline.serving.gallery import MEDIA_TYPES, is_one_range
-from vmnet_pipeline.serving.middleware import COOKIE, ApiKey, Guard
-from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_short, read_json_body, receive_upload
+from vmnet_pipeline.serving.media_files import MEDIA_ANSWERS, MediaResponse
+from vmnet_pipeline.serving.middleware import COOKIE, MAX_KEY_LENGTH, ApiKey, Guard
+from vmnet_pipeline.serving.proxies import PREFIX
+from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_json, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Task
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
-MAX_SESSION_BYTES = 8 * bodies.MAX_KEY_LENGTH
+MAX_SESSION_BYTES = 8 * MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": bodies.ErrorBody, "description": text}
     for status, text in {
@@ -49,8 +50,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         413: "Too large.",
         422: "It cannot be used; the message says why.",
         429: "Too many uploads at once; `Retry-After` says when to try again.",
-        503: "The networks are being loaded, or cannot be.",
+        503: "The networks are being loaded, or cannot be; `Retry-After` says when to try again.",
         504: "It took too long.",
+        507: "There is no room for the file.",
     }.items()
 }
 
@@ -77,6 +79,8 @@ def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # their scripts come from elsewhere
         redoc_url=None,
+        openapi_url=None,  # `show_document` knows where the client sees it
+        redirect_slashes=False,  # what stands before our paths is not known for sure
     )
     _add_layers(app, service, key)
     _add_search(app, service)
@@ -98,7 +102,7 @@ def _add_layers(app: FastAPI, service: Service, key: ApiKey) -> None:
     @app.exception_handler(RefusedError)
     async def answer_refused(request: Request, error: RefusedError) -> JSONResponse:
         service.metrics.refused.labels(error.code).inc()
-        if error.status in (413, 429, 503):
+        if error.status in (413, 429, 503, 507):
             await discard_body(request, 2 * params.max_upload_bytes)
         return make_error_response(error.status, error.code, str(error), error.retry_after_s)
 
@@ -150,7 +154,7 @@ async def _read(
     Raises:
         RefusedError: In all its kinds.
     """
-    if not request.headers.get("content-type", "").lower().startswith("application/json"):
+    if not is_json(request):
         return await _read_upload(request, service, state, model)
     if not is_short(request):
         return await _read_long(request, service, state, model)
@@ -196,7 +200,7 @@ async def _read_upload(
         given["same_side"] = request.query_params.get("same_side", False)
     wanted, params = bodies.read_query(model, given).model_copy(update={"id": None}), service.params
     with state.pool.take_place():
-        async with receive_upload(request, service.upload_dir, params.max_upload_bytes) as (path, size):
+        async with receive_upload(request, service.uploads, params.max_upload_bytes) as (path, size):
             service.metrics.uploaded.inc(size)
             task = Task(wanted.query, path=str(path), max_duration_s=params.max_duration_s)
             answer = await _embed(task, params, state)
@@ -219,15 +223,11 @@ def _add_items(app: FastAPI, service: Service) -> None:
         """What is known of one item."""
         return JSONResponse(service.state.gallery.describe_item(item_id))
 
-    @app.get("/v1/items/{item_id}/media", response_class=FileResponse, responses=ERRORS)
-    def send_media(request: Request, item_id: str, side: bodies.Side = "music") -> FileResponse:
+    @app.get("/v1/items/{item_id}/media", response_class=Response, responses=ERRORS | MEDIA_ANSWERS)
+    def send_media(request: Request, item_id: str, side: bodies.Side = "music") -> MediaResponse:
         """The media file of one side of an item, or a part of it by a `Range` header with one range."""
-        if not is_one_range(request.headers.get("range", "")):  # a client may ask for a part, but has no right to it
-            request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
-        path = service.state.gallery.find_file(item_id, side, service.places.media_roots)
-        kind = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
-        headers = {"Cache-Control": "private, max-age=3600"}
-        return FileResponse(path, media_type=kind, headers=headers)
+        file, path = service.state.gallery.open_file(item_id, side, service.places.media_roots)
+        return MediaResponse(file, path.suffix, request.headers)
 
     @app.get("/v1/map", responses=ERRORS)
     def show_map() -> JSONResponse:
@@ -244,8 +244,13 @@ def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
         return PlainTextResponse("ok\n")
 
     @app.get("/readyz", include_in_schema=False)
-    async def say_ready() -> PlainTextResponse:
-        return PlainTextResponse("ready\n") if service.is_ready else PlainTextResponse("not ready\n", 503)
+    def say_ready() -> PlainTextResponse:
+        fault = service.find_fault()
+        return PlainTextResponse(f"not ready: {fault}\n", 503) if fault else PlainTextResponse("ready\n")
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def show_document(request: Request) -> JSONResponse:
+        return JSONResponse({**app.openapi(), "servers": [{"url": request.scope.get(PREFIX) or "/"}]})
 
     @app.get("/metrics", include_in_schema=False)
     def show_metrics() -> PlainTextResponse:
@@ -254,11 +259,17 @@ def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
     @app.post("/v1/session", status_code=204, include_in_schema=False)
     async def open_session(request: Request) -> Response:
         session = bodies.read_query(bodies.Session, await read_json_body(request, MAX_SESSION_BYTES))
-        if not key.accepts(session.key):
+        if not await key.admits(session.key, request.scope):
             raise RefusedError(401, "no_key", "This is not the key.")
         response = Response(status_code=204)
         is_https = request.url.scheme == "https"
         response.set_cookie(
-            COOKIE, key.make_cookie(), httponly=True, samesite="strict", secure=is_https, max_age=30 * 24 * 3600
+            COOKIE,
+            key.make_cookie(),
+            path=request.scope.get(PREFIX) or "/",
+            httponly=True,
+            samesite="strict",
+            secure=is_https,
+            max_age=30 * 24 * 3600,
         )
         return response

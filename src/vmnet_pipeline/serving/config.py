@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from vmnet_pipeline.params import Params
 
@@ -13,6 +15,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEBIBYTE = 1 << 20
+MAX_PREFIX_LENGTH = 200
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
+
+
+def is_prefix(text: str) -> bool:
+    """Whether this is a path without a slash at its end, such as `/music`, or nothing."""
+    return len(text) <= MAX_PREFIX_LENGTH and _PREFIX.fullmatch(text) is not None
+
+
+def _check_network(text: str) -> str:
+    ipaddress.ip_network(text)
+    return text
+
+
+def _check_prefix(text: str) -> str:
+    text = text.rstrip("/")
+    if not is_prefix(text):
+        raise ValueError("write a path of letters, digits and `-._~` that begins with a slash")
+    return text
 
 
 class ServeParams(Params):
@@ -36,6 +57,9 @@ class ServeParams(Params):
         ge=0.0,
         description="Slowest body in KiB/s, averaged, once head_timeout_s are over; a slower one ends with 408.",
     )
+    write_timeout_s: float = Field(
+        30.0, gt=0.0, description="A client that takes less than 32 KiB of its answers in so long is cut off."
+    )
     reload_every_s: float = Field(2.0, gt=0.0, description="How often the service looks for a new search index.")
     max_map_points: int = Field(2000, ge=0, description="Points of each side on the page's map; 0: no map.")
     allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
@@ -44,6 +68,18 @@ class ServeParams(Params):
     allowed_origins: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="Origins of other pages that may use it (CORS), e.g. `https://example.org`; none by default."
     )
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_check_network)], ...] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses or networks of proxies whose `X-Forwarded-Prefix`, `-For` and `-Proto` are believed.",
+    )
+    root_path: Annotated[str, AfterValidator(_check_prefix)] = Field(
+        "", description="Path below which a proxy shows the service, e.g. `/music`, if the proxy does not tell it."
+    )
+
+    def admit_host(self, host: str) -> ServeParams:
+        """These limits, and what is listened at as more names that are answered to; any address is no name."""
+        names = {"::": ["::1"], "localhost": ["::1"], "0.0.0.0": [], "": []}.get(host, [host])  # noqa: S104
+        return self.model_copy(update={"allowed_hosts": tuple(dict.fromkeys([*self.allowed_hosts, *names]))})
 
     @property
     def max_upload_bytes(self) -> int:

@@ -6,10 +6,9 @@ they began with.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 from vmnet_pipeline.errors import SearchIndexError
@@ -17,6 +16,7 @@ from vmnet_pipeline.inference.embeddings import read_embeddings
 from vmnet_pipeline.search.index_files import POINTER, load_index
 from vmnet_pipeline.search.recommendation import list_metadata
 from vmnet_pipeline.serving.errors import RefusedError
+from vmnet_pipeline.serving.media_files import open_below
 from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.storage.parsing import read_frame
 
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
 SIDES: tuple[Side, Side] = ("music", "video")
 PATH_COLUMNS = {"music": "audio_path", "video": "video_path"}
 REMEDY = "run `kedro run --pipelines=embed,index` on this collection"
-MEDIA_TYPES = {
-    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm",
-    ".mkv": "video/x-matroska", ".avi": "video/x-msvideo", ".ogv": "video/ogg", ".mp3": "audio/mpeg",
-    ".m4a": "audio/mp4", ".aac": "audio/aac", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg",
-    ".flac": "audio/flac", ".wav": "audio/wav",
-}  # fmt: skip
-"""What is sent as what; everything else is sent as plain bytes, so that no file of a gallery is taken for a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +117,13 @@ class Gallery:
         hits = [hit for hit in hits if hit.id != without][:top_k]
         metadata = list_metadata(self.sides[side].index, [hit.position for hit in hits])
         return [
-            {"rank": rank, "id": hit.id, "score": hit.score, "metadata": row, "media": self.link_media(hit.id, side)}
+            {
+                "rank": rank,
+                "id": hit.id,
+                "score": hit.score,
+                "metadata": row,
+                "media": self.link_media(hit.id, side, n_up=1),
+            }
             for rank, (hit, row) in enumerate(zip(hits, metadata, strict=True), start=1)
         ]
 
@@ -138,30 +137,30 @@ class Gallery:
         if not known:
             raise RefusedError(404, "no_such_item", "There is no item with this id.")
         described = {side: list_metadata(self.sides[side].index, [position])[0] for side, position in known.items()}
-        media = {side: self.link_media(item_id, side) for side in known}
+        media = {side: self.link_media(item_id, side, n_up=2) for side in known}
         return {"id": item_id, "metadata": described, "media": media}
 
-    def link_media(self, item_id: str, side: Side) -> str | None:
-        """Where the media of one side of an item are sent from; None if they are not."""
-        return f"/v1/items/{quote(item_id, safe='')}/media?side={side}" if item_id in self.files[side] else None
+    def link_media(self, item_id: str, side: Side, n_up: int) -> str | None:
+        """Where the media of one side of an item are sent from; None if they are not.
 
-    def find_file(self, item_id: str, side: Side, roots: Sequence[Path]) -> Path:
-        """The media file of an item, links followed: what lies outside the roots is not sent, whatever its name.
+        The link is relative to the address of the request, `n_up` folders below that of the service: it holds behind a
+        proxy too, whatever the proxy puts before our paths.
+        """
+        if item_id not in self.files[side]:
+            return None
+        return f"{'../' * n_up}v1/items/{quote(item_id, safe='')}/media?side={side}"
+
+    def open_file(self, item_id: str, side: Side, roots: Sequence[Path]) -> tuple[BinaryIO, Path]:
+        """The media file of an item, opened once: what is outside the roots is not sent, whatever its name.
 
         Raises:
             RefusedError: 404.
         """
         path = self.files[side].get(item_id)
-        resolved = None if path is None else path.resolve()
-        if resolved is None or not resolved.is_file() or not _is_below(resolved, [root.resolve() for root in roots]):
-            raise RefusedError(404, "no_media", "There are no media to be had of this item.")
-        return resolved
-
-
-def is_one_range(text: str) -> bool:
-    """Whether the value of a `Range` header asks for one part of a file, as players do."""
-    match = re.fullmatch(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-\d{1,18})", text, re.ASCII)
-    return match is not None and (match[2] is None or int(match[1]) <= int(match[2]))
+        file = None if path is None else open_below(path, roots)
+        if path is None or file is None:
+            raise RefusedError(404, "no_media", "The media of this item are not available.")
+        return file, path
 
 
 def read_version(places: CollectionPlaces) -> str:

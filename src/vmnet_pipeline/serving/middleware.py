@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import logging
 import re
 import time
@@ -14,7 +15,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
+from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.serving.errors import RefusedError, describe_failure, make_error_response
+from vmnet_pipeline.serving.guesses import TRANSPORT, KeyBrake
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+KEY_VARIABLE = "VMNET_API_KEY"
+MAX_KEY_LENGTH = 1000
 COOKIE = "vmnet_session"
 OPEN_PATH = "/v1/session"
 GUARDED = ("/v1/", "/metrics")
@@ -41,30 +46,62 @@ SECURITY_HEADERS = {
 }
 
 
+IS_HEAD = "vmnet.is_head"
+"""Key of the scope: the request is a HEAD, which the application sees as a GET."""
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]{1,45})\]|([^:\[\]/@]{1,255}))(?::\d{0,5})?")
+
+
 class ApiKey:
     """An optional key. A program sends it with every request; a browser trades it for a cookie."""
 
     def __init__(self, key: str | None) -> None:
-        self._key = None if not key else key.encode()
+        """Take the key; None: everybody may ask.
+
+        Raises:
+            ParameterError: It is a key that nobody could send, or guess at once.
+        """
+        if key is not None:
+            _check_key(key)
+        self._key = None if key is None else key.encode()
+        self._brake = KeyBrake()
 
     def accepts(self, given: str) -> bool:
         """Whether this is the key; takes the same time however wrong it is."""
         return self._key is None or hmac.compare_digest(_hash(given.encode()), _hash(self._key))
 
+    async def admits(self, given: str, scope: Scope) -> bool:
+        """The same for a client: after several wrong keys it takes longer."""
+        is_right = self.accepts(given)
+        if self._key is not None:
+            await self._brake.wait(scope, is_right=is_right)
+        return is_right
+
     def make_cookie(self) -> str:
         """What a browser gets in exchange; the key cannot be told from it."""
         return hmac.new(self._key or b"", b"session", hashlib.sha256).hexdigest()
 
-    def allows(self, headers: Headers) -> bool:
+    async def allows(self, scope: Scope, headers: Headers) -> bool:
         """Whether a request has the key, or its cookie."""
         if self._key is None:
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = headers.get("x-api-key", "") or (token if scheme.lower() == "bearer" else "")
         if given:
-            return self.accepts(given)
+            return await self.admits(given, scope)
+        # A cookie has 256 bits: it is not guessed, and is not delayed.
         cookie = _find_cookie(headers.get("cookie", ""))
         return hmac.compare_digest(_hash(cookie.encode()), _hash(self.make_cookie().encode()))
+
+
+def _check_key(key: str) -> None:
+    remedy = f"set {KEY_VARIABLE} to a long random word, or unset it to serve everybody who reaches the address"
+    if not key.strip():
+        raise ParameterError(f"{KEY_VARIABLE} is set, but it is {'blank' if key else 'empty'}: {remedy}")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        fault = "has characters that are not ASCII, control characters, or blanks at an end"
+        raise ParameterError(f"{KEY_VARIABLE} {fault}, which cannot be sent in a header: {remedy}")
+    if len(key) > MAX_KEY_LENGTH:
+        raise ParameterError(f"{KEY_VARIABLE} has more than {MAX_KEY_LENGTH} characters: {remedy}")
 
 
 def _find_cookie(header: str) -> str:
@@ -92,19 +129,22 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, sender = time.monotonic(), _Sender(send)
+        method = scope["method"]
+        if method == "HEAD":  # by name, a route answers to GET only
+            scope = {**scope, "method": "GET", IS_HEAD: True}
+        started, sender = time.monotonic(), _Sender(send, is_head=method == "HEAD")
         try:
             await self._answer(scope, _Receiver(receive, self._params), sender)
         finally:
             # `route` is set by the router, by some for a refused method too; what no route took is counted as one, so
             # that nobody can add series.
             route = _name_route(scope) if sender.status != 405 else "unknown"
-            method = scope["method"] if route != "unknown" else "-"
+            method = method if route != "unknown" else "-"
             self._metrics.requests.labels(route, method, str(sender.status)).inc()
             self._metrics.seconds.labels(route).observe(time.monotonic() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
-        refusal = self._find_refusal(scope, Headers(scope=scope))
+        refusal = await self._find_refusal(scope, Headers(scope=scope))
         if refusal is not None:
             await refusal(scope, receive, sender)
             return
@@ -119,30 +159,39 @@ class Guard:
             self._metrics.refused.labels("timeout").inc()
             if not sender.has_started:
                 await make_error_response(504, "timeout", "This took too long.")(scope, receive, sender)
+            else:
+                _cut_off(scope)
         except Exception as error:
             logger.error("A request to %s failed: %s", _name_route(scope), describe_failure(error))
             if not sender.has_started:
                 sentence = "Something went wrong here; the log of the service says what."
                 await make_error_response(500, "failed", sentence)(scope, receive, sender)
+            else:
+                _cut_off(scope)
 
-    def _find_refusal(self, scope: Scope, headers: Headers) -> Any:
+    async def _find_refusal(self, scope: Scope, headers: Headers) -> Any:
         path = scope["path"]
         if not _is_known_host(headers.get("host", ""), self._params.allowed_hosts):
             return make_error_response(400, "unknown_host", "This service does not answer to that name.")
         if not path.startswith(GUARDED):
             return None
-        origin = headers.get("origin")
-        if origin and not _is_same_site(origin, headers.get("host", ""), self._params.allowed_origins):
+        if not _is_own_page(headers, self._params.allowed_origins):
             return make_error_response(403, "foreign_page", "Other pages may not use this service.")
         # By OPTIONS browsers ask whether they may send a key; nothing else answers to it.
         is_open = path == OPEN_PATH or scope["method"] == "OPTIONS"
-        if not is_open and not self._key.allows(headers):
+        if not is_open and not await self._key.allows(scope, headers):
             return make_error_response(401, "no_key", "Give the API key, as `X-API-Key: KEY`.")
         return None
 
 
-def _is_same_site(origin: str, host: str, allowed: Sequence[str]) -> bool:
-    """A page of another site may send requests whose answers it cannot read; they are not worked on either."""
+def _is_own_page(headers: Headers, allowed: Sequence[str]) -> bool:
+    """A page of another site may send requests whose answers it cannot read; they are not worked on either.
+
+    What it embeds, such as a picture or a film, comes without `Origin`; browsers tell in `Sec-Fetch-Site` who asks.
+    """
+    origin, host = headers.get("origin"), headers.get("host", "")
+    if origin is None:
+        return headers.get("sec-fetch-site", "none").lower() in ("none", "same-origin") or "*" in allowed
     if origin in allowed or "*" in allowed:
         return True
     try:
@@ -152,20 +201,43 @@ def _is_same_site(origin: str, host: str, allowed: Sequence[str]) -> bool:
 
 
 def _is_known_host(host: str, allowed: Sequence[str]) -> bool:
-    name = re.sub(r":\d*$", "", host).lower()
-    return any(known in ("*", name) or (known[:2] == "*." and name.endswith(known[1:])) for known in allowed)
+    if "*" in allowed:
+        return True
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return False
+    name = _name_host(match[1] or match[2])
+    return any(name == _name_host(known) or (known[:2] == "*." and name.endswith(known[1:])) for known in allowed)
+
+
+def _name_host(text: str) -> str:
+    """A name in small letters; one form for the many ways to write an IPv6 address."""
+    text = text.lower().removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).compressed if ":" in text else text
+    except ValueError:
+        return text
+
+
+def _cut_off(scope: Scope) -> None:
+    """End a connection whose answer cannot be finished, also when its client takes nothing of what was sent."""
+    transport = scope.get("extensions", {}).get(TRANSPORT)
+    if transport is not None:
+        transport.abort()
 
 
 def _name_route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "unknown"))
 
 
-async def answer_overloaded(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of a connection that is one too many."""
-    if scope["type"] == "http":
-        response = make_error_response(503, "overloaded", "There are too many connections; try again soon.", 1)
-        response.headers["Connection"] = "close"
-        await response(scope, receive, _Sender(send))
+async def answer_when_full(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of a connection that is one too many: it only says whether the service is well."""
+    if scope["type"] != "http" or scope["path"].endswith(("/healthz", "/readyz")):
+        await app(scope, receive, send)
+        return
+    response = make_error_response(503, "overloaded", "There are too many connections; try again soon.", 1)
+    response.headers["Connection"] = "close"
+    await response(scope, receive, _Sender(send))
 
 
 class _Receiver:
@@ -192,8 +264,9 @@ class _Receiver:
 class _Sender:
     """Passes messages on; remembers the status, adds headers."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_head: bool = False) -> None:
         self._send, self.status, self.has_started = send, 499, False
+        self._is_head = is_head
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -202,4 +275,6 @@ class _Sender:
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
+        elif self._is_head:
+            message = {**message, "body": b""}
         await self._send(message)

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vmnet_pipeline.serving.errors import RefusedError
+from vmnet_pipeline.serving.errors import RefusedError, shorten
+from vmnet_pipeline.serving.middleware import MAX_KEY_LENGTH
 
 if TYPE_CHECKING:
     import numpy as np
 
 Side = Literal["music", "video"]
 MAX_FILTERS = 16
-MAX_KEY_LENGTH = 1000
+MAX_PLACE = 100
+"""Characters of the name of a key that is wrong; it may be as long as the request."""
 MAX_FILTER_LENGTH = 200
 RESULT: dict[str, Any] = {
-    "rank": 1, "id": "0104", "score": 0.83, "media": "/v1/items/0104/media?side=music",
+    "rank": 1, "id": "0104", "score": 0.83, "media": "../v1/items/0104/media?side=music",
     "metadata": {"title": "0104", "group": "song0052", "licence": "", "tags": "electronic, techno", "duration_s": 11.8},
 }  # fmt: skip
 
@@ -70,7 +72,7 @@ class Recommended(BaseModel):
     id: str
     score: float = Field(description="Cosine similarity, -1 to 1.")
     metadata: dict[str, Any] = Field(description="Title, group, licence, tags, duration in seconds, ...")
-    media: str | None = Field(description="Where its media are, or null.")
+    media: str | None = Field(description="Where its media are, relative to the address of the request; or null.")
 
 
 class Recommendations(BaseModel):
@@ -96,7 +98,7 @@ class Item(BaseModel):
 
     id: str
     metadata: dict[str, dict[str, Any]]
-    media: dict[str, str | None]
+    media: dict[str, str | None] = Field(description="Where they are, relative to the address of the request.")
 
 
 class ErrorDetail(BaseModel):
@@ -153,11 +155,13 @@ def read_query(model: type[BaseModel], values: bytes | dict[str, Any]) -> Any:
     Raises:
         RefusedError: 422, with the first thing that is wrong.
     """
+    if isinstance(values, bytes) and not values.strip():
+        raise RefusedError(422, "bad_request", "The body is empty; it has to be a JSON object.")
     try:
         return model.model_validate_json(values) if isinstance(values, bytes) else model.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"][:2])
+        place = shorten(".".join(str(part) for part in first["loc"][:2]), MAX_PLACE)
         raise RefusedError(422, "bad_request", f"{place}: {first['msg']}".removeprefix(": ")) from error
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import logging
+import sys
+import time
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-import h11
+import httptools
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from vmnet_pipeline.serving.middleware import SECURITY_HEADERS, answer_overloaded
+from vmnet_pipeline.serving.errors import write_bad_request
+from vmnet_pipeline.serving.guesses import TRANSPORT
+from vmnet_pipeline.serving.middleware import SECURITY_HEADERS, answer_when_full
+from vmnet_pipeline.serving.pacing import TURN_S, Pacer
+from vmnet_pipeline.serving.proxies import TrustedProxies
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from fastapi import FastAPI
 
@@ -21,20 +31,36 @@ if TYPE_CHECKING:
     from vmnet_pipeline.serving.metrics import Metrics
     from vmnet_pipeline.serving.state import Service
 
+logger = logging.getLogger(__name__)
+
 LINGER_S = 30
 """How long requests that are under way may take when the process is told to end."""
-DROP_FACTOR = 2
-"""Beyond so many times `max_connections`, a new connection is dropped without an answer."""
+EVICT_FACTOR = 2
+"""Beyond so many times `max_connections`, a new connection takes the place of the one that has idled longest."""
+_RANKS = itertools.count(1)
+"""Of connections that begin to be idle: many may begin at the same time of the clock."""
+SPARE_FILES = 256
+MAX_HEAD_BYTES = 65_536
+"""Of a head, of the trailers of a body, of anything else without content."""
+MAX_HEADERS = 256
+SLICE_BYTES = 4096
+"""What the parser gets at once: even in chunks of one byte it takes less than a turn."""
+MIN_TAKEN_BYTES = 32_768
+"""What a client has to take of its answers within `write_timeout_s`; less than what lets a sender go on."""
 
 
 def configure_server(app: FastAPI, service: Service, host: str, port: int) -> uvicorn.Config:
     """What uvicorn runs: HTTP/1.1 only, strictly parsed, with heads of at most 64 KiB."""
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it tells what is in a form
+    params = service.params
+    connection = partial(BoundedConnection, params=params, metrics=service.metrics, pacer=Pacer())
     return uvicorn.Config(
-        app,
+        cast("Any", TrustedProxies(app, params.trusted_proxies, params.root_path)),
         host=host,
         port=port,
-        http=cast("Any", partial(BoundedConnection, params=service.params, metrics=service.metrics)),
+        http=cast("Any", connection),
         ws="none",
+        proxy_headers=False,  # `TrustedProxies` reads them
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=LINGER_S,
@@ -42,68 +68,238 @@ def configure_server(app: FastAPI, service: Service, host: str, port: int) -> uv
     )
 
 
-class BoundedConnection(H11Protocol):
-    """A connection that has to get to its next request in time, and that is refused politely when there are too many.
+def allow_connections(limit: int) -> None:
+    """Have enough open files for so many connections, with as many media files, and for those that are evicted."""
+    if sys.platform == "win32":
+        return
+    import resource
 
-    A client that sends the head of a request byte by byte, goes on sending after it was answered, or sends nothing,
-    would otherwise keep its connection for ever.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = (EVICT_FACTOR + 1) * limit + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < wanted:
+            logger.warning("There may be %d open files, too few for max_connections=%d (ulimit -n)", most, limit)
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """A connection that costs little, whatever its client does.
+
+    It has to get to its next request in time, and to take its answers in time. What it sends is parsed a moment at a
+    time, in turn with all others. When there are too many, it is refused politely.
     """
 
-    def __init__(self, *args: Any, params: ServeParams, metrics: Metrics, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, params: ServeParams, metrics: Metrics, pacer: Pacer, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._params, self._refused = params, metrics.refused
+        self._params, self._metrics, self._pacer = params, metrics, pacer
+        self._backlog = memoryview(b"")
+        self._is_queued = self._is_deaf = self._is_in_head = False
+        self._n_quiet = 0
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self.idle_rank = 0
+
+    # --- beginning and end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new connection, or refuse it."""
         super().connection_made(transport)
-        n_open, limit = len(self.connections), self._params.max_connections
-        if n_open > DROP_FACTOR * limit:
-            self._refused.labels("dropped").inc()
-            transport.abort()
-            return
-        if n_open > limit:
-            self._refused.labels("overloaded").inc()
-            self.app = cast("Any", answer_overloaded)
+        self.flow = _Flow(transport, self._feed_later)
         self._watch()
+        n_open, limit = len(self.connections), self._params.max_connections
+        if n_open > EVICT_FACTOR * limit:
+            self._evict()
+        if n_open > limit:
+            self._metrics.refused.labels("overloaded").inc()
+            self.app = cast("Any", partial(answer_when_full, self.app))
+
+    def _evict(self) -> None:
+        """End the connection that has been idle for longest: a new one may be one that asks whether all is well."""
+        others = [cast("BoundedConnection", other) for other in self.connections]
+        oldest = min((other for other in others if other.idle_rank), key=lambda other: other.idle_rank, default=self)
+        oldest.idle_rank = 0  # it is among the connections until the loop gets to it
+        self._metrics.refused.labels("dropped").inc()
+        oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers and what was not parsed."""
+        self._is_deaf, self._backlog = True, memoryview(b"")
+        self._stop_idle_timer()
+        self._stop_write_timer()
+        super().connection_lost(exc)
+
+    # --- reading, in turns
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the client sends."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        if self._is_deaf:
+            return
+        self._backlog = memoryview(bytes(self._backlog) + data if len(self._backlog) else data)
+        if not self._is_queued:
+            self._feed()
+
+    def _feed(self) -> None:
+        """Parse for the time of one turn; what is left waits for the next one, or for the application."""
+        self._is_queued = False
+        began = time.thread_time()
+        while len(self._backlog) and self._can_feed:
+            piece, self._backlog = self._backlog[:SLICE_BYTES], self._backlog[SLICE_BYTES:]
+            self._parse(piece)
+            if time.thread_time() - began > TURN_S:
+                break
+        if len(self._backlog) and not self._is_deaf:
+            self.flow.pause_reading()
+            if self._can_feed:
+                self._is_queued = True
+                self._pacer.submit(self._feed)
+        elif self._can_feed:
+            self.flow.resume_reading()
         self._watch()
+
+    @property
+    def _can_feed(self) -> bool:
+        is_full = self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT
+        return not (self._is_deaf or self.pipeline or is_full or self.transport.is_closing())
+
+    def _feed_later(self) -> bool:
+        """Whether there is something left that comes before what the client sends next."""
+        if not len(self._backlog):
+            return False
+        if not self._is_queued:
+            self._is_queued = True
+            self.loop.call_soon(self._feed)
+        return True
+
+    def _parse(self, piece: memoryview) -> None:
+        self._n_quiet += len(piece)
+        try:
+            if self._n_quiet > MAX_HEAD_BYTES + SLICE_BYTES:
+                raise httptools.HttpParserError("too long")
+            self.parser.feed_data(piece)
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse_request(HTTPStatus.METHOD_NOT_ALLOWED)
+        except httptools.HttpParserError:
+            self._refuse_request(HTTPStatus.BAD_REQUEST)
+        except httptools.HttpParserUpgrade:  # answered as what it is without the upgrade; what follows is not HTTP
+            self._backlog = memoryview(b"")
+            self.cycle.keep_alive = False
+            self._is_deaf = True
+
+    def on_message_begin(self) -> None:
+        """A new request."""
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+        self._is_in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers are read over."""
+        if not self._is_in_head:
+            return
+        super().on_header(name, value)
+        if len(self.headers) > MAX_HEADERS:
+            raise ValueError("too many headers")
+
+    def on_headers_complete(self) -> None:
+        """Begin the answer."""
+        self._is_in_head, self._n_quiet = False, 0
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("another version of HTTP")
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            raise ValueError("two names of the host")
+        super().on_headers_complete()
+        if isinstance(self.app, partial):
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._n_quiet = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._n_quiet = 0
+        super().on_message_complete()
+
+    def _refuse_request(self, status: HTTPStatus) -> None:
+        """Answer what is no HTTP in the form of every error; what is under way on this connection ends."""
+        self._is_deaf, self._backlog = True, memoryview(b"")
+        is_free = self.cycle is None or self.cycle.response_complete
+        if not is_free:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if is_free or not (self.cycle.response_started or self.pipeline):
+            self.transport.write(write_bad_request(status, SECURITY_HEADERS))
+            self._metrics.requests.labels("unknown", "-", str(status.value)).inc()
+        self.pipeline.clear()
+        self.transport.close()
+        self._watch_writing()
+
+    # --- writing, as long as the client takes it
+
+    def pause_writing(self) -> None:
+        """The client is slower than the answer."""
+        super().pause_writing()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        self._stop_write_timer()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
         self._watch()
+        self._watch_writing()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
-        self._stop_timer()
-        super().connection_lost(exc)
+    def _watch_writing(self) -> None:
+        """Have it checked later that the client takes what it asked for."""
+        n_unsent = self.transport.get_write_buffer_size()
+        if n_unsent == 0:
+            self._stop_write_timer()
+        elif self._write_timer is None:
+            check = partial(self._check_writing, n_unsent)
+            self._write_timer = self.loop.call_later(self._params.write_timeout_s, check)
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP in the form of every error; what is under way on this connection ends."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps({"error": {"code": "http", "message": "This is no request of HTTP/1.1."}}).encode()
-            own = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
-            own["cache-control"] = "no-store"
-            headers = [(name.lower(), value) for name, value in {**SECURITY_HEADERS, **own}.items()]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+    def _check_writing(self, n_before: int) -> None:
+        self._write_timer = None
+        n_unsent = self.transport.get_write_buffer_size()
+        if n_unsent and n_unsent > n_before - MIN_TAKEN_BYTES:
+            self._metrics.refused.labels("slow_reader").inc()
+            self.transport.abort()
+        else:
+            self._watch_writing()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    # --- waiting for the next request
 
     def _watch(self) -> None:
         is_working = self.cycle is not None and not self.cycle.response_complete
+        self.idle_rank = 0 if is_working else self.idle_rank or next(_RANKS)
         if is_working or self.transport.is_closing():
-            self._stop_timer()
+            self._stop_idle_timer()
         elif self._idle_timer is None:
             self._idle_timer = self.loop.call_later(self._params.head_timeout_s, self.transport.close)
 
-    def _stop_timer(self) -> None:
+    def _stop_idle_timer(self) -> None:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
+
+
+class _Flow(FlowControl):
+    """Reads on only when nothing is left of what was read before."""
+
+    def __init__(self, transport: asyncio.Transport, feed_rest: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._feed_rest = feed_rest
+
+    def resume_reading(self) -> None:
+        if not self._feed_rest():
+            super().resume_reading()

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.serving.errors import write_line
 from vmnet_pipeline.serving.gallery import SIDES, Gallery, load_gallery, read_version
 from vmnet_pipeline.serving.metrics import Metrics
+from vmnet_pipeline.serving.upload_folder import UploadFolder
 from vmnet_pipeline.serving.worker_pool import EmbeddingPool
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
 
 logger = logging.getLogger(__name__)
 
 QUICK_S = 30.0
 """A new index that cannot be read for so long is worth a warning: longer than it takes to write one."""
+
+FIRST_START_WAIT_S, LONGEST_START_WAIT_S = 1.0, 60.0
 
 FILE_SHARE = 0.8
 """Part of the time for a task that reading its file may take."""
@@ -42,7 +46,7 @@ class Service:
         params: Limits.
         metrics: Counters.
         state: The gallery and the workers of now.
-        upload_dir: Private folder of files that are being worked on.
+        uploads: Private folder of files that are being worked on.
     """
 
     def __init__(self, places: CollectionPlaces, params: ServeParams) -> None:
@@ -55,8 +59,8 @@ class Service:
         gallery = load_gallery(places, params.max_map_points)
         self.state = State(gallery, self._make_pool())
         self._count_items()
-        self._uploads = tempfile.TemporaryDirectory(prefix="vmnet-uploads-")
-        self.upload_dir = Path(self._uploads.name)
+        self.uploads = UploadFolder()
+        self._next_start, self._start_wait_s = 0.0, FIRST_START_WAIT_S
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="index-watcher", daemon=True)
 
@@ -68,12 +72,28 @@ class Service:
         """End the workers after what they are at; remove what was uploaded."""
         self._ending.set()
         self.state.pool.close()
-        self._uploads.cleanup()
+        self.uploads.remove()
+
+    @property
+    def upload_dir(self) -> Path:
+        """Where uploads are now."""
+        return self.uploads.path
+
+    @property
+    def is_networked(self) -> bool:
+        """Whether the network that is loaded made the index."""
+        return self.state.pool.digest == self.state.gallery.checkpoint
 
     @property
     def is_ready(self) -> bool:
         """Whether every kind of request can be answered."""
-        return self.state.pool.digest == self.state.gallery.checkpoint
+        return not self.find_fault()
+
+    def find_fault(self) -> str:
+        """Why not every kind of request can be answered; empty for no reason."""
+        if not self.is_networked:
+            return "the networks are not loaded"
+        return self.uploads.find_fault()
 
     def _make_pool(self) -> EmbeddingPool:
         return EmbeddingPool(
@@ -92,11 +112,10 @@ class Service:
     # --- a new index
 
     def _watch(self) -> None:
-        self.state.pool.start()
-        if self.state.pool.digest and not self.is_ready:
-            logger.error("The index was not made with the checkpoint %s: uploads are refused", self.places.checkpoint)
+        self._start_workers()
         seen, changed = self.state.gallery.version, time.monotonic()
         while not self._ending.wait(self.params.reload_every_s):
+            self._start_workers()
             version = read_version(self.places)
             if version in ("", self.state.gallery.version):
                 continue
@@ -108,12 +127,24 @@ class Service:
                 changed = math.inf  # said once
         self.state.pool.close()  # which may be a new one, of an index that was taken up while the service closed
 
+    def _start_workers(self) -> None:
+        """Start the workers, or start them again when they could not be: with longer and longer waits."""
+        pool = self.state.pool
+        if pool.digest or time.monotonic() < self._next_start:
+            return
+        pool.start()
+        self._next_start = time.monotonic() + self._start_wait_s
+        self._start_wait_s = min(2 * self._start_wait_s, LONGEST_START_WAIT_S)
+        if pool.digest and not self.is_networked:
+            logger.error("The index was not made with the checkpoint %s: uploads are refused", self.places.checkpoint)
+
     def _try_reload(self, *, is_late: bool) -> None:
         try:
             self.reload()
         except Exception as error:  # of whatever kind: the old index goes on, and the next one is looked for
             # While a run replaces one part after the other, they do not belong together.
-            logger.log(logging.WARNING if is_late else logging.INFO, "The new index is not taken up yet: %s", error)
+            level = logging.WARNING if is_late else logging.INFO
+            logger.log(level, "The new index is not taken up yet: %s", write_line(error))
             self.metrics.reloads.labels("failed").inc()
 
     def reload(self) -> None:

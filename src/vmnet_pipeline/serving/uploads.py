@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vmnet_pipeline.serving.errors import RefusedError
+from vmnet_pipeline.serving.upload_folder import refuse_storage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from fastapi import Request
     from python_multipart.multipart import MultipartCallbacks
+
+    from vmnet_pipeline.serving.upload_folder import UploadFolder
 
 MULTIPART = "multipart/form-data"
 ENVELOPE_BYTES = 65_536
@@ -27,10 +29,16 @@ MAX_PARTS = 16
 SHORT_BYTES = 65_536
 """A JSON body of this size is parsed at once, whatever is in it."""
 DRAIN_S = 5.0
+JSON = "application/json"
+CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+MEDIA_TYPES = frozenset({MULTIPART, "application/octet-stream", "application/ogg", "application/mp4"})
+MAX_TYPE_LENGTH = 1000
+BLANKS = b" \t\r\n\xef\xbb\xbf"
+JSON_HINT = f"A query in JSON needs `Content-Type: {JSON}`."
 
 
 @asynccontextmanager
-async def receive_upload(request: Request, folder: Path, max_bytes: int) -> AsyncIterator[tuple[Path, int]]:
+async def receive_upload(request: Request, folder: UploadFolder, max_bytes: int) -> AsyncIterator[tuple[Path, int]]:
     """Write the media file of a request into `folder`; it is removed when the block ends.
 
     The body is the file itself, or a form (`multipart/form-data`) with it in the field `file`.
@@ -39,20 +47,77 @@ async def receive_upload(request: Request, folder: Path, max_bytes: int) -> Asyn
         Path and size in bytes.
 
     Raises:
-        RefusedError: 413 when it is larger than `max_bytes`, 400 when the form is damaged or has no file.
+        RefusedError: 413 when it is larger than `max_bytes`, 400 when the form is damaged or has no file, 415 when the
+            body is of a type that holds no media, 507 and 503 when it cannot be written.
     """
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    is_form = kind == MULTIPART.encode()
+    kind, options = read_type(request.headers.get("content-type", ""))
+    is_form = kind == MULTIPART
     limit = max_bytes + (ENVELOPE_BYTES if is_form else 0)
     check_declared_size(request, limit)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-") as file:
+    with folder.open_file() as (file, path):
         sink = _FormSink(options.get(b"boundary", b""), file) if is_form else _PlainSink(file)
         await _copy(request, sink, limit, max_bytes)
-        file.flush()
-        size = sink.size
-        if size == 0:
-            raise RefusedError(400, "no_file", "Send a media file: as the body, or as `file` of a form.")
-        yield Path(file.name), size
+        with _refusing():
+            file.flush()
+        if sink.size == 0:
+            raise _refuse_empty(is_form=is_form)
+        try:
+            yield path, sink.size
+        except RefusedError as error:
+            if not path.exists():  # something has removed it
+                raise refuse_storage(FileNotFoundError()) from error
+            raise _explain_type(error, kind) from error
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What cannot be written is told to the client."""
+    try:
+        yield
+    except OSError as error:
+        raise refuse_storage(error) from error
+
+
+def read_type(header: str) -> tuple[str, dict[bytes, bytes]]:
+    """The type of a body, in small letters, and what is said with it; no type is an empty one.
+
+    Raises:
+        RefusedError: 422 for a header that is too long.
+    """
+    if len(header) > MAX_TYPE_LENGTH:
+        raise RefusedError(422, "wrong_type", "The header `Content-Type` is too long.")
+    kind, options = parse_options_header(header)
+    return kind.decode("latin-1").strip().lower(), options
+
+
+def is_json(request: Request) -> bool:
+    """Whether a body says that it is JSON.
+
+    Raises:
+        RefusedError: 422 for a body in a form that is not read: compressed, or in another charset.
+    """
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise RefusedError(422, "wrong_type", "Send the body as it is, without `Content-Encoding`.")
+    kind, options = read_type(request.headers.get("content-type", ""))
+    if kind != JSON:
+        return False
+    if options.get(b"charset", b"utf-8").lower() not in CHARSETS:
+        raise RefusedError(422, "wrong_type", "JSON is read as UTF-8: encode it so, and leave `charset` out.")
+    return True
+
+
+def _refuse_empty(*, is_form: bool) -> RefusedError:
+    where = f"in the field `{FILE_FIELD}` of the form" if is_form else "as the body, or as `file` of a form"
+    return RefusedError(400, "no_file", f"Nothing has come: send a media file {where}. {JSON_HINT}")
+
+
+def _explain_type(error: RefusedError, kind: str) -> RefusedError:
+    """A body that is no media may have been meant as something else, which its type did not say."""
+    if error.code != "unknown_format" or kind in MEDIA_TYPES or kind.startswith(("audio/", "video/")):
+        return error
+    told = f"with `Content-Type: {kind}`" if kind else "without a `Content-Type`"
+    return RefusedError(422, error.code, f"{error} It was sent {told}. {JSON_HINT}")
 
 
 def check_declared_size(request: Request, limit: int) -> None:
@@ -106,8 +171,11 @@ async def _copy(request: Request, sink: _PlainSink | _FormSink, limit: int, max_
         n_read += len(piece)
         if n_read > limit:
             raise _too_large(max_bytes)
+        if n_read == len(piece) and isinstance(sink, _PlainSink) and piece.lstrip(BLANKS)[:1] in (b"{", b"["):
+            raise RefusedError(422, "wrong_type", f"This looks like JSON, and its type says otherwise. {JSON_HINT}")
         # A piece is at most 64 KiB; writing it into the page cache is quicker than a change of threads.
-        sink.write(piece)
+        with _refusing():
+            sink.write(piece)
         if sink.size > max_bytes:
             raise _too_large(max_bytes)
     sink.finish()
@@ -120,7 +188,7 @@ def _too_large(limit: int) -> RefusedError:
 class _PlainSink:
     """The body is the file."""
 
-    def __init__(self, file: BinaryIO | tempfile._TemporaryFileWrapper[bytes]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file, self.size = file, 0
 
     def write(self, piece: bytes) -> None:
@@ -134,7 +202,7 @@ class _PlainSink:
 class _FormSink:
     """The file is one part of a form; other parts are read over."""
 
-    def __init__(self, boundary: bytes, file: BinaryIO | tempfile._TemporaryFileWrapper[bytes]) -> None:
+    def __init__(self, boundary: bytes, file: BinaryIO) -> None:
         if not boundary:
             raise _damaged_form()
         self._file, self.size, self._n_parts = file, 0, 0

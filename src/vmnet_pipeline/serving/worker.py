@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import MediaError, VmnetError
+from vmnet_pipeline.errors import IsolationError, MediaError, VmnetError
+from vmnet_pipeline.serving.errors import RefusedError, describe_failure
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -55,10 +61,11 @@ class Answer:
         digest: Of the worker's network; in the answer that says that it is ready.
         asked: What a body says, without its features.
         kind: `media`, `input` or `other` for an error, else empty; in the name of a worker that cannot answer
-            `timeout`, `crash` or `other_checkpoint`.
+            `timeout`, `crash`, `unavailable` or `other_checkpoint`.
         reason: `MediaError.reason`, or the code of a body that is refused.
-        message: The error's own words; those of `media` and `other` may tell paths and stay inside.
         warnings: What the client has to know of a file that was embedded, e.g. that only a part could be read.
+        message: Words for the client, of `input` only; they may repeat what it has sent.
+        failure: What failed, for the log: nothing of the request is in it.
     """
 
     embedding: np.ndarray | None = None
@@ -67,6 +74,7 @@ class Answer:
     kind: str = ""
     reason: str = ""
     message: str = ""
+    failure: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -75,19 +83,57 @@ def run_worker(
 ) -> None:
     """Load, say so, then answer one task after the other until the connection closes."""
     os.nice(NICENESS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service decides when to end
+    # They go to the whole group, of a terminal or of a unit of systemd; the service decides when to end.
+    for number in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, number):
+            signal.signal(getattr(signal, number), signal.SIG_IGN)
+    threading.Thread(target=_end_with_service, daemon=True).start()
     try:
         embedder = _load(checkpoint, weights_dir, n_threads, file_timeout_s)
     except Exception as error:
-        connection.send(Answer(kind="other", message=f"{type(error).__name__}: {error}"))
+        _send(connection, Answer(kind="other", failure=f"{type(error).__name__}: {error}"))
         return
-    connection.send(Answer(digest=embedder.digest))
-    while True:
-        try:
+    _be_silent()
+    _have_decoder_ready(embedder.isolation)
+    _send(connection, Answer(digest=embedder.digest))
+    _answer_all(connection, embedder, file_timeout_s)
+
+
+def _answer_all(connection: Connection, embedder: Embedder, file_timeout_s: float) -> None:
+    """One task after the other, each with one budget of time for all of its reading, until the connection closes."""
+    with suppress(EOFError, OSError):
+        while True:
             task: Task = connection.recv()
-        except EOFError:
-            return
-        connection.send(_answer(embedder, task))
+            embedder.isolation.deadline = time.monotonic() + file_timeout_s
+            connection.send(_answer(embedder, task))
+            _have_decoder_ready(embedder.isolation)
+
+
+def _end_with_service() -> None:
+    """End when the service has ended, however it did, also while a task is worked on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _be_silent() -> None:
+    """What libraries, decoders and their children say of a file goes nowhere: answers tell what failed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _send(connection: Connection, answer: Answer) -> None:
+    with suppress(OSError):  # the service has ended
+        connection.send(answer)
+
+
+def _have_decoder_ready(isolation: Isolation) -> None:
+    """Start a decoder in place of one that was ended, before the next task pays for it."""
+    with suppress(IsolationError):
+        isolation.start(1)
 
 
 def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: float) -> Embedder:
@@ -106,26 +152,28 @@ def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: f
 
 
 def _answer(embedder: Embedder, task: Task) -> Answer:
-    from vmnet_pipeline.serving.errors import RefusedError
-
     try:
         task, asked = _read_body(task) if task.body else (task, {})
         warnings: list[str] = []
         embedding = _embed(embedder, task, warnings)
         return Answer(embedding=embedding, asked=asked, warnings=tuple(warnings))
-    except RefusedError as error:
-        return Answer(kind="input", reason=error.code, message=str(error))
-    except MediaError as error:
-        return Answer(kind="media", reason=error.reason, message=str(error))
-    except VmnetError as error:
-        return Answer(kind="input" if task.path is None else "other", message=str(error))
     except Exception as error:  # one bad request may not end the worker
-        return Answer(kind="other", message=f"{type(error).__name__}: {error}")
+        return _explain(error, is_file=task.path is not None)
+
+
+def _explain(error: Exception, *, is_file: bool) -> Answer:
+    failure = describe_failure(error)
+    if isinstance(error, RefusedError):
+        return Answer(kind="input", reason=error.code, message=str(error), failure=failure)
+    if isinstance(error, MediaError):
+        return Answer(kind="media", reason=error.reason, failure=failure)
+    if isinstance(error, VmnetError) and not is_file:
+        return Answer(kind="input", message=str(error), failure=failure)
+    return Answer(kind="other", failure=failure)
 
 
 def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
     from vmnet_pipeline.serving import schemas as bodies
-    from vmnet_pipeline.serving.errors import RefusedError
 
     wanted = bodies.read_query(getattr(bodies, task.model), task.body)
     if wanted.features is None:

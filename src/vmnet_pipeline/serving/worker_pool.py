@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
-from vmnet_pipeline.errors import MediaError
-from vmnet_pipeline.serving.errors import RefusedError, hide_paths, refuse_media, refuse_other_checkpoint
+from vmnet_pipeline.serving.errors import RefusedError, refuse_media, refuse_other_checkpoint, write_line
 from vmnet_pipeline.serving.worker import Answer, run_worker
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 LOAD_TIMEOUT_S = 300.0
 RETRY_LOADING_S = 10
+RETRY_LOST_S = 5
+END_WAIT_S = 5.0
 FIRST_GUESS_S = 2.0
 
 
@@ -76,8 +77,11 @@ class EmbeddingPool:
         return bool(self.digest) and not self._is_closed
 
     def start(self) -> None:
-        """Start the workers and wait until all are ready, or until one says why it cannot be; takes seconds."""
-        threads = [threading.Thread(target=worker.start) for worker in self._workers]
+        """Start the workers and wait until all are ready, or until one says why it cannot be; takes seconds.
+
+        After a failure it may be called again; the workers that are ready are kept.
+        """
+        threads = [threading.Thread(target=worker.start) for worker in self._workers if not worker.is_alive]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -87,12 +91,13 @@ class EmbeddingPool:
             return
         failures = [worker.failure for worker in self._workers if worker.failure]
         if failures:
+            if failures[0] != self.failure:
+                logger.error("Uploads cannot be answered, starting again: %s", write_line(failures[0]))
             self.failure = failures[0]
-            logger.error("Uploads cannot be answered: %s", self.failure)
             return
         for worker in self._workers:
             self._free.put(worker)
-        self.digest = self._workers[0].digest
+        self.digest, self.failure = self._workers[0].digest, ""
 
     @contextmanager
     def take_place(self) -> Iterator[None]:
@@ -102,7 +107,7 @@ class EmbeddingPool:
             RefusedError: 429 when all are taken, 503 when the networks are not loaded, or cannot be.
         """
         if self.failure:
-            raise RefusedError(503, "no_networks", "The networks cannot be loaded; the log of the service says why.")
+            raise _refuse_unavailable()
         if not self.is_ready:
             raise RefusedError(503, "loading", "The networks are being loaded; try again soon.", RETRY_LOADING_S)
         with self._lock:
@@ -197,7 +202,7 @@ class _Worker:
             theirs.close()
         self._connection, self._process = ours, process
         answer = self._receive(LOAD_TIMEOUT_S)
-        self.digest, self.failure = answer.digest, answer.message
+        self.digest, self.failure = answer.digest, answer.failure
 
     def ask(self, task: Task, timeout_s: float, digest: str) -> Answer:
         """Let the process do a task; one that hangs or crashes is started anew by the next task.
@@ -207,10 +212,10 @@ class _Worker:
         if not self.is_alive:
             self.start()
             if self.failure:
-                return Answer(kind="other", message=self.failure)
+                return Answer(kind="unavailable", failure=write_line(self.failure))
         if self.digest != digest:
             self.stop()
-            return Answer(kind="other_checkpoint", message=f"a worker loaded {self.digest}, not {digest}")
+            return Answer(kind="other_checkpoint", failure=f"a worker loaded {self.digest}, not {digest}")
         with suppress(OSError):  # a process that is gone is found by receiving
             self._connection.send(task)
         return self._receive(timeout_s)
@@ -223,26 +228,33 @@ class _Worker:
             reason = "timeout"
         except (EOFError, OSError):
             reason = "crash"
-        self.stop()
-        return Answer(kind=reason, message=f"a worker ended: {reason}")
+        code = self.stop(kill=reason == "timeout")
+        return Answer(kind=reason, failure=f"a worker ended: {reason}, exit code {code}")
 
-    def stop(self) -> None:
+    def stop(self, *, kill: bool = True) -> int | None:
         """End the process; by whichever thread is the first to say so, since to close a connection twice is no good."""
         with self._lock:
             process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.join()
-            self._connection.close()
+        if process is None:
+            return None
+        if not kill:
+            process.join(END_WAIT_S)
+        process.kill()
+        process.join()
+        self._connection.close()
+        return process.exitcode
+
+
+def _refuse_unavailable() -> RefusedError:
+    sentence = "The networks cannot be loaded; the log of the service says why. It is tried again."
+    return RefusedError(503, "no_networks", sentence, RETRY_LOADING_S)
 
 
 def _refuse(answer: Answer) -> RefusedError:
-    """What an answer without an embedding means for the client; its words go into the log."""
-    logger.warning("A task was not done: %s %s", answer.kind, hide_paths(answer.message))
-    if answer.reason == "too_long":
-        return RefusedError(422, "too_long", "The file lasts longer than is allowed here.")
+    """What an answer without an embedding means for the client; the log is told nothing of the request."""
+    logger.warning("A task was not done: %s %s %s", answer.kind, answer.reason, answer.failure)
     if answer.kind == "media":
-        return refuse_media(MediaError(answer.reason, answer.message))
+        return refuse_media(answer.reason)
     if answer.kind == "input":
         return RefusedError(422, answer.reason or "bad_features", answer.message)
     if answer.kind == "other_checkpoint":
@@ -250,5 +262,8 @@ def _refuse(answer: Answer) -> RefusedError:
     if answer.kind == "timeout":
         return RefusedError(504, "timeout", "Working on the file took too long.")
     if answer.kind == "crash":
-        return RefusedError(422, "crash", "The file could not be read: it made its decoder fail.")
+        sentence = "The process that worked on this was ended; it may have had too little memory. Try again."
+        return RefusedError(503, "lost_worker", sentence, RETRY_LOST_S)
+    if answer.kind == "unavailable":
+        return _refuse_unavailable()
     return RefusedError(500, "failed", "The file could not be worked on; the log of the service says why.")

@@ -33,7 +33,15 @@ async function call(path, options = {}, tries = TRIES) {
     await waitTurn(Number(response.headers.get("Retry-After")) || 2);
     return call(path, options, tries - 1);
   }
-  return readAnswer(response.status, await response.text());
+  return resolveLinks(readAnswer(response.status, await response.text()), response.url);
+}
+
+// Links are relative to the address that was asked, so that they hold below any path of a proxy.
+function resolveLinks(content, address) {
+  const resolve = (link) => link && new URL(link, address).href;
+  for (const result of content.results ?? []) result.media = resolve(result.media);
+  for (const side of Object.keys(content.media ?? {})) content.media[side] = resolve(content.media[side]);
+  return content;
 }
 
 function readAnswer(status, text) {
@@ -56,7 +64,7 @@ async function waitTurn(seconds) {
 function upload(file, side, showSent) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", `/v1/embeddings?query=${side}`);
+    request.open("POST", `v1/embeddings?query=${side}`);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.upload.onprogress = (event) => showSent(event.loaded / event.total);
     request.upload.onload = () => showSent(1);
@@ -85,7 +93,7 @@ function askKey() {
     door.onclose = async () => {
       const headers = { "Content-Type": "application/json" };
       const body = JSON.stringify({ key: $("key").value });
-      const { ok } = await fetch("/v1/session", { method: "POST", headers, body });
+      const { ok } = await fetch("v1/session", { method: "POST", headers, body });
       if (ok) resolve();
       else door.showModal();
     };
@@ -173,7 +181,7 @@ function askItem(id, side) {
   lastFile = null;
   setSide(side);
   return attempt(async (isCurrent) => {
-    const item = await call(`/v1/items/${encodeURIComponent(id)}`);
+    const item = await call(`v1/items/${encodeURIComponent(id)}`);
     if (!isCurrent()) return;
     const title = item.metadata[side]?.title || id;
     setQuery({ side, ask: { id }, title, urls: item.media });
@@ -186,7 +194,7 @@ function askLike({ id, metadata }) {
   const side = findingSide();
   const rest = OTHER[side];
   return attempt(async (isCurrent) => {
-    const item = query.urls[rest] ? { media: query.urls } : await call(`/v1/items/${encodeURIComponent(id)}`);
+    const item = query.urls[rest] ? { media: query.urls } : await call(`v1/items/${encodeURIComponent(id)}`);
     if (!isCurrent()) return;
     const like = metadata.title || id;
     setQuery({ side, same: true, ask: { id }, title: query.title, like, urls: { [rest]: item.media[rest] } });
@@ -200,7 +208,7 @@ async function search(isCurrent) {
   if ($("shorter").value) filters.push(`duration<${$("shorter").value}`);
   const body = JSON.stringify({ ...query.ask, query: query.side, same_side: Boolean(query.same), top_k: 10, filters });
   const headers = { "Content-Type": "application/json" };
-  const answer = await call("/v1/recommendations", { method: "POST", headers, body });
+  const answer = await call("v1/recommendations", { method: "POST", headers, body });
   if (!isCurrent()) return;
   showResults(answer.results);
   $("warnings").textContent = [...(query.warnings ?? []), ...answer.warnings].join("; ");
@@ -409,7 +417,7 @@ function showHint(point) {
 function playPreview(point) {
   const player = point.side === "music" ? $("preview") : $("peek");
   $("peek").hidden = point.side !== "video";
-  player.src = `/v1/items/${encodeURIComponent(point.id)}/media?side=${point.side}`;
+  player.src = `v1/items/${encodeURIComponent(point.id)}/media?side=${point.side}`;
   if (point.side === "music") stop();
   player.play().catch(() => {}); // a browser may want a click first, and an item may have no media
 }
@@ -495,7 +503,7 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("filters").addEventListener("change", () => query && attempt(search));
 
 async function begin() {
-  const content = await call("/v1/map");
+  const content = await call("v1/map");
   ({ points, limits } = content);
   const { music, video } = content.n_items;
   $("size").textContent += ` The collection has ${music} tracks and ${video} videos.`;

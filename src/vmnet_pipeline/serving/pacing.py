@@ -1,0 +1,45 @@
+"""Divide the event loop fairly: what clients send in many small pieces is parsed a moment at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TURN_S = 0.001
+"""A turn of parsing ends after so much time of the processor, whatever is left."""
+REST = 3
+"""So many times as long as a turn took is left to everything else before the next one."""
+
+
+class Pacer:
+    """Turns of all connections, one at a time and in order, with a rest after each.
+
+    Whatever many clients send at once, other requests wait for one turn at most, and have most of the time.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_running = False
+
+    def submit(self, turn: Callable[[], None]) -> None:
+        """Run `turn`, which takes about `TURN_S`, when those before it are done."""
+        self._waiting.append(turn)
+        if not self._is_running:
+            self._is_running = True
+            asyncio.get_running_loop().call_later(TURN_S, self._run)
+
+    def _run(self) -> None:
+        if not self._waiting:
+            self._is_running = False
+            return
+        turn, began = self._waiting.popleft(), time.thread_time()
+        try:
+            turn()
+        finally:
+            rest_s = REST * max(TURN_S, time.thread_time() - began)
+            asyncio.get_running_loop().call_later(rest_s, self._run)

@@ -1,0 +1,128 @@
+"""The private folder of uploads: made anew when it is gone, and removed when its service is, however that ended."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from vmnet_pipeline.serving.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "vmnet-uploads-"
+MIN_FREE_BYTES = 1 << 20
+"""With less room than this the service is not ready."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+RETRY_S = 30
+
+
+class UploadFolder:
+    """A folder below that of temporary files, locked as long as this process lives."""
+
+    def __init__(self) -> None:
+        """Make it, and remove those of services that have ended without doing so."""
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self.path = Path()
+        with suppress(OSError):
+            _remove_leftovers(Path(tempfile.gettempdir()))
+        with suppress(OSError):  # a full disk is told by `find_fault` and by uploads, and may be full for a while only
+            self._ensure()
+
+    def _ensure(self) -> Path:
+        """The folder, made anew if something has removed it."""
+        with self._lock:
+            if self._descriptor < 0 or not _is_same(self.path, self._descriptor):
+                self._forget()
+                root = Path(tempfile.gettempdir())
+                root.mkdir(parents=True, exist_ok=True)
+                self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+                self._descriptor = _lock_folder(self.path)
+            return self.path
+
+    @contextmanager
+    def open_file(self) -> Iterator[tuple[BinaryIO, Path]]:
+        """A new file for one upload; it is gone when the block ends.
+
+        Raises:
+            RefusedError: 507 when the disk is full, 503 when it cannot be written.
+        """
+        try:
+            descriptor, name = tempfile.mkstemp(prefix="upload-", dir=self._ensure())
+        except OSError as error:
+            raise refuse_storage(error) from error
+        file, path = os.fdopen(descriptor, "wb"), Path(name)
+        try:
+            yield file, path
+        finally:
+            with suppress(OSError):  # what could not be written before cannot be now
+                file.close()
+            with suppress(OSError):
+                path.unlink()
+
+    def find_fault(self) -> str:
+        """Why an upload could not be written now; empty if it could."""
+        try:
+            with self.open_file() as (file, path):
+                free = shutil.disk_usage(path.parent).free
+                file.write(b"\0" * 4096)
+                file.flush()
+        except (OSError, RefusedError):
+            return "uploads cannot be written: the disk is full, or the folder for temporary files is not writable"
+        return "" if free >= MIN_FREE_BYTES else "the disk of the folder for temporary files is full"
+
+    def remove(self) -> None:
+        """Remove the folder and what is in it."""
+        with self._lock:
+            if self._descriptor >= 0 and _is_same(self.path, self._descriptor):
+                shutil.rmtree(self.path, ignore_errors=True)
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def refuse_storage(error: OSError) -> RefusedError:
+    """What a failure to write an upload means for its client."""
+    if error.errno in FULL:
+        return RefusedError(507, "storage_full", "There is no room for the file on this server; try later.", RETRY_S)
+    return RefusedError(503, "no_storage", "The file cannot be kept on this server; try later.", RETRY_S)
+
+
+def _lock_folder(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove folders of uploads that nobody holds: their services were killed."""
+    for path in sorted(root.glob(f"{PREFIX}*")):
+        with suppress(OSError):
+            descriptor = _lock_folder(path)
+            try:
+                if os.fstat(descriptor).st_uid == os.getuid():
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
