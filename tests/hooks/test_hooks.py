@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from kedro.framework.project import configure_project, pipelines
 from kedro.io import DataCatalog, MemoryDataset
+from kedro.io.data_catalog import SharedMemoryDataCatalog
 from kedro.validation.exceptions import ParameterValidationError
 
 from reference_data import make_reference_data
@@ -110,6 +111,11 @@ def test_a_backend_has_the_common_parameters_below_its_own(own, expected):
         catalog["params:musicnn"] = MemoryDataset(own)
     ProjectHooks().after_catalog_created(catalog)
     assert catalog.load("params:musicnn") == expected
+
+
+def test_steps_are_not_divided_among_processes():
+    with pytest.raises(ParameterError, match=r"--runner=ParallelRunner cannot be used: .* docs/scaling\.md"):
+        ProjectHooks().after_catalog_created(SharedMemoryDataCatalog())
 
 
 def check(pipeline, datasets, model=None, **given):
