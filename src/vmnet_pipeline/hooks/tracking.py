@@ -122,7 +122,7 @@ class TrackingHooks:
         if TRACKER.failure is None:
             with TRACKER.guard():
                 self._inner.on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
-        elif TRACKER.waiting:
+        elif any(operation.kind == "metrics" for operation in TRACKER.waiting):  # curves, which took long
             logger.warning(self._keep(find_pending(catalog, Path(self._context.project_path))))
 
     def _settle(self, folder: Path) -> list[str]:
