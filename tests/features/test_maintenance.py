@@ -72,7 +72,7 @@ def test_what_was_mended_meanwhile_is_not_dropped(store):
 def test_gc_removes_what_nobody_needs_and_nothing_else(store):
     (store.folder / ".tmp-1.npy").write_bytes(b"x")
     (store.folder / "_index" / ".tmp-2.json").write_bytes(b"x")
-    (store.folder / "orphan.npy").write_bytes(b"xyz")
+    (store.folder / "_orphan.npy").write_bytes(b"xyz")
     (store.folder / "bad-0.npy").write_bytes(b"of an item that failed")
     (store.folder / "note.txt").write_text("kept")
     before = sorted(store.folder.rglob("*"))
@@ -81,7 +81,7 @@ def test_gc_removes_what_nobody_needs_and_nothing_else(store):
     assert "would remove 2 temporary files, 2 orphans" in output
     assert [path for path in sorted(store.folder.rglob("*")) if "lock" not in path.name] == before
     garbage = collect_garbage(store)
-    assert sorted(path.name for path in garbage.orphans) == ["bad-0.npy", "orphan.npy"]
+    assert sorted(path.name for path in garbage.orphans) == ["_orphan.npy", "bad-0.npy"]
     left = {path.name for path in store.folder.iterdir()}
     assert left == {"a.npy", "b.npy", "c.npy", "note.txt", "_index"}
     assert collect_garbage(store).size_bytes == 0

@@ -12,7 +12,8 @@ from hostile import draw_number, encode_png, make_sine, mux_sound, read_number
 
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.audio import decode_audio
-from vmnet_pipeline.media.container import find_audio_stream, open_container
+from vmnet_pipeline.media.container import find_audio_stream
+from vmnet_pipeline.media.parts import open_parts
 from vmnet_pipeline.media.probe import probe_media
 from vmnet_pipeline.media.video import sample_frames
 
@@ -102,7 +103,8 @@ def test_a_track_for_those_who_hear_badly_goes_last(tmp_path: Path) -> None:
 def test_of_good_tracks_the_choice_stays_that_of_ffmpeg(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_sounds(path, Disposition.default, Disposition.default, 0)
-    with open_container(path) as opened:
+    with open_parts(path) as parts:
+        opened = next(iter(parts))
         assert find_audio_stream(opened) is opened.streams.best("audio")
 
 

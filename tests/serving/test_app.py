@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import json
+import wave
 from pathlib import Path
 
 import httpx
@@ -54,6 +55,19 @@ def test_an_upload_gets_the_answers_of_the_item_that_it_is(client, manifest, ser
     embedding = client.post("/v1/embeddings", params={"query": side}, **sent).json()["embedding"]
     np.testing.assert_allclose([embedding], service.state.gallery.find_vector("0002", side), atol=1e-4)
     assert list(service.upload_dir.iterdir()) == []
+
+
+def test_the_answer_says_that_only_a_part_of_an_upload_could_be_read(client, tmp_path):
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.random.default_rng(0).integers(-9_000, 9_000, 8 * 16_000).astype("<i2").tobytes())
+    whole = (tmp_path / "a.wav").read_bytes()
+    for content, n in ((whole, 0), (whole[: len(whole) // 2], 1)):
+        for route in ("recommendations", "embeddings"):
+            answer = client.post(f"/v1/{route}", params={"query": "music"}, content=content).json()
+            assert len(answer["warnings"]) == n
+            assert all("cut off" in text and str(tmp_path) not in text for text in answer["warnings"])
+    assert ask(client, id="0002").json()["warnings"] == []
 
 
 def test_features_and_embeddings(client, service):

@@ -166,9 +166,7 @@ def _find_garbage(store: FeatureStore, keep: Collection[str] | None) -> Garbage:
     temporaries = [
         folder / name for folder, some in places.items() for name in some if name.startswith(TEMPORARY_PREFIX)
     ]
-    orphans = [
-        store.folder / name for name in names if name.endswith(".npy") and name[0] not in "._" and name not in done
-    ]
+    orphans = [store.folder / name for name in names if name.endswith(".npy") and name[0] != "." and name not in done]
     unlisted = [] if keep is None else rows.loc[~rows["id"].isin(list(keep)), "id"].tolist()
     files = [*temporaries, *orphans, *(store.file_of(item_id) for item_id in unlisted)]
     size = sum(path.stat().st_size for path in files if path.exists())

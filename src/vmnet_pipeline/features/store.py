@@ -8,7 +8,8 @@
     FOLDER/_index/lock*, writers*     who works here, see `locks`
 
 A feature file is written under a temporary name, moved into place, and only then gets its row: a
-reader never sees half a file, and what has a row is whole. Item ids never start with `_` or `.`.
+reader never sees half a file, and what has a row is whole. Item ids never start with `.`; `_index` has no suffix, so
+`_index.npy` may be an item.
 """
 
 from __future__ import annotations

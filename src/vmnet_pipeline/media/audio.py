@@ -9,7 +9,8 @@ import numpy as np
 
 from vmnet_pipeline.errors import MediaError, ParameterError
 from vmnet_pipeline.media.clock import MAX_HOLD_S
-from vmnet_pipeline.media.container import find_audio_stream, open_container
+from vmnet_pipeline.media.container import find_audio_stream
+from vmnet_pipeline.media.parts import open_parts
 from vmnet_pipeline.media.reading import MIN_GAP_S, Reader
 
 if TYPE_CHECKING:
@@ -61,22 +62,20 @@ def decode_audio(
         `round(max_duration_s * sample_rate_hz)`.
 
     Raises:
-        MediaError: Reasons of `open_container`, `no_audio_stream`, or `undecodable_audio` when no sample
-            decodes (at a rate between 1 kHz and 1 MHz), or a sample is not a finite number.
+        MediaError: Reasons of `open_media_file` and `start_container`, `no_audio_stream`, or `undecodable_audio`
+            when no sample decodes (at a rate between 1 kHz and 1 MHz), or a sample is not a finite number.
         ParameterError: A rate or a duration that is not positive.
     """
     n_wanted = _count_wanted(sample_rate_hz, max_duration_s)
-    with open_container(path) as container:
-        stream = find_audio_stream(container)
-        if stream is None:
+    with open_parts(path) as parts:
+        blocks = _collect_blocks(_resample_blocks(parts.read_side(find_audio_stream), sample_rate_hz), n_wanted)
+        if parts.reader is None:
             raise MediaError("no_audio_stream", f"{path}: has no sound; give another file for the audio side")
-        reader = Reader(container, stream)
-        blocks = _collect_blocks(_resample_blocks(reader, sample_rate_hz), n_wanted)
         if not blocks:
             raise MediaError("undecodable_audio", f"{path}: its sound cannot be decoded; convert or replace the file")
         signal = np.concatenate(blocks)[:n_wanted]
         if warnings is not None:
-            warnings += reader.describe_losses(stream, len(signal) / sample_rate_hz, is_full=len(signal) == n_wanted)
+            warnings += parts.describe_losses()
     if not np.isfinite(signal).all():
         message = f"{path}: its sound holds samples that are no finite numbers; export the file again"
         raise MediaError("undecodable_audio", message)
@@ -106,11 +105,11 @@ def _collect_blocks(blocks: Iterator[np.ndarray], n_wanted: int | None) -> list[
     return collected
 
 
-def _resample_blocks(reader: Reader, sample_rate_hz: int) -> Iterator[np.ndarray]:
+def _resample_blocks(readers: Iterator[Reader], sample_rate_hz: int) -> Iterator[np.ndarray]:
     """Blocks of mono sound at the wanted rate; a stream that changes its rate midway gets a new resampler there."""
     current_hz = 0
     resampler = None
-    for rate_hz, block in _mix_blocks(reader):
+    for rate_hz, block in _mix_blocks(readers):
         if rate_hz != current_hz:
             if resampler is not None:
                 yield resampler.resample_chunk(_NOTHING, last=True)
@@ -127,12 +126,12 @@ def _make_resampler(from_hz: int, to_hz: int) -> soxr.ResampleStream | None:
     return None if from_hz == to_hz else soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
 
 
-def _mix_blocks(reader: Reader) -> Iterator[tuple[int, np.ndarray]]:
+def _mix_blocks(readers: Iterator[Reader]) -> Iterator[tuple[int, np.ndarray]]:
     """(native rate in Hz, (n,) float32 mono block) pairs, each block of one rate and about `_BLOCK_S` long."""
     pending: list[np.ndarray] = []
     n_pending = 0
     rate_hz = 0
-    for frame_rate_hz, samples in chain(_fill_gaps(reader), ((0, _NOTHING),)):
+    for frame_rate_hz, samples in chain(_fill_gaps(readers), ((0, _NOTHING),)):
         if pending and (frame_rate_hz != rate_hz or n_pending >= _BLOCK_S * rate_hz):
             yield rate_hz, np.concatenate(pending)
             pending, n_pending = [], 0
@@ -141,19 +140,21 @@ def _mix_blocks(reader: Reader) -> Iterator[tuple[int, np.ndarray]]:
         n_pending += len(samples)
 
 
-def _fill_gaps(reader: Reader) -> Iterator[tuple[int, np.ndarray]]:
+def _fill_gaps(readers: Iterator[Reader]) -> Iterator[tuple[int, np.ndarray]]:
     """(native rate in Hz, (n,) float32 mono samples) of each frame, and silence where the next one is not due yet."""
     played_s, silent_s = 0.0, 0.0
-    for frame in reader.frames():
-        if frame.sample_rate not in _NATIVE_RATES_HZ:
-            continue
-        start_s = reader.tell(frame)
-        gap_s = 0.0 if start_s is None else min(float(start_s) - played_s, MAX_HOLD_S - silent_s)
-        if gap_s >= MIN_GAP_S:
-            yield from _make_silence(frame.sample_rate, gap_s)
-            played_s, silent_s = played_s + gap_s, silent_s + gap_s
-        yield frame.sample_rate, _mix_frame(frame)
-        played_s += frame.samples / frame.sample_rate
+    for reader in readers:
+        for frame in reader.frames():
+            if frame.sample_rate not in _NATIVE_RATES_HZ:
+                continue
+            start_s = reader.tell(frame)
+            gap_s = 0.0 if start_s is None else min(float(start_s) - played_s, MAX_HOLD_S - silent_s)
+            if gap_s >= MIN_GAP_S:
+                yield from _make_silence(frame.sample_rate, gap_s)
+                played_s, silent_s = played_s + gap_s, silent_s + gap_s
+            yield frame.sample_rate, _mix_frame(frame)
+            played_s += frame.samples / frame.sample_rate
+            reader.end_s = played_s
 
 
 def _make_silence(rate_hz: int, duration_s: float) -> Iterator[tuple[int, np.ndarray]]:

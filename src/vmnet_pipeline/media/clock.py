@@ -35,6 +35,7 @@ MAX_HOLD_S = 3600
 _N_EPOCHS_KEPT = 3
 # Frames that a decoder may hold back to bring them into order.
 _N_REORDERED = 32
+_GAP_NS = _NS // 2
 _SAME_NS = _NS // 2
 _TS_DISCONT = 0x200  # AVFMT_TS_DISCONT of FFmpeg: timestamps may have gaps that mean nothing
 
@@ -79,6 +80,7 @@ class _Track:
         may_disorder: Whether packets may not come in the order of their times.
         jumped: By how much its latest jump moved it.
         n_since: Packets since then.
+        gaps: How long nothing of it came, together.
         shift: Moves the stream against its epoch, by no more than jitter, so that it has neither gap nor overlap there.
     """
 
@@ -93,6 +95,7 @@ class _Track:
     may_disorder: bool = False
     jumped: int = 0
     n_since: int = _N_REORDERED
+    gaps: int = 0
     shift: int = 0
 
     @property
@@ -149,6 +152,11 @@ class Clock:
         if not tracks:
             return 0, 0
         return min(track.start for track in tracks), max(max(track.shown, track.ahead) for track in tracks)
+
+    def get_gaps(self, stream_index: int) -> int:
+        """How long nothing of a stream came although its clock went on."""
+        track = self._tracks.get(stream_index)
+        return 0 if track is None else track.gaps
 
     def get_latest_jump(self, stream_index: int) -> int | None:
         """By how much a stream was moved within its latest packets; None if it was not."""
@@ -216,7 +224,9 @@ class Clock:
             offset = track.shift + before.offset
             self._join(track, time, lead)
             track.jumped, track.n_since, track.ahead = track.offset - offset, 0, track.shown
-        return 0 if is_shared else max(0, time + track.offset - track.next)
+        gap = max(0, time + track.offset - track.next)
+        track.gaps += gap if gap >= _GAP_NS else 0
+        return 0 if is_shared else gap
 
     def _join(self, track: _Track, time: int, lead: int) -> None:
         """Let a stream go on without gap or overlap in a new epoch; what is more than jitter moves all streams."""

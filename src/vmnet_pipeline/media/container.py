@@ -12,17 +12,16 @@ import functools
 import io
 import os
 import stat
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.handed import open_handed
-from vmnet_pipeline.media.remote import RemoteFile, open_remote_file
+from vmnet_pipeline.media.remote import open_remote_file
 from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from av.audio.stream import AudioStream
     from av.container import InputContainer
@@ -120,33 +119,6 @@ def _raise_for_system(error: OSError | ValueError, path: str | os.PathLike[str])
     raise MediaError("unreadable", message) from error
 
 
-@contextmanager
-def open_container(path: str | os.PathLike[str]) -> Iterator[InputContainer]:
-    """Open a media file with FFmpeg, without letting it open anything else.
-
-    Raises:
-        MediaError: Any reason of `open_media_file`, `unknown_format` or `too_many_streams`.
-    """
-    with open_container_file(path) as (container, _):
-        yield container
-
-
-@contextmanager
-def open_container_file(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, io.RawIOBase]]:
-    """`open_container`, with the open file too: for what FFmpeg does not tell. Its position is to be kept."""
-    with open_media_file(path) as file:
-        try:
-            container = _open_with_ffmpeg(file, path)
-            try:
-                _check_container(container, path)
-                yield container, file
-            finally:
-                container.close()
-        finally:
-            if isinstance(file, RemoteFile):
-                file.check()
-
-
 def open_media_file(path: str | os.PathLike[str], *, streams: bool = False) -> io.RawIOBase:
     """Open a local file or one of an object store for reading.
 
@@ -161,6 +133,21 @@ def open_media_file(path: str | os.PathLike[str], *, streams: bool = False) -> i
     if handed is not None:
         return handed
     return open_remote_file(path, streams=streams) if is_remote(path) else open_regular_file(path)
+
+
+def start_container(file: io.RawIOBase, path: str | os.PathLike[str]) -> InputContainer:
+    """Have FFmpeg open what is in an open file; the caller closes both.
+
+    Raises:
+        MediaError: `unreadable`, `unknown_format` or `too_many_streams`.
+    """
+    container = _open_with_ffmpeg(file, path)
+    try:
+        _check_container(container, path)
+    except MediaError:
+        container.close()
+        raise
+    return container
 
 
 def _probe_less(file: io.RawIOBase) -> dict[str, str]:

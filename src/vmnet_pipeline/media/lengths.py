@@ -81,7 +81,9 @@ def confirm_lengths(
     if _may_be_joined(path, container) or beginning.clock.n_jumps:
         return False
     is_plain = container.format.name in _CONSTANT_RATE and len(container.streams) == 1
-    if is_plain and _has_rate(container, streams[0], beginning.measure(streams[0]), n_bytes.get(streams[0].index, 0)):
+    if is_plain and _has_rate(
+        container, streams[0], beginning.measure(streams[0].index), n_bytes.get(streams[0].index, 0)
+    ):
         return True
     lengths: dict[int | None, float | None] = {stream.index: declare_length(container, stream) for stream in streams}
     lengths[None] = declare_length(container)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import MediaError
@@ -12,10 +12,10 @@ from vmnet_pipeline.media.container import (
     find_audio_stream,
     find_video_stream,
     has_decoder,
-    open_container,
     open_media_file,
 )
 from vmnet_pipeline.media.lengths import choose_length, confirm_lengths, declare_length
+from vmnet_pipeline.media.parts import open_parts
 from vmnet_pipeline.media.pixels import check_frame_size, read_display_matrix, swaps_sides
 from vmnet_pipeline.media.reading import MAX_BARREN_PACKETS, Reader, decode_packet
 from vmnet_pipeline.media.video import prepare_decoder
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
+    from vmnet_pipeline.media.parts import Parts
     from vmnet_pipeline.media.sandbox import Isolation
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
@@ -70,21 +71,53 @@ def probe_media(
         What was found; `audio` or `video` is None if the file does not have that side.
 
     Raises:
-        MediaError: Reasons of `open_container`, `no_media_stream` (neither side present),
+        MediaError: Reasons of `open_media_file` and `start_container`, `no_media_stream` (neither side present),
             `undecodable_audio`, `undecodable_video` or `frame_too_large`.
     """
     checksum = checksum or checksum_file(path)
-    with open_container(path) as container:
-        audio_stream, video_stream = find_audio_stream(container), find_video_stream(container)
-        if audio_stream is None and video_stream is None:
-            raise MediaError("no_media_stream", f"{path}: holds neither sound nor moving pictures; remove it")
-        if video_stream is not None and "video" in check:
-            prepare_decoder(video_stream, path)
-        scan = _scan_streams(path, container, [s for s in (audio_stream, video_stream) if s is not None], check)
-        audio = None if audio_stream is None else _describe_audio(audio_stream, scan, "audio" in check, path)
-        video = None if video_stream is None else _describe_video(video_stream, scan, "video" in check, path)
-        container_name, size_bytes = container.format.name, container.size
-    return MediaInfo(container_name, scan.duration_s, size_bytes, checksum, audio, video)
+    with open_parts(path) as parts:
+        found = list[MediaInfo]()
+        for container in parts:
+            if parts.reader is not None and parts.reader.losses.gave_up:  # at the beginning of this part
+                found[-1] = _leave_out_warnings(found[-1])
+            found.append(_probe_part(parts, container, path, check, checksum))
+        joined = "; ".join(parts.describe_parts())
+    audio, video = (_sum_sides([getattr(part, side) for part in found], joined) for side in ("audio", "video"))
+    durations = [part.duration_s for part in found if part.duration_s is not None]
+    duration_s = sum(durations) if durations else None
+    return replace(found[0], duration_s=duration_s, size_bytes=parts.size_bytes, audio=audio, video=video)
+
+
+def _probe_part(
+    parts: Parts, container: InputContainer, path: str | os.PathLike[str], check: Collection[Modality], checksum: str
+) -> MediaInfo:
+    """What is in one of the recordings of a file; only of the first each side has to decode."""
+    audio_stream, video_stream = find_audio_stream(container), find_video_stream(container)
+    if parts.n_parts == 1 and audio_stream is None and video_stream is None:
+        raise MediaError("no_media_stream", f"{path}: holds neither sound nor moving pictures; remove it")
+    decoded = check if parts.n_parts == 1 else ()
+    if video_stream is not None and "video" in decoded:
+        prepare_decoder(video_stream, path)
+    streams: list[Stream] = [s for s in (audio_stream, video_stream) if s is not None]
+    scan = _scan_streams(path, parts, container, streams, check, decoded)
+    audio = None if audio_stream is None else _describe_audio(audio_stream, scan, "audio" in decoded, path)
+    video = None if video_stream is None else _describe_video(video_stream, scan, "video" in decoded, path)
+    return MediaInfo(container.format.name, scan.duration_s, parts.size_bytes, checksum, audio, video)
+
+
+def _leave_out_warnings(part: MediaInfo) -> MediaInfo:
+    audio, video = (side and replace(side, warning="") for side in (part.audio, part.video))
+    return replace(part, audio=audio, video=video)
+
+
+def _sum_sides(sides: list[StreamInfo | None], joined: str) -> StreamInfo | None:
+    """One side of all recordings of a file: as the first has it, as long as all together."""
+    if sides[0] is None or (len(sides) == 1 and not joined):
+        return sides[0]
+    known = [side for side in sides if side is not None]
+    duration_s = sum(side.duration_s or 0.0 for side in known) or None
+    warning = "; ".join(filter(None, [*(side.warning for side in known), joined]))
+    return replace(sides[0], duration_s=duration_s, warning=warning)
 
 
 def probe_isolated(
@@ -112,11 +145,17 @@ class _Scan:
 
 
 def _scan_streams(
-    path: str | os.PathLike[str], container: InputContainer, streams: list[Stream], check: Collection[str]
+    path: str | os.PathLike[str],
+    parts: Parts,
+    container: InputContainer,
+    streams: list[Stream],
+    check: Collection[str],
+    decoded: Collection[str],
 ) -> _Scan:
-    """Decode the first frame of each stream to be checked, and measure all; read to the end where that is in doubt."""
+    """Decode the first frame of some streams, and measure those to be checked; read to the end where in doubt."""
     scan, reader = _Scan(), Reader(container, *streams)
-    unchecked = {s.index for s in streams if s.type in check and has_decoder(s)}
+    parts.reader = reader
+    unchecked = {s.index for s in streams if s.type in decoded and has_decoder(s)}
     n_barren, n_bytes = dict.fromkeys(unchecked, 0), Counter[int]()
     is_whole = True
     for packet in reader.packets():
@@ -133,18 +172,18 @@ def _scan_streams(
     if is_whole:
         _measure_streams(container, streams, reader, scan)
     elif not checked or not confirm_lengths(path, container, checked, reader, n_bytes):
-        _read_whole(path, streams, scan)
+        _read_whole(parts, streams, scan)
     else:
         scan.durations_s = {stream.index: declare_length(container, stream) for stream in streams}
         scan.duration_s = declare_length(container)
     return scan
 
 
-def _read_whole(path: str | os.PathLike[str], streams: list[Stream], scan: _Scan) -> None:
-    """Measure streams of a file by all their packets."""
-    with open_container(path) as container:
+def _read_whole(parts: Parts, streams: list[Stream], scan: _Scan) -> None:
+    """Measure streams of a part by all their packets."""
+    with parts.reopen() as container:
         again = [container.streams[stream.index] for stream in streams]
-        reader = Reader(container, *again)
+        parts.reader = reader = Reader(container, *again)
         for _ in reader.packets():
             pass
         _measure_streams(container, again, reader, scan)
@@ -153,9 +192,9 @@ def _read_whole(path: str | os.PathLike[str], streams: list[Stream], scan: _Scan
 def _measure_streams(container: InputContainer, streams: list[Stream], reader: Reader, scan: _Scan) -> None:
     """Lengths and losses of streams that were read to the end."""
     for stream in streams:
-        present_s = reader.measure(stream)
+        present_s = reader.measure(stream.index)
         scan.durations_s[stream.index] = choose_length(declare_length(container, stream), present_s)
-        scan.warnings[stream.index] = "; ".join(reader.describe_losses(stream, present_s))
+        scan.warnings[stream.index] = "; ".join(reader.describe_losses(stream.index, present_s))
     scan.duration_s = choose_length(declare_length(container), reader.measure())
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.media.clock import MAX_HOLD_S, Clock, is_indexed, states_times
 from vmnet_pipeline.media.container import find_audio_stream, find_video_stream, has_decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from av.container import InputContainer
     from av.frame import Frame
     from av.packet import Packet
     from av.stream import Stream
+    from av.video.stream import VideoStream
 
 # Failures in a row after which the rest of a stream is given up: a damaged stretch is skipped, but
 # a file whose index lists the same bad bytes a billion times cannot keep a worker busy.
@@ -35,7 +36,7 @@ _SHORT_SHARE = 0.02
 _SHORT_S = 1.0
 # Formats whose header or index says how long the streams are, rather than FFmpeg guessing from a bit rate.
 _SIZED_STREAMS = frozenset({"mov", "flac", "wav"})
-_SIZED_FILES = frozenset({"matroska", "flv", "asf"})
+_SIZED_FILES = frozenset({"matroska", "flv", "asf", "avi"})
 
 
 @dataclass(slots=True)
@@ -44,14 +45,20 @@ class Losses:
 
     Attributes:
         n_errors: Places at which reading failed.
+        n_damaged: Packets that are not whole.
         gave_up: Whether the rest was left.
         is_cut: Whether the last packet is not whole.
+        has_new_streams: Whether streams turned up that the file did not have when it was opened.
+        last_place: Byte at which the last packet begins that was wanted.
         failed_s: Length of the packets that did not decode.
     """
 
     n_errors: int = 0
+    n_damaged: int = 0
     gave_up: bool = False
     is_cut: bool = False
+    has_new_streams: bool = False
+    last_place: int | None = None
     failed_s: float = 0.0
 
 
@@ -62,25 +69,38 @@ class Reader:
         streams: What is read.
         clock: The time line of the file.
         losses: What could not be read so far.
+        base_s: When the part begins, in seconds from the first instant of the file.
         end_s: End of the last frame, in seconds from the first instant of the file, as the one who decodes says.
     """
 
-    def __init__(self, container: InputContainer, *streams: Stream) -> None:
-        """Start nothing yet; of a format without an index the other side is read along, for its clock."""
+    def __init__(self, container: InputContainer, *streams: Stream, base_s: Fraction = Fraction(0)) -> None:
+        """Start nothing yet; of a format without an index the other side is read along, for its clock.
+
+        Args:
+            container: A file, or a part of it.
+            streams: What to read.
+            base_s: When the part begins, in seconds from the first instant of the file.
+        """
+        self.base_s, self.end_s = base_s, float(base_s)
         self.streams, self.losses = streams, Losses()
         self.clock = Clock(states_times(container))
         self._container = container
         sides = (find_audio_stream(container), find_video_stream(container))
         self._sides = [side for side in sides if side is not None]
         self._is_indexed = is_indexed(container)
-        self.end_s = 0.0
+        self._names = set(container.format.name.split(","))
+        self._file_s = _count_frames(self._sides) if "avi" in self._names else (container.duration or 0) / 1e6
+        self._audio = [side.index for side in self._sides if side.type == "audio"]
+        # streams are not to be asked once their container is closed
+        self.indices = [stream.index for stream in streams]
+        self._declared_s = {stream.index: _get_duration(stream) for stream in streams}
         self._origin: Fraction | None = None
         self._told: Fraction | None = None
 
     @property
     def origin_s(self) -> Fraction | None:
         """The first instant of the file on the time line; None before the first packet, or where none has a time."""
-        return self._origin
+        return None if self._origin is None else self._origin - self.base_s
 
     def packets(self) -> Iterator[Packet[Any]]:
         """Packets of the streams, their timestamps on the time line of the file."""
@@ -95,6 +115,7 @@ class Reader:
                 self._origin = self._find_origin(packet)
             self.clock.place(packet)
             if packet.stream_index in wanted:
+                self.losses.last_place = max(packet.pos or 0, self.losses.last_place or 0)
                 # FFmpeg has its decoders drop what comes after a fragment of a later time
                 yield _copy_packet(packet) if packet.is_discard and self.clock.n_jumps else packet
 
@@ -111,7 +132,7 @@ class Reader:
         if self._origin is None:
             self._origin = time
         self._told = self._correct(time)
-        return self._told - self._origin
+        return self._told - self._origin + self.base_s
 
     def _correct(self, time: Fraction) -> Fraction:
         """Move the few frames whose time jumps before that of decoding, as it is where an encoder reorders frames."""
@@ -134,38 +155,47 @@ class Reader:
         own = starts.get(self.streams[0].index)
         return own if own is not None and own - min(near) < MIN_GAP_S else min(near)
 
-    def measure(self, stream: Stream | None = None) -> float:
+    def measure(self, index: int | None = None) -> float:
         """Seconds from the first to the last frame of a stream, or of all, that were read; 0 where none has a time."""
-        start, end = self.clock.get_span(None if stream is None else stream.index)
+        start, end = self.clock.get_span(index)
         return (end - start) / 1e9
 
-    def _find_declared(self, stream: Stream, duration_s: float) -> tuple[float, float]:
-        """Seconds that are there and that the header or the index promises, of the stream or the file; or zeros."""
-        names = set(self._container.format.name.split(","))
-        if names & _SIZED_STREAMS and stream.duration is not None and stream.time_base is not None:
-            return duration_s, float(stream.duration * stream.time_base)
-        if names & _SIZED_FILES:
-            return self.measure(), (self._container.duration or 0) / 1e6
-        return 0.0, 0.0
+    def find_duration(self) -> float:
+        """Seconds that the part lasts, on both sides, after it was read to its end."""
+        if self.losses.has_new_streams:
+            return self.measure(self.indices[0])
+        return self._file_s if self._is_indexed else self.measure()
 
-    def describe_losses(self, stream: Stream, duration_s: float, *, is_full: bool = False) -> list[str]:
+    def _find_declared(self, index: int, duration_s: float) -> tuple[float, float]:
+        """Seconds that are there and that the header or the index promises, of the stream or the file; or zeros."""
+        if self._names & _SIZED_STREAMS and (declared_s := self._declared_s[index]):
+            return duration_s, declared_s
+        return (self.measure(), self._file_s) if self._names & _SIZED_FILES else (0.0, 0.0)
+
+    def describe_losses(self, index: int, duration_s: float, *, is_full: bool = False) -> list[str]:
         """What is to be known of what was read of a stream; sentences without the path.
 
         Args:
-            stream: One of those that were read.
+            index: Of one of the streams that were read; the container may be closed.
             duration_s: How much of it.
             is_full: Whether nothing more was wanted.
         """
         found = []
-        present_s, declared_s = (0.0, 0.0) if is_full else self._find_declared(stream, duration_s)
+        present_s, declared_s = (0.0, 0.0) if is_full else self._find_declared(index, duration_s)
         if present_s < declared_s - max(_SHORT_S, _SHORT_SHARE * declared_s):
             found.append(f"only {duration_s:.1f} s of the {declared_s:.1f} s that the file declares can be read")
         elif not is_full and (self.losses.is_cut or self.losses.gave_up):
             found.append(f"the file is cut off or damaged after {duration_s:.1f} s; what follows cannot be read")
         if self.losses.n_errors and not self.losses.gave_up:
             found.append(f"reading failed in {self.losses.n_errors} places and went on after them")
-        if self.losses.failed_s >= _LOSS_S:
+        if not is_full and duration_s < self.measure(index) - _SHORT_S:
+            found.append(f"only {duration_s:.1f} s of the {self.measure(index):.1f} s that were read can be decoded")
+        elif self.losses.failed_s >= _LOSS_S:
             found.append(f"{self.losses.failed_s:.1f} s are damaged and cannot be decoded")
+        gaps_s = self.clock.get_gaps(index) / 1e9
+        # frames may stand; where audio pauses as well, or packets are not whole, something is missing
+        if gaps_s and (self.losses.n_damaged or any(self.clock.get_gaps(side) for side in self._audio)):
+            found.append(f"{gaps_s:.1f} s are missing in its midst; silence or the frame before stands there")
         if n_jumps := self.clock.n_jumps:
             found.append(f"its clock jumps {'once' if n_jumps == 1 else f'{n_jumps} times'}; it goes on without a gap")
         return found
@@ -188,6 +218,18 @@ def get_start(stream: Stream) -> Fraction | None:
     return stream.start_time * stream.time_base
 
 
+def _count_frames(sides: Sequence[Stream]) -> float:
+    """Seconds of the frames that an AVI file declares; what FFmpeg calls its duration follows from its size."""
+    rated = [cast("VideoStream", side) for side in sides if side.type == "video"]
+    return max((side.frames / float(side.average_rate) for side in rated if side.average_rate), default=0.0)
+
+
+def _get_duration(stream: Stream) -> float:
+    if stream.duration is None or stream.time_base is None:
+        return 0.0
+    return float(stream.duration * stream.time_base)
+
+
 def read_packets(container: InputContainer, streams: list[Stream], losses: Losses) -> Iterator[Packet[Any]]:
     """Packets of the given streams that hold data; reading goes on behind errors as long as something comes.
 
@@ -207,6 +249,7 @@ def read_packets(container: InputContainer, streams: list[Stream], losses: Losse
             for packet in container.demux(*streams):
                 if packet.size > 0:
                     n_in_row, losses.is_cut = 0, packet.is_corrupt
+                    losses.n_damaged += packet.is_corrupt
                     yield packet
             return
         except av.error.FFmpegError:
@@ -215,6 +258,7 @@ def read_packets(container: InputContainer, streams: list[Stream], losses: Losse
         except (ValueError, OSError):  # of the file itself
             break
         except IndexError:  # PyAV (18.1) stumbles at the end over streams that turned up after opening (MPEG-TS)
+            losses.has_new_streams = True
             return
     losses.gave_up = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.errors import MediaError, ParameterError
 from vmnet_pipeline.media.clock import MAX_HOLD_S
@@ -12,11 +12,10 @@ from vmnet_pipeline.media.container import (
     MAX_FRAME_PX,
     find_video_stream,
     has_decoder,
-    open_container_file,
 )
-from vmnet_pipeline.media.cropping import read_crop
+from vmnet_pipeline.media.parts import open_parts
 from vmnet_pipeline.media.pixels import FrameConverter, check_frame_size
-from vmnet_pipeline.media.reading import Reader, decode_packets
+from vmnet_pipeline.media.reading import decode_packets
 
 if TYPE_CHECKING:
     import os
@@ -26,6 +25,11 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+    from vmnet_pipeline.media.parts import Parts
+    from vmnet_pipeline.media.reading import Reader
+
+    _Developable = tuple[VideoFrame, FrameConverter]
 
 # Decoders that leave out an unreferenced picture without touching any other (tested for each).
 _CODECS_THAT_SKIP = frozenset({"h264", "hevc", "mpeg4"})
@@ -70,28 +74,23 @@ def sample_frames(
         stands for several t is the same array each time: copy it before writing into it.
 
     Raises:
-        MediaError: Reasons of `open_container`, `no_video_stream`, `frame_too_large`, or
+        MediaError: Reasons of `open_media_file` and `start_container`, `no_video_stream`, `frame_too_large`, or
             `undecodable_video` when not one picture decodes.
         ParameterError: An argument out of its range.
     """
     n_wanted = _count_wanted(rate_hz, max_duration_s, max_frames)
-    with open_container_file(path) as (container, file):
-        stream = find_video_stream(container)
-        if stream is None:
-            raise MediaError("no_video_stream", f"{path}: has no moving picture; give another file for the video side")
-        prepare_decoder(stream, path, n_threads)
-        video_index = container.streams.video.index(stream)
-        crop = read_crop(file, container.format.name, video_index=video_index, track_id=stream.id)
-        converter, reader, sampling_hz = FrameConverter(stream, crop), Reader(container, stream), _as_fraction(rate_hz)
-        frames = converter.watch(_decode_wanted(reader, stream, sampling_hz))
-        index = -1
-        for index, frame in _choose_frames(_time_frames(frames, reader, stream), stream, sampling_hz, n_wanted):
+    with open_parts(path) as parts:
+        index, sampling_hz = -1, _as_fraction(rate_hz)
+        timed = _decode_parts(parts, path, n_threads, sampling_hz)
+        for index, (frame, converter) in _choose_frames(timed, sampling_hz, n_wanted):
             yield index / rate_hz, converter.convert(frame, path)
+        if parts.reader is None:
+            raise MediaError("no_video_stream", f"{path}: has no moving picture; give another file for the video side")
         if index < 0:
             message = f"{path}: none of its pictures can be decoded; convert or replace the file"
             raise MediaError("undecodable_video", message)
         if warnings is not None:
-            warnings += reader.describe_losses(stream, reader.end_s, is_full=index + 1 == n_wanted)
+            warnings += parts.describe_losses()
 
 
 def _count_wanted(rate_hz: float, max_duration_s: float | None, max_frames: int | None) -> int | None:
@@ -127,20 +126,37 @@ def prepare_decoder(stream: VideoStream, path: str | os.PathLike[str], n_threads
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PX)}
 
 
+def _decode_parts(
+    parts: Parts, path: str | os.PathLike[str], n_threads: int, rate_hz: Fraction
+) -> Iterator[tuple[Fraction, Fraction, _Developable]]:
+    """(start, end, frame and what makes a picture of it) in seconds, of all parts of a file."""
+    latest: _Developable | None = None
+    for reader in parts.read_side(find_video_stream):
+        if latest is not None:
+            latest[1].convert(latest[0], path)  # while its stream is open
+        stream = cast("VideoStream", reader.streams[0])
+        prepare_decoder(stream, path, n_threads)
+        converter = FrameConverter(stream, parts.read_crop(stream))
+        frames = converter.watch(_decode_wanted(reader, stream, rate_hz))
+        for start, end, frame in _time_frames(frames, reader, stream):
+            latest = frame, converter
+            yield start, end, latest
+
+
 def _choose_frames(
-    timed_frames: Iterator[tuple[Fraction, VideoFrame]], stream: VideoStream, rate_hz: Fraction, n_wanted: int | None
-) -> Iterator[tuple[int, VideoFrame]]:
+    timed: Iterator[tuple[Fraction, Fraction, _Developable]], rate_hz: Fraction, n_wanted: int | None
+) -> Iterator[tuple[int, _Developable]]:
     """(k, frame on the screen at time k / rate_hz) for k = 0, 1, 2, ..."""
     index = 0
-    shown: VideoFrame | None = None
+    shown: _Developable | None = None
     end = Fraction(0)
-    for start, frame in timed_frames:
+    for start, frame_end, frame in timed:
         while shown is not None and index < start * rate_hz:
             yield index, shown
             index += 1
             if index == n_wanted:
                 return
-        shown, end = frame, start + _estimate_duration(frame, stream)
+        shown, end = frame, frame_end
     while shown is not None and (index == 0 or index < end * rate_hz) and index != n_wanted:
         yield index, shown
         index += 1
@@ -217,15 +233,15 @@ def _mark_group(group: list[tuple[int, Packet[Any]]], limit: Fraction) -> Iterat
 
 def _time_frames(
     frames: Iterator[VideoFrame], reader: Reader, stream: VideoStream
-) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """(seconds since the first instant of the file, frame), never going back in time."""
-    latest, duration = Fraction(0), Fraction(0)
+) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
+    """(start, end, frame), in seconds since the first instant of the file, never going back in time."""
+    latest, duration = reader.base_s, Fraction(0)
     for frame in frames:
         start = reader.tell(frame)
         latest = latest + duration if start is None else max(start, latest)
         duration = _estimate_duration(frame, stream)
         reader.end_s = float(latest + duration)
-        yield latest, frame
+        yield latest, latest + duration, frame
 
 
 def _estimate_duration(frame: VideoFrame, stream: VideoStream) -> Fraction:
