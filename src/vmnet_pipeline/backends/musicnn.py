@@ -126,7 +126,7 @@ class MusicnnBackend(NetworkBackend):
             **pooling,
             "max_duration_s": self.params.max_duration_s,
             "short_audio": self.params.short_audio,
-            "decoder": "ffmpeg, one clock, channel mean, soxr HQ 16000 Hz",
+            "decoder": "ffmpeg, one clock, channel mean or the loudest if they cancel, soxr HQ 16000 Hz",
             "front_end": "slaney mel 96, fft 512, hop 256, power, centred zero pad, log10(10000 x + 1), 187 frames",
         }
 

@@ -114,7 +114,7 @@ class VggishBackend(NetworkBackend):
         return {
             "max_duration_s": self.params.max_duration_s,
             "short_audio": self.params.short_audio,
-            "decoder": "ffmpeg, one clock, channel mean, soxr HQ 16000 Hz",
+            "decoder": "ffmpeg, one clock, channel mean or the loudest if they cancel, soxr HQ 16000 Hz",
             "front_end": "htk mel 64, 125-7500 Hz, frame 400, hop 160, fft 512, magnitude, ln(x + 0.01), 96 frames",
         }
 
