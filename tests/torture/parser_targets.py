@@ -307,13 +307,13 @@ def read_network(folder: Path) -> Any:
 def make_tf_checkpoint(folder: Path) -> None:
     from table_file import write_table
 
-    from vmnet_pipeline.reference.checkpoint import LAYERS, _parts_of
+    from vmnet_pipeline.reference.variables import Towers, parts_of
 
     rng = np.random.default_rng(0)
     ranks = {"W": (3, 2), "kernel": (5, 1, 1, 1)}
     variables = {
         f"{layer}/{part}": rng.normal(size=ranks.get(part, (2,)))
-        for layer in LAYERS["vggish"] for part in _parts_of(layer)
+        for layer in Towers("vggish", 3, 2, linear=False).layers() for part in parts_of(layer)
     }  # fmt: skip
     write_table(folder / "model.ckpt-7", variables)
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n', encoding="utf-8")

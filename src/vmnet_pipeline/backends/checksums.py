@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.storage.atomic import write_text_atomically
 from vmnet_pipeline.storage.checksummed import hash_file
+from vmnet_pipeline.storage.parsing import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ def write_stamp(path: Path, sha256: str) -> None:
 
 def _read_valid_stamp(path: Path) -> str | None:
     try:
-        content = json.loads(_stamp_path(path).read_text(encoding="utf-8"))
+        content = parse_json(_stamp_path(path).read_text(encoding="utf-8"))
         status = path.stat()
         unchanged = content["size"] == status.st_size and content["mtime_ns"] == status.st_mtime_ns
         return str(content["sha256"]) if unchanged else None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.storage.checksummed import check_files, describe_files
+from vmnet_pipeline.storage.parsing import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +56,7 @@ class ConvertedModels:
         return model
 
     def _read(self, openvino: Any) -> Any:
-        checksums = json.loads((self.folder / "checksums.json").read_text(encoding="utf-8"))
+        checksums = parse_json((self.folder / "checksums.json").read_text(encoding="utf-8"))
         check_files(self.folder, {name: checksums[name] for name in MODEL_FILES})
         return openvino.Core().read_model(str(self.folder / "model.xml"))
 

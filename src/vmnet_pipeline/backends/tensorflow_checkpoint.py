@@ -9,6 +9,7 @@ table (leveldb/doc/table_format.md).
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.storage.parsing import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 FOOTER_BYTES = 48
 TABLE_MAGIC = 0xDB4775248B80FB57
 NO_COMPRESSION = 0
+# The largest known index has 5 kB; keys are stored as what differs from the one before, so that a short file could
+# spell out any number of long ones.
+MAX_INDEX_BYTES = 16 << 20
+MAX_ENTRIES = 100_000
+MAX_KEY_BYTES = 4096
+MAX_AXES = 16
+_MAX_VARINT_BYTES = 10
 # Numbers of tensorflow/core/framework/types.proto that numpy has too.
 DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -58,10 +67,10 @@ def read_checkpoint(index_path: Path, data_path: Path, *, slots: bool = False) -
         WeightsError: One of the files is damaged or of an unknown kind.
     """
     try:
+        entries = dict(_read_entries(read_document(index_path, MAX_INDEX_BYTES)))
         data = np.memmap(data_path, mode="r", dtype=np.uint8)
-        entries = dict(_read_entries(index_path.read_bytes()))
         return {name: _view(data, entry) for name, entry in entries.items() if slots or "/Adam" not in name}
-    except (IndexError, KeyError, struct.error, UnicodeDecodeError, ValueError) as error:
+    except (LookupError, TypeError, OverflowError, struct.error, ValueError) as error:
         raise WeightsError(f"{index_path}: not a readable TensorFlow checkpoint ({error}); fetch it again") from error
 
 
@@ -79,8 +88,15 @@ def _read_entries(table: bytes) -> Iterator[tuple[str, _Entry]]:
     position = 0
     for _ in range(2):  # the handle of the metaindex block, of no use here
         _, position = _read_varint(footer, position)
+    n_entries = n_bytes = 0
     for _, handle in _read_block(table, footer[position:]):
+        n_bytes += _read_varint(handle, _read_varint(handle, 0)[1])[0]
+        if n_bytes > len(table):
+            raise ValueError("its blocks are larger than the file")
         for key, value in _read_block(table, handle):
+            n_entries += 1
+            if n_entries > MAX_ENTRIES:
+                raise ValueError(f"it lists more than {MAX_ENTRIES} tensors")
             if key:  # the empty key holds the header
                 yield key.decode(), _parse_entry(value)
 
@@ -98,6 +114,8 @@ def _read_block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
         n_shared, position = _read_varint(block, position)
         n_new, position = _read_varint(block, position)
         n_value, position = _read_varint(block, position)
+        if n_shared > len(key) or n_shared + n_new > MAX_KEY_BYTES or position + n_new + n_value > end:
+            raise ValueError("a name or an entry of the index is longer than it can be")
         key = key[:n_shared] + block[position : position + n_new]
         position += n_new
         yield key, block[position : position + n_value]
@@ -106,14 +124,13 @@ def _read_block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _read_varint(content: bytes, position: int) -> tuple[int, int]:
     """A base-128 number and the position after it."""
-    value = shift = 0
-    while True:
-        byte = content[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
+    value = 0
+    for place in range(_MAX_VARINT_BYTES):
+        byte = content[position + place]
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value, position
-        shift += 7
+            return value, position + place + 1
+    raise ValueError("a number of the index is longer than it can be")
 
 
 def _read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -127,6 +144,8 @@ def _read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             yield number, value
             continue
         size, position = _read_varint(message, position) if wire_type == 2 else ({1: 8, 5: 4}[wire_type], position)
+        if position + size > len(message):
+            raise ValueError("an entry of the index is cut off")
         yield number, message[position : position + size]
         position += size
 
@@ -135,7 +154,10 @@ def _parse_entry(message: bytes) -> _Entry:
     fields = dict(_read_fields(message))
     if fields.get(3, 0) != 0 or 7 in fields:
         raise ValueError("the checkpoint has several shards or sliced tensors")
-    shape = tuple(_parse_dimension(part) for _, part in _read_fields(_expect_bytes(fields.get(2, b""))))
+    axes = itertools.islice(_read_fields(_expect_bytes(fields.get(2, b""))), MAX_AXES + 1)
+    shape = tuple(_parse_dimension(part) for _, part in axes)
+    if len(shape) > MAX_AXES:
+        raise ValueError(f"a tensor has more than {MAX_AXES} axes")
     return _Entry(_expect_int(fields[1]), shape, _expect_int(fields.get(4, 0)), _expect_int(fields.get(5, 0)))
 
 

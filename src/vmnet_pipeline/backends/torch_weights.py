@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmnet_pipeline.errors import WeightsError
@@ -24,12 +25,27 @@ def load_torch_file(path: Path) -> dict[str, Any]:
     import torch
 
     try:
+        _refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of any kind: a damaged file leads its parser anywhere
         raise WeightsError(f"{path}: not a readable weight file ({error}); delete it and fetch it again") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: not a dict of tensors; delete it and fetch it again")
     return content
+
+
+def _refuse_packed(path: Path) -> None:
+    """Torch stores tensors as they are; a file that is smaller than its content was made to fill the memory.
+
+    Raises:
+        ValueError: It is such a file.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        n_bytes = sum(member.file_size for member in archive.infolist())
+    if n_bytes > path.stat().st_size:
+        raise ValueError(f"it unpacks to {n_bytes} bytes, more than it has")
 
 
 def load_state(network: nn.Module, state: dict[str, Any], source: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.datasets.base import PlaceDataset
+from vmnet_pipeline.storage.parsing import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def _read_variant(folder: Path) -> dict[str, Any] | None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The content of a file; None when it is not there, or not whole."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return content

@@ -26,6 +26,7 @@ from vmnet_pipeline.demo.music import draw_song_style, render_music
 from vmnet_pipeline.demo.pictures import draw_scene_style, render_pictures
 from vmnet_pipeline.errors import IngestError, ParameterError
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, write_text_atomically
+from vmnet_pipeline.storage.parsing import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -217,7 +218,7 @@ def _check_folder(folder: Path, spec: DemoSpec) -> dict[str, Any] | None:
             raise IngestError(f"{folder} holds files that are no demo collection; {remedy}")
         return None
     try:
-        record = dict(json.loads(marker.read_text(encoding="utf-8")))
+        record = dict(parse_json(marker.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         raise IngestError(f"{marker} cannot be read as the record of a demo collection; {remedy}") from None
     if record.get("spec") != _describe_spec(spec)["spec"] or record.get("recipe") != RECIPE:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import IngestError
+from vmnet_pipeline.storage.parsing import read_document
 from vmnet_pipeline.storage.paths import storage_errors
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _HEAD_BYTES = 4096
+MAX_TABLE_BYTES = 1 << 30  # a million rows take some 100 MB
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f]")
 _EXCEL_LINE = re.compile(r"sep=([,;\t|])\s*", re.IGNORECASE)
 
@@ -72,7 +74,7 @@ def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, 
         IngestError: See `read_csv_rows`.
     """
     try:
-        content = path.read_bytes()
+        content = read_document(path, MAX_TABLE_BYTES)
         dialect = _recognise(content, required)
         _say_what_was_recognised(path, dialect)
         lines = io.TextIOWrapper(io.BytesIO(content), dialect.encoding, newline="")

@@ -16,6 +16,7 @@ from vmnet_pipeline.params import SEQUENCE_TOWERS
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.checksummed import hash_file, parse_sealed, seal_json
 from vmnet_pipeline.storage.paths import is_remote, local_copy
+from vmnet_pipeline.storage.tensor_files import check_tensor_file
 from vmnet_pipeline.types import Fingerprint, Modality
 
 if TYPE_CHECKING:
@@ -324,6 +325,7 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
         if hash_file(path) != sha256:
             raise CheckpointError(f"{path} is not the file that {CONFIG_FILE} beside it was written for; {REMEDY}")
         with local_copy(path) as local:
+            check_tensor_file(local)
             tensors: dict[str, Tensor] = load_file(local)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {REMEDY}") from error

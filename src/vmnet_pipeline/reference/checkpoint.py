@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 N_PATCHES = 62
 MAX_NAME = 200
+MAX_LISTING_BYTES = 1 << 16
 MAX_GRAPH_BYTES = 2**31  # of any protobuf message
 DROPOUT = 0.1
 DATA_SUFFIX = ".data-00000-of-00001"
@@ -168,7 +169,8 @@ def find_prefix(path: Path) -> Path:
 
 def _read_latest(folder: Path) -> Path:
     """What the file `checkpoint` names; only the name counts, as the folder may have been moved since."""
-    text = (folder / "checkpoint").read_text(encoding="utf-8", errors="replace")
+    with (folder / "checkpoint").open("rb") as file:
+        text = file.read(MAX_LISTING_BYTES).decode(errors="replace")
     match = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, re.MULTILINE)
     if match is None:
         raise CheckpointError(f"{folder / 'checkpoint'} names no checkpoint; give the path of one model.ckpt-N")

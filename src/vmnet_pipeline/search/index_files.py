@@ -27,7 +27,7 @@ from vmnet_pipeline.params import IndexKind, IndexParams  # noqa: TC001 - pydant
 from vmnet_pipeline.search.vector_index import VectorIndex, import_faiss
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, lock_folder, replace_folder, write_text_atomically
 from vmnet_pipeline.storage.checksummed import describe_files, hash_file
-from vmnet_pipeline.storage.parsing import read_frame
+from vmnet_pipeline.storage.parsing import read_document, read_frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +101,10 @@ def _describe(index: VectorIndex, folder: Path) -> dict[str, Any]:
 def _load_version(folder: Path, digest: str) -> VectorIndex:
     import numpy as np
 
-    text = (folder / CONTENTS).read_bytes()
+    try:
+        text = read_document(folder / CONTENTS)
+    except ValueError as error:
+        raise SearchIndexError(f"{folder / CONTENTS} is damaged ({error}); {REMEDY}") from error
     if hashlib.sha256(text).hexdigest() != digest:
         raise SearchIndexError(f"{folder / CONTENTS} is damaged: its checksum is not that in {POINTER}; {REMEDY}")
     try:
@@ -124,8 +127,11 @@ def _load_version(folder: Path, digest: str) -> VectorIndex:
 
 def _read_vectors(path: Path) -> Any:
     try:
-        return import_faiss().read_index(str(path))
-    except RuntimeError as error:  # faiss's own for whatever goes wrong with a file
+        faiss, n_bytes = import_faiss(), path.stat().st_size
+        faiss.set_deserialization_vector_byte_limit(n_bytes)  # a vector in a file is no longer than the file
+        faiss.set_deserialization_loop_limit(n_bytes)
+        return faiss.read_index(str(path))
+    except (RuntimeError, MemoryError) as error:  # faiss's own for whatever goes wrong with a file
         if not path.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         raise SearchIndexError(f"{path} cannot be read ({error}); {REMEDY}") from error
@@ -134,7 +140,7 @@ def _read_vectors(path: Path) -> Any:
 def _read_pointer(folder: Path) -> tuple[str, str]:
     path = folder / POINTER
     try:
-        name, digest = path.read_text(encoding="ascii").split()
+        name, digest = read_document(path).decode("ascii").split()
     except FileNotFoundError as error:
         raise SearchIndexError(f"there is no search index in {folder}; {REMEDY_MISSING}") from error
     except (OSError, ValueError) as error:

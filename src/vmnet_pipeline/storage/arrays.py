@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import sys
 import tokenize
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 NUMBER_KINDS = "iuf"
+_MAX_HEADER_BYTES = 10_000  # of numpy, too; one of numbers has 118
+_MAX_AXES = 32
 HEADER_ERRORS = (TypeError, ValueError, SyntaxError, EOFError, RecursionError, MemoryError, OverflowError)
 """What parsing a header of any bytes may raise."""
 
@@ -59,6 +62,15 @@ def read_array_shape(path: Path) -> tuple[int, ...]:
         return _read_header(file)[0]
 
 
+def _check_header_size(file: BinaryIO, *, n_length_bytes: int) -> None:
+    """NumPy reads a header of any length before it looks at it; this stands where the length does."""
+    start = file.tell()
+    size = int.from_bytes(file.read(n_length_bytes), "little")
+    file.seek(start)
+    if size > _MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {size} bytes")
+
+
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether the first axis is the fastest, and dtype; `file` then stands at the first value."""
     from numpy.lib import format as npy
@@ -67,9 +79,12 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0), (3, 0)):
             raise ValueError(f"its format is of version {version}")
+        _check_header_size(file, n_length_bytes=2 if version == (1, 0) else 4)
         # Version 3 differs from 2 in the names of fields only, which arrays of numbers do not have.
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, is_fortran, dtype = read(file)
+        if any(type(length) is not int for length in shape):
+            raise ValueError(f"its shape is {shape}")
     except (*HEADER_ERRORS, tokenize.TokenError) as error:
         raise ValueError(f"not an array of numpy: {error}") from error
     start = file.tell()
@@ -77,6 +92,9 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     file.seek(start)
     if dtype.kind not in NUMBER_KINDS:
         raise ValueError(f"it holds {dtype}, not numbers")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > n_bytes:
+    # Lengths that are 0 take part: an empty array of a great shape cannot be made either.
+    n_places = math.prod(length or 1 for length in shape)
+    is_too_much = n_places > sys.maxsize or math.prod(shape) * dtype.itemsize > n_bytes
+    if min(shape, default=0) < 0 or len(shape) > _MAX_AXES or is_too_much:
         raise ValueError(f"it declares the shape {shape}, more than it holds")
     return shape, is_fortran, dtype

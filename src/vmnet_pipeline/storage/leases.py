@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import FeatureStoreError
+from vmnet_pipeline.storage.parsing import parse_json
 from vmnet_pipeline.storage.paths import list_files, storage_errors
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def find_live(folder: Path, *, than: Path | None = None) -> list[str]:
 def _has_ended(path: Path) -> bool:
     """Whether a claim is that of a process of this machine that is not there any more."""
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = parse_json(path.read_text(encoding="utf-8"))
         if not _name_machine() or holder["machine"] != _name_machine():
             return False
         os.kill(holder["pid"], 0)
@@ -119,7 +120,7 @@ def describe_self() -> dict[str, Any]:
 def describe_holder(path: Path) -> str:
     """The process that a claim or a lock file tells of, in words; empty when it tells of none."""
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = parse_json(path.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
     except storage_errors(ValueError, KeyError, TypeError):
         return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.atomic import lock_folder, write_text_atomically
+from vmnet_pipeline.storage.parsing import parse_json
 from vmnet_pipeline.storage.paths import copy_to_local, is_remote, list_files, name_local, upload
 
 _ATTEMPTS = 3
@@ -104,7 +105,7 @@ class Mirror:
         if not (self.local / self._last_file).is_file():
             return None
         try:
-            state: dict[str, str] = json.loads(self._state.read_text(encoding="utf-8"))
+            state: dict[str, str] = parse_json(self._state.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return state

@@ -12,6 +12,7 @@ Rows are read as Arrow columns: a million rows of an index take a second and som
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.errors import VmnetError
 from vmnet_pipeline.storage.atomic import replace_atomically
 from vmnet_pipeline.storage.checksummed import check_table, write_table
+from vmnet_pipeline.storage.parsing import check_table_size, parse_json
 from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote, list_files, read_files
 from vmnet_pipeline.storage.weak_disks import flush
 
@@ -173,7 +175,8 @@ class RowLog:
             if path.suffix == ".jsonl":
                 table = self._read_lines(path.read_bytes() if content is None else content)
             else:
-                table = self._read_parquet(path if content is None else pa.BufferReader(content))
+                n_bytes = path.stat().st_size if content is None else len(content)
+                table = self._read_parquet(path if content is None else io.BytesIO(content), n_bytes)
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the disk; damage in a Parquet file is an OSError without a number
@@ -182,10 +185,11 @@ class RowLog:
             ) from error
         return table
 
-    def _read_parquet(self, source: Any) -> pa.Table:
+    def _read_parquet(self, source: Any, n_bytes: int) -> pa.Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        check_table_size(pq.read_metadata(source), n_bytes)
         table = pq.read_table(source)
         table.validate(full=True)  # also that what says it is text is text
         check_table(table)
@@ -248,6 +252,6 @@ def _is_sealed(line: bytes) -> bool:
 
 def _is_row(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(parse_json(line), dict)
     except ValueError:
         return False

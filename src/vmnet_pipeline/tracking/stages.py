@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vmnet_pipeline.storage.atomic import write_text_atomically
+from vmnet_pipeline.storage.parsing import parse_json
 from vmnet_pipeline.tracking.runs import flatten_parameters
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def read_stages(folder: Path) -> list[dict[str, Any]]:
 
 def _read_stage(path: Path) -> Stage | None:
     with suppress(FileNotFoundError, ValueError, TypeError):
-        return Stage(**json.loads(path.read_text(encoding="utf-8")))
+        return Stage(**parse_json(path.read_text(encoding="utf-8")))
     return None
 
 

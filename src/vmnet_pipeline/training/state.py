@@ -18,7 +18,9 @@ from safetensors.torch import save_file
 
 from vmnet_pipeline.models.checkpoints import add_tensors, digest_checkpoint
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically
+from vmnet_pipeline.storage.parsing import parse_json
 from vmnet_pipeline.storage.paths import is_remote, local_copy
+from vmnet_pipeline.storage.tensor_files import check_tensor_file
 from vmnet_pipeline.training.data import digest_pairs
 from vmnet_pipeline.types import EpochRecord, PairArrays
 
@@ -183,7 +185,7 @@ def restore_tensors(
 
 def _read_state(path: Path) -> TrainingState:
     tensors, text = _read_tensors(path)
-    content: dict[str, Any] = json.loads(text)
+    content: dict[str, Any] = parse_json(text)
     history = tuple(EpochRecord(**record) for record in content["history"])
     if [record.epoch for record in history] != list(range(1, len(history) + 1)) or not history:
         raise ValueError("its history has gaps")
@@ -205,9 +207,11 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     Raises:
         ValueError: They are not what was written.
     """
-    with local_copy(path) as local, safe_open(local, framework="pt") as file:
-        metadata: dict[str, str] = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    with local_copy(path) as local:
+        check_tensor_file(local)
+        with safe_open(local, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     text = metadata.get("state", "")
     if metadata.get("checksum", "") not in ("", _digest_content(tensors, text)):
         raise ValueError("its content does not fit its checksum")

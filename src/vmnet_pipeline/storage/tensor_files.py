@@ -1,0 +1,38 @@
+"""The header of a safetensors file, looked at before the library does: its time grows with the tensors it names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from vmnet_pipeline.storage.parsing import parse_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_TENSORS = 20_000
+"""An ensemble of 64 networks with the states of their optimisers has some 10,000."""
+
+MAX_HEADER_BYTES = 16 << 20
+"""Of names and shapes, and of the history of a training."""
+
+_LENGTH_BYTES = 8
+
+
+def check_tensor_file(path: Path) -> None:
+    """Refuse a local safetensors file whose header is larger than that of any network.
+
+    Raises:
+        OSError: It is missing or cannot be read.
+        ValueError: It is none, or names too many tensors.
+    """
+    with path.open("rb") as file:
+        n_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if n_bytes > min(MAX_HEADER_BYTES, os.fstat(file.fileno()).st_size - _LENGTH_BYTES):
+            raise ValueError(f"it declares a header of {n_bytes} bytes")
+        header = file.read(n_bytes)
+    if header.count(b'"data_offsets"') > MAX_TENSORS:
+        raise ValueError(f"it names more than {MAX_TENSORS} tensors")
+    content = parse_json(header)
+    if not isinstance(content, dict) or len(content) > MAX_TENSORS + 1:
+        raise ValueError(f"its header is no JSON object of at most {MAX_TENSORS} tensors")
