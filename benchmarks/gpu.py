@@ -162,22 +162,24 @@ def time_steps(
     import train as training_benchmark
 
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.training import step, train_model
+    from vmnet_pipeline.training import batches, train_model
+    from vmnet_pipeline.training.trainer import Trainer
     from vmnet_pipeline.types import PairArrays
 
     n_steps = n_steps if settings["device"] == "cuda" else 4
     ids = tuple(map(str, range(len(music))))
     params = TrainParams.model_validate({**settings, "batch_size": 1024, "epochs": 2, "warmup_epochs": 0})
-    kept = step.order_epoch, step.gather_rows, step.run_step
-    clock = training_benchmark.StepClock(step)
-    step.order_epoch = lambda *args, **kwargs: list(kept[0](*args, **kwargs))[:n_steps]
+    kept = batches.order_epoch, batches.gather_rows, Trainer.train_step, batches.TrainBatches.__len__
+    clock = training_benchmark.StepClock()
+    batches.order_epoch = lambda *args, **kwargs: list(kept[0](*args, **kwargs))[:n_steps]
+    batches.TrainBatches.__len__ = lambda self: min(n_steps, len(self.pairs) // self.batch_size)
     torch.cuda.reset_peak_memory_stats()
     try:
         with tempfile.TemporaryDirectory() as folder:
             pairs = PairArrays(ids, ids, music, video)
             result = train_model(pairs, None, params, state_dir=Path(folder), progress=False)
     finally:
-        step.order_epoch, step.gather_rows, step.run_step = kept
+        batches.order_epoch, batches.gather_rows, Trainer.train_step, batches.TrainBatches.__len__ = kept
     begins, ends = clock.begins[n_steps:], clock.ends[n_steps:]
     waits = sum(begin - end for begin, end in zip(begins[1:], ends, strict=False))
     seconds = result.history[1].seconds  # the losses are fetched within it, so the device has finished

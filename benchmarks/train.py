@@ -50,10 +50,13 @@ def anonymous_mib() -> float:
 class StepClock:
     """Wraps the functions that read a batch and that do a step, and notes when."""
 
-    def __init__(self, step: Any) -> None:
+    def __init__(self) -> None:
+        from vmnet_pipeline.training import batches, trainer
+
         self.read_s, self.begins, self.ends, self.cpu, self.anonymous = 0.0, [], [], [], 0.0
-        self._gather, self._step = step.gather_rows, step.run_step
-        step.gather_rows, step.run_step = self.gather, self.run
+        self._gather, self._step = batches.gather_rows, trainer.Trainer.train_step
+        batches.gather_rows = self.gather
+        trainer.Trainer.train_step = lambda *args: self.run(*args)
 
     def gather(self, *args: Any) -> Any:
         start = time.thread_time()
@@ -92,12 +95,12 @@ def time_bare_step(params: Any, pairs: Any, n_steps: int) -> float:
     from vmnet_pipeline.models.factory import build_model
     from vmnet_pipeline.models.losses import build_loss
     from vmnet_pipeline.training.optim import build_optimiser
-    from vmnet_pipeline.training.run import model_config_of
+    from vmnet_pipeline.training.setup import model_config_of
     from vmnet_pipeline.training.validation import make_loss_inputs
 
     model = build_model(**model_config_of(params, pairs)).train()
     loss = build_loss(**params.loss.model_dump(), embedding_dim=params.model.embedding_dim)
-    optimiser = build_optimiser(model, loss, params)
+    optimiser = build_optimiser(model, loss, learning_rate=params.learning_rate, epsilon=params.adam_epsilon)
     rows = np.arange(params.batch_size)
     music, video, codes = gather_rows(pairs.music, rows), gather_rows(pairs.video, rows), torch.from_numpy(rows)
     for step in range(n_steps + 1):
@@ -116,7 +119,7 @@ def measure(case: Case, n_threads: int, n_steps: int, folder: Path) -> dict[str,
     import torch
 
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.training import step, train_model
+    from vmnet_pipeline.training import batches, train_model
     from vmnet_pipeline.types import PairArrays
 
     torch.set_num_threads(n_threads)
@@ -127,9 +130,10 @@ def measure(case: Case, n_threads: int, n_steps: int, folder: Path) -> dict[str,
     pairs = PairArrays(ids, ids, music, video)
     fixed = {"batch_size": 1024, "epochs": 1, "device": "cpu", "n_threads": n_threads, "warmup_epochs": 0}
     params = TrainParams(protocol=case.protocol, precision=case.precision, **fixed)  # type: ignore[arg-type]
-    clock = StepClock(step)
-    order = step.order_epoch
-    step.order_epoch = lambda *args, **kwargs: list(order(*args, **kwargs))[: n_steps + 1]
+    clock = StepClock()
+    order = batches.order_epoch
+    batches.order_epoch = lambda *args, **kwargs: list(order(*args, **kwargs))[: n_steps + 1]
+    batches.TrainBatches.__len__ = lambda self: min(n_steps + 1, len(self.pairs) // self.batch_size)
     start = time.perf_counter()
     train_model(pairs, None, params, state_dir=folder / "state", progress=False)
     figures = clock.figures()

@@ -69,3 +69,16 @@ def run_ahead(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def read_ahead(read: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Results of `read`, in the order of `items`; while one is used, only the next one is read, in another thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        pending: Future[_Result] | None = None
+        for item in items:
+            following = pool.submit(read, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()

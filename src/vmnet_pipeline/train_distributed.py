@@ -17,16 +17,15 @@ def main() -> None:
     if "RANK" not in os.environ:
         sys.exit("Start this by torchrun: torchrun --nproc-per-node 2 -m vmnet_pipeline.train_distributed ...")
     from vmnet_pipeline.training import distributed
-    from vmnet_pipeline.training.loop import dismiss_followers, follow_training
 
     distributed.join_group()
     code = 0
     if distributed.rank():
         _enter_project()
-        follow_training()
+        distributed.run_follower()
     else:
         code = _run_kedro()
-        dismiss_followers()
+        distributed.stop_followers()
     distributed.leave_group()
     sys.exit(code)
 

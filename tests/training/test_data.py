@@ -9,6 +9,7 @@ import pytest
 
 from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.training import data
+from vmnet_pipeline.training.batches import order_epoch
 from vmnet_pipeline.types import PairArrays
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ def pairs() -> PairArrays:
 
 
 def test_every_row_is_seen_once_per_epoch_and_the_partial_batch_is_dropped() -> None:
-    batches = list(data.order_epoch(10, 3, 1, seed=0, shuffle=True))
+    batches = list(order_epoch(10, 3, 1, seed=0, shuffle=True))
     assert [len(batch) for batch in batches] == [3, 3, 3]
     assert len(set(np.concatenate(batches).tolist())) == 9
 
 
 def test_order_is_new_each_epoch_and_the_same_each_time() -> None:
     def order(epoch: int, seed: int = 0) -> list[int]:
-        return np.concatenate(list(data.order_epoch(64, 64, epoch, seed=seed, shuffle=True))).tolist()
+        return np.concatenate(list(order_epoch(64, 64, epoch, seed=seed, shuffle=True))).tolist()
 
     assert order(1) == order(1)
     assert order(1) != order(2)
@@ -39,12 +40,12 @@ def test_order_is_new_each_epoch_and_the_same_each_time() -> None:
 
 def test_without_shuffling_the_order_is_that_of_the_file() -> None:
     for epoch in (1, 2):
-        batches = list(data.order_epoch(7, 3, epoch, seed=0, shuffle=False))
+        batches = list(order_epoch(7, 3, epoch, seed=0, shuffle=False))
         assert [batch.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_seeds_of_epochs_differ() -> None:
-    seeds = {data.derive_seed(seed, epoch) for seed in range(20) for epoch in range(20)}
+    seeds = {data.derive_seed((seed, epoch)) for seed in range(20) for epoch in range(20)}
     assert len(seeds) == 400
     assert all(0 <= seed < 2**63 for seed in seeds)
 

@@ -27,11 +27,10 @@ from test_distributed import read_pairs
 from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import distributed, train_model
-from vmnet_pipeline.training.loop import dismiss_followers, follow_training
 distributed.join_group()
 folder = Path(sys.argv[3])
 if distributed.rank():
-    follow_training()
+    distributed.run_follower()
 else:
     train, val = read_pairs(folder, 1), read_pairs(folder, 2)
     cases = json.loads(sys.argv[4])
@@ -49,7 +48,7 @@ else:
         result = train_model(train, val, TrainParams(**settings), state_dir=folder / name, progress=False)
         history = [record.to_row() for record in result.history]
         torch.save({"tensors": result.tensors, "history": history}, folder / f"{name}.pt")
-    dismiss_followers()
+    distributed.stop_followers()
 distributed.leave_group()
 """
 COMMON: dict[str, Any] = {

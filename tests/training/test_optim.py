@@ -7,12 +7,14 @@ import torch
 
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.training.optim import WeightAverage, add_noise, build_optimiser, learning_rate, mix_pairs
+from vmnet_pipeline.training.batches import add_noise, mix_pairs
+from vmnet_pipeline.training.optim import WeightAverage, build_optimiser
+from vmnet_pipeline.training.setup import make_schedule
 
 
 def test_learning_rate_warms_up_then_follows_half_a_cosine() -> None:
     params = TrainParams(epochs=10, learning_rate=1.0, lr_schedule="cosine", warmup_epochs=2)
-    rates = [learning_rate(params, step, 5) for step in range(50)]
+    rates = [make_schedule(params, 5).rate_at(step) for step in range(50)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10] == pytest.approx(1.0)
     assert rates[30] == pytest.approx(0.5)
@@ -22,7 +24,7 @@ def test_learning_rate_warms_up_then_follows_half_a_cosine() -> None:
 
 def test_learning_rate_of_the_reference_is_a_staircase() -> None:
     params = TrainParams(protocol="reference")
-    assert [learning_rate(params, step, 4) for step in (0, 999, 1000, 2500)] == pytest.approx(
+    assert [make_schedule(params, 4).rate_at(step) for step in (0, 999, 1000, 2500)] == pytest.approx(
         [3e-4, 3e-4, 3e-4 * 0.96, 3e-4 * 0.96**2]
     )
 
@@ -30,8 +32,8 @@ def test_learning_rate_of_the_reference_is_a_staircase() -> None:
 def test_decay_is_for_matrices_only() -> None:
     model = build_model("musicnn", "musicnn", (4,), (5,))
     loss = torch.nn.Identity()
-    assert type(build_optimiser(model, loss, TrainParams())) is torch.optim.Adam
-    optimiser = build_optimiser(model, loss, TrainParams(weight_decay=0.1))
+    assert type(build_optimiser(model, loss, learning_rate=1e-3, epsilon=1e-8)) is torch.optim.Adam
+    optimiser = build_optimiser(model, loss, learning_rate=1e-3, epsilon=1e-8, weight_decay=0.1)
     assert isinstance(optimiser, torch.optim.AdamW)
     decayed, free = optimiser.param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)

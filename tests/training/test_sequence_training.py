@@ -14,7 +14,7 @@ from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.pairs.sequences import stack_sequences
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import data, train_model
-from vmnet_pipeline.training.optim import add_noise
+from vmnet_pipeline.training.batches import add_noise
 from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:

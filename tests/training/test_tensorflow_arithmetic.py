@@ -16,7 +16,7 @@ from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import train_model
 from vmnet_pipeline.training.batch_norm import PopulationBatchNorm1d, use_population_variance
-from vmnet_pipeline.training.optim import adam_epsilon, build_optimiser
+from vmnet_pipeline.training.optim import Schedule, build_optimiser
 
 LR, EPSILON, N_STEPS = 0.1, 1e-3, 12
 START = np.array([0.5, -1.0, 2.0])
@@ -40,10 +40,10 @@ def follow_recurrence(*, before_correction: bool) -> np.ndarray:
 def follow_ours(*, before_correction: bool) -> np.ndarray:
     layer = nn.Module()
     layer.weight = nn.Parameter(torch.tensor(START, dtype=torch.float32))
-    params = TrainParams(learning_rate=LR, adam_epsilon=EPSILON, epsilon_before_correction=before_correction)
-    optimiser = build_optimiser(layer, nn.Identity(), params)
+    schedule = Schedule(LR, epsilon=EPSILON, epsilon_before_correction=before_correction)
+    optimiser = build_optimiser(layer, nn.Identity(), learning_rate=LR, epsilon=EPSILON)
     for t, gradient in enumerate(GRADIENTS, start=1):
-        optimiser.param_groups[0]["eps"] = adam_epsilon(params, t)
+        optimiser.param_groups[0]["eps"] = schedule.epsilon_at(t - 1)
         layer.weight.grad = torch.tensor(gradient, dtype=torch.float32)
         optimiser.step()
     return layer.weight.detach().numpy()

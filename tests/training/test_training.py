@@ -21,8 +21,9 @@ from vmnet_pipeline.models.factory import MUSIC_TOWERS, VIDEO_TOWERS
 from vmnet_pipeline.models.pooled_tower import PooledTower
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import TrainingResult, train_model
-from vmnet_pipeline.training.run import Run
+from vmnet_pipeline.training.batches import Batch
 from vmnet_pipeline.training.state import STATE_FILE
+from vmnet_pipeline.training.trainer import Trainer
 from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
@@ -280,17 +281,15 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(tmp_path: Path, 
 
 
 def test_weights_that_the_last_step_broke_are_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmnet_pipeline.training import step
+    original = Trainer.train_step
 
-    original = step.run_step
-
-    def break_weights(run: Run, batch: step.Batch) -> dict[str, torch.Tensor]:
-        terms = original(run, batch)
-        if run.steps == 18:  # the last one of six epochs; its loss is that before the step
-            next(run.model.parameters()).data.fill_(torch.nan)
+    def break_weights(trainer: Trainer, batch: Batch) -> dict[str, torch.Tensor]:
+        terms = original(trainer, batch)
+        if trainer.steps == 18:  # the last one of six epochs; its loss is that before the step
+            next(trainer.model.parameters()).data.fill_(torch.nan)
         return terms
 
-    monkeypatch.setattr(step, "run_step", break_weights)
+    monkeypatch.setattr(Trainer, "train_step", break_weights)
     with pytest.raises(TrainingError, match=r"not finite after epoch 6, though all features are"):
         train_model(TRAIN, VAL, TrainParams(**SMALL), state_dir=tmp_path)  # type: ignore[arg-type]
 
@@ -447,16 +446,14 @@ def test_standardisation_uses_training_statistics(tmp_path: Path) -> None:
 
 
 def test_reference_protocol_keeps_file_order_and_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmnet_pipeline.training import step
-
     orders: list[list[int]] = []
-    original = step.run_step
+    original = Trainer.train_step
 
-    def record_step(run: Run, batch: step.Batch) -> dict[str, torch.Tensor]:
+    def record_step(trainer: Trainer, batch: Batch) -> dict[str, torch.Tensor]:
         orders.append(batch.rows.tolist())
-        return original(run, batch)
+        return original(trainer, batch)
 
-    monkeypatch.setattr(step, "run_step", record_step)
+    monkeypatch.setattr(Trainer, "train_step", record_step)
     params = TrainParams(protocol="reference", epochs=2, batch_size=10, model=TINY, device="cpu")
     result = train_model(TRAIN, VAL, params, state_dir=tmp_path)
     assert orders == [list(range(10)), list(range(10, 20))] * 2

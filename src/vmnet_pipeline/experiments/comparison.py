@@ -25,7 +25,7 @@ from vmnet_pipeline.experiments.baselines import fit_baseline
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.training.ensembles import EpochLog, join_results, train_members
-from vmnet_pipeline.training.run import model_config_of
+from vmnet_pipeline.training.setup import model_config_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vmnet_pipeline.models.types import Features
-    from vmnet_pipeline.training.run import Run
-    from vmnet_pipeline.training.step import Batch
+    from vmnet_pipeline.training.batches import Batch
+    from vmnet_pipeline.training.trainer import Trainer
     from vmnet_pipeline.types import PairArrays
 
 CURVE_KS = (1, 5, 10, 20, 50, 100)
@@ -40,18 +40,18 @@ class BatchFigures:
     recall_yx: tuple[float, ...]
 
 
-def measure_training_batch(run: Run, batch: Batch) -> BatchFigures:
+def measure_training_batch(trainer: Trainer, batch: Batch) -> BatchFigures:
     """The batch of the latest step once more: without dropout, normalised by its own statistics; nothing is learned."""
-    with _batch_statistics(run.model), torch.no_grad():
-        return _measure(run, batch.music, batch.video)
+    with _batch_statistics(trainer.model), torch.no_grad():
+        return _measure(trainer, batch.music, batch.video)
 
 
-def measure_pairs(run: Run, pairs: PairArrays, rows: np.ndarray) -> BatchFigures:
+def measure_pairs(trainer: Trainer, pairs: PairArrays, rows: np.ndarray) -> BatchFigures:
     """Rows of other pairs as one batch, in inference mode."""
-    run.model.eval()
+    trainer.model.eval()
     with torch.no_grad():
-        figures = _measure(run, gather_rows(pairs.music, rows), gather_rows(pairs.video, rows))
-    run.model.train()
+        figures = _measure(trainer, gather_rows(pairs.music, rows), gather_rows(pairs.video, rows))
+    trainer.model.train()
     return figures
 
 
@@ -62,13 +62,13 @@ def pick_test_batch(n_pairs: int, batch_size: int, turn: int) -> np.ndarray:
     return np.arange(start, start + size)
 
 
-def _measure(run: Run, music: Features, video: Features) -> BatchFigures:
-    was_training = run.loss.training
-    run.loss.eval()
-    output = run.model(music.to(run.device), video.to(run.device))
-    inputs = make_loss_inputs(output, torch.arange(len(output.music.embedding), device=run.device))
-    losses = {name: float(value) for name, value in run.loss(inputs).items()}
-    run.loss.train(was_training)
+def _measure(trainer: Trainer, music: Features, video: Features) -> BatchFigures:
+    was_training = trainer.loss.training
+    trainer.loss.eval()
+    output = trainer.model(music.to(trainer.device), video.to(trainer.device))
+    inputs = make_loss_inputs(output, torch.arange(len(output.music.embedding), device=trainer.device))
+    losses = {name: float(value) for name, value in trainer.loss(inputs).items()}
+    trainer.loss.train(was_training)
     similarity = inputs.music @ inputs.video.T
     return BatchFigures(losses, measure_recall(similarity, CURVE_KS), measure_recall(similarity.T, CURVE_KS))
 

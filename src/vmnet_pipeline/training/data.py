@@ -136,18 +136,12 @@ def fit_batch_size(batch_size: int, n_pairs: int, *, shuffle: bool) -> int:
     return min(batch_size, limit)
 
 
-def order_epoch(n_pairs: int, batch_size: int, epoch: int, *, seed: int, shuffle: bool) -> Iterator[np.ndarray]:
-    """Yield (batch_size,) row numbers per step; the last partial batch is dropped.
+def derive_seed(entropy: int | tuple[int, int], *key: int) -> int:
+    """A seed of 63 bits from others. Unlike arguments give unrelated streams.
 
-    The order depends on nothing but the arguments, so a resumed run needs no generator state.
+    Args:
+        entropy: The seed of the training, or that and an epoch; epoch 0 is the initialisation.
+        key: Number of an ensemble's member, whose streams are kept apart from those of epochs.
     """
-    order = np.arange(n_pairs)
-    if shuffle:
-        order = np.random.default_rng((seed, epoch)).permutation(n_pairs)
-    for start in range(0, n_pairs - batch_size + 1, batch_size):
-        yield order[start : start + batch_size]
-
-
-def derive_seed(seed: int, epoch: int) -> int:
-    """Seed of dropout in one epoch; epoch 0 is the initialisation. Unlike seeds give unrelated streams."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    words = np.random.SeedSequence(entropy, spawn_key=key).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))

@@ -1,17 +1,19 @@
 """Training by several processes at once, started by torchrun: one leads, the others compute their share of each batch.
 
-The leading process (rank 0) runs whatever it would run alone. Where it trains, it tells the others, which wait in
-`training.loop.follow_training`; they read the same memory-mapped files and write nothing. Every process embeds its
-part of a batch, all embeddings are gathered, and each computes the loss over the whole batch, so that every item meets
-as many negatives as it would in one process.
+The leading process (rank 0) runs whatever it would run alone. Where it trains, it broadcasts the job to the followers,
+which wait in `run_follower`; they read the same memory-mapped files and write nothing. Every process embeds its part of
+a batch, all embeddings are gathered, and each computes the loss over the whole batch, so that every item meets as many
+negatives as it would in one process.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import pickle
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -25,22 +27,26 @@ from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.training.batch_norm import PopulationBatchNorm1d
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
-# How long the others wait for the leading process, which may have features to pack first.
-PATIENCE = timedelta(days=1)
+logger = logging.getLogger(__name__)
+
+# Followers wait so long for the leading process, which may have features to pack first.
+TIMEOUT = timedelta(days=1)
+_NEXT_EPOCH, _END = "next epoch", "end"
 
 
 def join_group() -> None:
-    """Meet the other processes; torchrun has put into the environment where.
+    """Initialise the process group; torchrun provides the rendezvous address.
 
     Objects travel through memory of the host, gradients and embeddings of CUDA devices through NCCL.
     """
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
 
 
 def leave_group() -> None:
-    """Part from the other processes."""
+    """Leave the process group."""
     dist.destroy_process_group()
 
 
@@ -79,7 +85,7 @@ def own_share(rows: np.ndarray) -> np.ndarray:
     return rows[rank() * size : (rank() + 1) * size]
 
 
-def tell(message: Any) -> None:
+def broadcast(message: Any) -> None:
     """Send a message to every other process; arrays that are mapped from a file travel as the place in the file."""
     if n_processes() > 1:
         buffer = io.BytesIO()
@@ -87,14 +93,54 @@ def tell(message: Any) -> None:
         dist.broadcast_object_list([buffer.getvalue()], src=0, device=torch.device("cpu"))
 
 
-def hear() -> Any:
+def receive() -> Any:
     """Wait for the next message of the leading process."""
     content: list[Any] = [None]
     dist.broadcast_object_list(content, src=0, device=torch.device("cpu"))
     return pickle.loads(content[0])  # noqa: S301 - from a process of this very run
 
 
+class FollowerJob(Protocol):
+    """What the leading process broadcasts when it starts to train."""
+
+    def join(self) -> AbstractContextManager[tuple[Callable[[int], object], int]]:
+        """Prepare this process; gives what trains an epoch by number, and the first epoch to train."""
+        ...
+
+
+def run_follower() -> None:
+    """Compute this process's share of every training of the leading process, until `stop_followers`."""
+    while (job := receive()) is not None:
+        follow: FollowerJob = job
+        with follow.join() as (train_epoch, epoch):
+            try:
+                train_epoch(epoch)
+                while receive() == _NEXT_EPOCH:
+                    epoch += 1
+                    train_epoch(epoch)
+            except TrainingError as error:
+                logger.debug("the leading process reports this: %s", error)
+
+
+@contextmanager
+def followers_waiting(continues: Callable[[], bool]) -> Iterator[None]:
+    """Keep the followers waiting in the block; then broadcast whether there is another epoch, as `continues` says."""
+    verdict = _END
+    try:
+        yield
+        verdict = _NEXT_EPOCH if continues() else _END
+    finally:
+        broadcast(verdict)
+
+
+def stop_followers() -> None:
+    """Let the followers return from `run_follower`."""
+    broadcast(None)
+
+
 class _Pickler(pickle.Pickler):
+    """Sends a mapped array as file name, offset and shape: training pairs may be larger than the memory of all."""
+
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, np.memmap) or not obj.flags.c_contiguous or not obj.size:
             return NotImplemented

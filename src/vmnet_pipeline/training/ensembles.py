@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
-from vmnet_pipeline.training import StepCallback, TrainingResult, train_model
-from vmnet_pipeline.training.data import encode_matches
+from vmnet_pipeline.training import TrainingResult, train_model
+from vmnet_pipeline.training.data import derive_seed, encode_matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.models.checkpoints import StartPoint
     from vmnet_pipeline.params import TrainParams
+    from vmnet_pipeline.training.trainer import StepCallback
     from vmnet_pipeline.types import EpochRecord, PairArrays
 
 
@@ -37,14 +37,8 @@ class EpochLog(Protocol):
 
 def member_params(params: TrainParams) -> list[TrainParams]:
     """Settings of each member; the first has the seed itself, so that more members can be added to it later."""
-    seeds = [params.seed, *(_derive_seed(params.seed, number) for number in range(1, params.n_members))]
+    seeds = [params.seed, *(derive_seed(params.seed, number) for number in range(1, params.n_members))]
     return [params.model_copy(update={"seed": seed, "n_members": 1}) for seed in seeds]
-
-
-def _derive_seed(seed: int, number: int) -> int:
-    # A spawn key keeps these streams apart from those of epochs, which come from the seed too.
-    words = np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
 
 
 def member_folder(folder: Path, number: int) -> Path:

@@ -1,64 +1,89 @@
-"""What happens to weights and inputs in a step: optimiser, learning rate, averaging, augmentation."""
+"""Optimiser, learning-rate schedule, and the moving average of weights."""
 
 from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
-
-from vmnet_pipeline.models.types import MaskedSequence
+from torch import nn
 
 if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
-    from vmnet_pipeline.models.types import Features
-    from vmnet_pipeline.params import TrainParams
 
 AVERAGE_WARM_UP_STEPS = 10
 ADAM_BETA_2 = 0.999  # torch's default, and TensorFlow's
 
 
-def build_optimiser(model: nn.Module, loss: nn.Module, params: TrainParams) -> torch.optim.Adam:
+def build_optimiser(
+    model: nn.Module, loss: nn.Module, *, learning_rate: float, epsilon: float, weight_decay: float = 0.0
+) -> torch.optim.Adam:
     """Adam, or AdamW when there is weight decay, which applies to weight matrices only.
 
     Source: D. Kingma, J. Ba, arXiv:1412.6980; I. Loshchilov, F. Hutter, arXiv:1711.05101 (decoupled decay).
     """
     trainable = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
-    if not params.weight_decay:
-        return torch.optim.Adam(trainable, lr=params.learning_rate, eps=params.adam_epsilon, fused=True)
+    if not weight_decay:
+        return torch.optim.Adam(trainable, lr=learning_rate, eps=epsilon, fused=True)
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": params.weight_decay},
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=params.learning_rate, eps=params.adam_epsilon, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, eps=epsilon, fused=True)
 
 
-def learning_rate(params: TrainParams, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then a staircase or half a cosine down to 0.
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Learning rate and epsilon of Adam, step by step.
+
+    Attributes:
+        learning_rate: The largest one.
+        shape: `staircase`, or half a `cosine` down to 0; both after a linear warm-up.
+        n_warm_up: Steps of the warm-up; a fraction is allowed.
+        n_steps: Steps of the whole training (cosine).
+        decay: Factor of each stair.
+        decay_steps: Steps of a stair.
+        first_step: Steps of the checkpoint that training starts from: a staircase goes on from there, and a
+            cosine begins again.
+        epsilon: Of Adam.
+        epsilon_before_correction: Whether epsilon acts as if added before the bias correction, as in TensorFlow.
 
     Source: I. Loshchilov, F. Hutter, arXiv:1608.03983 (cosine).
     """
-    n_warm = params.warmup_epochs * steps_per_epoch
-    warm = min(1.0, (step + 1) / n_warm) if n_warm else 1.0
-    if params.lr_schedule == "cosine":
-        n_left = max(1, params.epochs * steps_per_epoch - n_warm)
-        share = min(1.0, max(0, step - n_warm) / n_left)
-        return params.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * share))
-    return params.learning_rate * warm * params.lr_decay ** (step // params.lr_decay_steps)
 
+    learning_rate: float
+    shape: Literal["staircase", "cosine"] = "staircase"
+    n_warm_up: float = 0.0
+    n_steps: int = 1
+    decay: float = 1.0
+    decay_steps: int = 1
+    first_step: int = 0
+    epsilon: float = 1e-8
+    epsilon_before_correction: bool = False
 
-def adam_epsilon(params: TrainParams, step: int) -> float:
-    """Epsilon of torch's Adam in a step, counted from 1; scaled where it is to be as if added before the correction.
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        step -= 0 if self.shape == "staircase" else self.first_step
+        warm = min(1.0, (step + 1) / self.n_warm_up) if self.n_warm_up else 1.0
+        if self.shape == "cosine":
+            n_left = max(1, self.n_steps - self.n_warm_up)
+            share = min(1.0, max(0, step - self.n_warm_up) / n_left)
+            return self.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * share))
+        return self.learning_rate * warm * self.decay ** (step // self.decay_steps)
 
-    With the correction c = sqrt(1 - beta^step), m / (sqrt(v) + e) * c is m / (sqrt(v) / c + e / c).
+    def epsilon_at(self, step: int) -> float:
+        """Epsilon for torch's Adam in a step, counted from 0.
 
-    Source: the first form is that of TensorFlow's AdamOptimizer ("epsilon hat" of arXiv:1412.6980, section 2).
-    """
-    if not params.epsilon_before_correction:
-        return params.adam_epsilon
-    return params.adam_epsilon / math.sqrt(1.0 - ADAM_BETA_2**step)
+        torch adds epsilon after the correction c = sqrt(1 - beta^step), TensorFlow before it: m / (sqrt(v) + e) * c,
+        which is m / (sqrt(v) / c + e / c).
+
+        Source: "epsilon hat" of arXiv:1412.6980, section 2.
+        """
+        if not self.epsilon_before_correction:
+            return self.epsilon
+        return self.epsilon / math.sqrt(1.0 - ADAM_BETA_2 ** (step + 1))
 
 
 class WeightAverage:
@@ -81,26 +106,3 @@ class WeightAverage:
                 value.lerp_(current[name], 1.0 - decay)
             else:
                 value.copy_(current[name])
-
-
-def add_noise(features: Features, deviation: float | Tensor) -> Features:
-    """Gaussian noise from torch's global random state; what (B, ..., D) features share survives it."""
-    if isinstance(features, MaskedSequence):
-        return features._replace(values=features.values + deviation * torch.randn_like(features.values))
-    return features + deviation * torch.randn_like(features)
-
-
-def mix_pairs(music: Tensor, video: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each pair with another one, in the same proportion on both sides, so that mixtures match mixtures.
-
-    Args:
-        music: (B, ...) features.
-        video: (B, ...) features.
-        alpha: Parameter of the symmetric beta distribution of the share; the pair's own share is at least a half.
-
-    Source: H. Zhang et al., arXiv:1710.09412.
-    """
-    share = torch.distributions.Beta(alpha, alpha).sample().item()
-    share = max(share, 1.0 - share)
-    partner = torch.randperm(len(music)).to(music.device)
-    return share * music + (1.0 - share) * music[partner], share * video + (1.0 - share) * video[partner]

@@ -25,6 +25,7 @@ from vmnet_pipeline.training.data import digest_pairs
 from vmnet_pipeline.types import EpochRecord, PairArrays
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -71,6 +72,42 @@ def digest_run(params: TrainParams, train: PairArrays, val: PairArrays | None, s
         **({} if start is None else {"start": [digest_checkpoint(start.checkpoint), start.steps]}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class StateFolder:
+    """The state of one training in a folder, which is made if missing."""
+
+    def __init__(self, path: Path, run_digest: str) -> None:
+        """Name the folder, and the training that it has to belong to, by `digest_run`."""
+        path.mkdir(parents=True, exist_ok=True)
+        self._path, self._run_digest, self._saved_best = path, run_digest, 0
+
+    def load(self) -> TrainingState | None:
+        """See `load_state`."""
+        return load_state(self._path, self._run_digest)
+
+    def load_best(self, epoch: int) -> dict[str, Tensor] | None:
+        """Best weights so far; empty before the first. See `load_best`."""
+        self._saved_best = epoch
+        return load_best(self._path, epoch, self._run_digest) if epoch else {}
+
+    def save(
+        self,
+        tensors: dict[str, Tensor],
+        history: Sequence[EpochRecord],
+        best_epoch: int,
+        best_tensors: dict[str, Tensor],
+    ) -> None:
+        """Write the state after an epoch; the best weights only when they have changed."""
+        if best_epoch != self._saved_best:
+            save_best(self._path, best_epoch, best_tensors, self._run_digest)
+            self._saved_best = best_epoch
+        save_state(self._path, TrainingState(self._run_digest, tensors, tuple(history), best_epoch, finished=False))
+
+    def finish(self, tensors: dict[str, Tensor], history: Sequence[EpochRecord], kept_epoch: int) -> None:
+        """Write the kept weights, on the CPU, as the end of the training."""
+        kept = add_prefix(tensors, "model/")
+        save_state(self._path, TrainingState(self._run_digest, kept, tuple(history), kept_epoch, finished=True))
 
 
 def save_state(state_dir: Path, state: TrainingState) -> None:

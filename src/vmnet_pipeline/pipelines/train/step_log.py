@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.params import TrainParams
+    from vmnet_pipeline.training.batches import Batch
     from vmnet_pipeline.training.curves import BatchFigures
-    from vmnet_pipeline.training.run import Run
-    from vmnet_pipeline.training.step import Batch
+    from vmnet_pipeline.training.trainer import Trainer
     from vmnet_pipeline.types import PairArrays
 
 logger = logging.getLogger(__name__)
@@ -47,22 +47,22 @@ class StepLog:
         self._folder, self._params, self._test, self._template = folder, params, test, template
         self._events: dict[str, Path] = {}
 
-    def __call__(self, run: Run, batch: Batch) -> None:
+    def __call__(self, trainer: Trainer, batch: Batch) -> None:
         """Measure and save what is due."""
         if not self._events:
-            self._begin(run)
-        if _is_due(run.steps, self._params.curve_every_steps) and n_processes() == 1:
-            self._measure(run, batch)
-        if _is_due(run.steps, self._params.keep_every_steps):
-            self._keep(run)
+            self._begin(trainer)
+        if _is_due(trainer.steps, self._params.curve_every_steps) and n_processes() == 1:
+            self._measure(trainer, batch)
+        if _is_due(trainer.steps, self._params.keep_every_steps):
+            self._keep(trainer)
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, trainer: Trainer) -> None:
         """Open event files: one for each start, as TensorBoard has it; a fresh training takes off those there are."""
         logs = self._folder / "logs" / "original"
-        if run.steps == run.first_step + 1:
+        if trainer.steps == trainer.schedule.first_step + 1:
             for path in logs.glob("*/events.out.tfevents.*"):
                 path.unlink(missing_ok=True)
-        self._events = {side: logs / side / f"events.out.tfevents.{run.steps:08d}" for side in ("train", "test")}
+        self._events = {side: logs / side / f"events.out.tfevents.{trainer.steps:08d}" for side in ("train", "test")}
         if self._params.curve_every_steps and n_processes() == 1:
             for path in self._events.values():
                 write_events(path, [])
@@ -70,40 +70,40 @@ class StepLog:
             logger.warning("curves per step are not measured where several processes train")
         self._write(json.dumps(self._params.model_dump(mode="json", exclude_unset=True), sort_keys=True))
 
-    def _measure(self, run: Run, batch: Batch) -> None:
-        train = measure_training_batch(run, batch)
+    def _measure(self, trainer: Trainer, batch: Batch) -> None:
+        train = measure_training_batch(trainer, batch)
         losses = " ".join(f"{name} {value:.6g}" for name, value in train.losses.items() if name != "total")
-        self._write(f"[iter {run.steps}] ({losses}) {_describe(train)}")
-        self._add("train", run, train)
+        self._write(f"[iter {trainer.steps}] ({losses}) {_describe(train)}")
+        self._add("train", trainer, train)
         if len(self._test) == 0:
             return
-        turn = (run.steps - run.first_step - 1) // (self._params.curve_every_steps or 1)
-        test = measure_pairs(run, self._test, pick_test_batch(len(self._test), run.batch_size, turn))
-        self._write(f"[TEST iter {run.steps}] {_describe(test)}")
-        self._add("test", run, test)
+        turn = (trainer.steps - trainer.schedule.first_step - 1) // (self._params.curve_every_steps or 1)
+        test = measure_pairs(trainer, self._test, pick_test_batch(len(self._test), trainer.batches.batch_size, turn))
+        self._write(f"[TEST iter {trainer.steps}] {_describe(test)}")
+        self._add("test", trainer, test)
 
-    def _add(self, side: str, run: Run, figures: BatchFigures) -> None:
+    def _add(self, side: str, trainer: Trainer, figures: BatchFigures) -> None:
         scalars = {
             "triplet_loss": figures.losses["total"],
-            "K": float(self._params.loss.top_k or run.batch_size),
+            "K": float(self._params.loss.top_k or trainer.batches.batch_size),
             "lambda": 0.0,
-            "learning_rate": run.learning_rate(run.steps - 1),
+            "learning_rate": trainer.schedule.rate_at(trainer.steps - 1),
         }
         for direction, recalls in (("xy", figures.recall_xy), ("yx", figures.recall_yx)):
             scalars |= {f"recall/{direction}_R@{k}": value for k, value in zip(CURVE_KS, recalls, strict=True)}
-        append_event(self._events[side], run.steps - 1, scalars)  # the original counts steps from 0 here
+        append_event(self._events[side], trainer.steps - 1, scalars)  # the original counts steps from 0 here
 
-    def _keep(self, run: Run) -> None:
-        folder = self._folder / "checkpoints" / f"step-{run.steps}"
+    def _keep(self, trainer: Trainer) -> None:
+        folder = self._folder / "checkpoints" / f"step-{trainer.steps}"
         done = replace(
             self._template,
-            model_config=run.config,
-            tensors=copy_tensors(run.kept_model),
-            best_epoch=len(run.history) + 1,
-            params={**self._template.params, "step": run.steps},
+            model_config=trainer.model_config,
+            tensors=copy_tensors(trainer.kept_model),
+            best_epoch=len(trainer.history) + 1,
+            params={**self._template.params, "step": trainer.steps},
         )
         save_checkpoint(folder, done)
-        self._write(f"[Checkpoint at step {run.steps} saved] {folder}")
+        self._write(f"[Checkpoint at step {trainer.steps} saved] {folder}")
 
     def _write(self, line: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

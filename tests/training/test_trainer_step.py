@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.params import TrainParams
-from vmnet_pipeline.training import step, train_model
-from vmnet_pipeline.training.run import Run
+from vmnet_pipeline.training import train_model, trainer
+from vmnet_pipeline.training.batches import Batch
+from vmnet_pipeline.training.trainer import Trainer
 from vmnet_pipeline.types import PairArrays
 
 BASE = {"epochs": 2, "batch_size": 6, "device": "cpu", "n_threads": 1, "model": {"embedding_dim": 8}}
@@ -20,44 +22,19 @@ def make_pairs(n: int, seed: int) -> PairArrays:
     return PairArrays(ids, ids, rng.random((n, 5), np.float32), rng.random((n, 7), np.float32))
 
 
-def test_batches_come_in_order_one_ahead() -> None:
-    seen: list[int] = []
-
-    def read(rows: np.ndarray) -> int:
-        seen.append(int(rows[0]))
-        return int(rows[0])
-
-    batches = step.read_ahead([np.array([i]) for i in range(5)], read)
-    assert next(batches) == 0
-    assert set(seen) <= {0, 1}  # no further than the next one, however fast reading is
-    assert list(batches) == [1, 2, 3, 4]
-    assert seen == [0, 1, 2, 3, 4]
-    assert list(step.read_ahead([], read)) == []
-
-
-def test_an_error_of_reading_reaches_the_step_that_needs_the_batch() -> None:
-    def read(rows: np.ndarray) -> int:
-        return 1 // int(rows[0])
-
-    batches = step.read_ahead([np.array([1]), np.array([0])], read)
-    assert next(batches) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(batches)
-
-
 @pytest.mark.parametrize(("precision", "expected"), [("auto", False), ("f32", False), ("bf16", True)])
 def test_precision_is_that_of_the_network_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, expected: bool
 ) -> None:
     computes_in_bf16, inputs = [], []
-    original = step._make_loss_inputs
+    original = Trainer._make_loss_inputs
 
-    def record(run: Run, output: object, batch: step.Batch) -> object:
-        result = original(run, output, batch)  # type: ignore[arg-type]
+    def record(self: Trainer, output: object, batch: Batch) -> object:
+        result = original(self, output, batch)  # type: ignore[arg-type]
         inputs.append(result)
         return result
 
-    monkeypatch.setattr(step, "_make_loss_inputs", record)
+    monkeypatch.setattr(Trainer, "_make_loss_inputs", record)
     forward = torch.nn.Linear.forward
 
     def watch(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
@@ -79,19 +56,19 @@ def test_precision_is_that_of_the_network_only(
 def test_losses_of_all_steps_count_and_the_first_bad_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step, "CHECK_STEPS", 4)  # 10 steps: two full looks and a shorter one
+    monkeypatch.setattr(trainer, "CHECK_STEPS", 4)  # 10 steps: two full looks and a shorter one
     totals: list[float] = []
-    original = step.run_step
+    original = Trainer.train_step
 
-    def record(run: Run, batch: step.Batch) -> dict[str, torch.Tensor]:
-        terms = original(run, batch)
+    def record(self: Trainer, batch: Batch) -> dict[str, torch.Tensor]:
+        terms = original(self, batch)
         totals.append(float(terms["total"]))
-        return {**terms, "total": terms["total"] * (torch.nan if run.steps == 17 else 1.0)}
+        return {**terms, "total": terms["total"] * (torch.nan if self.steps == 17 else 1.0)}
 
-    monkeypatch.setattr(step, "run_step", record)
+    monkeypatch.setattr(Trainer, "train_step", record)
     params = TrainParams(**BASE)  # type: ignore[arg-type]
     records = []
-    with pytest.raises(step.TrainingError, match=r"epoch 2, step 17, though all features are"):
+    with pytest.raises(TrainingError, match=r"epoch 2, step 17, though all features are"):
         train_model(make_pairs(60, 0), None, params, state_dir=tmp_path, on_epoch=records.append)
     assert records[0].losses["total"] == pytest.approx(np.mean(totals[:10]))
     assert records[0].grad_norm > 0
