@@ -509,6 +509,13 @@ def make_form(folder: Path) -> None:
     (folder / "kind").write_text(FORM_TYPE)
 
 
+@functools.cache
+def _upload_folder() -> Any:
+    from vmnet_pipeline.serving.upload_folder import UploadFolder
+
+    return UploadFolder()
+
+
 def read_form(folder: Path) -> Any:
     from fastapi import Request
 
@@ -524,7 +531,7 @@ def read_form(folder: Path) -> Any:
         request = Request(
             {"type": "http", "headers": [(b"content-type", kind)], "method": "POST", "path": "/"}, receive
         )
-        async with receive_upload(request, folder, 4096) as (path, size):
+        async with receive_upload(request, _upload_folder(), 4096) as (path, size):
             assert path.stat().st_size == size <= 4096
             return size
 
