@@ -104,3 +104,11 @@ def test_demo_media_goes_into_the_project(root):
     assert done.exit_code == 0, done.output
     assert (root / "data/01_raw/demo/media.csv").exists()
     assert not list((root / "docs").iterdir())
+
+
+def test_a_checkpoint_to_start_from_is_a_place_too(tmp_path, monkeypatch):
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path / "docs")
+    given = {"train": {"start_from": "../old/checkpoint"}, "train.start_from": "here"}
+    enter_project(tmp_path, given)
+    assert given == {"train": {"start_from": "old/checkpoint"}, "train.start_from": "docs/here"}

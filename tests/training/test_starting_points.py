@@ -108,3 +108,15 @@ def test_what_does_not_fit_is_refused(tmp_path):
         train_model(TRAIN, None, rest, state_dir=tmp_path / "a")
     with pytest.raises(ValueError, match="set n_members to 1"):
         narrow_params(**STEADY, start_from="x", n_members=2)
+
+
+def test_depth_and_linearity_are_settings_of_training_too():
+    from vmnet_pipeline.params import TrainParams
+    from vmnet_pipeline.training.run import model_config_of
+
+    params = TrainParams(model={"music_layers": 1, "video_layers": 4, "linear": True})
+    config = model_config_of(params, TRAIN)
+    model = build(config)
+    assert (len(model.music.hidden), len(model.video.hidden)) == (0, 3)
+    assert all(layer.is_linear for layer in model.video.hidden)
+    assert model_config_of(TrainParams(), TRAIN).keys().isdisjoint({"music_layers", "video_layers", "linear"})

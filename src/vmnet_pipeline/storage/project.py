@@ -23,6 +23,7 @@ PATH_NAMES = frozenset(
         "pairs_dir",
         "save_dir",
         "split_dir",
+        "start_from",
         "summaries_dir",
         "test_csv_path",
         "test_data_dir",
