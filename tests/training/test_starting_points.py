@@ -111,8 +111,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 
 def test_depth_and_linearity_are_settings_of_training_too():
-    from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.training.run import model_config_of
+
+    from vmnet_pipeline.params import TrainParams
 
     params = TrainParams(model={"music_layers": 1, "video_layers": 4, "linear": True})
     config = model_config_of(params, TRAIN)
