@@ -6,7 +6,7 @@ import pytest
 
 from vmnet_pipeline import train_distributed
 from vmnet_pipeline.hooks.tracking import NOT_TRACKED
-from vmnet_pipeline.training import distributed, loop
+from vmnet_pipeline.training import distributed
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def told(monkeypatch):
     for name in ("join_group", "leave_group"):
         monkeypatch.setattr(distributed, name, lambda name=name: told.append(name))
     monkeypatch.setattr(distributed, "rank", lambda: 0)
-    monkeypatch.setattr(loop, "dismiss_followers", lambda: told.append("dismiss"))
+    monkeypatch.setattr(distributed, "stop_followers", lambda: told.append("dismiss"))
     return told
 
 
