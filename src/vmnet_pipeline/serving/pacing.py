@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TURN_S = 0.001
+TURN_S = 0.0003
 """A turn of parsing ends after so much time of the processor, whatever is left."""
 REST = 3
 """So many times as long as a turn took is left to everything else before the next one."""
