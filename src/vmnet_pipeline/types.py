@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     FeatureArray: TypeAlias = "np.ndarray | Sequences"
 
 Modality = Literal["audio", "video"]
+Side = Literal["music", "video"]
+
+SIDES: tuple[Side, Side] = ("music", "video")
+MODALITY_OF: dict[Side, Modality] = {"music": "audio", "video": "video"}
+"""What a side of a pair is made of; fingerprints and stores speak of modalities, towers and searches of sides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from vmnet_pipeline.errors import SplitError
 from vmnet_pipeline.ingestion.splits import (
-    SIDES,
+    SUBSETS,
     Split,
     check_split,
     doubt_groups,
@@ -17,7 +17,7 @@ SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 
 
 def sides_of(split):
-    return {item_id: side for side in SIDES for item_id in getattr(split, side)}
+    return {item_id: side for side in SUBSETS for item_id in getattr(split, side)}
 
 
 @given(
@@ -33,8 +33,8 @@ def test_sides_are_disjoint_whole_and_keep_groups_together(group_of, seed):
     split = split_by_group(ids, groups, SHARES, seed)
     side_of = sides_of(split)
     assert sorted(side_of) == sorted(ids)
-    assert sum(len(getattr(split, side)) for side in SIDES) == len(ids)
-    assert all(getattr(split, side) for side in SIDES)
+    assert sum(len(getattr(split, side)) for side in SUBSETS) == len(ids)
+    assert all(getattr(split, side) for side in SUBSETS)
     for group in set(groups):
         assert len({side_of[item_id] for item_id in ids if str(group_of[item_id]) == group}) == 1
 

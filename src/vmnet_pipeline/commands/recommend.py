@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmnet_pipeline.inference.embedder import Embedder
-    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.search.recommendation import Recommendation
     from vmnet_pipeline.search.reranking import Reranking
+    from vmnet_pipeline.types import Side
 
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 
@@ -95,10 +95,10 @@ def make_ranking(
 def _plan_reranking(embedder: Embedder, places: Places, side: Side, weight: float) -> Reranking:
     from vmnet_pipeline.errors import CheckpointError
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.inference.embedder import MODALITIES
     from vmnet_pipeline.search.reranking import Reranking
+    from vmnet_pipeline.types import MODALITY_OF
 
-    fingerprint = embedder.checkpoint.fingerprints.get(MODALITIES[side])
+    fingerprint = embedder.checkpoint.fingerprints.get(MODALITY_OF[side])
     if fingerprint is None:
         raise CheckpointError(
             f"the checkpoint does not say which {side} features it was trained on, so those of the collection cannot "

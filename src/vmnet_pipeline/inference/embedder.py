@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vmnet_pipeline.backends.registry import make_backend
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import CheckpointError, EmbedderError
-from vmnet_pipeline.inference.input_spec import FeatureForm, Side, embed_side
+from vmnet_pipeline.inference.input_spec import FeatureForm, embed_side
 from vmnet_pipeline.media.sandbox import Isolation
 from vmnet_pipeline.models.checkpoints import (
     CONFIG_FILE,
@@ -27,7 +27,7 @@ from vmnet_pipeline.models.checkpoints import (
 from vmnet_pipeline.params import LimitParams
 from vmnet_pipeline.storage.names import DiskNames
 from vmnet_pipeline.storage.paths import as_path
-from vmnet_pipeline.types import Fingerprint, Modality, Sequences
+from vmnet_pipeline.types import MODALITY_OF, Fingerprint, Sequences, Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.types import FeatureArray
 
 logger = logging.getLogger(__name__)
-
-MODALITIES: dict[Side, Modality] = {"music": "audio", "video": "video"}
 
 
 class Embeddings(NamedTuple):
@@ -84,7 +82,7 @@ class Embedder:
         """Build the network; see `load` for the arguments."""
         self.checkpoint = checkpoint
         self.digest = digest_checkpoint(checkpoint)
-        self._forms = {side: FeatureForm.of(checkpoint.model_config, side) for side in MODALITIES}
+        self._forms = {side: FeatureForm.of(checkpoint.model_config, side) for side in MODALITY_OF}
         self.music_shape, self.video_shape = self._forms["music"].shape, self._forms["video"].shape
         self._model = build_from_checkpoint(checkpoint).requires_grad_(False).to(device)
         self._chosen: dict[Side, Mapping[str, Any] | None] = {"music": music_backend, "video": video_backend}
@@ -245,7 +243,7 @@ class Embedder:
             return self._backends[side]
 
     def _make_backend(self, side: Side) -> FeatureBackend:
-        modality = MODALITIES[side]
+        modality = MODALITY_OF[side]
         trained_on, params = self.checkpoint.fingerprints.get(modality), self._chosen[side]
         if params is None:
             if trained_on is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import EmbedderError, SearchIndexError
-from vmnet_pipeline.inference.input_spec import FeatureForm, Side, embed_side
+from vmnet_pipeline.inference.input_spec import FeatureForm, embed_side
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_shapes, digest_checkpoint
 from vmnet_pipeline.progress import track
 from vmnet_pipeline.storage.array_writer import ArrayWriter
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.pairs.packing import PairSet
+    from vmnet_pipeline.types import Side
 
 VECTORS = "vectors.npy"
 ITEMS = "items.parquet"

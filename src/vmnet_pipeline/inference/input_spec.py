@@ -6,7 +6,7 @@ A network takes either one pooled array per item, (D,) or (62, 512), or the step
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import EmbedderError, PairsError
 from vmnet_pipeline.params import SEQUENCE_TOWERS
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.models.two_tower import VMNet
-    from vmnet_pipeline.types import FeatureArray, Sequences
+    from vmnet_pipeline.types import FeatureArray, Sequences, Side
 
-Side = Literal["music", "video"]
 MAX_STEPS = 100
 """Longest item that features over time may have without saying that it is one: 300 s of musicnn."""
 

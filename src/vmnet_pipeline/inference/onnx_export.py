@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from vmnet_pipeline.errors import CheckpointError
-from vmnet_pipeline.inference.embedder import MODALITIES
-from vmnet_pipeline.inference.input_spec import FeatureForm, Side
+from vmnet_pipeline.inference.input_spec import FeatureForm
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, digest_checkpoint
 from vmnet_pipeline.models.types import MaskedSequence
 from vmnet_pipeline.storage.atomic import replace_atomically
+from vmnet_pipeline.types import MODALITY_OF, Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def export_towers(checkpoint: Checkpoint, folder: Path) -> dict[Side, Path]:
         ) from error
     model = build_from_checkpoint(checkpoint).requires_grad_(False)
     folder.mkdir(parents=True, exist_ok=True)
-    return {side: _export_side(model, checkpoint, side, folder / f"{side}.onnx") for side in MODALITIES}
+    return {side: _export_side(model, checkpoint, side, folder / f"{side}.onnx") for side in MODALITY_OF}
 
 
 class _OneSide(nn.Module):
@@ -117,7 +117,7 @@ def _quiet() -> Iterator[None]:
 
 def describe_side(checkpoint: Checkpoint, form: FeatureForm) -> dict[str, str]:
     """What a file says of itself, as text: what goes in, what comes out, and of which network it is."""
-    fingerprint = checkpoint.fingerprints.get(MODALITIES[form.side])
+    fingerprint = checkpoint.fingerprints.get(MODALITY_OF[form.side])
     config = checkpoint.model_config
     if form.takes_steps:
         taken = (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-SIDES = ("train", "val", "test")
+SUBSETS = ("train", "val", "test")
 MIN_GROUPS = 2
 """Retrieval among one item says nothing, so every side gets at least this many groups where there are enough."""
 
@@ -41,7 +41,7 @@ class Split:
     @property
     def checksum(self) -> str:
         """sha256 over sides and ids: two runs with the same checksum used the same split."""
-        text = "\n".join(f"{side}\t{item_id}" for side in SIDES for item_id in getattr(self, side))
+        text = "\n".join(f"{side}\t{item_id}" for side in SUBSETS for item_id in getattr(self, side))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -66,7 +66,7 @@ def split_by_group(ids: Sequence[str], groups: Sequence[str], shares: Mapping[st
     Raises:
         SplitError: There are fewer groups than sides to fill.
     """
-    wanted = [side for side in SIDES if shares[side] > 0]
+    wanted = [side for side in SUBSETS if shares[side] > 0]
     names = sorted(set(groups))
     if len(names) < len(wanted):
         raise SplitError(
@@ -74,10 +74,10 @@ def split_by_group(ids: Sequence[str], groups: Sequence[str], shares: Mapping[st
             "without a group on two sides. Add media, or give finer groups in a media.csv."
         )
     side_of = _place_groups(names, wanted, shares, seed)
-    sides: dict[str, list[str]] = {side: [] for side in SIDES}
+    sides: dict[str, list[str]] = {side: [] for side in SUBSETS}
     for item_id, group in zip(ids, groups, strict=True):
         sides[side_of[group]].append(item_id)
-    return Split(*(tuple(sides[side]) for side in SIDES))
+    return Split(*(tuple(sides[side]) for side in SUBSETS))
 
 
 def _place_groups(
@@ -121,7 +121,7 @@ def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
         if not getattr(split, side):
             raise SplitError(f"{side}.csv has no ids.")
     seen: dict[str, str] = {}
-    for side in SIDES:
+    for side in SUBSETS:
         for item_id in getattr(split, side):
             if item_id in seen:
                 raise SplitError(f"Item {item_id!r} stands in {seen[item_id]}.csv and again in {side}.csv. Remove one.")
@@ -143,7 +143,7 @@ def resolve_split(split: Split, manifest: pd.DataFrame) -> tuple[Split, list[str
     """
     from vmnet_pipeline.ingestion.matching import match_names
 
-    sides = [getattr(split, side) for side in SIDES]
+    sides = [getattr(split, side) for side in SUBSETS]
     matched = match_names([name for names in sides for name in names], manifest)
     sentences = []
     if taken := [f"{name!r} -> {item_id}" for name, item_id in matched.ids.items() if item_id != normalise(name)]:
@@ -190,7 +190,7 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
     media = as_path(media_dir)
     folder = as_path(split_dir or (media.parent if media.suffix.lower() == ".csv" else media)).expanduser()
     folder = find_on_disk(folder)
-    paths = {side: folder / f"{side}.csv" for side in SIDES}
+    paths = {side: folder / f"{side}.csv" for side in SUBSETS}
     if not (paths["train"].is_file() and paths["test"].is_file()):
         if split_dir is not None:
             raise SplitError(
@@ -202,7 +202,7 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
 
 def summarise_split(split: Split, groups: Mapping[str, str]) -> dict[str, Any]:
     """Sizes, numbers of groups and the checksum of a split."""
-    sides = {side: getattr(split, side) for side in SIDES}
+    sides = {side: getattr(split, side) for side in SUBSETS}
     return {
         "sizes": {side: len(ids) for side, ids in sides.items()},
         "n_groups": {side: len({groups.get(item_id, item_id) for item_id in ids}) for side, ids in sides.items()},

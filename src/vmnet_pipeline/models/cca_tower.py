@@ -15,7 +15,7 @@ interpretation of canonical correlation analysis (2005), for the Gaussian model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models.types import TowerOutput, init_linear
-from vmnet_pipeline.types import Sequences
+from vmnet_pipeline.types import Sequences, Side
 
 if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
@@ -62,7 +62,7 @@ class CanonicalTower(nn.Module):
     weight: Tensor
     radius: Tensor
 
-    def __init__(self, input_dim: int, embedding_dim: int, *, side: Literal["music", "video"], dropout: float) -> None:
+    def __init__(self, input_dim: int, embedding_dim: int, *, side: Side, dropout: float) -> None:
         super().__init__()
         n = embedding_dim - N_SPHERE_DIMS
         if n < 1:

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import nn
 
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models.two_tower import Standardise, VMNet
 from vmnet_pipeline.models.types import EMBEDDING_DIM
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.types import Side
 
 # Feature shape, size of the embedding, dropout; VM-NET's own towers also take `layers` and `linear` by name.
 TowerBuilder: TypeAlias = Callable[..., nn.Module]
@@ -141,9 +144,7 @@ def _build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: f
     return SequenceTower(input_shape[1], embedding_dim, depth=depth, dropout=dropout)
 
 
-def _build_canonical(
-    input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, side: Literal["music", "video"]
-) -> nn.Module:
+def _build_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, side: Side) -> nn.Module:
     from vmnet_pipeline.models.cca_tower import CanonicalTower
 
     if len(input_shape) not in (1, 2) or min(input_shape) < 1:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vmnet_pipeline.errors import FeatureStoreError, PairsError
-from vmnet_pipeline.ingestion.splits import SIDES, Split
+from vmnet_pipeline.ingestion.splits import SUBSETS, Split
 from vmnet_pipeline.pairs.sequences import SequenceWriter, read_sequences, take_steps
 from vmnet_pipeline.prefetch import run_ahead
 from vmnet_pipeline.progress import track_each
@@ -147,7 +147,7 @@ class PairSet:
 
     def side(self, name: str) -> PairArrays:
         """The pairs of one side (`train`, `val` or `test`) as views; nothing is copied."""
-        start = sum(self.sizes[side] for side in SIDES[: SIDES.index(name)])
+        start = sum(self.sizes[side] for side in SUBSETS[: SUBSETS.index(name)])
         part = slice(start, start + self.sizes[name])
         return PairArrays(self.ids[part], self.groups[part], self.music[part], self.video[part])
 
@@ -162,8 +162,8 @@ def plan_pairs(music: FeatureSide, video: FeatureSide, split: Split, groups: Map
         PairsError: Nothing is left for training or for testing.
     """
     usable = {*music.store.done_ids()} & {*video.store.done_ids()}
-    kept = {side: tuple(item_id for item_id in getattr(split, side) if item_id in usable) for side in SIDES}
-    left_out = tuple(item_id for side in SIDES for item_id in getattr(split, side) if item_id not in usable)
+    kept = {side: tuple(item_id for item_id in getattr(split, side) if item_id in usable) for side in SUBSETS}
+    left_out = tuple(item_id for side in SUBSETS for item_id in getattr(split, side) if item_id not in usable)
     for side in ("train", "test"):
         if getattr(split, side) and not kept[side]:
             raise PairsError(
@@ -183,7 +183,7 @@ def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
     if pairs.source_key and _packed_key(folder) in (pairs.source_key, *pairs.accepted_keys):
         logger.info("%s is packed already: the files are as they were", folder)
         return
-    ids = [item_id for side in SIDES for item_id in getattr(pairs.split, side)]
+    ids = [item_id for side in SUBSETS for item_id in getattr(pairs.split, side)]
     with replace_folder(folder) as temporary:
         problems = list(pairs.problems)
         for name, side in _sides_of(pairs):
@@ -267,7 +267,7 @@ def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
     return {
         "ids": [pairs.ids.get(key, key) for key in ids],
         "groups": [pairs.groups.get(item_id, item_id) for item_id in ids],
-        "sizes": {side: len(getattr(pairs.split, side)) for side in SIDES},
+        "sizes": {side: len(getattr(pairs.split, side)) for side in SUBSETS},
         "fingerprints": {modality: json.loads(item.to_json()) for modality, item in fingerprints.items() if item},
         "split_checksum": pairs.split.checksum,
         "left_out": list(pairs.left_out),
@@ -297,7 +297,7 @@ def read_pairs(folder: Path, *, verify: bool = False) -> PairSet:
         max_steps = {name: min(int(n), sys.maxsize) for name, n in content.get("max_steps", {}).items()}
         music = _open_side(folder / "music.npy", max_steps.get("music"))
         video = _open_side(folder / "video.npy", max_steps.get("video"))
-        sizes = {side: int(content["sizes"][side]) for side in SIDES}
+        sizes = {side: int(content["sizes"][side]) for side in SUBSETS}
         pairs = PairSet(
             tuple(content["ids"]), tuple(content["groups"]), music, video, sizes,
             {modality: Fingerprint(**item) for modality, item in content["fingerprints"].items()},

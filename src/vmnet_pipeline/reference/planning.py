@@ -15,13 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.ingestion.splits import SIDES, Split, split_by_group
+from vmnet_pipeline.ingestion.splits import SUBSETS, Split, split_by_group
 from vmnet_pipeline.pairs.packing import FeatureSide, UnpackedPairs
 from vmnet_pipeline.reference.feature_files import FeatureFiles, hint_at_case
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.reference.shapes import check_axes, explain_axes
 from vmnet_pipeline.reference.tables import read_tables
 from vmnet_pipeline.storage.arrays import read_array
+from vmnet_pipeline.types import MODALITY_OF
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MODALITIES: Mapping[str, Modality] = {"music": "audio", "video": "video"}
 PACKING_VERSION = 1
 
 
@@ -187,7 +187,7 @@ def peek_shapes(
 def _list_paths(sides: Mapping[str, SideFiles], tables: ReferenceTables) -> Paths:
     def list_modality(modality: Modality) -> dict[str, Path]:
         files = {side: FeatureFiles(found.data_dir, modality) for side, found in sides.items()}
-        return {key: files[side].find(tables.id_of(key)) for side in SIDES for key in tables.rows[side]}
+        return {key: files[side].find(tables.id_of(key)) for side in SUBSETS for key in tables.rows[side]}
 
     return {"audio": list_modality("audio"), "video": list_modality("video")}
 
@@ -213,7 +213,7 @@ def _plan_sides(
     music_steps: int | None,
     video_steps: int | None,
 ) -> tuple[FeatureSide, FeatureSide]:
-    for what, modality in MODALITIES.items():
+    for what, modality in MODALITY_OF.items():
         check_axes(what, shapes[modality])
     root = _common_folder(layout.sides)
     music, video = (FileSource(root, paths[modality]) for modality in ("audio", "video"))

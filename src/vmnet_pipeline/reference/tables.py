@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import IngestError
-from vmnet_pipeline.ingestion.splits import SIDES, Split
+from vmnet_pipeline.ingestion.splits import SUBSETS, Split
 from vmnet_pipeline.ingestion.tables import read_csv_rows
 from vmnet_pipeline.reference.feature_files import FeatureFiles
 
@@ -33,7 +33,7 @@ class ReferenceTables:
         repeated: What was kept though it stands twice or on two sides.
     """
 
-    rows: dict[str, list[str]] = field(default_factory=lambda: {side: [] for side in SIDES})
+    rows: dict[str, list[str]] = field(default_factory=lambda: {side: [] for side in SUBSETS})
     ids: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class ReferenceTables:
     @property
     def split(self) -> Split:
         """The keys of the three sides."""
-        return Split(*(tuple(self.rows[side]) for side in SIDES))
+        return Split(*(tuple(self.rows[side]) for side in SUBSETS))
 
     def id_of(self, key: str) -> str:
         """The id that a row has in its csv file."""
@@ -60,7 +60,7 @@ def read_tables(sides: Mapping[str, SideFiles], *, allows_repeats: bool = False)
     tables = ReferenceTables()
     side_of_id: dict[str, str] = {}
     side_of_group: dict[str, str] = {}
-    for side in (side for side in SIDES if side in sides):
+    for side in (side for side in SUBSETS if side in sides):
         path = sides[side].csv_path
         for row in _read_rows(sides[side], tables.problems, takes_any_header=allows_repeats):
             item_id, group = row["id"], row.get("group") or row["id"]

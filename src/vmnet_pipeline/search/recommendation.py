@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.inference.embedder import Embedder
-    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.search.reranking import Reranking
     from vmnet_pipeline.search.vector_index import Hit, VectorIndex
+    from vmnet_pipeline.types import Side
 
 HIDDEN_COLUMNS = ("id", "source")
 """Columns of an index that are no metadata."""
@@ -92,13 +92,13 @@ def recommend(
 
 
 def _rerank(embedder: Embedder, query: Side, feature: np.ndarray, hits: list[Hit], reranking: Reranking) -> list[Hit]:
-    from vmnet_pipeline.inference.embedder import MODALITIES
     from vmnet_pipeline.models.checkpoints import check_fingerprints
     from vmnet_pipeline.search.reranking import rerank_hits
+    from vmnet_pipeline.types import MODALITY_OF
 
     fingerprint = reranking.store.fingerprint()
     if fingerprint:
-        check_fingerprints(embedder.checkpoint, {MODALITIES[reranking.side]: fingerprint})
+        check_fingerprints(embedder.checkpoint, {MODALITY_OF[reranking.side]: fingerprint})
     pieces = embedder.cut_pieces(query, reranking.piece_s).embed(feature)
     return rerank_hits(hits, pieces, embedder.cut_pieces(reranking.side, reranking.piece_s), reranking)
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.inference.pieces import PieceEmbedder
     from vmnet_pipeline.search.vector_index import Hit
+    from vmnet_pipeline.types import Side
 
 PIECE_S = 3.0
 N_CANDIDATES = 50

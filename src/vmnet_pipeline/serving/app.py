@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.state import Service, State
     from vmnet_pipeline.serving.worker import Answer
+    from vmnet_pipeline.types import Side
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
         return JSONResponse(service.state.gallery.describe_item(item_id))
 
     @app.get("/v1/items/{item_id}/media", response_class=Response, responses=ERRORS | MEDIA_ANSWERS)
-    def send_media(request: Request, item_id: str, side: bodies.Side = "music") -> MediaResponse:
+    def send_media(request: Request, item_id: str, side: Side = "music") -> MediaResponse:
         """The media file of one side of an item, or a part of it by a `Range` header with one range."""
         file, path = service.state.gallery.open_file(item_id, side, service.places.media_roots)
         return MediaResponse(file, path.suffix, request.headers)

@@ -19,17 +19,17 @@ from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.media_files import open_below
 from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.storage.parsing import read_frame
+from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
-    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.search.vector_index import VectorIndex
     from vmnet_pipeline.serving.config import CollectionPlaces
+    from vmnet_pipeline.types import Side
 
-SIDES: tuple[Side, Side] = ("music", "video")
 PATH_COLUMNS = {"music": "audio_path", "video": "video_path"}
 REMEDY = "run `kedro run --pipelines=embed,index` on this collection"
 

@@ -12,7 +12,8 @@ from vmnet_pipeline.serving.middleware import MAX_KEY_LENGTH
 if TYPE_CHECKING:
     import numpy as np
 
-Side = Literal["music", "video"]
+    from vmnet_pipeline.types import Side
+
 MAX_FILTERS = 16
 MAX_PLACE = 100
 """Characters of the name of a key that is wrong; it may be as long as the request."""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.serving.errors import write_line
-from vmnet_pipeline.serving.gallery import SIDES, Gallery, load_gallery, read_version
+from vmnet_pipeline.serving.gallery import Gallery, load_gallery, read_version
 from vmnet_pipeline.serving.metrics import Metrics
 from vmnet_pipeline.serving.upload_folder import UploadFolder
 from vmnet_pipeline.serving.worker_pool import EmbeddingPool
+from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
     from pathlib import Path

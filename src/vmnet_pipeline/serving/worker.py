@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.inference.embedder import Embedder
-    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.types import Side
 
 NICENESS = 5
 """Searches take milliseconds and go before the embedding of uploads, which takes seconds."""
@@ -198,10 +198,10 @@ def _check_media(isolation: Isolation, task: Task) -> None:
     Raises:
         MediaError: Reasons of `probe_isolated`, or `too_long`.
     """
-    from vmnet_pipeline.inference.embedder import MODALITIES
     from vmnet_pipeline.media.probe import probe_isolated
+    from vmnet_pipeline.types import MODALITY_OF
 
-    path, modality = str(task.path), MODALITIES[task.side]
+    path, modality = str(task.path), MODALITY_OF[task.side]
     info = probe_isolated(isolation, path, check=(modality,))
     wanted = info.audio if task.side == "music" else info.video
     if wanted is None:

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from vmnet_pipeline.types import SIDES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.types import FeatureArray, Sequences
-
-SIDES = ("music", "video")
 
 
 class CheckpointModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined,unused-ignore]

@@ -30,10 +30,10 @@ def measure_variants(
         TrainingError: A side has too few pairs, or a training fails.
     """
     from vmnet_pipeline.experiments.comparison import compare_variants
-    from vmnet_pipeline.ingestion.splits import SIDES
+    from vmnet_pipeline.ingestion.splits import SUBSETS
     from vmnet_pipeline.tracking.runs import child_run
 
-    sides = {side: pairs.side(side) for side in SIDES}
+    sides = {side: pairs.side(side) for side in SUBSETS}
     comparison = compare_variants(sides, train_params, params, state_dir=comparison_state, open_log=child_run)
     return comparison | {"split_checksum": pairs.split_checksum}
 

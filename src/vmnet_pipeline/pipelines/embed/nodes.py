@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.params import EmbedParams
+from vmnet_pipeline.types import MODALITY_OF, SIDES
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from vmnet_pipeline.inference.embeddings import EmbeddingSet, PlannedEmbeddings
-    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.models.checkpoints import Checkpoint
+    from vmnet_pipeline.types import Side
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = Checkpoint = EmbeddingSet = PlannedEmbeddings = Side = Any
 
@@ -49,7 +50,7 @@ def embed_side(
     backend, fingerprint = make_backend(backend_params), features.fingerprint()
     check_fingerprints(checkpoint, {backend.modality: fingerprint} if fingerprint else {})
     ids = manifest.loc[manifest["status"] == "ok", "id"].tolist()
-    side: Side = "music" if backend.modality == "audio" else "video"
+    side = next(side for side in SIDES if MODALITY_OF[side] == backend.modality)
     planned = plan_store_embeddings(
         features, ids, backend.pool, checkpoint, side, stored_embeddings, batch_size=params.batch_size
     )

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from vmnet_pipeline.inference.input_spec import Side
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.types import Side
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
     DataFrame = Checkpoint = Figure = Side = VMNet = Any
 

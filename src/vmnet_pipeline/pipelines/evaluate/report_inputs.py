@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from vmnet_pipeline.backends.registry import BACKENDS
 from vmnet_pipeline.experiments.measured import compare_measured
 from vmnet_pipeline.ingestion.manifest import measure_sides
-from vmnet_pipeline.ingestion.splits import SIDES
+from vmnet_pipeline.ingestion.splits import SUBSETS
 from vmnet_pipeline.media.thumbnails import PreviewRequest, make_previews
 from vmnet_pipeline.models.checkpoints import digest_checkpoint, read_versions
 from vmnet_pipeline.params import ExtractParams, IngestParams, Params, SplitParams
@@ -183,7 +183,7 @@ def _complete(name: str, settings: Any) -> Any:
 
 def _measure_split(evidence: Evidence) -> dict[str, dict[str, Any]]:
     pairs = evidence.pairs
-    ids = {side: pairs.side(side).ids for side in SIDES}
+    ids = {side: pairs.side(side).ids for side in SUBSETS}
     return measure_sides(ids, dict(zip(pairs.ids, pairs.groups, strict=True)), evidence.manifest)
 
 

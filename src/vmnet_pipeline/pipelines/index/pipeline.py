@@ -11,7 +11,7 @@ from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.index.nodes import describe_collection, describe_pairs, index_music, index_video
 
-SIDES = {"music": index_music, "video": index_video}
+_NODES = {"music": index_music, "video": index_video}
 
 
 def create_indexing(variant: str) -> Pipeline:
@@ -23,7 +23,7 @@ def create_indexing(variant: str) -> Pipeline:
             f"{side}_index",
             name=f"index_{side}",
         )
-        for side, function in SIDES.items()
+        for side, function in _NODES.items()
     ]
     return Pipeline(nodes, namespace=variant, parameters={"params:index"})
 
