@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def demo_project(tmp_path_factory) -> Project:
 def project(tmp_path) -> Project:
     """An empty project."""
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture
+def remote():
+    """A folder of an object store that no other test knows."""
+    from vmnet_pipeline.storage.paths import as_path
+
+    return as_path(f"memory://bucket-{uuid.uuid4().hex}/project")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tiny_features import make_feature, write_features
 from vmnet_pipeline.extraction.planning import find_unfinished, list_media_items, plan_extraction, summarise_items
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.types import Fingerprint, MediaItem
@@ -137,3 +138,14 @@ def test_items_of_a_manifest_by_modality(modality):
         }
     )
     assert list_media_items(manifest, modality) == [MediaItem("007", "/a.wav", "sha256:1")]
+
+
+def test_swapped_names_adopt_each_others_features_and_a_lost_file_is_made_again(remote):
+    write_features(remote, make_feature("a", "s1", 1.0), make_feature("b", "s2", 2.0), make_feature("c", "s3"))
+    (remote / "c.npy").unlink()
+    items = [MediaItem("a", "", "s2"), MediaItem("b", "", "s1"), MediaItem("c", "", "s3"), MediaItem("d", "", "s4")]
+    plan = plan_extraction(items, FeatureStore(remote))
+    assert [item.id for item in plan.missing] == ["c", "d"]
+    assert plan.n_adopted == 2
+    store = FeatureStore(remote)
+    assert (store.load("a")[0, 0], store.load("b")[0, 0]) == (2.0, 1.0)

@@ -7,11 +7,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from tiny_features import make_feature, write_features
 from vmnet_pipeline.cli import cli
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.extraction.planning import find_unfinished
 from vmnet_pipeline.features.maintenance import collect_garbage, describe_store, drop_broken, verify_store
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.storage.paths import (
+    list_files,
+)
 from vmnet_pipeline.types import Fingerprint, MediaItem
 
 
@@ -127,3 +131,17 @@ def test_stores_are_found_by_the_name_of_their_backend(store, tmp_path, monkeypa
     result = runner.invoke(cli, ["features", "status", "--store", "none"])
     assert result.exit_code == 1
     assert "no feature store none" in result.output
+
+
+def test_a_store_is_looked_after(remote):
+    write_features(remote, make_feature("a", "s1"), make_feature("b", "s2"), make_feature("c", "s3"))
+    (remote / "b.npy").write_bytes(b"damaged")
+    (remote / "c.npy").unlink()
+    (remote / "orphan.npy").write_bytes(b"1")
+    store = FeatureStore(remote)
+    assert describe_store(store).n_done == 3
+    found = verify_store(store)
+    assert (found.damaged, found.missing) == (("b",), ("c",))
+    assert drop_broken(store, ["a", "b", "c"]) == 2
+    collect_garbage(store)
+    assert list(list_files(remote)) == ["a.npy"]

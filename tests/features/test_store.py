@@ -1,11 +1,18 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
 
-from vmnet_pipeline.errors import FeatureStoreError
+from tiny_features import make_feature, write_features
+from vmnet_pipeline.datasets import FeatureStoreDataset
+from vmnet_pipeline.errors import FeatureStoreError, StorageError
+from vmnet_pipeline.features.maintenance import describe_store, drop_broken, verify_store
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.storage.checksummed import hash_file
+from vmnet_pipeline.storage.paths import (
+    list_files,
+)
 from vmnet_pipeline.types import Fingerprint
 
 PRINT = Fingerprint("toy", {"width": 3})
@@ -112,3 +119,78 @@ def test_a_damaged_fingerprint_is_an_error_that_says_so(tmp_path):
     path.write_text(json.dumps({"x": 1}))
     with pytest.raises(FeatureStoreError, match="damaged"):
         FeatureStore(tmp_path).fingerprint()
+
+
+def test_a_store_keeps_features_and_says_when_it_is_complete(remote):
+    dataset = FeatureStoreDataset(filepath=str(remote))
+    assert dataset.load().fingerprint() is None
+    write_features(remote, make_feature("a", "s1"), FeatureResult(FeatureRow("b", "failed", "s2", reason="x"), None))
+    assert not dataset.exists()
+    store = dataset.load()
+    assert store.done_ids() == ["a"]
+    assert store.load("a").tolist() == np.ones((2, 3)).tolist()
+    with pytest.raises(FeatureStoreError, match="other settings"):
+        store.check_fingerprint(Fingerprint("other"))
+    dataset.confirm()
+    assert dataset.exists()
+    assert set(list_files(remote / "_index")) == {"complete.json", "fingerprint.json", "rows.parquet"}
+    store.clear_complete()
+    store.clear_complete()
+    assert not dataset.exists()
+
+
+def test_a_row_follows_its_file_however_many_are_on_their_way(remote):
+    store, reader = FeatureStore(remote), FeatureStore(remote)
+    results = [make_feature(f"{k:02}", f"s{k}") for k in range(20)]
+    ids = []
+    for row in store.add_all(iter(results)):
+        ids.append(row.id)
+        reader.reload()
+        assert reader.done_ids() == ids
+        assert reader.is_whole(row.id, row.checksum)
+    assert ids == [f"{k:02}" for k in range(20)]
+
+
+def test_a_handle_can_be_sent_to_another_process(remote):
+    write_features(remote, make_feature("a", "s1"))
+    folder = pickle.loads(pickle.dumps(FeatureStore(remote).folder.absolute()))
+    assert FeatureStore(folder).done_ids() == ["a"]
+
+
+@pytest.mark.parametrize("act", [describe_store, lambda store: store.done_ids(), lambda store: store.fingerprint()])
+def test_a_store_that_cannot_be_reached_says_what_to_check(remote, monkeypatch, act):
+    def fail(*_, **__):
+        raise ConnectionError("no route")
+
+    write_features(remote, make_feature("a", "s1"))
+    for name in ("open", "read_bytes", "read_text"):
+        monkeypatch.setattr(type(remote), name, fail)
+    with pytest.raises(StorageError, match=r"no route.*Check the name, the network"):
+        act(FeatureStore(remote))
+
+
+def test_features_are_not_damaged_because_the_network_is_gone(remote, monkeypatch):
+    write_features(remote, make_feature("a", "s1"))
+    store = FeatureStore(remote)
+
+    def fail_at_feature(name):
+        original = getattr(type(remote), name)
+
+        def call(path, *arguments, **options):
+            if path.name == "a.npy":
+                raise ConnectionError("no route")
+            return original(path, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "read_bytes"):
+            patch.setattr(type(remote), name, fail_at_feature(name))
+        for act in (verify_store, lambda store: drop_broken(store, ["a"]), lambda store: store.load("a")):
+            with pytest.raises(StorageError, match=r"no route.*Check the name, the network"):
+                act(store)
+    assert FeatureStore(remote).done_ids() == ["a"]
+    (remote / "a.npy").unlink()
+    assert not store.is_whole("a", "x")
+    with pytest.raises(FeatureStoreError, match="extract again"):
+        store.load("a")

@@ -1,5 +1,7 @@
 """The library's way in: features, or media files, to embeddings."""
 
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -304,9 +306,22 @@ def test_the_package_has_it_on_first_use():
 
 
 def test_importing_the_package_stays_light():
-    import subprocess
-    import sys
 
     code = "import sys, vmnet_pipeline; print([name for name in ('torch', 'numpy', 'pandas') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_checkpoint_is_opened(remote):
+    from vmnet_pipeline.inference.embedder import open_checkpoint
+    from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
+    from vmnet_pipeline.models.factory import build_model
+
+    config = {
+        "music_tower": "musicnn", "video_tower": "musicnn", "music_shape": [4], "video_shape": [4],
+        "embedding_dim": 8, "dropout": 0.1, "standardise": False,
+    }  # fmt: skip
+    tensors = dict(build_model(**config).state_dict())
+    save_checkpoint(remote / "vmnet_musicnn/checkpoint", Checkpoint(model_config=config, tensors=tensors))
+    loaded = open_checkpoint(str(remote / "vmnet_musicnn"))
+    assert all(tensors[name].equal(tensor) for name, tensor in loaded.tensors.items())

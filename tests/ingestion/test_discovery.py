@@ -275,3 +275,30 @@ def test_ingestion_reads_in_child_processes(clip_folder, tmp_path):
 def test_ids_of_a_csv_are_text(tmp_path):
     (tmp_path / "train.csv").write_text("id\n007\n\n1e5\n")
     assert read_ids(tmp_path / "train.csv") == ("007", "1e5")
+
+
+def test_the_three_shapes_of_a_media_folder(remote):
+    for name in (
+        "one/a.mp4",
+        "one/sub/b.mp4",
+        "one/.hidden/c.mp4",
+        "one/notes.txt",
+        "two/audio/x.mp3",
+        "two/video/x.mp4",
+    ):
+        (remote / name).write_bytes(b"1")
+    items = find_items(str(remote / "one"))
+    assert [(item.id, item.video) for item in items] == [
+        ("a", f"{remote}/one/a.mp4"),
+        (items[1].id, f"{remote}/one/sub/b.mp4"),
+    ]
+    (pair,) = find_items(str(remote / "two"))
+    assert (pair.id, pair.audio) == ("x", f"{remote}/two/audio/x.mp3")
+    (remote / "three/media.csv").write_text("id,video\n007,a.mp4\n8,s3://elsewhere/b.mp4\n")
+    items = find_items(str(remote / "three"))
+    assert [(item.id, item.video) for item in items] == [
+        ("007", f"{remote}/three/a.mp4"),
+        ("8", "s3://elsewhere/b.mp4"),
+    ]
+    with pytest.raises(IngestError, match="no folder"):
+        find_items(str(remote / "four"))

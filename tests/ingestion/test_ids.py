@@ -52,3 +52,10 @@ def test_a_media_csv_is_a_collection_of_its_own_and_a_given_name_counts(tmp_path
     assert name_collection("anything", "mine") == "mine"
     assert is_safe_name(name_collection("anything", "../mine"))
     assert Path(name_collection("anything", "../mine")).name == name_collection("anything", "../mine")
+
+
+def test_collections_of_two_buckets_differ():
+    names = {name_collection(url) for url in ("s3://one/clips", "s3://two/clips", "s3://two/clips/media.csv")}
+    assert len(names) == 3
+    assert all(name.startswith("clips-") for name in names)
+    assert name_collection("s3://one/clips/") == name_collection("s3://one/clips")

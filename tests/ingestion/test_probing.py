@@ -119,3 +119,16 @@ def test_checksums_of_a_bare_folder_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("vmnet_pipeline.media.probe.checksum_file", refuse)
     assert list_folder(tmp_path / "media", None, cache_dir=cache).equals(first)
     assert checksum_files([str(tmp_path / "none")], cache_dir=cache) == {str(tmp_path / "none"): ""}
+
+
+def test_an_object_is_read_again_only_when_it_has_changed(remote, tmp_path, monkeypatch):
+    (remote / "a.wav").write_bytes(b"one")
+    paths = [f"{remote}/a.wav", f"{remote}/none.wav"]
+    first = checksum_files(paths, cache_dir=tmp_path)
+    assert first[paths[0]].startswith("sha256:")
+    assert first[paths[1]] == ""
+    with monkeypatch.context() as patch:
+        patch.setattr("vmnet_pipeline.media.probe.checksum_file", lambda path: pytest.fail("read again"))
+        assert checksum_files(paths[:1], cache_dir=tmp_path) == {paths[0]: first[paths[0]]}
+    (remote / "a.wav").write_bytes(b"two")
+    assert checksum_files(paths, cache_dir=tmp_path)[paths[0]] != first[paths[0]]

@@ -105,3 +105,9 @@ def test_a_collection_without_any_group_is_doubted():
     assert "media.csv" in doubt_groups(groups)[0]
     assert doubt_groups({**groups, "i11": "i0"}) == []
     assert doubt_groups({"a": "a", "b": "b"}) == []
+
+
+def test_a_split_of_ones_own_may_lie_beside_the_media(remote):
+    (remote / "train.csv").write_text("id\n007\n")
+    (remote / "test.csv").write_text("id\na\n")
+    assert find_user_split(None, str(remote)) == Split(("007",), (), ("a",))

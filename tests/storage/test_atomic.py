@@ -15,6 +15,9 @@ from vmnet_pipeline.storage.atomic import (
     replace_folder,
     write_text_atomically,
 )
+from vmnet_pipeline.storage.paths import (
+    list_files,
+)
 
 
 def test_a_failing_writer_leaves_the_old_content_and_nothing_else(tmp_path):
@@ -160,3 +163,12 @@ def test_a_file_system_that_is_not_there_cannot_be_flushed(tmp_path):
     flush_file_system(tmp_path)
     with pytest.raises(FileNotFoundError):
         flush_file_system(tmp_path / "none")
+
+
+def test_a_file_appears_whole_or_not_at_all(remote):
+    write_text_atomically(remote / "a.txt", "old")
+    with pytest.raises(RuntimeError), replace_atomically(remote / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert (remote / "a.txt").read_text() == "old"
+    assert list(list_files(remote)) == ["a.txt"]

@@ -2,6 +2,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from vmnet_pipeline.errors import VmnetError
+from vmnet_pipeline.storage.paths import (
+    list_files,
+)
 from vmnet_pipeline.storage.row_log import RowLog
 
 COLUMNS = {"id": "string", "n": "int64", "shape": "list<int64>"}
@@ -94,3 +97,32 @@ def test_a_table_with_other_values_than_it_was_written_with_is_refused(tmp_path)
     pq.write_table(changed.replace_schema_metadata(stored.schema.metadata), tmp_path / "rows.parquet")
     with pytest.raises(VmnetError, match=r"rows\.parquet is damaged .*checksum"):
         read(tmp_path)
+
+
+REMOTE_COLUMNS = {"id": "string", "n": "int64"}
+
+
+def test_rows_of_several_writers_are_read_oldest_first_and_compacted(remote):
+    first, second = RowLog(remote, REMOTE_COLUMNS, writer="a"), RowLog(remote, REMOTE_COLUMNS, writer="a-1")
+    for n in range(3):
+        first.append([{"id": "x", "n": n}])
+    second.append([{"id": "y", "n": 7}])
+    RowLog(remote, REMOTE_COLUMNS, writer="a").append([{"id": "z", "n": 9}])
+    first.sync()
+    assert len(list_files(remote)) == 3
+    assert RowLog(remote, REMOTE_COLUMNS).read().to_pylist()[:3] == [{"id": "x", "n": n} for n in range(3)]
+    assert [row["id"] for row in first.read_own().to_pylist()] == ["x", "x", "x", "z"]
+    log = RowLog(remote, REMOTE_COLUMNS)
+    log.compact(log.read())
+    assert list(list_files(remote)) == ["rows.parquet"]
+    assert len(log.read()) == 5
+    assert log.is_compact()
+
+
+def test_a_part_does_not_grow_for_ever(remote, monkeypatch):
+    monkeypatch.setattr("vmnet_pipeline.storage.row_log._PART_ROWS", 2)
+    log = RowLog(remote, REMOTE_COLUMNS)
+    for n in range(5):
+        log.append([{"id": "x", "n": n}])
+    assert len(list_files(remote)) == 3
+    assert sorted(log.read()["n"].to_pylist()) == list(range(5))
