@@ -110,18 +110,18 @@ def time_network(backend: Any, inputs: np.ndarray) -> float:
 def time_files(backend: Any, paths: list[str], folder: Path) -> float:
     from vmnet_pipeline.extraction.batching import extract_items
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.params import LimitParams
     from vmnet_pipeline.types import MediaItem
 
-    isolation = Isolation(LimitParams())
+    sandbox = Sandbox(LimitParams())
     items = [MediaItem(f"{Path(path).stem}-{k}", path, f"{path} {k}") for k in range(REPEATS) for path in paths]
     store = FeatureStore(folder)
     store.claim(backend.fingerprint())
-    for _ in extract_items(backend, items[: 2 * (os.cpu_count() or 1)], isolation=isolation):  # starts the children
+    for _ in extract_items(backend, items[: 2 * (os.cpu_count() or 1)], sandbox=sandbox):  # starts the children
         pass
     started = time.perf_counter()
-    for _ in store.add_all(extract_items(backend, items, batch_size=512, isolation=isolation)):
+    for _ in store.add_all(extract_items(backend, items, batch_size=512, sandbox=sandbox)):
         pass
     seconds = time.perf_counter() - started
     if len(store.done_ids()) != len(items):

@@ -169,8 +169,8 @@ def size_of(folder: Path) -> int:
 
 def measure_probing(n_files: int, folder: Path, workers: list[int]) -> None:
     from vmnet_pipeline.ingestion.probing import probe_files
-    from vmnet_pipeline.media.probe import probe_isolated, probe_media
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.probe import probe_in_sandbox, probe_media
+    from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.params import IngestParams
 
     limits = IngestParams(media_dir="").limits
@@ -180,12 +180,12 @@ def measure_probing(n_files: int, folder: Path, workers: list[int]) -> None:
         with ThreadPoolExecutor(n_workers) as pool, ProcessPoolExecutor(n_workers) as processes:
             measure_rate(f"{n_workers} threads", pool, probe_media, paths)
             measure_rate(f"{n_workers} processes", processes, probe_media, paths)
-        with Isolation(limits) as isolation, ThreadPoolExecutor(n_workers) as pool:
-            measure_rate(f"{n_workers} isolated", pool, partial(probe_isolated, isolation), paths)
-    with Isolation(limits) as isolation:
+        with Sandbox(limits) as sandbox, ThreadPoolExecutor(n_workers) as pool:
+            measure_rate(f"{n_workers} sandboxed", pool, partial(probe_in_sandbox, sandbox), paths)
+    with Sandbox(limits) as sandbox:
         for label in ("first time", "from the cache"):
             started = time.perf_counter()
-            rows = probe_files(paths, partial(probe_isolated, isolation), cache_dir=folder / "cache")
+            rows = probe_files(paths, partial(probe_in_sandbox, sandbox), cache_dir=folder / "cache")
             print(f"  probe_files, {label:<15}{len(rows) / (time.perf_counter() - started):8.0f} files/s")
 
 

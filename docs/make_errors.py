@@ -22,7 +22,7 @@ REMEDIES = {
     "ParameterError": "Correct the parameter that the message names; [parameters](parameters.md) has its kind, bounds and default.",
     "StorageError": "On a disk: free space, correct rights, or see to the disk, as the message says, and run again. In an object store: check the URL, the network and the credentials (`conf/local/credentials.yml`); install the package of the store. See [object stores](scaling.md).",
     "LimitError": "Raise the limit that the message names (`ulimit -v`, `-u`, `-n`, `-t`), or end other processes, and run again: what is finished is kept.",
-    "IsolationError": "Allow the process to start others: more memory, or a higher limit on processes (`ulimit -u`).",
+    "SandboxError": "Allow the process to start others: more memory, or a higher limit on processes (`ulimit -u`).",
     "IngestError": "Give `media_dir` one of the three shapes of [your own media](own-media.md); correct the named row of media.csv; run `ingest` before other steps.",
     "MediaError": "Convert or replace the file, or leave it: it is one row with a reason (below), and the run goes on.",
     "WeightsError": "`kedro weights fetch NAME`; offline, put the file where the message says. A damaged one is to be deleted and fetched again.",

@@ -37,7 +37,7 @@ class MediaError(VmnetError):
         self.reason = reason
 
 
-class IsolationError(VmnetError):
+class SandboxError(VmnetError):
     """No child process for reading media files can be started."""
 
 

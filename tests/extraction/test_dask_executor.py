@@ -61,7 +61,7 @@ def test_an_item_that_kills_two_workers_of_a_cluster_is_a_failed_row(bench, dask
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), CancelledError()])
-def test_a_worker_that_ends_before_it_has_sent_its_rows_is_lost(monkeypatch, error):
+def test_a_worker_that_ends_before_it_has_sent_its_rows_has_died(monkeypatch, error):
     class Future:
         status = "finished"
 
@@ -78,11 +78,11 @@ def test_a_worker_that_ends_before_it_has_sent_its_rows_is_lost(monkeypatch, err
             return {"tcp://127.0.0.1:1": 1}
 
     monkeypatch.setattr(cluster, "_connect", lambda address: Client())
-    crew = cluster.DaskCrew(None, "tcp://127.0.0.1:2")
-    (worker,) = crew.idle()
-    crew._futures[worker] = Future()
-    assert crew._look_at(worker) == Event(worker, "lost")
-    assert crew._futures == {}
+    executor = cluster.DaskExecutor(None, "tcp://127.0.0.1:2")
+    (worker,) = executor.ready()
+    executor._futures[worker] = Future()
+    assert executor._look_at(worker) == Event(worker, "died")
+    assert executor._futures == {}
 
 
 @pytest.mark.slow

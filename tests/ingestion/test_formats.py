@@ -185,7 +185,7 @@ def test_what_was_recognised_is_kept_until_the_file_changes(tmp_path, monkeypatc
     noise.write_bytes(b"\0\1" * 3000)
     paths = [str(film), str(noise)]
     assert recognise_files(paths, cache_dir=tmp_path / "cache") == {str(film)}
-    monkeypatch.setattr("vmnet_pipeline.ingestion.probing.Isolation.call", None)
+    monkeypatch.setattr("vmnet_pipeline.ingestion.probing.Sandbox.call", None)
     assert recognise_files(paths, cache_dir=tmp_path / "cache") == {str(film)}
 
 

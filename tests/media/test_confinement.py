@@ -20,7 +20,7 @@ from vmnet_pipeline.backends.vggish import VggishBackend
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media import sandbox as module
 from vmnet_pipeline.media.probe import probe_media
-from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.media.syscall_filter import GIVEN_UP, build_program
 from vmnet_pipeline.media.thumbnails import cut_clip, make_picture
 from vmnet_pipeline.params import LimitParams
@@ -47,9 +47,9 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def isolation():
-    with Isolation(LimitParams(seconds=60)) as isolation:
-        yield isolation
+def sandbox():
+    with Sandbox(LimitParams(seconds=60)) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
@@ -58,28 +58,28 @@ def as_own(monkeypatch):
     monkeypatch.setattr(module, "name_package", lambda function: "vmnet_pipeline")
 
 
-def test_nothing_of_all_that_is_tried_comes_through_and_media_are_still_read(isolation, folder, port, as_own):
+def test_nothing_of_all_that_is_tried_comes_through_and_media_are_still_read(sandbox, folder, port, as_own):
     path = str(folder / "a.mp4")
-    found = isolation.call(escapes.try_ways, path, port=port)
+    found = sandbox.call(escapes.try_ways, path, port=port)
     assert len(found) == TRIED
     assert {name: how for name, how in found.items() if how not in ("EPERM", "EACCES")} == {}
     assert (folder / "old.txt").read_text() == "kept"
     assert sorted(entry.name for entry in folder.iterdir()) == ["a.mp4", "old.txt", "secret.txt"]
 
-    assert "wave" in isolation.call(escapes.use_what_is_left, path)
-    info = isolation.call(probe_media, path)
+    assert "wave" in sandbox.call(escapes.use_what_is_left, path)
+    info = sandbox.call(probe_media, path)
     assert (info.audio.codec, info.video.codec) == ("aac", "h264")
-    assert isolation.call(make_picture, path)[:2] == b"\xff\xd8"
-    assert len(isolation.call(cut_clip, path)) > 500
+    assert sandbox.call(make_picture, path)[:2] == b"\xff\xd8"
+    assert len(sandbox.call(cut_clip, path)) > 500
     for backend in (MusicnnBackend(), VggishBackend(), EfficientnetBackend()):
-        prepared, expected = isolation.call(backend.prepare, path), backend.prepare(path)
+        prepared, expected = sandbox.call(backend.prepare, path), backend.prepare(path)
         np.testing.assert_array_equal(prepared.inputs, expected.inputs, strict=True)
         assert prepared.n_valid == expected.n_valid
-    assert len(isolation._everyone) == 1  # all of it in the process that was tried
+    assert len(sandbox._everyone) == 1  # all of it in the process that was tried
 
 
-def test_a_function_of_somebody_else_may_read_by_name_and_nothing_else(isolation, folder, port):
-    found = isolation.call(escapes.try_ways, str(folder / "a.mp4"), port=port)
+def test_a_function_of_somebody_else_may_read_by_name_and_nothing_else(sandbox, folder, port):
+    found = sandbox.call(escapes.try_ways, str(folder / "a.mp4"), port=port)
     assert {name for name, how in found.items() if how == "through"} == READING
 
 
@@ -139,43 +139,43 @@ def test_a_system_that_lets_nothing_be_given_up_is_named_once_and_media_are_read
     patched += "s._SECCOMP = (9999, 9999)\n"
     monkeypatch.setattr(module, "_PROGRAM", patched + module._PROGRAM)
     module._warn_of_rights.cache_clear()
-    with Isolation(LimitParams()) as isolation:
-        assert isolation.call(probe_media, str(folder / "a.mp4")).video is not None
-    with Isolation(LimitParams()) as isolation:
-        isolation.call(probe_media, str(folder / "a.mp4"))
+    with Sandbox(LimitParams()) as sandbox:
+        assert sandbox.call(probe_media, str(folder / "a.mp4")).video is not None
+    with Sandbox(LimitParams()) as sandbox:
+        sandbox.call(probe_media, str(folder / "a.mp4"))
     assert caplog.text.count("keep rights that they do not need") == 1
     assert "Landlock: Function not implemented; seccomp: Function not implemented" in caplog.text
 
 
-def test_secrets_in_variables_stay_behind(isolation, folder, monkeypatch, as_own):
+def test_secrets_in_variables_stay_behind(sandbox, folder, monkeypatch, as_own):
     for name in ("VMNET_API_KEY", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "secret")
     assert [
         name
-        for name in isolation.call(escapes.list_variables, str(folder / "a.mp4"))
+        for name in sandbox.call(escapes.list_variables, str(folder / "a.mp4"))
         if name.startswith(("VMNET", "AWS", "MLFLOW"))
     ] == []
 
 
 @pytest.mark.parametrize("reader", [escapes.answer_with_noise, escapes.promise_much, escapes.begin_and_stop])
 def test_an_answer_that_is_none_is_a_crash(folder, reader):
-    with Isolation(LimitParams(seconds=1.0)) as isolation, pytest.raises(MediaError) as caught:
-        isolation.call(reader, str(folder / "a.mp4"))
+    with Sandbox(LimitParams(seconds=1.0)) as sandbox, pytest.raises(MediaError) as caught:
+        sandbox.call(reader, str(folder / "a.mp4"))
     assert caught.value.reason == "decoder_crashed"
 
 
-def test_an_answer_runs_nothing_here(isolation, folder):
+def test_an_answer_runs_nothing_here(sandbox, folder):
     with pytest.raises(MediaError, match="made the decoder fail"):
-        isolation.call(escapes.answer_with_a_pickle, str(folder / "a.mp4"), mark=str(folder / "it-ran"))
+        sandbox.call(escapes.answer_with_a_pickle, str(folder / "a.mp4"), mark=str(folder / "it-ran"))
     assert not (folder / "it-ran").exists()
 
 
-def test_a_path_that_cannot_be_opened_is_refused_as_without_a_child(isolation, tmp_path):
+def test_a_path_that_cannot_be_opened_is_refused_as_without_a_child(sandbox, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty").touch()
     for name, reason in (("none", "missing_file"), ("pipe", "not_a_file"), ("empty", "empty_file"), ("", "not_a_file")):
         with pytest.raises(MediaError) as caught:
-            isolation.call(probe_media, str(tmp_path / name))
+            sandbox.call(probe_media, str(tmp_path / name))
         assert caught.value.reason == reason
 
 

@@ -15,7 +15,7 @@ from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.audio import decode_audio
 from vmnet_pipeline.media.probe import checksum_file, probe_media
-from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.params import LimitParams
 from vmnet_pipeline.storage.paths import as_path
@@ -99,29 +99,29 @@ def test_a_network_that_fails_in_the_middle_is_no_end_of_the_file(remote, tmp_pa
 
 
 @pytest.fixture
-def isolation():
-    with Isolation(LimitParams(seconds=60)) as isolation:
-        yield isolation
+def sandbox():
+    with Sandbox(LimitParams(seconds=60)) as sandbox:
+        yield sandbox
 
 
-def test_a_child_without_network_gets_its_pieces_from_here(clip, remote, isolation):
-    assert isolation.call(probe_media, str(remote)) == probe_media(clip)
-    found = isolation.call(decode_audio, str(remote), sample_rate_hz=16_000, max_duration_s=1.0)
+def test_a_child_without_network_gets_its_pieces_from_here(clip, remote, sandbox):
+    assert sandbox.call(probe_media, str(remote)) == probe_media(clip)
+    found = sandbox.call(decode_audio, str(remote), sample_rate_hz=16_000, max_duration_s=1.0)
     np.testing.assert_array_equal(found, decode_audio(clip, sample_rate_hz=16_000, max_duration_s=1.0))
-    assert isolation.call(probe_media, str(clip)).size_bytes == clip.stat().st_size  # the same child, now a local file
-    assert len(isolation._everyone) == 1
+    assert sandbox.call(probe_media, str(clip)).size_bytes == clip.stat().st_size  # the same child, now a local file
+    assert len(sandbox._everyone) == 1
     assert not [thread for thread in threading.enumerate() if thread.name == "media-pieces"]
 
 
-def test_pieces_are_those_of_the_file(remote, isolation):
+def test_pieces_are_those_of_the_file(remote, sandbox):
     """Larger than one piece, and read at two places in turn."""
     content = np.random.default_rng(0).bytes(3 * 2**20 + 17)
     path = remote.with_name("a.bin")
     path.write_bytes(content)
-    assert isolation.call(bad_readers.read_in_turn, str(path)) == content + content[::-1][:1]
+    assert sandbox.call(bad_readers.read_in_turn, str(path)) == content + content[::-1][:1]
 
 
-def test_a_failure_of_the_store_is_told_through_a_child(remote, isolation, tmp_path, monkeypatch):
+def test_a_failure_of_the_store_is_told_through_a_child(remote, sandbox, tmp_path, monkeypatch):
     wavfile.write(tmp_path / "a.wav", 16_000, np.zeros(2_000_000, np.int16))
     path = remote.with_name("a.wav")
     path.write_bytes((tmp_path / "a.wav").read_bytes())
@@ -135,7 +135,7 @@ def test_a_failure_of_the_store_is_told_through_a_child(remote, isolation, tmp_p
     monkeypatch.setattr(MemoryFile, "read", fail_later)
     for name, reason in (("a.wav", "unreadable"), ("none.wav", "missing_file")):
         with pytest.raises(MediaError) as caught:
-            isolation.call(decode_audio, str(remote.with_name(name)), sample_rate_hz=16_000)
+            sandbox.call(decode_audio, str(remote.with_name(name)), sample_rate_hz=16_000)
         assert caught.value.reason == reason
         assert "gone" in str(caught.value) or name == "none.wav"
-    assert isolation.call(probe_media, str(remote)).video is not None
+    assert sandbox.call(probe_media, str(remote)).video is not None

@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from hostile import encode_video
 
-from vmnet_pipeline.errors import IsolationError, MediaError
+from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.media import sandbox as module
-from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.params import LimitParams
 
 
 @pytest.fixture
-def isolation():
-    with Isolation(LimitParams(seconds=20, memory_mb=300)) as isolation:
-        yield isolation
+def sandbox():
+    with Sandbox(LimitParams(seconds=20, memory_mb=300)) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
@@ -50,132 +50,132 @@ def wait_until(condition, seconds=20.0):
         time.sleep(0.01)
 
 
-def refuse(isolation, reader, path):
+def refuse(sandbox, reader, path):
     with pytest.raises(MediaError) as caught:
-        isolation.call(reader, path)
+        sandbox.call(reader, path)
     return caught.value
 
 
-def test_one_child_reads_many_files(isolation, number):
-    pids = {isolation.call(bad_readers.read, number, factor=6) for _ in range(5)}
+def test_one_child_reads_many_files(sandbox, number):
+    pids = {sandbox.call(bad_readers.read, number, factor=6) for _ in range(5)}
     ((pid, value),) = pids
     assert value == 42
     assert pid != os.getpid()
 
 
-def test_a_refusal_is_that_of_the_function(isolation, number):
-    error = refuse(isolation, bad_readers.refuse, number)
+def test_a_refusal_is_that_of_the_function(sandbox, number):
+    error = refuse(sandbox, bad_readers.refuse, number)
     assert (error.reason, str(error)) == ("empty_file", f"{number}: nothing in it")
 
 
-def test_an_unforeseen_error_is_logged_with_its_place(isolation, number, caplog):
-    error = refuse(isolation, bad_readers.fail, number)
+def test_an_unforeseen_error_is_logged_with_its_place(sandbox, number, caplog):
+    error = refuse(sandbox, bad_readers.fail, number)
     assert (error.reason, str(error)) == ("internal_error", f"ZeroDivisionError: {number}")
     assert "in fail" in caplog.text
 
 
-def test_a_crash_costs_one_file(isolation, number):
-    first, _ = isolation.call(bad_readers.read, number)
-    error = refuse(isolation, bad_readers.crash, number)
+def test_a_crash_costs_one_file(sandbox, number):
+    first, _ = sandbox.call(bad_readers.read, number)
+    error = refuse(sandbox, bad_readers.crash, number)
     assert error.reason == "decoder_crashed"
     assert number in str(error)
     assert "SIGSEGV" in str(error)
-    second, value = isolation.call(bad_readers.read, number)
+    second, value = sandbox.call(bad_readers.read, number)
     assert (value, second != first) == (7, True)
 
 
-def test_a_file_is_not_blamed_for_what_another_one_broke(isolation, number):
-    first = isolation.call(bad_readers.crash_late, number)
-    assert isolation.call(bad_readers.crash_late, number) != first
+def test_a_file_is_not_blamed_for_what_another_one_broke(sandbox, number):
+    first = sandbox.call(bad_readers.crash_late, number)
+    assert sandbox.call(bad_readers.crash_late, number) != first
 
 
 @pytest.mark.parametrize("reader", [bad_readers.hang, bad_readers.spin])
 def test_a_hang_is_ended(reader, tmp_path):
     path = str(tmp_path / "a.mp4")
-    with Isolation(LimitParams(seconds=0.5)) as isolation:
-        isolation.start(1)
-        (child,) = isolation._everyone
-        error = refuse(isolation, reader, path)
+    with Sandbox(LimitParams(seconds=0.5)) as sandbox:
+        sandbox.start(1)
+        (child,) = sandbox._everyone
+        error = refuse(sandbox, reader, path)
         assert error.reason == "timed_out"
         assert f"{path}: reading it took more than 0.5 s" in str(error)
         assert not is_running(child._process.pid)
 
 
 @pytest.mark.parametrize("reader", [bad_readers.swallow_memory, bad_readers.answer_too_much])
-def test_memory_has_a_limit(isolation, number, reader):
-    error = refuse(isolation, reader, number)
+def test_memory_has_a_limit(sandbox, number, reader):
+    error = refuse(sandbox, reader, number)
     assert error.reason == "out_of_memory"
     assert f"{number}: reading it takes more than 300 MB" in str(error)
-    assert isolation.call(bad_readers.read, number)[1] == 7
+    assert sandbox.call(bad_readers.read, number)[1] == 7
 
 
-def test_no_file_pays_for_the_memory_of_those_before_it(isolation, number):
+def test_no_file_pays_for_the_memory_of_those_before_it(sandbox, number):
     """A child of 300 MB that keeps 40 MB of every file would have no room for the seventh."""
-    assert len({isolation.call(bad_readers.leak, number) for _ in range(12)}) == 12
-    assert len(isolation._everyone) == 1
+    assert len({sandbox.call(bad_readers.leak, number) for _ in range(12)}) == 12
+    assert len(sandbox._everyone) == 1
 
 
-def test_garbage_in_cycles_is_no_growth(isolation, number):
-    assert len({isolation.call(bad_readers.leak_in_cycle, number) for _ in range(12)}) == 1
-    assert isolation.call(bad_readers.count_data, number) < 110
+def test_garbage_in_cycles_is_no_growth(sandbox, number):
+    assert len({sandbox.call(bad_readers.leak_in_cycle, number) for _ in range(12)}) == 1
+    assert sandbox.call(bad_readers.count_data, number) < 110
 
 
-def test_a_limit_holds_for_all_that_a_child_has(isolation, number):
+def test_a_limit_holds_for_all_that_a_child_has(sandbox, number):
     """What a child had before counts: what three files leave behind does not give the fourth more than 300 MB."""
     for _ in range(3):
-        isolation.call(bad_readers.leak_in_cycle, number)
-    assert refuse(isolation, functools.partial(bad_readers.take, megabytes=270), number).reason == "out_of_memory"
+        sandbox.call(bad_readers.leak_in_cycle, number)
+    assert refuse(sandbox, functools.partial(bad_readers.take, megabytes=270), number).reason == "out_of_memory"
 
 
 def test_a_file_is_not_blamed_for_the_memory_that_others_keep(number):
-    with Isolation(LimitParams(seconds=20, memory_mb=600)) as isolation:  # of which 75 MB may be kept
-        used = isolation.call(bad_readers.leak, number)
-        assert isolation.call(functools.partial(bad_readers.take, megabytes=500), number) != used
+    with Sandbox(LimitParams(seconds=20, memory_mb=600)) as sandbox:  # of which 75 MB may be kept
+        used = sandbox.call(bad_readers.leak, number)
+        assert sandbox.call(functools.partial(bad_readers.take, megabytes=500), number) != used
 
 
 def test_large_pictures_leave_no_memory_behind(tmp_path):
     path = tmp_path / "a.mp4"
     pictures = [np.full((4_096, 4_096, 3), level, np.uint8) for level in (10, 200, 90)]
     encode_video(path, pictures, codec="mpeg4", rotation=(90.0, False, False))
-    with Isolation(LimitParams()) as isolation:
-        counts = [isolation.call(bad_readers.probe_and_count, str(path)) for _ in range(8)]
+    with Sandbox(LimitParams()) as sandbox:
+        counts = [sandbox.call(bad_readers.probe_and_count, str(path)) for _ in range(8)]
     assert len({pid for pid, _ in counts}) == 1
     assert counts[-1][1] - counts[0][1] < 60  # one frame takes 24 MB
 
 
-def test_threads_get_children_of_their_own(isolation, number):
+def test_threads_get_children_of_their_own(sandbox, number):
     barrier = threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
 
         def read():
             barrier.wait(timeout=30)
-            return isolation.call(bad_readers.read, number)
+            return sandbox.call(bad_readers.read, number)
 
         first, second = pool.submit(read), pool.submit(read)
         assert first.result()[0] != second.result()[0]
 
 
-def test_children_may_be_started_before_they_are_needed(isolation, number):
-    isolation.start(2)
-    ready = {child._process.pid for child in isolation._idle}
+def test_children_may_be_started_before_they_are_needed(sandbox, number):
+    sandbox.start(2)
+    ready = {child._process.pid for child in sandbox._idle}
     assert len(ready) == 2
-    isolation.start(2)
-    assert isolation.call(bad_readers.read, number)[0] in ready
-    assert {child._process.pid for child in isolation._everyone} == ready
+    sandbox.start(2)
+    assert sandbox.call(bad_readers.read, number)[0] in ready
+    assert {child._process.pid for child in sandbox._everyone} == ready
 
 
-def test_what_is_printed_goes_nowhere(isolation, number, capfd):
-    assert isolation.call(bad_readers.print_much, number) == 3
+def test_what_is_printed_goes_nowhere(sandbox, number, capfd):
+    assert sandbox.call(bad_readers.print_much, number) == 3
     assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("reader", ["lambda", "main"])
-def test_what_cannot_be_sent_is_called_here_and_said(isolation, number, caplog, reader):
+def test_what_cannot_be_sent_is_called_here_and_said(sandbox, number, caplog, reader):
     function = {"lambda": lambda path: os.getpid(), "main": functools.partial(os.getpid)}[reader]
     if reader == "main":  # as in a notebook: the child has a `__main__` of its own
         function = make_reader_of_main()
-    assert isolation.call(function, number) == os.getpid()
-    assert isolation.call(function, number) == os.getpid()
+    assert sandbox.call(function, number) == os.getpid()
+    assert sandbox.call(function, number) == os.getpid()
     assert caplog.text.count("read in this process") == 1
 
 
@@ -188,23 +188,23 @@ def make_reader_of_main():
     return read_in_main
 
 
-def test_children_end_with_the_isolation(number):
-    isolation = Isolation(LimitParams())
-    pid, _ = isolation.call(bad_readers.read, number)
+def test_children_end_with_the_sandbox(number):
+    sandbox = Sandbox(LimitParams())
+    pid, _ = sandbox.call(bad_readers.read, number)
     assert is_running(pid)
-    del isolation
+    del sandbox
     wait_until(lambda: not is_running(pid))
 
 
 PARENT = """
 import sys
 import bad_readers
-from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.params import LimitParams
-isolation = Isolation(LimitParams())
-isolation.start(1)
-print(*(child._process.pid for child in isolation._everyone), flush=True)
-isolation.call(bad_readers.hang, sys.argv[1])
+sandbox = Sandbox(LimitParams())
+sandbox.start(1)
+print(*(child._process.pid for child in sandbox._everyone), flush=True)
+sandbox.call(bad_readers.hang, sys.argv[1])
 """
 
 
@@ -222,13 +222,13 @@ def test_a_hanging_child_ends_with_a_killed_parent(tmp_path):
     wait_until(lambda: not is_running(child))
 
 
-def test_a_child_that_cannot_start_is_no_fault_of_a_file(isolation, number, monkeypatch):
+def test_a_child_that_cannot_start_is_no_fault_of_a_file(sandbox, number, monkeypatch):
     monkeypatch.setattr(module, "_PROGRAM", "raise SystemExit(3)")
-    with pytest.raises(IsolationError, match="exit code 3"):
-        isolation.call(bad_readers.read, number)
+    with pytest.raises(SandboxError, match="exit code 3"):
+        sandbox.call(bad_readers.read, number)
     monkeypatch.setattr(sys, "executable", "/none")
-    with pytest.raises(IsolationError, match="No such file"):
-        isolation.call(bad_readers.read, number)
+    with pytest.raises(SandboxError, match="No such file"):
+        sandbox.call(bad_readers.read, number)
 
 
 LIMITED = """
@@ -247,7 +247,7 @@ def test_a_limit_of_the_system_on_time_leaves_that_on_memory():
 
 
 def test_a_child_that_the_system_ends_for_its_time_is_told_of_without_a_limit_of_ours(number):
-    with Isolation(LimitParams(seconds=None)) as isolation:
-        error = refuse(isolation, bad_readers.run_out_of_time, number)
+    with Sandbox(LimitParams(seconds=None)) as sandbox:
+        error = refuse(sandbox, bad_readers.run_out_of_time, number)
     assert error.reason == "decoder_crashed"
     assert "SIGXCPU" in str(error)

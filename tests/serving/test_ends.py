@@ -115,26 +115,26 @@ def test_all_reading_for_one_upload_has_one_budget():
     from multiprocessing import Pipe
 
     from vmnet_pipeline.errors import MediaError
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.params import LimitParams
     from vmnet_pipeline.serving import worker
 
     ended = []
 
     class Embedder:
-        isolation = Isolation(LimitParams(seconds=60.0))
+        sandbox = Sandbox(LimitParams(seconds=60.0))
 
         def embed_music(self, path, warnings):
             for _ in range(2):
                 try:
-                    self.isolation.call(hang, path)
+                    self.sandbox.call(hang, path)
                 except MediaError as error:
                     ended.append(error.reason)
             raise MediaError("timed_out", path)
 
     ours, theirs = Pipe()
-    with Embedder.isolation:
-        Embedder.isolation.start(1)
+    with Embedder.sandbox:
+        Embedder.sandbox.start(1)
         thread = threading.Thread(target=worker._answer_all, args=(theirs, Embedder(), 1.0))
         thread.start()
         before, worker._check_media = worker._check_media, lambda *arguments: None

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.backends.engine import count_cores
-from vmnet_pipeline.errors import IsolationError, MediaError
+from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.features.index import FeatureRow
 from vmnet_pipeline.features.store import FeatureResult
 from vmnet_pipeline.prefetch import map_ahead
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.backends.base import FeatureBackend
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.types import PreparedItem
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def extract_items(
     *,
     batch_size: int = 64,
     n_workers: int | None = None,
-    isolation: Isolation | None = None,
+    sandbox: Sandbox | None = None,
 ) -> Iterator[FeatureResult]:
     """Extract the features of `items`, yielding each as it is finished, in the order of `items`.
 
@@ -46,10 +46,10 @@ def extract_items(
         items: What to extract.
         batch_size: How many patches or frames go through the network at once, across file borders.
         n_workers: Decoding threads; all cores by default. At most `2 * n_workers` items wait in memory.
-        isolation: Child processes that read the files for these threads; None reads them here.
+        sandbox: Child processes that read the files for these threads; None reads them here.
 
     Raises:
-        IsolationError: No child process can be started.
+        SandboxError: No child process can be started.
     """
     if not items:
         return
@@ -58,7 +58,7 @@ def extract_items(
     pending: list[_Prepared] = []
     n_entries = 0
     with _limit_blas():
-        prepare = partial(_prepare_item, backend, isolation)
+        prepare = partial(_prepare_item, backend, sandbox)
         for prepared, row in map_ahead(prepare, items, n_threads=n_workers, n_in_flight=2 * n_workers):
             pending.append((prepared, row))
             n_entries += 0 if prepared is None else len(prepared.inputs)
@@ -75,11 +75,11 @@ def _limit_blas() -> AbstractContextManager[Any]:
     return cast("AbstractContextManager[Any]", threadpool_limits(1, "blas"))
 
 
-def _prepare_item(backend: FeatureBackend, isolation: Isolation | None, item: MediaItem) -> _Prepared:
+def _prepare_item(backend: FeatureBackend, sandbox: Sandbox | None, item: MediaItem) -> _Prepared:
     started = time.perf_counter()
     try:
-        prepared = backend.prepare(item.path) if isolation is None else isolation.call(backend.prepare, item.path)
-    except IsolationError:
+        prepared = backend.prepare(item.path) if sandbox is None else sandbox.call(backend.prepare, item.path)
+    except SandboxError:
         raise  # not the fault of the item
     except MediaError as error:
         return None, _failed_row(item, error.reason, str(error))

@@ -33,8 +33,8 @@ RESULT_WAIT_S = 30.0
 POLL_S = 1.0
 
 
-class DaskCrew:
-    """All workers of a cluster, also those that join later. See `Crew`.
+class DaskExecutor:
+    """All workers of a cluster, also those that join later. See `Executor`.
 
     Raises:
         ExtractionError: `distributed` is not installed, or no scheduler answers at the address.
@@ -47,17 +47,17 @@ class DaskCrew:
         self._addresses: dict[str, str] = {}
         self._refreshed, self._seen_worker = float("-inf"), time.monotonic()
 
-    def idle(self) -> list[str]:
-        """See `Crew`."""
+    def ready(self) -> list[str]:
+        """See `Executor`."""
         self._refresh()
         return [worker for worker in self._addresses if worker not in self._futures]
 
     def size(self) -> int:
-        """See `Crew`."""
+        """See `Executor`."""
         return len(self._addresses)
 
     def start(self, worker: str, writer: str, items: Sequence[MediaItem]) -> None:
-        """See `Crew`."""
+        """See `Executor`."""
         self._futures[worker] = self._client.submit(
             *(run_remote, self._job, writer, tuple(items)),
             workers=[self._addresses[worker]],
@@ -66,7 +66,7 @@ class DaskCrew:
         )
 
     def wait(self) -> list[Event]:
-        """See `Crew`."""
+        """See `Executor`."""
         from distributed import wait
 
         if self._futures:
@@ -105,7 +105,7 @@ class DaskCrew:
         del self._futures[worker]
         if future.status == "finished":
             with contextlib.suppress(TimeoutError, CancelledError):  # its worker may end before it has sent them
-                return Event(worker, "idle", tuple(future.result(timeout=RESULT_WAIT_S)))
+                return Event(worker, "ready", tuple(future.result(timeout=RESULT_WAIT_S)))
         error = future.exception(timeout=POLL_S) if future.status == "error" else None
         if isinstance(error, VmnetError):
             raise error
@@ -116,10 +116,10 @@ class DaskCrew:
             ) from error
         future.cancel(force=True)
         logger.warning("Dask worker %s is lost", worker)
-        return Event(worker, "lost")
+        return Event(worker, "died")
 
     def close(self) -> None:
-        """See `Crew`; a batch that runs is finished by its worker, and a later run waits for that."""
+        """See `Executor`; a batch that runs is finished by its worker, and a later run waits for that."""
         with contextlib.suppress(Exception):  # the scheduler may be gone, which is no news now
             self._client.cancel(list(self._futures.values()), force=True)
         with contextlib.suppress(Exception):

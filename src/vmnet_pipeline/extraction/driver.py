@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from vmnet_pipeline.backends.base import FeatureBackend
-    from vmnet_pipeline.extraction.executor import Crew, Event
+    from vmnet_pipeline.extraction.executor import Event, Executor
     from vmnet_pipeline.params import ExtractParams
     from vmnet_pipeline.storage.locks import Shard
     from vmnet_pipeline.types import MediaItem
@@ -107,14 +107,14 @@ def _extract(
         finally:
             end_readers()
         return
-    crew = _make_crew(job, kind, n_workers, params)
+    executor = _make_executor(job, kind, n_workers, params)
     try:
-        yield from Driver(crew, job, items).run()
+        yield from Driver(executor, job, items).run()
     finally:
-        crew.close()
+        executor.close()
 
 
-def _make_crew(job: Job, kind: str, n_workers: int, params: ExtractParams) -> Crew:
+def _make_executor(job: Job, kind: str, n_workers: int, params: ExtractParams) -> Executor:
     try:
         pickle.dumps(job)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
@@ -123,12 +123,12 @@ def _make_crew(job: Job, kind: str, n_workers: int, params: ExtractParams) -> Cr
             "pickled out of its state until `load`, or take --params extract.executor.kind=serial"
         ) from error
     if kind == "dask":
-        from vmnet_pipeline.extraction.dask_executor import DaskCrew
+        from vmnet_pipeline.extraction.dask_executor import DaskExecutor
 
-        return DaskCrew(job, str(params.executor.address))
-    from vmnet_pipeline.extraction.process_executor import ProcessCrew
+        return DaskExecutor(job, str(params.executor.address))
+    from vmnet_pipeline.extraction.process_executor import ProcessExecutor
 
-    return ProcessCrew(job, n_workers)
+    return ProcessExecutor(job, n_workers)
 
 
 @dataclass(slots=True)
@@ -142,10 +142,10 @@ class _Batch:
 
 
 class Driver:
-    """Keeps a crew at work until every item has its row."""
+    """Keeps an executor at work until every item has its row."""
 
-    def __init__(self, crew: Crew, job: Job, items: Iterable[MediaItem]) -> None:
-        self._crew, self._job = crew, job
+    def __init__(self, executor: Executor, job: Job, items: Iterable[MediaItem]) -> None:
+        self._executor, self._job = executor, job
         self._waiting = deque(items)
         self._retries: deque[MediaItem] = deque()
         self._batches: dict[str, _Batch] = {}
@@ -154,9 +154,9 @@ class Driver:
     def run(self) -> Iterator[FeatureRow]:
         """Rows of all items, as they are finished."""
         while self._waiting or self._retries or self._batches:
-            for worker in self._crew.idle():
+            for worker in self._executor.ready():
                 self._start_batch(worker)
-            for event in self._crew.wait() if self._batches or self._crew.size() == 0 else ():
+            for event in self._executor.wait() if self._batches or self._executor.size() == 0 else ():
                 yield from self._handle(event)
 
     def _start_batch(self, worker: str) -> None:
@@ -165,11 +165,11 @@ class Driver:
         if items:
             writer = f"{self._job.run_id}-{worker}"
             self._batches[worker] = _Batch(writer, {item.id: item for item in items}, is_retry, time.monotonic())
-            self._crew.start(worker, writer, items)
+            self._executor.start(worker, writer, items)
 
     def _take_waiting(self) -> list[MediaItem]:
         """Large batches first, single items at the end: all workers finish at about the same time."""
-        size = len(self._waiting) // (4 * max(1, self._crew.size()))
+        size = len(self._waiting) // (4 * max(1, self._executor.size()))
         size = min(max(size, 1), MAX_BATCH, len(self._waiting))
         return [self._waiting.popleft() for _ in range(size)]
 
@@ -179,7 +179,7 @@ class Driver:
         yield from self._count(batch, event.rows)
         if event.state != "working":
             del self._batches[event.worker]
-        if event.state == "lost":
+        if event.state == "died":
             yield from self._recover(event.worker, batch)
 
     def _count(self, batch: _Batch, rows: Iterable[FeatureRow]) -> Iterator[FeatureRow]:

@@ -47,22 +47,22 @@ class Event:
 
     Attributes:
         worker: Its name.
-        state: `working`: has finished the items of `rows`. `idle`: has finished its batch. `lost`: is gone.
+        state: `working`: has finished the items of `rows`. `ready`: has finished its batch. `died`: is gone.
         rows: What it has finished since the last event; its rows are in the index already.
     """
 
     worker: str
-    state: Literal["working", "idle", "lost"]
+    state: Literal["working", "ready", "died"]
     rows: tuple[FeatureRow, ...] = ()
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Workers that extract batches of items and write the features themselves.
 
     A name never comes back: the worker in the place of a lost one has another.
     """
 
-    def idle(self) -> list[str]:
+    def ready(self) -> list[str]:
         """Names of the workers that can take a batch, each safe as part of a file name."""
         ...
 
@@ -71,7 +71,7 @@ class Crew(Protocol):
         ...
 
     def start(self, worker: str, writer: str, items: Sequence[MediaItem]) -> None:
-        """Give an idle worker a batch; it writes its rows as `writer`."""
+        """Give a ready worker a batch; it writes its rows as `writer`."""
         ...
 
     def wait(self) -> list[Event]:

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.media.sandbox import ISOLATION_REASONS
+from vmnet_pipeline.media.sandbox import SANDBOX_REASONS
 from vmnet_pipeline.storage.atomic import replace_atomically
 from vmnet_pipeline.storage.memory import release_memory
 from vmnet_pipeline.storage.paths import copy_to_local, is_remote
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.types import Modality
 
-RETRIED_REASONS = ISOLATION_REASONS | {
+RETRIED_REASONS = SANDBOX_REASONS | {
     *("internal_error", "missing_file", "not_a_file", "timeout", "unreadable", "worker_died")
 }
 """Failures that do not lie in the content of the file: such an item is tried again, and is no answer for a copy."""

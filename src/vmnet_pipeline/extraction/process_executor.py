@@ -33,39 +33,39 @@ CLOSE_WAIT_S = 5.0
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(processName)s: %(message)s"
 
 
-class ProcessCrew:
-    """`n_workers` processes; one that ends is replaced by another. See `Crew`."""
+class ProcessExecutor:
+    """`n_workers` processes; one that ends is replaced by another. See `Executor`."""
 
     def __init__(self, job: Job, n_workers: int) -> None:
         # Not forked: threads of a network that has run in the parent would hang in the child.
         self._context = multiprocessing.get_context("spawn")
         self._job = job
-        self._n_hired = 0
+        self._n_spawned = 0
         self._processes: dict[str, Any] = {}
         self._connections: dict[str, Connection] = {}
         self._busy: set[str] = set()
         for _ in range(n_workers):
-            self._hire()
+            self._spawn()
 
-    def idle(self) -> list[str]:
-        """See `Crew`."""
+    def ready(self) -> list[str]:
+        """See `Executor`."""
         for worker in [name for name in self._processes if name not in self._busy]:
             if not self._processes[worker].is_alive():
                 self._replace(worker)
         return [worker for worker in self._processes if worker not in self._busy]
 
     def size(self) -> int:
-        """See `Crew`."""
+        """See `Executor`."""
         return len(self._processes)
 
     def start(self, worker: str, writer: str, items: Sequence[MediaItem]) -> None:
-        """See `Crew`."""
+        """See `Executor`."""
         self._busy.add(worker)
         with contextlib.suppress(OSError):  # a worker that is gone is found by `wait`
             self._connections[worker].send((writer, tuple(items)))
 
     def wait(self) -> list[Event]:
-        """See `Crew`."""
+        """See `Executor`."""
         busy = {self._connections[worker]: worker for worker in self._busy}
         ready = connections.wait(list(busy))
         return [self._receive(worker) for connection, worker in busy.items() if connection in ready]
@@ -75,23 +75,23 @@ class ProcessCrew:
             message = self._connections[worker].recv()
         except (EOFError, OSError):
             self._replace(worker)
-            return Event(worker, "lost")
+            return Event(worker, "died")
         if isinstance(message, VmnetError):
             raise message
         if message is None:
             self._busy.remove(worker)
-            return Event(worker, "idle")
+            return Event(worker, "ready")
         return Event(worker, "working", (message,))
 
-    def _hire(self) -> None:
-        name = f"worker-{self._n_hired}"
+    def _spawn(self) -> None:
+        name = f"worker-{self._n_spawned}"
         ours, theirs = self._context.Pipe()
         task = (theirs, self._job, get_configuration())
         process = self._context.Process(target=serve, args=task, name=name, daemon=True)
         with _without_interrupts():
             process.start()
         theirs.close()  # so that its end is seen here
-        self._n_hired += 1
+        self._n_spawned += 1
         self._processes[name], self._connections[name] = process, ours
 
     def _replace(self, worker: str) -> None:
@@ -101,10 +101,10 @@ class ProcessCrew:
         logger.warning("%s (process %s) ended with code %s", worker, process.pid, process.exitcode)
         self._connections.pop(worker).close()
         self._busy.discard(worker)
-        self._hire()
+        self._spawn()
 
     def close(self) -> None:
-        """See `Crew`."""
+        """See `Executor`."""
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
                 connection.send(None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.backends.engine import count_cores
 from vmnet_pipeline.extraction.batching import extract_items
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.media.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SYNC_EVERY_S = 5.0  # what a loss of power may cost; a kill costs nothing that is finished
 
 _one_batch = threading.Lock()  # a worker of a cluster may be given several at once; model and watchdog are one
-_loaded: dict[str, tuple[FeatureBackend, Isolation]] = {}
+_loaded: dict[str, tuple[FeatureBackend, Sandbox]] = {}
 
 
 def run_batch(job: Job, writer: str, items: Sequence[MediaItem]) -> Iterator[FeatureRow]:
@@ -37,16 +37,14 @@ def run_batch(job: Job, writer: str, items: Sequence[MediaItem]) -> Iterator[Fea
     Raises:
         FeatureStoreError: The store cannot be written, or this machine makes features of another fingerprint.
         WeightsError: The weights are not to be had here.
-        IsolationError: The processes that read media files cannot be started.
+        SandboxError: The processes that read media files cannot be started.
     """
     store, synced = FeatureStore(job.folder, writer=writer), time.monotonic()
     with _one_batch, store.share_writing(job.shard):
-        backend, isolation = _load_backend(job, store)
-        isolation.start(min(len(items), job.n_cores or count_cores()))
+        backend, sandbox = _load_backend(job, store)
+        sandbox.start(min(len(items), job.n_cores or count_cores()))
         with _end_when_stuck(job.item_timeout_s) as restart_clock:
-            results = extract_items(
-                backend, items, batch_size=job.batch_size, n_workers=job.n_cores, isolation=isolation
-            )
+            results = extract_items(backend, items, batch_size=job.batch_size, n_workers=job.n_cores, sandbox=sandbox)
             for row in store.add_all(_call_after_each(restart_clock, results)):
                 restart_clock()
                 if time.monotonic() - synced >= SYNC_EVERY_S:
@@ -62,21 +60,21 @@ def _call_after_each(restart_clock: Callable[[], None], results: Iterator[Featur
         yield result
 
 
-def _load_backend(job: Job, store: FeatureStore) -> tuple[FeatureBackend, Isolation]:
+def _load_backend(job: Job, store: FeatureStore) -> tuple[FeatureBackend, Sandbox]:
     """The backend of this run, loaded once per worker, and the processes that read media files for it."""
     if job.run_id not in _loaded:
         end_readers()
         _loaded.clear()
         store.claim(job.backend.fingerprint())
         job.backend.load()
-        _loaded[job.run_id] = job.backend, Isolation(job.limits)
+        _loaded[job.run_id] = job.backend, Sandbox(job.limits)
     return _loaded[job.run_id]
 
 
 def end_readers() -> None:
     """End the child processes that read media files for this process; another batch starts new ones."""
-    for _, isolation in _loaded.values():
-        isolation.close()
+    for _, sandbox in _loaded.values():
+        sandbox.close()
 
 
 @contextmanager

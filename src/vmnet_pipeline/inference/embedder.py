@@ -14,7 +14,7 @@ from vmnet_pipeline.backends.registry import make_backend
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import CheckpointError, EmbedderError
 from vmnet_pipeline.inference.input_spec import FeatureForm, embed_side
-from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.models.checkpoints import (
     CONFIG_FILE,
     Checkpoint,
@@ -66,7 +66,7 @@ class Embedder:
             of a tower over sequences (most steps, D).
         video_shape: The same of video, e.g. (2048,).
         embedding_dim: E.
-        isolation: Child processes that read media files.
+        sandbox: Child processes that read media files.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Embedder:
         video_backend: Mapping[str, Any] | None = None,
         weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
         device: str = "cpu",
-        isolation: Isolation | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         """Build the network; see `load` for the arguments."""
         self.checkpoint = checkpoint
@@ -90,7 +90,7 @@ class Embedder:
         self._backends: dict[Side, FeatureBackend] = {}
         self._lock = threading.Lock()
         self._singles = _build_singles(self._model, device)
-        self.isolation = isolation or Isolation(LimitParams.model_validate({}))
+        self.sandbox = sandbox or Sandbox(LimitParams.model_validate({}))
         self.embedding_dim = self._embed("video", self._forms["video"].blank).shape[1]
 
     @classmethod
@@ -102,7 +102,7 @@ class Embedder:
         video_backend: Mapping[str, Any] | None = None,
         weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
         device: str = "cpu",
-        isolation: Isolation | None = None,
+        sandbox: Sandbox | None = None,
         music_layers: int | None = None,
         video_layers: int | None = None,
         linear: bool | None = None,
@@ -117,7 +117,7 @@ class Embedder:
             video_backend: The same for `embed_video`.
             weights_dir: Weight files of the backends.
             device: Where the network runs, as torch names it.
-            isolation: Child processes that read media files; by default some of its own, with the default limits.
+            sandbox: Child processes that read media files; by default some of its own, with the default limits.
             music_layers: `num_layer_x` that a checkpoint of the original code was trained with, where it does not
                 tell it; the error says so.
             video_layers: Its `num_layer_y`.
@@ -128,7 +128,7 @@ class Embedder:
         """
         backends = {"music_backend": music_backend, "video_backend": video_backend}
         checkpoint = open_checkpoint(path, music_layers=music_layers, video_layers=video_layers, linear=linear)
-        return cls(checkpoint, weights_dir=weights_dir, device=device, isolation=isolation, **backends)
+        return cls(checkpoint, weights_dir=weights_dir, device=device, sandbox=sandbox, **backends)
 
     def __call__(self, x: Any, *, pooled: bool = False) -> Embeddings:
         """Embed features of both sides, or of one.
@@ -166,7 +166,7 @@ class Embedder:
 
         Raises:
             MediaError: The file cannot be used, or reading it goes beyond the limits.
-            IsolationError: No process for reading it can be started.
+            SandboxError: No process for reading it can be started.
             CheckpointError: The backend is not the one that the checkpoint was trained on, or is not known.
             WeightsError: Its weights are not to be had.
         """
@@ -199,7 +199,7 @@ class Embedder:
     def extract(self, side: Side, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
         """The feature of one side of a media file as the backend stores it; the rest as in `embed_music`."""
         backend = self.backend(side)
-        prepared = self.isolation.call(backend.prepare, DiskNames().find(str(path)))
+        prepared = self.sandbox.call(backend.prepare, DiskNames().find(str(path)))
         if warnings is not None:
             warnings += prepared.warnings
         elif prepared.warnings:

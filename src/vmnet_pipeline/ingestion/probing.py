@@ -9,8 +9,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import IsolationError, MediaError
-from vmnet_pipeline.media.sandbox import ISOLATION_REASONS, Isolation
+from vmnet_pipeline.errors import MediaError, SandboxError
+from vmnet_pipeline.media.sandbox import SANDBOX_REASONS, Sandbox
 from vmnet_pipeline.prefetch import map_ahead
 from vmnet_pipeline.progress import track
 from vmnet_pipeline.storage.paths import find_files, is_remote, number_version
@@ -54,7 +54,7 @@ PROBE_COLUMNS = {
 CACHE_VERSION = "3"
 """To be raised when probing finds something else in the same file."""
 
-_NOT_KEPT = frozenset({"internal_error", "missing_file", "not_a_file", "unreadable", *ISOLATION_REASONS})
+_NOT_KEPT = frozenset({"internal_error", "missing_file", "not_a_file", "unreadable", *SANDBOX_REASONS})
 _FLUSH_ROWS = 1000
 _FLUSH_S = 2.0
 
@@ -70,7 +70,7 @@ def probe_files(
 
     Args:
         paths: Absolute paths, each once.
-        probe: `media.probe.probe_isolated` of some isolation, or `media.probe.probe_media`.
+        probe: `media.probe.probe_in_sandbox` of some sandbox, or `media.probe.probe_media`.
         cache_dir: Where results are kept between runs; None to keep none.
         n_workers: Files probed at the same time; all cores by default.
 
@@ -119,10 +119,10 @@ def recognise_files(
     from vmnet_pipeline.params import LimitParams
 
     log = None if cache_dir is None else RowLog(cache_dir / "recognised", CHECKSUM_COLUMNS)
-    with Isolation(limits or LimitParams.model_validate({})) as isolation:
+    with Sandbox(limits or LimitParams.model_validate({})) as sandbox:
 
         def measure(path: str) -> dict[str, Any]:
-            isolation.call(probe_media, path, checksum="none")  # what is no media may be large, and is not read whole
+            sandbox.call(probe_media, path, checksum="none")  # what is no media may be large, and is not read whole
             return {}
 
         rows = _measure_files(paths, measure, CHECKSUM_COLUMNS, log, "recognising files", n_workers)
@@ -239,7 +239,7 @@ def _measure_one(measure: Measure, key: dict[str, Any]) -> dict[str, Any]:
         return key | measure(key["path"])
     except MediaError as error:
         return key | {"reason": error.reason, "error": str(error)}
-    except IsolationError:
+    except SandboxError:
         raise  # not the fault of a file
     except Exception as error:
         logger.exception("Probing %s failed in a way that was not foreseen", key["path"])

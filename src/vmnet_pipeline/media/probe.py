@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from vmnet_pipeline.media.parts import Parts
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.sandbox import Sandbox
 
 _CHECKSUM_BLOCK_BYTES = 1 << 20
 
@@ -120,18 +120,18 @@ def _sum_sides(sides: list[StreamInfo | None], joined: str) -> StreamInfo | None
     return replace(sides[0], duration_s=duration_s, warning=warning)
 
 
-def probe_isolated(
-    isolation: Isolation, path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video")
+def probe_in_sandbox(
+    sandbox: Sandbox, path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video")
 ) -> MediaInfo:
     """`probe_media` in a child process, which a file that crashes or hangs a decoder ends.
 
     The checksum is computed here: it interprets nothing, and the time for it grows with the file.
 
     Raises:
-        MediaError: Reasons of `probe_media` and of `Isolation.call`.
-        IsolationError: No child can be started.
+        MediaError: Reasons of `probe_media` and of `Sandbox.call`.
+        SandboxError: No child can be started.
     """
-    return isolation.call(probe_media, str(path), check=tuple(check), checksum=checksum_file(path))
+    return sandbox.call(probe_media, str(path), check=tuple(check), checksum=checksum_file(path))
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmnet_pipeline.errors import IsolationError, MediaError
+from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.media.confinement import confine, select_environment
 from vmnet_pipeline.media.handed import Handed, use_handed
 from vmnet_pipeline.media.replies import pack_reply, unpack_reply
@@ -42,7 +42,7 @@ _Result = TypeVar("_Result")
 
 logger = logging.getLogger(__name__)
 
-ISOLATION_REASONS = frozenset({"decoder_crashed", "timed_out", "out_of_memory"})
+SANDBOX_REASONS = frozenset({"decoder_crashed", "timed_out", "out_of_memory"})
 """Reasons for which a file is refused here; another machine, or other limits, may read it."""
 
 START_WAIT_S = 120.0
@@ -66,7 +66,7 @@ class _Reply:
     message: str = ""
 
 
-class Isolation:
+class Sandbox:
     """Child processes for calls that read media files. May be used by several threads, each gets a child to itself.
 
     Children are started when they are needed and kept for the next call. `close` ends them, or the end of this object.
@@ -88,7 +88,7 @@ class Isolation:
         self.deadline: float | None = None
         self._finalizer = weakref.finalize(self, _end_all, self._everyone, self._owner)
 
-    def __enter__(self) -> Isolation:
+    def __enter__(self) -> Sandbox:
         """Nothing is started yet."""
         return self
 
@@ -100,7 +100,7 @@ class Isolation:
         """Have so many children ready, as starting them takes a moment; `call` starts those that are missing.
 
         Raises:
-            IsolationError: They cannot be started.
+            SandboxError: They cannot be started.
         """
         self._forget_children_of_parent()
         new = [_Child(self._limits) for _ in range(n_children - len(self._idle))]
@@ -130,7 +130,7 @@ class Isolation:
         Raises:
             MediaError: What the function raised, or `decoder_crashed`, `timed_out`, `out_of_memory`; `internal_error`
                 for an error that was not foreseen.
-            IsolationError: No child can be started.
+            SandboxError: No child can be started.
         """
         try:
             task = Task(pickle.dumps((function, path, options)), path, name_package(function))
@@ -140,7 +140,7 @@ class Isolation:
         may_be_worn = child.n_asked > 0
         reply = self._ask(child, task)
         if reply.reason == "decoder_crashed" or (may_be_worn and reply.reason in ("worn_out", "out_of_memory")):
-            reply = self._ask(self._hire(), task)
+            reply = self._ask(self._spawn(), task)
         if reply.reason == "not_importable":
             return self._call_here(function, path, options, reply.message)
         if reply.reason:
@@ -172,9 +172,9 @@ class Isolation:
                 with suppress(ValueError):  # another thread has just taken it
                     self._idle.remove(child)
                     return child
-        return self._hire()
+        return self._spawn()
 
-    def _hire(self) -> _Child:
+    def _spawn(self) -> _Child:
         child = _Child(self._limits)
         self._everyone.add(child)
         child.wait_until_ready()
@@ -235,7 +235,7 @@ class _Child:
         """Wait until the child has imported what it needs.
 
         Raises:
-            IsolationError: It has ended, or does not get there.
+            SandboxError: It has ended, or does not get there.
         """
         try:
             if not self._connection.poll(START_WAIT_S):
@@ -333,8 +333,8 @@ def _start_process(descriptor: int) -> subprocess.Popen[bytes]:
         raise _explain_start(str(error)) from error
 
 
-def _explain_start(why: str) -> IsolationError:
-    return IsolationError(
+def _explain_start(why: str) -> SandboxError:
+    return SandboxError(
         f"No process for reading media files can be started ({why}). Check the memory that is free, and the limits on "
         "processes (ulimit -u)."
     )

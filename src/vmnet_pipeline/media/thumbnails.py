@@ -11,7 +11,7 @@ import numpy as np
 
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.audio import decode_audio
-from vmnet_pipeline.media.sandbox import Isolation
+from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.params import LimitParams
 from vmnet_pipeline.prefetch import run_ahead
@@ -68,12 +68,12 @@ def make_previews(requests: Sequence[PreviewRequest]) -> dict[tuple[Modality, st
         (modality, id) to the bytes of a JPEG or of an MP3 file.
     """
     previews: dict[tuple[Modality, str], bytes] = {}
-    with Isolation(LimitParams.model_validate({"seconds": _LIMIT_S})) as isolation:
+    with Sandbox(LimitParams.model_validate({"seconds": _LIMIT_S})) as sandbox:
 
         def make_preview(request: PreviewRequest) -> bytes:
             if request.modality == "video":
-                return isolation.call(make_picture, request.path, at_s=request.start_s)
-            return isolation.call(cut_clip, request.path, start_s=request.start_s)
+                return sandbox.call(make_picture, request.path, at_s=request.start_s)
+            return sandbox.call(cut_clip, request.path, start_s=request.start_s)
 
         for request, result in zip(requests, run_ahead(make_preview, requests, _N_THREADS), strict=True):
             try:

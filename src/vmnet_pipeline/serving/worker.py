@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import IsolationError, MediaError, VmnetError
+from vmnet_pipeline.errors import MediaError, SandboxError, VmnetError
 from vmnet_pipeline.serving.errors import RefusedError, describe_failure
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.inference.embedder import Embedder
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.types import Side
 
 NICENESS = 5
@@ -94,7 +94,7 @@ def run_worker(
         _send(connection, Answer(kind="other", failure=f"{type(error).__name__}: {error}"))
         return
     _be_silent()
-    _have_decoder_ready(embedder.isolation)
+    _have_decoder_ready(embedder.sandbox)
     _send(connection, Answer(digest=embedder.digest))
     _answer_all(connection, embedder, file_timeout_s)
 
@@ -104,9 +104,9 @@ def _answer_all(connection: Connection, embedder: Embedder, file_timeout_s: floa
     with suppress(EOFError, OSError):
         while True:
             task: Task = connection.recv()
-            embedder.isolation.deadline = time.monotonic() + file_timeout_s
+            embedder.sandbox.deadline = time.monotonic() + file_timeout_s
             connection.send(_answer(embedder, task))
-            _have_decoder_ready(embedder.isolation)
+            _have_decoder_ready(embedder.sandbox)
 
 
 def _end_with_service() -> None:
@@ -130,22 +130,22 @@ def _send(connection: Connection, answer: Answer) -> None:
         connection.send(answer)
 
 
-def _have_decoder_ready(isolation: Isolation) -> None:
+def _have_decoder_ready(sandbox: Sandbox) -> None:
     """Start a decoder in place of one that was ended, before the next task pays for it."""
-    with suppress(IsolationError):
-        isolation.start(1)
+    with suppress(SandboxError):
+        sandbox.start(1)
 
 
 def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: float) -> Embedder:
     import torch
 
     from vmnet_pipeline.inference.embedder import Embedder
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.params import LimitParams
 
     torch.set_num_threads(n_threads)
-    isolation = Isolation(LimitParams.model_validate({"seconds": file_timeout_s}))
-    embedder = Embedder.load(checkpoint, weights_dir=weights_dir, isolation=isolation)
+    sandbox = Sandbox(LimitParams.model_validate({"seconds": file_timeout_s}))
+    embedder = Embedder.load(checkpoint, weights_dir=weights_dir, sandbox=sandbox)
     for side in ("music", "video"):
         embedder.backend(side)
     return embedder
@@ -187,22 +187,22 @@ def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> np.ndarray:
     if task.path is None:
         features = [task.features, None] if task.side == "music" else [None, task.features]
         return next(found for found in embedder(features, pooled=task.pooled) if found is not None)
-    _check_media(embedder.isolation, task)
+    _check_media(embedder.sandbox, task)
     embed = embedder.embed_music if task.side == "music" else embedder.embed_video
     return embed(task.path, warnings=warnings)
 
 
-def _check_media(isolation: Isolation, task: Task) -> None:
+def _check_media(sandbox: Sandbox, task: Task) -> None:
     """Refuse a file without the wanted side, or a longer one than is allowed, before the expensive part.
 
     Raises:
-        MediaError: Reasons of `probe_isolated`, or `too_long`.
+        MediaError: Reasons of `probe_in_sandbox`, or `too_long`.
     """
-    from vmnet_pipeline.media.probe import probe_isolated
+    from vmnet_pipeline.media.probe import probe_in_sandbox
     from vmnet_pipeline.types import MODALITY_OF
 
     path, modality = str(task.path), MODALITY_OF[task.side]
-    info = probe_isolated(isolation, path, check=(modality,))
+    info = probe_in_sandbox(sandbox, path, check=(modality,))
     wanted = info.audio if task.side == "music" else info.video
     if wanted is None:
         raise MediaError(f"no_{modality}_stream", f"{path}: has no {modality}")

@@ -33,12 +33,12 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     from vmnet_pipeline.ingestion.discovery import find_items
     from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, describe_counts, summarise_manifest
     from vmnet_pipeline.ingestion.probing import recognise_files
-    from vmnet_pipeline.media.probe import probe_isolated
-    from vmnet_pipeline.media.sandbox import Isolation
+    from vmnet_pipeline.media.probe import probe_in_sandbox
+    from vmnet_pipeline.media.sandbox import Sandbox
 
     recognise = partial(recognise_files, limits=params.limits, cache_dir=probe_cache, n_workers=params.n_workers)
-    with Isolation(params.limits) as isolation:
-        probe = partial(probe_isolated, isolation)
+    with Sandbox(params.limits) as sandbox:
+        probe = partial(probe_in_sandbox, sandbox)
         items = find_items(params.media_dir, recognise)
         manifest = build_manifest(items, probe, cache_dir=probe_cache, n_workers=params.n_workers)
     summary = summarise_manifest(manifest)
