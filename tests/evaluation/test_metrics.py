@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation.bootstrap import bootstrap_intervals
 from vmnet_pipeline.evaluation.chance import expect_chance, expect_ndcg
-from vmnet_pipeline.evaluation.graded import ndcg_at_k
 from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank, median_rank, recall_at_k
 
 TRUE_MRR = float(np.mean(1 / np.arange(1, 11)))
@@ -137,7 +137,7 @@ def test_bad_input_is_refused() -> None:
 def test_ndcg_by_chance_is_the_mean_over_all_orders(n_right: int) -> None:
     orders = np.array(list(itertools.permutations(range(5))), dtype=float)
     gains = np.tile((np.arange(5) < n_right).astype(float), (len(orders), 1))
-    expected = ndcg_at_k(orders, gains, 10).mean()
+    expected = ndcg_score(gains, orders, k=10)
     assert expect_ndcg(5, [n_right]) == pytest.approx(expected)
     assert expect_ndcg(5, [n_right, 5]) == pytest.approx((expected + 1.0) / 2)
 

@@ -6,14 +6,14 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation import counting
 from vmnet_pipeline.evaluation import ranks as ranking
-from vmnet_pipeline.evaluation.graded import ndcg_at_k
-from vmnet_pipeline.evaluation.ranks import rank_both, rank_positives, rank_queries
+from vmnet_pipeline.evaluation.ranks import rank_both, rank_on_device, rank_positives, rank_queries, score_nearest
 
 
 def make_unit_rows(rng: np.random.Generator, n: int, dim: int = 8) -> np.ndarray:
@@ -153,7 +153,8 @@ def test_ndcg_is_that_of_the_whole_matrix(ties: ranking.Ties, tied: bool) -> Non
     scores = queries.astype(float) @ gallery.T.astype(float)
     if ties == "lower_index":  # a stable order is one without ties
         scores = -np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1).astype(float)
-    expected = ndcg_at_k(scores, (keys[:, None] == keys[None, :]).astype(float), 10)
+    gains = (keys[:, None] == keys[None, :]).astype(float)
+    expected = [ndcg_score(gains[[i]], scores[[i]], k=10) for i in range(len(keys))]  # the mean over orders of ties
     np.testing.assert_allclose(rank_queries(queries, gallery, keys, keys, ties=ties).ndcg, expected, rtol=1e-12)
 
 
@@ -172,7 +173,7 @@ def test_scores_closer_than_float32_rounding_are_still_told_apart() -> None:
 def test_collapsed_embeddings_all_tie(
     monkeypatch: pytest.MonkeyPatch, ties: ranking.Ties, expected: list[float], max_rescored: int
 ) -> None:
-    monkeypatch.setattr(counting, "MAX_RESCORED", max_rescored)
+    monkeypatch.setattr(ranking, "MAX_RESCORED", max_rescored)
     same = np.repeat(make_unit_rows(np.random.default_rng(0), 1, 64), 20, axis=0)
     assert rank_positives(same, same, ties=ties, chunk_size=7).tolist() == expected
 
@@ -260,3 +261,41 @@ def test_inputs_are_not_changed() -> None:
     rank_queries(queries, gallery, top_n=3)
     assert np.array_equal(queries, copies[0])
     assert np.array_equal(gallery, copies[1])
+
+
+@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (1, 9), (9, 1), (5, 2100), (2100, 5)])
+@pytest.mark.parametrize("share", [0.01, 0.5, 1.0])
+def test_true_entries_are_found_in_rows_and_in_columns_of_memory(shape: tuple[int, int], share: float) -> None:
+    mask = np.random.default_rng(0).random(shape) < share
+    for matrix in (torch.from_numpy(mask), torch.from_numpy(mask.T.copy()).T):
+        assert ranking._count_true(matrix).tolist() == mask.sum(axis=1).tolist()
+        found = list(zip(*(part.tolist() for part in ranking._locate_true(matrix)), strict=True))
+        assert sorted(found) == list(zip(*(part.tolist() for part in np.nonzero(mask)), strict=True))
+
+
+@pytest.mark.parametrize("chunks", [(1000, 1000), (7, 5), (1, 1), (40, 13)])
+@pytest.mark.parametrize("n", [1, 4, 200])
+def test_highest_scores_and_top_rows_of_both_directions_match_a_sort(
+    monkeypatch: pytest.MonkeyPatch, chunks: tuple[int, int], n: int
+) -> None:
+    rng = np.random.default_rng(1)
+    queries, gallery = (rng.standard_normal((rows, 6)).astype(np.float32) for rows in (50, 31))
+    keys = np.arange(50) % 31, np.arange(31)
+    monkeypatch.setattr(ranking, "GALLERY_CHUNK", chunks[0])
+    highest = score_nearest(queries, gallery, n, chunk_size=chunks[1])
+    ranked = rank_both(queries, gallery, *keys, top_n=n, chunk_size=chunks[1])
+    for found, result, scores in zip(highest, ranked, (queries @ gallery.T, gallery @ queries.T), strict=True):
+        expected = np.argsort(-scores, axis=1)[:, :n]
+        assert result.top.tolist() == expected.tolist()
+        np.testing.assert_allclose(found, np.take_along_axis(scores, expected, axis=1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_ranks_on_the_device_are_those_of_the_evaluation(tied: bool) -> None:
+    rng = np.random.default_rng(6)
+    make = make_tied_rows if tied else make_unit_rows
+    music, video, codes = make(rng, 70), make(rng, 70), rng.integers(0, 25, 70)
+    expected = rank_both(music, video, codes, codes)
+    found = rank_on_device(*map(torch.from_numpy, (music, video, codes)), chunk_size=16)
+    for ranks, result in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ranks, result.ranks, rtol=0, atol=1e-9)

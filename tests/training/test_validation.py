@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vmnet_pipeline.evaluation.metrics import summarise_ranks
-from vmnet_pipeline.evaluation.ranks import rank_matches
+from vmnet_pipeline.evaluation.ranks import rank_on_device
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.models.losses import VMNetLoss
 from vmnet_pipeline.training.validation import evaluate_model, match_mask
@@ -16,7 +16,8 @@ def naive_rank(similarity: np.ndarray, codes: np.ndarray, query: int) -> float:
     matches = codes == codes[query]
     best = similarity[query][matches].max()
     others = similarity[query][~matches]
-    return 1.0 + float((others > best).sum()) + 0.5 * float((others == best).sum())
+    n_tied = int((similarity[query][matches] == best).sum())  # the first of them is expected at this share of the ties
+    return 1.0 + float((others > best).sum()) + float((others == best).sum()) / (n_tied + 1)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
@@ -25,18 +26,19 @@ def test_ranks_match_a_naive_loop_with_ties_and_several_matches(chunk_size: int)
     x, y = rng.integers(-1, 2, size=(2, 15, 3)).astype(np.float32)  # small integers: many ties
     codes = np.array([0, 1, 2, 3, 3, 4, 5, 6, 6, 6, 7, 8, 9, 10, 11])
     expected = [naive_rank(x @ y.T, codes, i) for i in range(15)]
-    ranks = rank_matches(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(codes), chunk_size)
+    ranks, back = rank_on_device(*map(torch.from_numpy, (x, y, codes)), chunk_size=chunk_size)
     assert ranks.tolist() == expected
+    assert back.tolist() == [naive_rank(y @ x.T, codes, i) for i in range(15)]
     assert any(rank % 1 for rank in expected)
 
 
 def test_equal_embeddings_rank_in_the_middle() -> None:
-    ranks = rank_matches(torch.ones(9, 2), torch.ones(9, 2), torch.arange(9))
-    assert ranks.tolist() == [5.0] * 9
+    for ranks in rank_on_device(torch.ones(9, 2), torch.ones(9, 2), torch.arange(9)):
+        assert ranks.tolist() == [5.0] * 9
 
 
 def test_summary_of_ranks() -> None:
-    ranks = torch.tensor([1.0, 2.0, 4.0, 10.0, 11.0, 12.0], dtype=torch.float64)
+    ranks = np.array([1.0, 2.0, 4.0, 10.0, 11.0, 12.0])
     summary = summarise_ranks(ranks, "xy")
     assert summary["mrr_xy"] == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 10 + 1 / 11 + 1 / 12) / 6)
     assert summary["median_rank_xy"] == 7.0

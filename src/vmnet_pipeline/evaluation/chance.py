@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.counting import sum_discounts
+from vmnet_pipeline.evaluation.positives import sum_discounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,8 @@ from vmnet_pipeline.evaluation.chance import Chance, expect_chance, expect_ndcg
 from vmnet_pipeline.evaluation.hubness import HUB_K, correct_both, measure_hubness
 from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank, median_rank, recall_at_k
 from vmnet_pipeline.evaluation.pools import median_rank_in_pools, reach_in_pools
-from vmnet_pipeline.evaluation.ranks import RankedQueries, check_side, rank_both, rank_positives, rank_queries
+from vmnet_pipeline.evaluation.positives import check_embeddings
+from vmnet_pipeline.evaluation.ranks import RankedQueries, rank_both, rank_positives, rank_queries
 from vmnet_pipeline.evaluation.results import DIRECTIONS, DirectionFigures, Evaluation, Figure, PoolFigures
 from vmnet_pipeline.params import EvaluateParams
 
@@ -145,7 +146,10 @@ def derange_pairs(groups: Sequence[object] | Array, seed: int) -> Array:
 def _pose_problem(
     music_emb: Array, video_emb: Array, ids: Sequence[str], groups: Sequence[str] | None, params: EvaluateParams
 ) -> tuple[_Problem, list[str]]:
-    music, video = check_side(music_emb, "Music embeddings", ids), check_side(video_emb, "Video embeddings", ids)
+    music, video = (
+        check_embeddings(music_emb, "Music embeddings", ids),
+        check_embeddings(video_emb, "Video embeddings", ids),
+    )
     _check_counts(music, video, ids, groups)
     for name, side in (("Music", music), ("Video", video)):
         _check_unit_length(side, name, ids)

@@ -12,34 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.nearest import find_nearest
+from vmnet_pipeline.evaluation.ranks import score_nearest
 
 Array: TypeAlias = npt.NDArray[Any]
 HUB_K = 10
 
 
-def count_occurrences(queries: Array, gallery: Array, *, k: int = HUB_K, chunk_size: int = 1024) -> Array:
-    """How often each gallery item is among the K best answers.
+def measure_hubness(counts: Array) -> dict[str, float]:
+    """Summarise how often each gallery item is among the K best of a query.
 
     Args:
-        queries: (Nq, D) floating point; the score is the dot product.
-        gallery: (Ng, D).
-        k: K, cut to Ng; at least 1. Which of several items with equal scores is counted is not defined.
-        chunk_size: Queries scored together.
+        counts: (Ng,) integers.
 
     Returns:
-        (Ng,) int64, Nq K in all; K Nq / Ng each without hubs.
-
-    Raises:
-        PairsError: Widths differ, or K is below 1.
+        `skewness` (0 without hubs), `max`, and the `unreached` share, 0-1.
     """
-    _check(queries, gallery, k)
-    nearest, _ = find_nearest(_as_float32(queries), _as_float32(gallery), k, chunk_size)
-    return np.bincount(nearest.column.reshape(-1), minlength=len(gallery))
-
-
-def measure_hubness(counts: Array) -> dict[str, float]:
-    """Summary of `count_occurrences`: `skewness` (0 without hubs), `max`, and the `unreached` share, 0-1."""
     deviation = counts.std()
     skewness = float((((counts - counts.mean()) / deviation) ** 3).mean()) if deviation > 0 else 0.0
     return {"skewness": skewness, "max": float(counts.max()), "unreached": float((counts == 0).mean())}
@@ -66,7 +53,7 @@ def correct_both(music: Array, video: Array, *, k: int = 10, chunk_size: int = 1
     """
     _check(music, video, k)
     music, video = _as_float32(music), _as_float32(video)
-    there, back = (side.score.mean(axis=1, keepdims=True) for side in find_nearest(music, video, k, chunk_size))
+    there, back = (scores.mean(axis=1, keepdims=True) for scores in score_nearest(music, video, k, chunk_size))
     return np.hstack([2.0 * music, there, np.full_like(there, -1.0)]), np.hstack(
         [video, np.full_like(back, -1.0), back]
     )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.ranks import rank_matches
+from vmnet_pipeline.evaluation.ranks import rank_on_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,24 +57,22 @@ def _check_ranks(ranks: Array) -> Array:
 RECALL_KS = (1, 5, 10)
 
 
-def summarise_ranks(ranks: Tensor, direction: str) -> dict[str, float]:
+def summarise_ranks(ranks: Array, direction: str) -> dict[str, float]:
     """MRR, median rank and Recall@K (shares, 0-1; K below the gallery size) of (n,) ranks of one direction."""
-    metrics = {
-        f"mrr_{direction}": float((1.0 / ranks).mean()),
-        f"median_rank_{direction}": float(np.median(ranks.cpu())),
+    recall = recall_at_k(ranks, [k for k in RECALL_KS if k < len(ranks)])
+    return {
+        f"mrr_{direction}": mean_reciprocal_rank(ranks),
+        f"median_rank_{direction}": median_rank(ranks),
+        **{f"recall_at_{k}_{direction}": share for k, share in recall.items()},
     }
-    recalls = {f"recall_at_{k}_{direction}": float((ranks <= k).double().mean()) for k in RECALL_KS if k < len(ranks)}
-    return {**metrics, **recalls}
 
 
 def measure_retrieval(music: Tensor, video: Tensor, codes: Tensor) -> dict[str, float]:
-    """Figures of both directions over (n, E) unit vectors and (n,) codes, equal for rows that match.
+    """Metrics of both directions over (n, E) unit vectors and (n,) codes, equal for rows that match.
 
     Returns:
         `mrr` (mean of both directions), and `summarise_ranks` of `xy` (music -> video) and `yx`.
     """
-    metrics = {
-        **summarise_ranks(rank_matches(music, video, codes), "xy"),
-        **summarise_ranks(rank_matches(video, music, codes), "yx"),
-    }
+    there, back = rank_on_device(music, video, codes)
+    metrics = {**summarise_ranks(there, "xy"), **summarise_ranks(back, "yx")}
     return {"mrr": (metrics["mrr_xy"] + metrics["mrr_yx"]) / 2.0, **metrics}

@@ -1,18 +1,19 @@
-"""Exact ranks of the right answers in galleries that are too large for a full similarity matrix.
+"""Rank the relevant items of queries in galleries too large for a whole score matrix.
 
-Scores are inner products. A float32 matrix product finds, chunk by chunk, what is clearly above a
-positive; whatever lies within the rounding error of that product is scored again in float64. So ranks
-are those of a float64 loop, whatever the chunk size and the linear algebra library.
+Scores are inner products. A matrix product in the type of the embeddings, made block by block, finds what is clearly
+above a positive; what lies within its rounding error is scored again in float64, and what lies within the rounding
+error of that is a tie. So neither block sizes nor the linear algebra library change a rank. Why not float64 at once:
+such a product takes twice the time of a float32 one, and is most of the work.
 
-Both directions can share one set of scores: a chunk is read by rows for its queries and by columns for its
-gallery rows, so that the whole costs one matrix product instead of two.
+Each block serves both directions, by rows and by columns: one matrix product instead of two.
 
-Memory: the two sides, about `chunk_size * GALLERY_CHUNK * 8` bytes (70 MB at the default), and some tens of numbers
-per item.
+Memory: both sets of embeddings, about `chunk_size * GALLERY_CHUNK * 8` bytes (70 MB at the default), and some tens of
+numbers per item.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,26 +22,39 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.counting import PairCounter, Ties, bound_rounding, combine_positives
-from vmnet_pipeline.evaluation.nearest import GALLERY_CHUNK, TopAnswers
+from vmnet_pipeline.evaluation.positives import (
+    Positives,
+    Ties,
+    check_both,
+    combine_positives,
+    find_positives,
+    match_codes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from vmnet_pipeline.evaluation.positives import Keys
 
 Array: TypeAlias = npt.NDArray[Any]
+
+GALLERY_CHUNK = 8192  # columns of scores made at a time
+# A query with more near ties than this is a collapsed embedding: its near ties count as ties, whatever their scores, as
+# to score all of them again would take hours. Less than a chunk, so that it is recognised in the first one.
+MAX_RESCORED = 1000
+_RESCORED_TOGETHER = 512  # small enough that the temporaries stay in the cache of a core
 
 
 @dataclass(frozen=True, slots=True)
 class RankedQueries:
-    """What retrieval gives for each of n queries.
+    """Result of n queries.
 
     Attributes:
         ranks: (n,) float64, >= 1, rank of the best positive.
         average_precision: (n,) float64, in (0, 1], over all positives of the query.
         ndcg: (n,) float64, in [0, 1], normalised discounted cumulative gain at 10, every positive counting 1.
         n_positives: (n,) int64, >= 1, positives of the query in the gallery.
-        top: (n, top_n) int64, gallery rows of the best answers, best first.
+        top: (n, top_n) int64, gallery rows of the highest scores, best first.
     """
 
     ranks: Array
@@ -51,23 +65,15 @@ class RankedQueries:
 
     @classmethod
     def join(cls, parts: Sequence[RankedQueries]) -> RankedQueries:
-        """The queries of all parts, in order."""
+        """Concatenate the queries of all parts, in order."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Positives:
-    """All (query, positive) pairs, sorted by query; `start` is (n_queries + 1,), `column` is (n_pairs,)."""
-
-    start: Array
-    column: Array
 
 
 def rank_positives(
     queries: Array,
     gallery: Array,
-    query_keys: Sequence[object] | Array | None = None,
-    gallery_keys: Sequence[object] | Array | None = None,
+    query_keys: Keys = None,
+    gallery_keys: Keys = None,
     *,
     ties: Ties = "mid",
     chunk_size: int = 1024,
@@ -79,6 +85,12 @@ def rank_positives(
 
     Raises:
         PairsError: As `rank_queries`.
+
+    Example:
+        >>> music = np.eye(3)
+        >>> video = music[[0, 2, 1]]  # the second and the third are mixed up
+        >>> rank_positives(music, video).tolist()
+        [1.0, 2.5, 2.5]
     """
     return rank_queries(queries, gallery, query_keys, gallery_keys, ties=ties, chunk_size=chunk_size).ranks
 
@@ -86,8 +98,8 @@ def rank_positives(
 def rank_queries(
     queries: Array,
     gallery: Array,
-    query_keys: Sequence[object] | Array | None = None,
-    gallery_keys: Sequence[object] | Array | None = None,
+    query_keys: Keys = None,
+    gallery_keys: Keys = None,
     *,
     ties: Ties = "mid",
     top_n: int = 0,
@@ -99,35 +111,36 @@ def rank_queries(
     the other positives never push it down, they only count in the average precision.
 
     Args:
-        queries: (n_queries, dim) floating; computed as float32.
-        gallery: (n_gallery, dim) floating; computed as float32.
-        query_keys: (n_queries,) labels; None means that row i of one side belongs to row i of the other.
+        queries: (n_queries, dim) floating; taken as float32.
+        gallery: (n_gallery, dim) floating; taken as float32.
+        query_keys: (n_queries,) labels; None means that row i of one set belongs to row i of the other.
         gallery_keys: (n_gallery,) labels; None together with `query_keys`.
         ties: `mid`: the expected place under random order of the tied items, which for one positive is the
             mid-rank. `lower_index`: of tied items the one with the lower gallery row is first.
-        top_n: How many of the best answers to return for each query.
-        chunk_size: Queries that are scored together, >= 1. It changes memory, never the result.
+        top_n: Number of gallery rows to return for each query.
+        chunk_size: Queries scored together, >= 1. It changes memory, never the result.
 
     Raises:
-        PairsError: The sides do not fit together, hold NaN or infinity, or a query has no positive.
+        PairsError: Shapes do not fit, values are NaN or infinite, or a query has no positive.
     """
-    queries, gallery = _check_sides(queries, gallery, chunk_size)
-    positives = _find_positives(query_keys, gallery_keys, len(queries), len(gallery))
-    task = _Task(queries, gallery, bound_rounding(queries, gallery), ties, top_n)
-    return _run_chunks(task, positives, None, chunk_size)[0]
+    queries, gallery = check_both(queries, gallery, chunk_size)
+    positives = find_positives(query_keys, gallery_keys, len(queries), len(gallery))
+    forward = _Direction(_wrap(queries), _wrap(gallery), ties, top_n, positives)
+    _score_blocks(forward, None, chunk_size)
+    return forward.finish()
 
 
 def rank_both(
     music: Array,
     video: Array,
-    music_keys: Sequence[object] | Array | None = None,
-    video_keys: Sequence[object] | Array | None = None,
+    music_keys: Keys = None,
+    video_keys: Keys = None,
     *,
     ties: Ties = "mid",
     top_n: int = 0,
     chunk_size: int = 1024,
 ) -> tuple[RankedQueries, RankedQueries]:
-    """Rank in both directions from one set of scores; see `rank_queries`, which this equals for each direction.
+    """Rank in both directions from one set of scores; equals `rank_queries` of each direction.
 
     Returns:
         Music items as queries among the videos, and videos as queries among the music items.
@@ -135,155 +148,222 @@ def rank_both(
     Raises:
         PairsError: As `rank_queries`.
     """
-    music, video = _check_sides(music, video, chunk_size)
-    there = _find_positives(music_keys, video_keys, len(music), len(video))
-    back = _find_positives(video_keys, music_keys, len(video), len(music))
-    task = _Task(music, video, bound_rounding(music, video), ties, top_n)
-    forward, backward = _run_chunks(task, there, back, chunk_size)
-    return forward, backward
+    music, video = check_both(music, video, chunk_size)
+    there = find_positives(music_keys, video_keys, len(music), len(video))
+    back = find_positives(video_keys, music_keys, len(video), len(music))
+    x, y = _wrap(music), _wrap(video)
+    forward, backward = _Direction(x, y, ties, top_n, there), _Direction(y, x, ties, top_n, back)
+    _score_blocks(forward, backward, chunk_size)
+    return forward.finish(), backward.finish()
 
 
-def check_side(side: Array, name: str, ids: Sequence[str] | None = None) -> Array:
-    """Check one side of a retrieval problem and give it as contiguous (n, dim) float32, n >= 1, dim >= 1.
+def rank_on_device(music: Tensor, video: Tensor, codes: Tensor, *, chunk_size: int = 1024) -> tuple[Array, Array]:
+    """Rank pairs in both directions where their embeddings are, ties by mid-rank; values are not checked.
 
-    Args:
-        side: (n, dim) floating.
-        name: What to call it in messages.
-        ids: (n,) names of the rows for messages; None uses row numbers.
-
-    Raises:
-        PairsError: Wrong number of dimensions or type, empty, or NaN or infinity; names the first rows.
-    """
-    array = np.asarray(side)
-    if array.ndim != 2 or 0 in array.shape:
-        raise PairsError(f"{name} has shape {array.shape}; it must be (n, dim) with n >= 1 and dim >= 1.")
-    if array.dtype.kind != "f":
-        raise PairsError(f"{name} has type {array.dtype}; it must be floating, e.g. float32.")
-    array = np.ascontiguousarray(array, dtype=np.float32)
-    # A row's sum is finite exactly when no entry is NaN or infinite (float64 cannot overflow here).
-    with np.errstate(invalid="ignore"):
-        bad = np.flatnonzero(~np.isfinite(array.sum(axis=1, dtype=np.float64)))
-    if bad.size:
-        rows = bad[:5].tolist() if ids is None or len(ids) != len(array) else [str(ids[row]) for row in bad[:5]]
-        raise PairsError(f"{name} holds NaN or infinity in {bad.size} row(s), first {rows}; embed them again.")
-    return array
-
-
-def _check_sides(queries: Array, gallery: Array, chunk_size: int) -> tuple[Array, Array]:
-    if chunk_size < 1:
-        raise PairsError(f"chunk_size is {chunk_size}; give 1 or more.")
-    queries, gallery = check_side(queries, "queries"), check_side(gallery, "gallery")
-    if queries.shape[1] != gallery.shape[1]:
-        raise PairsError(
-            f"Queries have {queries.shape[1]} dimensions, the gallery {gallery.shape[1]}; embed both alike."
-        )
-    return queries, gallery
-
-
-def _find_positives(
-    query_keys: Sequence[object] | Array | None,
-    gallery_keys: Sequence[object] | Array | None,
-    n_query: int,
-    n_gallery: int,
-) -> _Positives:
-    if query_keys is None and gallery_keys is None:
-        if n_query != n_gallery:
-            raise PairsError(
-                f"{n_query} queries, {n_gallery} gallery rows: give keys, or equally many rows in pair order."
-            )
-        return _Positives(np.arange(n_query + 1), np.arange(n_query))
-    if query_keys is None or gallery_keys is None or len(query_keys) != n_query or len(gallery_keys) != n_gallery:
-        raise PairsError("query_keys and gallery_keys go together, one key for each row of their side.")
-    labels = np.concatenate([np.asarray(query_keys), np.asarray(gallery_keys)])
-    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    return _match_codes(codes[:n_query], codes[n_query:])
-
-
-def _match_codes(query_codes: Array, gallery_codes: Array) -> _Positives:
-    order = np.argsort(gallery_codes, kind="stable")
-    first = np.searchsorted(gallery_codes[order], query_codes, side="left")
-    counts = np.searchsorted(gallery_codes[order], query_codes, side="right") - first
-    if (counts == 0).any():
-        lone = np.flatnonzero(counts == 0)
-        raise PairsError(
-            f"{lone.size} query row(s) have no positive in the gallery, first {lone[:5].tolist()}; leave them out."
-        )
-    start = np.concatenate([[0], np.cumsum(counts)])
-    within = np.arange(start[-1]) - np.repeat(start[:-1], counts)
-    return _Positives(start, order[np.repeat(first, counts) + within])
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What all chunks of one direction have in common."""
-
-    queries: Array
-    gallery: Array
-    tolerance: float
-    ties: Ties
-    top_n: int
-
-    def turn(self) -> _Task:
-        """The other direction."""
-        return _Task(self.gallery, self.queries, self.tolerance, self.ties, self.top_n)
-
-
-class _Chunk:
-    """Some queries on their way through the gallery."""
-
-    def __init__(self, task: _Task, positives: _Positives, first: int, size: int) -> None:
-        start = positives.start[first : first + size + 1]
-        self.n_positives, self.gallery = np.diff(start), task.gallery
-        self.queries, self.ties = task.queries[first : first + size], task.ties
-        column = positives.column[start[0] : start[-1]]
-        self.counter = PairCounter(self.queries, task.gallery, self.n_positives, column, task.tolerance, task.ties)
-        self.top = TopAnswers(len(self.queries), min(task.top_n, len(task.gallery)))
-
-    def settle(self) -> RankedQueries:
-        above, equal = self.counter.settle()
-        figures = combine_positives(self.counter.row, self.counter.score, above, equal, self.ties)
-        return RankedQueries(*figures, self.n_positives, self.top.sort(self.queries, self.gallery))
-
-
-def _run_chunks(task: _Task, positives: _Positives, back: _Positives | None, chunk_size: int) -> list[RankedQueries]:
-    """Rank the queries of a task and, with the positives of the other direction, those of its turn."""
-    columns = range(0, len(task.gallery), GALLERY_CHUNK)
-    turned = [] if back is None else [_Chunk(task.turn(), back, column, GALLERY_CHUNK) for column in columns]
-    done = []
-    for first in range(0, len(task.queries), chunk_size):
-        chunk = _Chunk(task, positives, first, chunk_size)
-        for number, column in enumerate(columns):
-            scores = chunk.queries @ task.gallery[column : column + GALLERY_CHUNK].T  # (q, g)
-            views = [(chunk, scores, column), *((other, scores.T, first) for other in turned[number : number + 1])]
-            for reader, view, seen in views:
-                reader.top.update(view, seen)
-            for reader, view, seen in views:  # only now: counting overwrites the scores of the positives
-                reader.counter.update(view, seen)
-        done.append(chunk.settle())
-    return [RankedQueries.join(done), *([RankedQueries.join([chunk.settle() for chunk in turned])] if turned else [])]
-
-
-CHUNK_ROWS = 1024
-
-
-def rank_matches(queries: Tensor, gallery: Tensor, codes: Tensor, chunk_size: int = CHUNK_ROWS) -> Tensor:
-    """Rank of each query's best match in the whole gallery, 1-based, ties by mid-rank.
+    The product is float64 here: graphics cards may be told to round float32 ones to ten bits (TF32).
 
     Args:
-        queries: (n, E) unit vectors.
-        gallery: (n, E) unit vectors; row i matches query j when their codes are equal.
-        codes: (n,) integers.
-        chunk_size: Queries per step; memory is chunk_size x n.
+        music: (n, E) floating, on any device that has float64.
+        video: (n, E), on the same.
+        codes: (n,) integers; music row i and video row j match when their codes are equal.
+        chunk_size: Queries scored together.
 
     Returns:
-        (n,) float64, 1 to n.
+        Two (n,) float64 arrays, 1 to n, of music -> video and video -> music.
     """
-    ranks = []
-    for start in range(0, len(queries), chunk_size):
-        similarity = queries[start : start + chunk_size] @ gallery.T
-        matches = codes[start : start + chunk_size, None] == codes[None, :]
-        best = similarity.masked_fill(~matches, -torch.inf).amax(dim=1, keepdim=True)
-        n_above = ((similarity > best) & ~matches).sum(dim=1)
-        n_equal = ((similarity == best) & ~matches).sum(dim=1)
-        ranks.append(1.0 + n_above.double() + 0.5 * n_equal.double())
-    return torch.cat(ranks)
+    keys = codes.cpu().numpy()
+    positives = match_codes(keys, keys)
+    music, video = music.double(), video.double()
+    forward, backward = (_Direction(x, y, "mid", 0, positives) for x, y in ((music, video), (video, music)))
+    _score_blocks(forward, backward, chunk_size)
+    return forward.finish().ranks, backward.finish().ranks
+
+
+def score_nearest(queries: Array, gallery: Array, n: int, chunk_size: int = 1024) -> tuple[Array, Array]:
+    """Find the highest scores of every query and of every gallery row, from one set of scores.
+
+    Args:
+        queries: (Nq, D) float32; the score is the inner product.
+        gallery: (Ng, D) float32.
+        n: Scores wanted, cut to the size of the other set.
+        chunk_size: Queries scored together.
+
+    Returns:
+        (Nq, n) and (Ng, n) float32, falling.
+    """
+    x, y = _wrap(queries), _wrap(gallery)
+    forward, backward = _Direction(x, y, "mid", n), _Direction(y, x, "mid", n)
+    _score_blocks(forward, backward, chunk_size)
+    return forward.top_score.numpy(), backward.top_score.numpy()
+
+
+def _wrap(array: Array) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of memory that cannot be written: nothing here writes to it
+        return torch.from_numpy(array)
+
+
+def _score_blocks(forward: _Direction, backward: _Direction | None, chunk_size: int) -> None:
+    """Show every score to one direction, or to both."""
+    for column in range(0, len(forward.gallery), GALLERY_CHUNK):
+        items = forward.gallery[column : column + GALLERY_CHUNK]
+        for row in range(0, len(forward.queries), chunk_size):
+            scores = forward.queries[row : row + chunk_size] @ items.T  # (q, g)
+            views = [(forward, scores, row, column)]
+            if backward is not None:
+                views.append((backward, scores.T, column, row))
+            for direction, view, first, start in views:
+                direction.keep_top(view, first, start)
+            forward.hide_positives(scores, row, column)  # the same pairs in both directions
+            for direction, view, first, start in views:
+                direction.count_negatives(view, first, start)
+
+
+class _Direction:
+    """Counts and highest scores of all queries of one direction, from blocks of scores in any order.
+
+    Args:
+        queries: (n_queries, dim) floating.
+        gallery: (n_gallery, dim) floating, on the same device.
+        ties: As `rank_queries`.
+        top_n: Number of gallery rows to keep for each query.
+        positives: None where nothing is to be ranked.
+    """
+
+    def __init__(
+        self, queries: Tensor, gallery: Tensor, ties: Ties, top_n: int, positives: Positives | None = None
+    ) -> None:
+        self.queries, self.gallery, self.ties, device = queries, gallery, ties, queries.device
+        self.top_n = min(top_n, len(gallery))
+        self.top_score = torch.full((len(queries), self.top_n), -torch.inf, dtype=queries.dtype, device=device)
+        self.top = torch.zeros((len(queries), self.top_n), dtype=torch.int64, device=device)
+        if positives is None:
+            positives = Positives(np.zeros(len(queries) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        self.start, self.n_positives = positives.start, np.diff(positives.start)
+        query = np.repeat(np.arange(len(queries)), self.n_positives)
+        self.slot = np.arange(len(query)) - self.start[query]  # place of a positive among those of its query
+        self.query, self.column = (torch.from_numpy(part).to(device) for part in (query, positives.column))
+        self.score = self._score_pairs(self.query, self.column)  # (n_pairs,) float64
+        self.tie = _bound_rounding(queries, gallery, torch.float64)
+        reach = _bound_rounding(queries, gallery, queries.dtype)
+        self.low, self.high = ((self.score + side * reach).to(queries.dtype) for side in (-1.0, 1.0))
+        # Of each positive: negatives clearly above it; near it; near it with a lower row; and of those near it that
+        # were scored again, the ones above it and the ones that tie.
+        self.above, self.near, self.near_lower, self.above_after, self.tied_after = torch.zeros(
+            (5, len(query)), dtype=torch.int64, device=device
+        )
+
+    def keep_top(self, scores: Tensor, first: int, column: int) -> None:
+        """Merge the (q, g) scores of the queries from `first` and the gallery rows from `column` into the highest."""
+        if not self.top_n:
+            return
+        # After the first blocks few queries find anything better: only these are sorted.
+        better = scores > self.top_score[first : first + len(scores), -1:]
+        changed = torch.nonzero(better.any(dim=1)).squeeze(1)
+        block = scores if len(changed) == len(scores) else scores[changed]
+        score, local = block.topk(min(self.top_n, scores.shape[1]), dim=1)
+        score = torch.cat([self.top_score[first + changed], score], dim=1)
+        item = torch.cat([self.top[first + changed], local + column], dim=1)
+        score, best = score.topk(self.top_n, dim=1)
+        self.top_score[first + changed], self.top[first + changed] = score, item.gather(1, best)
+
+    def hide_positives(self, scores: Tensor, first: int, column: int) -> None:
+        """Overwrite the scores of positives in a block, so that only negatives are counted."""
+        pairs = self._pairs_of(first, len(scores))
+        inside = (self.column[pairs] >= column) & (self.column[pairs] < column + scores.shape[1])
+        scores[self.query[pairs][inside] - first, self.column[pairs][inside] - column] = -torch.inf
+
+    def count_negatives(self, scores: Tensor, first: int, column: int) -> None:
+        """Count a block without its positives, `slot` by `slot`: each holds one positive of every query that has it."""
+        for pairs in self._split_slots(first, len(scores)):
+            block = scores if len(pairs) == len(scores) else scores[self.query[pairs] - first]
+            above = block > self.high[pairs, None]
+            near = (block >= self.low[pairs, None]).logical_xor_(above)
+            self.above[pairs] += _count_true(above)
+            self.near[pairs] += _count_true(near)
+            if self.ties == "lower_index":
+                rows = torch.arange(column, column + scores.shape[1], device=scores.device)
+                self.near_lower[pairs] += _count_true(near & (rows < self.column[pairs, None]))
+            few = torch.nonzero(self.near[pairs] <= MAX_RESCORED).squeeze(1)
+            local, offset = _locate_true(near if len(few) == len(pairs) else near[few])
+            self._rescore(pairs[few[local]], offset + column)
+
+    def _rescore(self, pair: Tensor, column: Tensor) -> None:
+        """Decide near ties; `pair` and `column` are (n,)."""
+        excess = self._score_pairs(self.query[pair], column) - self.score[pair]
+        tied = excess.abs() <= self.tie
+        if self.ties == "lower_index":
+            tied &= column < self.column[pair]
+        self.above_after += torch.bincount(pair[excess > self.tie], minlength=len(self.column))
+        self.tied_after += torch.bincount(pair[tied], minlength=len(self.column))
+
+    def _pairs_of(self, first: int, n_queries: int) -> slice:
+        return slice(int(self.start[first]), int(self.start[first + n_queries]))
+
+    def _split_slots(self, first: int, n_queries: int) -> Iterator[Tensor]:
+        pairs = self._pairs_of(first, n_queries)
+        slots = self.slot[pairs]
+        for slot in range(int(slots.max(initial=-1)) + 1):
+            yield torch.from_numpy(pairs.start + np.flatnonzero(slots == slot)).to(self.score.device)
+
+    def _score_pairs(self, query: Tensor, column: Tensor) -> Tensor:
+        """Score chosen (query, gallery row) pairs; (n,) float64."""
+        parts = zip(torch.split(query, _RESCORED_TOGETHER), torch.split(column, _RESCORED_TOGETHER), strict=True)
+        return torch.cat([(self.queries[i].double() * self.gallery[j].double()).sum(dim=1) for i, j in parts])
+
+    def finish(self) -> RankedQueries:
+        """Combine the counts, after every block."""
+        collapsed = self.near > MAX_RESCORED
+        near = self.near_lower if self.ties == "lower_index" else self.near
+        counts = self.above + self.above_after.masked_fill(collapsed, 0), torch.where(collapsed, near, self.tied_after)
+        query, score, above, tied = (part.cpu().numpy() for part in (self.query, self.score, *counts))
+        metrics = combine_positives(query, score, above, tied, self.ties, self.tie)
+        return RankedQueries(*metrics, self.n_positives, self._sort_top())
+
+    def _sort_top(self) -> Array:
+        """(n_queries, top_n) gallery rows by falling score, ties to the lower row."""
+        rows = torch.arange(len(self.queries), device=self.top.device).repeat_interleave(self.top_n)
+        # Scored alone, equal rows have equal scores; in a matrix product they may differ in the last bit.
+        exact = self._score_pairs(rows, self.top.reshape(-1)).reshape(self.top.shape).cpu().numpy()
+        top = self.top.cpu().numpy()
+        return np.take_along_axis(top, np.lexsort((top, -exact), axis=1), axis=1)
+
+
+def _bound_rounding(queries: Tensor, gallery: Tensor, dtype: torch.dtype) -> float:
+    """Bound how far evaluations of one inner product can differ: 2 dim u |q| |g|, and some u for rounding the limits.
+
+    Source: N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.5.
+    """
+    lengths = [float(torch.linalg.vector_norm(rows, dim=1).max()) for rows in (queries, gallery)]
+    return (queries.shape[1] + 8) * torch.finfo(dtype).eps * lengths[0] * lengths[1] * 1.001
+
+
+def _count_true(mask: Tensor) -> Tensor:
+    """Count the true entries of each row of a (n, m) mask that lies in rows or in columns of memory; (n,) int64.
+
+    Eight entries are added at once, as the bytes of a word; PyTorch's own sum of a mask takes fifty times as long.
+    """
+    dim = int(mask.is_contiguous())
+    words = _pack(mask if dim else mask.T)
+    # A byte holds the count of up to 255 words.
+    sums = [part.sum(dim=dim).unsqueeze(-1).view(torch.uint8) for part in torch.split(words, 255, dim=dim)]
+    counts = torch.stack(sums).sum(dim=0)  # (n, 8), or (n / 8, 8) of columns
+    return counts.sum(dim=1) if dim else counts.reshape(-1)[: len(mask)]
+
+
+def _locate_true(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of every true entry of a mask, in rows or in columns of memory; fast where few are true."""
+    if not mask.is_contiguous():
+        column, row = _locate_true(mask.T.contiguous())
+        return row, column
+    words = _pack(mask)
+    row, word = torch.nonzero(words, as_tuple=True)
+    found, place = torch.nonzero(words[row, word].unsqueeze(1).view(torch.uint8), as_tuple=True)  # of (n, 8) entries
+    return row[found], word[found] * 8 + place
+
+
+def _pack(mask: Tensor) -> Tensor:
+    """Eight entries of a row to a word: (n, m) bool to (n, m / 8, rounded up) int64."""
+    n_padding = -mask.shape[1] % 8
+    padded = torch.nn.functional.pad(mask, (0, n_padding)) if n_padding else mask
+    return padded.contiguous().view(torch.int64)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
-from vmnet_pipeline.evaluation.ranks import CHUNK_ROWS
 from vmnet_pipeline.models.embed import find_finite, gather_rows
 from vmnet_pipeline.models.losses import LossInputs
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.models.types import PairOutput
     from vmnet_pipeline.types import PairArrays
+
+CHUNK_ROWS = 1024
 
 
 def match_mask(codes: Tensor) -> Tensor | None:
