@@ -14,7 +14,7 @@ from contextlib import closing
 import mlflow
 import pytest
 
-from conftest import Project, make_project
+from kedro_project import Project, make_project
 from reference_data import make_reference_data
 
 NOT_TRACKED = 3
