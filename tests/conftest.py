@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kedro_project import Project, make_project
+
 
 @pytest.fixture(scope="session")
 def demo_project(tmp_path_factory) -> Project:
