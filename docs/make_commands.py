@@ -17,21 +17,21 @@ TARGET = Path(__file__).with_name("commands.md")
 
 HEAD = """# Commands
 
-Written by `python docs/make_commands.py` from the commands themselves. They stand beside Kedro's own, of which `run`, `viz`, `registry` and `catalog` are
-of use here. Outside of a project folder, where the package was installed by itself, the program is called `vmnet-pipeline` and has the same commands.
+Written by `python docs/make_commands.py` from the commands themselves. They extend Kedro's own, of which `run`, `viz`, `registry` and `catalog` are
+useful here. Outside a project folder, use `vmnet-pipeline`, which has the same commands.
 
-Exit codes are 0 when it did what was asked, 1 for [an error](errors.md), 2 for a wrong call, 3 for a run that could not be [logged](tracking.md); these, what goes to the terminal and to logs, and shell
-completion are described in [installing](installing.md#exit-codes).
+Exit codes: 0 success, 1 [an error](errors.md), 2 wrong usage, 3 a run that could not be [logged](tracking.md). [Installing](installing.md#exit-codes) describes
+them, terminal output and shell completion.
 
 ## kedro run
 
 | option | meaning |
 |---|---|
-| `--pipeline NAME`, `--pipelines=A,B` | some [pipelines](pipelines.md) only |
+| `--pipeline NAME`, `--pipelines=A,B` | only these [pipelines](pipelines.md) |
 | `--params NAME=VALUE,...` | [parameters](parameters.md) |
 | `--tags map`, `--tags reduce` | the steps of an [array job](scaling.md) |
 | `--env cuda` | the settings of `conf/cuda` |
-| `--only-missing-outputs` | steps whose outputs are there are left out |
+| `--only-missing-outputs` | skip steps whose outputs exist |
 """
 
 

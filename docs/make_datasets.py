@@ -17,7 +17,7 @@ DOCS = Path(__file__).parent
 TARGET = DOCS / "datasets.md"
 CATALOG = DOCS.parent / "conf" / "base" / "catalog"
 
-# What the variables of `catalog/locations.yml` and their like come to, for a reader.
+# Values of the variables of `catalog/locations.yml` and others, as shown to a reader.
 PLACES = {
     "_media": "MEDIA",
     "_intermediate": "data/02_intermediate/COLLECTION",
@@ -34,8 +34,8 @@ HEAD = """# Datasets
 
 Written by `python docs/make_datasets.py` from `conf/base/catalog/` and the dataset classes. COLLECTION is named after the media folder, or by
 `collection=NAME`; MEDIA is `media_dir`. `{backend}` is `vggish`, `musicnn` or `efficientnet`, `{variant}` is `vmnet_musicnn` or
-`vmnet_vggish`. `data_root` takes the place of `data`, `summaries_dir` that of the folders of models, model output and reports together.
-Two entries on one path, of which one is called `stored_`, are one thing: a step may not read what it writes.
+`vmnet_vggish`. `data_root` replaces `data`; `summaries_dir` replaces the folders of models, model output and reports.
+An entry `stored_NAME` is the same data as the entry on its path: a step may not read its own output.
 
 | dataset | kind | place | made by | read by |
 |---|---|---|---|---|
@@ -71,7 +71,7 @@ def _generalise(name: str) -> str:
 
 
 def show_place(entry: dict[str, Any]) -> str:
-    """Where an entry lies, for a reader."""
+    """Path of an entry, as shown to a reader."""
     if "filepath" not in entry:
         return "memory" if entry["type"] == "MemoryDataset" else "`pairs_dir` and the like"
     text = str(entry["filepath"])

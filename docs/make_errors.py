@@ -1,7 +1,7 @@
 """Write docs/errors.md from the exceptions, the reasons of failed items and the codes of the service.
 
 `python docs/make_errors.py`. Classes and their causes come from the source; remedies, and the meaning of reasons and codes,
-stand here. What is missing here, or no longer in the source, is an error.
+are here. A name missing here, or no longer in the source, is an error.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ SOURCE = DOCS.parent / "src" / "vmnet_pipeline"
 
 REMEDIES = {
     "ParameterError": "Correct the parameter that the message names; [parameters](parameters.md) has its kind, bounds and default.",
-    "StorageError": "On a disk: free space, correct rights, or see to the disk, as the message says, and run again. In an object store: check the URL, the network and the credentials (`conf/local/credentials.yml`); install the package of the store. See [object stores](scaling.md).",
+    "StorageError": "On a disk: free space, correct rights, or repair the disk, as the message says, and run again. In an object store: check the URL, the network and the credentials (`conf/local/credentials.yml`); install the package of the store. See [object stores](scaling.md).",
     "LimitError": "Raise the limit that the message names (`ulimit -v`, `-u`, `-n`, `-t`), or end other processes, and run again: what is finished is kept.",
     "SandboxError": "Allow the process to start others: more memory, or a higher limit on processes (`ulimit -u`).",
     "IngestError": "Give `media_dir` one of the three shapes of [your own media](own-media.md); correct the named row of media.csv; run `ingest` before other steps.",
-    "MediaError": "Convert or replace the file, or leave it: it is one row with a reason (below), and the run goes on.",
-    "WeightsError": "`kedro weights fetch NAME`; offline, put the file where the message says. A damaged one is to be deleted and fetched again.",
-    "FeatureStoreError": "Other settings: go back to them, or take another `save_dir` or `collection`. Damage: `kedro features verify --repair`. Another run at work: wait for it.",
+    "MediaError": "Convert or replace the file, or leave it: it is one row with a reason (below), and the run continues.",
+    "WeightsError": "`kedro weights fetch NAME`; offline, put the file where the message says. Delete a damaged one and fetch it again.",
+    "FeatureStoreError": "Other settings: go back to the old ones, or use another `save_dir` or `collection`. Damage: `kedro features verify --repair`. Another run at work: wait for it.",
     "ExtractionError": "Look at the reasons in the message, correct the media or raise `extract.max_failed_share`. Ended workers: fewer of them (`extract.n_workers`).",
     "SplitError": "More groups, other shares, or csv files whose ids and groups do not contradict each other.",
     "PairsError": "Correct the named files or csv rows; extract features of both sides; pass the tower that fits the features.",
-    "TrainingError": "More training or validation pairs, a smaller `train.batch_size` or learning rate, a device that is there; the message says which.",
+    "TrainingError": "More training or validation pairs, a smaller `train.batch_size` or learning rate, an available device; the message says which.",
     "TuningError": "Move the old study away, wait for the other search, or see the errors of the trials.",
     "CheckpointError": "Train first, use the features that the checkpoint was trained on, or copy the damaged checkpoint again.",
     "EmbedderError": "Give float arrays of the shape in the message; `array[None]` for one item, `pooled=True` for pooled ones. See [using a trained network](using.md).",
-    "SearchIndexError": "`kedro run --pipelines=embed,index` makes the index anew; write filters as `group=jazz`, `duration<60`.",
+    "SearchIndexError": "`kedro run --pipelines=embed,index` rebuilds the index; write filters as `group=jazz`, `duration<60`.",
     "RefusedError": "An answer of the service, with one of the codes below.",
 }
 
 REASONS = {
     "decoder_crashed": (
-        "it made the process that reads it crash",
+        "it crashed the process that reads it",
         "convert it, or read it with another version of FFmpeg",
     ),
-    "duplicate": ("picture and sound are byte for byte those of an earlier item", "none needed: it would count twice"),
+    "duplicate": ("audio and video are byte for byte those of an earlier item", "none needed: it would count twice"),
     "empty_file": ("the file has no bytes", "copy or download it again"),
-    "frame_too_large": ("its pictures are larger than is accepted", "scale it down"),
-    "internal_error": ("a fault of the program or of a library", "run again; report it with the row's `error`"),
-    "missing_file": ("it is gone since the manifest was made", "put it back, or run `ingest` again"),
+    "frame_too_large": ("its frames are larger than accepted", "scale it down"),
+    "internal_error": ("a defect of the program or of a library", "run again; report it with the row's `error`"),
+    "missing_file": ("it was removed after the manifest was made", "put it back, or run `ingest` again"),
     "no_audio_file": ("the item has no music file", "add one of the same name, or name the pair in media.csv"),
-    "no_audio_stream": ("it has no sound", "give another file for the music side"),
-    "no_media_stream": ("neither sound nor moving pictures", "remove it"),
+    "no_audio_stream": ("it has no audio", "give another file for the music side"),
+    "no_media_stream": ("neither audio nor video", "remove it"),
     "no_video_file": ("the item has no video file", "add one of the same name, or name the pair in media.csv"),
-    "no_video_stream": ("no moving picture; a cover is none", "give another file for the video side"),
+    "no_video_stream": ("no video; a cover picture does not count", "give another file for the video side"),
     "not_a_file": ("a folder, a pipe or a device", "give the path of a file"),
     "not_finite": (
         "NaN or infinity in the feature, or out of the range of float16",
@@ -64,45 +64,49 @@ REASONS = {
         "a worker finished no item for `extract.item_timeout_s`, twice",
         "convert the file, or allow more time",
     ),
-    "too_many_streams": ("more streams than is accepted", "keep one of sound and one of pictures"),
-    "undecodable_audio": ("no decoder for its sound, or all of it is damaged", "convert it"),
-    "undecodable_video": ("no decoder for its pictures, or all of them are damaged", "convert it"),
-    "unknown_format": ("no media file that FFmpeg knows", "convert or remove it"),
-    "unreadable": ("the disk, the network or the rights of the file", "check them and run again"),
-    "worker_died": ("it ended two worker processes", "convert the file; look at memory"),
+    "too_many_streams": ("more streams than accepted", "keep one audio and one video stream"),
+    "undecodable_audio": ("no decoder for its audio, or all of it is damaged", "convert it"),
+    "undecodable_video": ("no decoder for its video, or all of it is damaged", "convert it"),
+    "unknown_format": ("not a media format known to FFmpeg", "convert or remove it"),
+    "unreadable": ("a failure of disk or network, or missing rights", "check them and run again"),
+    "worker_died": ("it ended two worker processes", "convert the file; check memory"),
 }
 
 CODES = {
     "bad_embedding": ("422", "`embedding` has the wrong length, or is not finite"),
     "bad_features": ("422", "`features` are not those of one item of this network"),
-    "bad_filter": ("422", "a filter that cannot be read, or a column that is not there"),
-    "bad_form": ("400", "a multipart form that is damaged"),
-    "bad_request": ("422", "JSON that does not fit the OpenAPI document"),
-    "busy": ("429", "all places are taken; `Retry-After` says when to come again"),
+    "bad_filter": ("422", "an invalid filter, or an unknown column"),
+    "bad_form": ("400", "a malformed multipart form"),
+    "bad_range": ("416", "the requested range is not in the file; `Content-Range` has its length"),
+    "bad_request": ("422", "JSON that does not match the OpenAPI document"),
+    "busy": ("429", "all places are taken; `Retry-After` says when to try again"),
     "closing": ("503", "the service is ending"),
-    "crash": ("422", "the file made its decoder fail"),
-    "failed": ("500", "a fault of the service; its log says more"),
-    "foreign_page": ("403", "a page of another origin asks; see `allowed_origins`"),
-    "http": ("4xx", "a path, method or header that HTTP itself refuses"),
-    "loading": ("503", "the networks are being loaded"),
+    "failed": ("500", "an internal error; see the log of the service"),
+    "foreign_page": ("403", "cross-origin request; see `allowed_origins`"),
+    "http": ("4xx", "an unknown path, or a method or header that HTTP does not allow"),
+    "loading": ("503", "the networks are loading"),
+    "lost_worker": ("503", "the process working on the request was ended; `Retry-After` says when to try again"),
     "no_file": ("400", "an upload without a file"),
     "no_key": ("401", "the API key is missing or wrong"),
-    "no_media": ("404", "the item's media lie outside the media roots, or are gone"),
+    "no_media": ("404", "the item's media are outside the media roots, or missing"),
     "no_networks": ("503", "the networks cannot be loaded; the log of the service says why"),
-    "no_such_item": ("404", "no item of this id, or it lacks this side"),
-    "other_checkpoint": ("503", "index and network do not belong together; `embed,index` makes the index anew"),
+    "no_such_item": ("404", "no item with this id, or it has no media of this side"),
+    "no_storage": ("503", "uploads cannot be stored at present"),
+    "other_checkpoint": ("503", "index and network do not match; run `embed,index` to rebuild the index"),
     "overloaded": ("503", "more than `max_connections` connections"),
-    "slow_body": ("408", "the body comes more slowly than `min_body_kb_s`"),
-    "timeout": ("504", "it took longer than `job_timeout_s` or `request_timeout_s`"),
+    "slow_body": ("408", "the body arrives more slowly than `min_body_kb_s`"),
+    "storage_full": ("507", "the disk for uploads is full; `Retry-After` says when to try again"),
+    "timeout": ("504", "processing took longer than `job_timeout_s` or `request_timeout_s`"),
     "too_large": ("413", "larger than `max_upload_mb` or `max_json_mb`"),
     "too_long": ("422", "lasts longer than `max_duration_s`"),
-    "unknown_host": ("400", "the name it was called by is not in `allowed_hosts`"),
+    "unknown_host": ("400", "the name in the header `Host` is not in `allowed_hosts`"),
+    "wrong_type": ("422", "`Content-Type`, charset or compression of the body is not accepted"),
 }
 
 HEAD = """# Errors
 
 Written by `python docs/make_errors.py`. Every error that is raised on purpose is a subclass of `vmnet_pipeline.errors.VmnetError`, and its
-message names the item at fault and the remedy. A run that ends with one has exit code 1. Anything else that comes out is a fault of the
+message names the item at fault and the remedy. A run that ends with one has exit code 1. Any other exception is a defect of the
 program.
 
 ## Classes
@@ -114,8 +118,8 @@ program.
 REASON_HEAD = """
 ## Reasons of failed items
 
-They stand in the column `reason` of the manifest and of a store's index, are counted by `kedro features status`, and are told in the report. Those with
-a `*` are tried again by the next run, the others only when the file has changed.
+The column `reason` of the manifest and of a store's index has them; `kedro features status` and the report count them. The next run retries those with a
+`*`, the others only when the file has changed.
 
 | reason | cause | remedy |
 |---|---|---|
@@ -124,7 +128,7 @@ a `*` are tried again by the next run, the others only when the file has changed
 CODE_HEAD = """
 ## Codes of the service
 
-In the field `code` of an error's JSON, beside the reasons above with status 422; see [the service](serving.md).
+The field `code` of an error's JSON has one of these, or a reason from above with status 422; see [the service](serving.md).
 
 | code | status | when |
 |---|---|---|
@@ -161,7 +165,7 @@ def find_reasons() -> set[str]:
 
 
 def find_codes() -> set[str]:
-    """Every code that the service answers with, besides the reasons of media files."""
+    """Error codes of the service, without the reasons of media files."""
     found = set()
     for path, tree in _parse_sources():
         if "serving" not in path.parts:
@@ -192,7 +196,7 @@ def _is_reason(target: ast.expr) -> bool:
 
 
 def _constants(node: ast.expr) -> set[str]:
-    """Text that an expression may be, where it stands there as such."""
+    """String constants that an expression may evaluate to."""
     if isinstance(node, ast.IfExp):
         return _constants(node.body) | _constants(node.orelse)
     return {node.value} - {""} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()

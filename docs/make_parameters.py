@@ -39,35 +39,38 @@ HEAD = """# Parameters
 Written by `python docs/make_parameters.py` from the models that check them. Give them with `--params`, for example
 `--params train.epochs=50,musicnn.layer=taggram`, or in `conf/local/parameters.yml`. An unknown name is an error.
 
-Names and places are text as they are written: `collection=007`, `collection=2024_01`, `media_dir=2024`, a place with a comma in it. All other values are
-YAML. `split_dir=` with nothing behind it means none, as `null` does in a file. (`kedro viz run` reads its own `--params` and makes numbers of such names.)
+Names and paths are taken literally: `collection=007`, `collection=2024_01`, `media_dir=2024`, a path with a comma. All other values are
+YAML. `split_dir=` without a value means none, like `null` in a file. (`kedro viz run` parses its own `--params` and converts such names to numbers.)
 """
 
 
 FLAT_HEAD = """## Names without a dot
 
-They set several things at once, or places, which the catalog reads.
+They set several parameters at once, or paths of the catalog.
 
 | name | default | meaning |
 |---|---|---|
 """
 
 FLAT = {
-    "audio_dir": ("", "extract from this bare folder of sound files; no ingest, no pairs"),
-    "cache_dir": ("`data/cache`", "local copies and caches of what is in an object store"),
+    "audio_dir": ("", "extract from this bare folder of audio files; no ingest, no pairs"),
+    "cache_dir": ("`data/cache`", "local copies and caches for object stores"),
     "checkpoint": ("that of the variant", "use this checkpoint instead of training one"),
     "collection": ("from the folder's name", "name of the collection, and of its sub-folders in `data/`"),
-    "data_root": ("`data`", "where everything goes that runs make; local or a URL"),
+    "data_root": ("`data`", "root of all outputs; local or a URL"),
     "gpu_idx": ("", "CUDA device of the feature networks"),
     "media_dir": ("`data/01_raw/demo`", "media folder or media.csv; local or a URL"),
-    "metadata": ("the media.csv", "csv file with a column `id` whose other columns are kept for search and filters"),
+    "metadata": (
+        "the media.csv",
+        "csv file with a column `id`; its other columns are available for search and filters",
+    ),
     "n_workers": ("", "number of runs that share an extraction, see `worker`"),
-    "pairs_dir": ("", "feature files of one's own, see [their layout](reference-layout.md)"),
+    "pairs_dir": ("", "your own feature files, see [their layout](reference-layout.md)"),
     "pool_size": ("", "`evaluate.pool_size`"),
     "save_dir": ("", "folder for the features of an extraction"),
     "seed": ("17", "`split.seed` and `train.seed`"),
     "shuffle_pairs": ("`False`", "`evaluate.shuffle_pairs`"),
-    "split_dir": ("", "`split.split_dir`: folder with train.csv, test.csv and perhaps val.csv"),
+    "split_dir": ("", "`split.split_dir`: folder with train.csv, test.csv and optionally val.csv"),
     "summaries_dir": ("", "one folder for checkpoint, event files, report and figures"),
     "test_csv_path": ("", "ids of the test items, in place of those of `pairs_dir`"),
     "test_data_dir": ("", "folder with audio/ and video/ of the test items"),
@@ -91,7 +94,7 @@ def find_flat_names() -> list[str]:
 
 
 def describe_flat_names() -> str:
-    """The section about names without a dot, which has all that the configuration reads."""
+    """Section of names without a dot: all that the configuration reads."""
     if differing := {*FLAT} ^ {*find_flat_names()}:
         raise SystemExit(f"docs/make_parameters.py: add or remove {', '.join(sorted(differing))}")
     return FLAT_HEAD + "\n".join(f"| `{name}` | {default} | {text} |" for name, (default, text) in FLAT.items()) + "\n"

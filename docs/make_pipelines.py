@@ -28,7 +28,7 @@ DOCS = Path(__file__).parent
 TARGET = DOCS / "pipelines.md"
 IMAGES = "images"
 
-# Registered name to the module that makes it; the rest of the registry are the same for another backend or variant.
+# Registered name to its module; the others are the same for another backend or variant.
 SHOWN = {
     "ingest": "ingest",
     "extract_musicnn": "extract",
@@ -43,10 +43,10 @@ SHOWN = {
 
 HEAD = """# Pipelines
 
-Written by `python docs/make_pipelines.py` from the registered pipelines. Blue boxes are steps, round ones are datasets; parameters are
-in the tables. What a dataset is and where it lies: [datasets](datasets.md). `kedro viz` shows the same, with previews.
+Written by `python docs/make_pipelines.py` from the registered pipelines. Blue boxes are steps, rounded ones datasets; the tables list
+parameters. [Datasets](datasets.md) describes each dataset and its path. `kedro viz` shows the same, with previews.
 
-`kedro run` is all of it for the default variant, `{variant}`:
+`kedro run` runs everything for the default variant, `{variant}`:
 
 [![All steps of kedro run](images/pipeline-default.svg)](images/pipeline-default.svg)
 
@@ -55,13 +55,13 @@ in the tables. What a dataset is and where it lies: [datasets](datasets.md). `ke
 
 
 def name_aliases() -> str:
-    """The names that are registered beside those with a section of their own."""
+    """Registered names without a section of their own."""
     extractions = ", ".join(f"`extract_{backend}`" for backend in BACKENDS)
     variants = ", ".join(f"`{variant}`" for variant in VARIANTS)
     return (
-        f"{extractions} are one pipeline in the namespace of each backend. {variants} are the whole chain of one variant, "
-        "`embed_VARIANT` and `index_VARIANT` these two steps of it. With feature files of one's own (`pairs_dir`) there are "
-        "`train`, `evaluate`, `embed`, `index`, `compare` and `tune`, and `kedro run` is the first two."
+        f"{extractions} are the same pipeline, one per backend. {variants} are the whole chain of one variant, "
+        "`embed_VARIANT` and `index_VARIANT` two of its steps. With your own feature files (`pairs_dir`) there are "
+        "`train`, `evaluate`, `embed`, `index`, `compare` and `tune`; `kedro run` runs the first two."
     )
 
 
@@ -79,7 +79,7 @@ def draw_pipeline(pipeline: Pipeline) -> str:
 
 
 def show_drawing(title: str, file: str) -> str:
-    """A drawing that leads to itself in full size."""
+    """Image that links to itself in full size."""
     return f"[![{title}]({IMAGES}/{file})]({IMAGES}/{file})"
 
 
@@ -107,13 +107,13 @@ def describe_pipeline(name: str, module: str, pipeline: Pipeline) -> str:
 
 
 def describe_reference() -> str:
-    """The section of the pipelines on feature files of one's own."""
+    """Section of the pipelines on the user's own feature files."""
     pipeline = register_reference_pipelines(DEFAULT_VARIANT)["__default__"]
     return "\n".join(
         [
-            "## With feature files of one's own",
+            "## With your own feature files",
             "",
-            "`kedro run --params pairs_dir=DIR` has no step that needs media; see [the original code's layout](reference-layout.md).",
+            "`kedro run --params pairs_dir=DIR` needs no media; see [the original code's layout](reference-layout.md).",
             "",
             show_drawing("The pipeline on feature files", "pipeline-pairs.svg"),
             "",
