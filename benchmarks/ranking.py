@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=1.0)
     parser.add_argument("--chunk-size", type=int, default=EvaluateParams().chunk_size)
     parser.add_argument("--similarity", choices=["cosine", "csls"], default="cosine")
-    parser.add_argument("--groups", action="store_true", help="two items in each group, either one a right answer")
+    parser.add_argument("--groups", action="store_true", help="two items in each group, both relevant")
     parser.add_argument("--check", type=int, default=500, help="items of the comparison with a plain loop")
     options = parser.parse_args()
     print(check_small(options.check - options.check % 5, options.dim, options.noise), flush=True)

@@ -68,7 +68,7 @@ class Log:
     def finish(self, history: Sequence[EpochRecord]) -> None:
         self.history = tuple(history)
 
-    def figures(self, figures: Mapping[str, float]) -> None:
+    def metrics(self, figures: Mapping[str, float]) -> None:
         self.results.update(figures)
 
 

@@ -59,5 +59,5 @@ def test_one_group_gives_no_draws():
 
 
 def test_the_number_of_draws_is_met_in_blocks(monkeypatch):
-    monkeypatch.setattr(paired, "DRAWS_AT_ONCE", 7)
+    monkeypatch.setattr(paired, "_PAIRED_DRAWS_TOGETHER", 7)
     assert bootstrap_means([np.ones((1, 2, 5))], range(5), n_resamples=20).shape == (20, 1, 2)

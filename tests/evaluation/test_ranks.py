@@ -27,7 +27,7 @@ def make_tied_rows(rng: np.random.Generator, n: int, dim: int = 3) -> np.ndarray
 
 
 def rank_in_all_orders(scores: list[float], right: set[int]) -> float:
-    """Mean rank of the first right answer over every order of the tied items."""
+    """Mean rank of the first relevant item over every order of the tied items."""
     firsts = []
     for order in itertools.permutations(range(len(scores))):
         if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order)):

@@ -78,7 +78,7 @@ def test_variants_are_compared_where_they_were_measured_alike(evidence: Evidence
         "other_pairs": as_results(evaluate_noisy_pairs(ids=[f"x{i}" for i in range(N)])),
     }
     (found,), notes = find_comparisons(evidence, make_measured(variants=variants))
-    assert [row["name"] for row in found.figures["rows"]] == ["vmnet_musicnn", "vmnet_vggish"]
+    assert [row["name"] for row in found.results["rows"]] == ["vmnet_musicnn", "vmnet_vggish"]
     assert notes == [
         "Measured on other test pairs or by another protocol, and not shown: csls, mismatched, other_pairs."
     ]

@@ -44,7 +44,7 @@ def log_a_training(folder, fail_after=None, monkeypatch=None):
             break_kind(monkeypatch, "metrics")
         log.add(make_record(epoch))
     with tracking.child_run("seed 1", {"train": {"seed": 1}}) as child:
-        child.figures({"both/mrr": 0.5})
+        child.metrics({"both/mrr": 0.5})
         with tracking.child_run("member 2", {}) as member:
             member.add(make_record(1))
     (folder / "report.html").write_text("report")

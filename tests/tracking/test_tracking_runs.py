@@ -117,5 +117,5 @@ def test_without_a_run_nothing_is_logged():
     assert mlflow.active_run() is None
     with tracking.child_run("alone", {"train": narrow_params()}) as log:
         log.add(EpochRecord(1, 1, {"total": 1.0}, 1.0, 0.1, {}, 0.5))
-        log.figures({"both/mrr": 0.5})
+        log.metrics({"both/mrr": 0.5})
     assert mlflow.active_run() is None

@@ -1,4 +1,11 @@
-"""Methods side by side on the same queries: a bootstrap over groups and seeds that draws the same for all of them."""
+"""Percentile bootstrap: intervals of one evaluation, and paired draws for several methods.
+
+Both draw groups, as clips of one song are right or wrong together. They take different random streams, and keep them so
+that stored intervals can be made again: a single evaluation draws units one by one, which the weighted median needs as
+counts; a comparison draws counts from a multinomial distribution, and seeds of training with them.
+
+Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap, chapters 8 and 13.
+"""
 
 from __future__ import annotations
 
@@ -8,66 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.evaluation.metrics import Array, check_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from vmnet_pipeline.evaluation.metrics import Array, _check_ranks
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-DRAWS_AT_ONCE = 64
-
-
-def bootstrap_means(
-    values: Sequence[Array], groups: Sequence[object] | Array, n_resamples: int = 2000, seed: int = 0
-) -> Array:
-    """Draw the means of several methods anew, over groups of queries and over seeds.
-
-    Every draw takes the same groups and the same seeds for all methods, so differences between columns of the result
-    are paired. Groups are drawn because clips of one song are not independent; seeds, because another training would
-    have given other numbers. With few seeds the spread between them is told too small: three give about two thirds
-    of its variance.
-
-    Args:
-        values: One array per method, (n_seeds, n_metrics, n_queries); a method of one seed counts as one that gives
-            the same for every seed.
-        groups: (n_queries,) labels.
-        n_resamples: Draws, >= 1.
-        seed: Of the random generator.
-
-    Returns:
-        (n_resamples, n_methods, n_metrics) means; of no rows where there are fewer than two groups.
-    """
-    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
-    sizes = np.bincount(codes).astype(np.float64)
-    n_seeds = max(len(item) for item in values)
-    sums = np.stack([_sum_groups(item, codes, n_seeds) for item in values])  # (methods, seeds, metrics, groups)
-    if len(sizes) < 2:
-        return np.empty((0, len(values), sums.shape[2]))
-    rng = np.random.default_rng(seed)
-    draws = []
-    for start in range(0, n_resamples, DRAWS_AT_ONCE):
-        n = min(DRAWS_AT_ONCE, n_resamples - start)
-        times = rng.multinomial(len(sizes), np.full(len(sizes), 1.0 / len(sizes)), size=n).astype(np.float64)
-        seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1.0 / n_seeds), size=n) / n_seeds  # (n, seeds)
-        means = (sums @ times.T) / (times @ sizes)  # (methods, seeds, metrics, n)
-        draws.append(np.einsum("rsmn,ns->nrm", means, seeds))
-    return np.concatenate(draws)
-
-
-def _sum_groups(values: Array, codes: Array, n_seeds: int) -> Array:
-    """(n_seeds, n_metrics, n_groups) sums over the queries of each group."""
-    sums = np.array([[np.bincount(codes, weights=metric) for metric in seed] for seed in values])
-    return np.broadcast_to(sums, (n_seeds, *sums.shape[1:]))
-
 
 Interval = tuple[float, float]
 
-
 _DRAWS_TOGETHER = 32
+_PAIRED_DRAWS_TOGETHER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +58,7 @@ def bootstrap_intervals(
     """Percentile bootstrap over queries, or over groups of queries.
 
     With `groups`, whole groups are drawn. Clips of one song are right or wrong together; drawing them one by
-    one would promise more certainty than there is. A figure at its bound (recall 0 or 1) gets an interval of
+    one would promise more certainty than there is. A metric at its bound (recall 0 or 1) gets an interval of
     zero width: the bootstrap cannot see what the sample does not hold. The mean reciprocal rank is skewed: at
     chance in a pool of 100 its 95 % interval covers the truth in 80 to 85 % of cases with 50 to 80 queries, and in
     94 % with 500; recall and median rank cover as promised.
@@ -119,10 +75,8 @@ def bootstrap_intervals(
 
     Raises:
         PairsError: Bad ranks, or as many groups as ranks are not given.
-
-    Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap, chapters 8 and 13.
     """
-    ranks = _check_ranks(ranks)
+    ranks = check_ranks(ranks)
     unit = _number_groups(groups, len(ranks))
     n_units = int(unit.max()) + 1
     reciprocal = 1.0 / ranks
@@ -131,15 +85,63 @@ def bootstrap_intervals(
     n_others = len(values) - len(ks) - 2
     if n_units < 2:
         return Intervals(dict.fromkeys(map(int, ks)), None, None, None, (None,) * n_others)
-    draws = _draw_figures(ranks, values, unit, n_resamples, np.random.default_rng(seed))
-    tail = (1.0 - level) / 2
-    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
-    pairs = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    draws = _draw_metrics(ranks, values, unit, n_resamples, np.random.default_rng(seed))
+    pairs = find_intervals(draws, level)
     mrr, precision, *rest = pairs[len(ks) : -1]
     return Intervals({int(k): pairs[i] for i, k in enumerate(ks)}, pairs[-1], mrr, precision, tuple(rest))
 
 
-def _draw_figures(ranks: Array, values: list[Array], unit: Array, n_resamples: int, rng: np.random.Generator) -> Array:
+def bootstrap_means(
+    values: Sequence[Array], groups: Sequence[object] | Array, n_resamples: int = 2000, seed: int = 0
+) -> Array:
+    """Resample the means of several methods, over groups of queries and over seeds.
+
+    Every draw takes the same groups and the same seeds for all methods, so differences between columns of the result
+    are paired. Groups are drawn because clips of one song are not independent; seeds, because another training would
+    have given other numbers. With few seeds the spread between them is underestimated: three give about two thirds
+    of its variance.
+
+    Args:
+        values: One array per method, (n_seeds, n_metrics, n_queries); a method of one seed counts as one that gives
+            the same for every seed.
+        groups: (n_queries,) labels.
+        n_resamples: Draws, >= 1.
+        seed: Of the random generator.
+
+    Returns:
+        (n_resamples, n_methods, n_metrics) means; of no rows where there are fewer than two groups.
+    """
+    codes = _number_groups(groups, values[0].shape[-1])
+    sizes = np.bincount(codes).astype(np.float64)
+    n_seeds = max(len(item) for item in values)
+    sums = np.stack([_sum_groups(item, codes, n_seeds) for item in values])  # (methods, seeds, metrics, groups)
+    if len(sizes) < 2:
+        return np.empty((0, len(values), sums.shape[2]))
+    rng = np.random.default_rng(seed)
+    draws = []
+    for start in range(0, n_resamples, _PAIRED_DRAWS_TOGETHER):
+        n = min(_PAIRED_DRAWS_TOGETHER, n_resamples - start)
+        times = rng.multinomial(len(sizes), np.full(len(sizes), 1.0 / len(sizes)), size=n).astype(np.float64)
+        seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1.0 / n_seeds), size=n) / n_seeds  # (n, seeds)
+        means = (sums @ times.T) / (times @ sizes)  # (methods, seeds, metrics, n)
+        draws.append(np.einsum("rsmn,ns->nrm", means, seeds))
+    return np.concatenate(draws)
+
+
+def _sum_groups(values: Array, codes: Array, n_seeds: int) -> Array:
+    """(n_seeds, n_metrics, n_groups) sums over the queries of each group."""
+    sums = np.array([[np.bincount(codes, weights=metric) for metric in seed] for seed in values])
+    return np.broadcast_to(sums, (n_seeds, *sums.shape[1:]))
+
+
+def find_intervals(draws: Array, level: float) -> list[Interval]:
+    """Find the percentile interval of each column of (n_resamples, n) draws; `level` is the share inside, in (0, 1)."""
+    tail = (1.0 - level) / 2
+    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def _draw_metrics(ranks: Array, values: list[Array], unit: Array, n_resamples: int, rng: np.random.Generator) -> Array:
     """(n_resamples, len(values) + 1): the means of all values, and last the median rank."""
     sums = np.stack([np.bincount(unit, weights=value) for value in values], axis=1)  # (n_units, len(values))
     sizes, n_units = np.bincount(unit), len(sums)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """What random order gives: the yardstick of a measured figure.
+    """Expected metrics of a random ranking.
 
     Attributes:
         recall: K to the expected recall, in [0, 1].
@@ -32,7 +32,7 @@ class Chance:
 
 
 def expect_chance(n_gallery: int, n_positives: Sequence[int] | Array, ks: Sequence[int]) -> Chance:
-    """Figures of a random order, for queries with `n_positives` right answers among `n_gallery`.
+    """Expect the metrics of a random order, for queries with `n_positives` relevant items among `n_gallery`.
 
     For one positive: K / N, about N / 2, and H_N / N. In general the best of P positives has a rank above K with
     probability C(N - P, K) / C(N, K).
@@ -49,8 +49,8 @@ def expect_chance(n_gallery: int, n_positives: Sequence[int] | Array, ks: Sequen
     if not len(values) or values[0] < 1 or values[-1] > n_gallery:
         raise PairsError(f"Every query needs 1 to {n_gallery} positives in a gallery of {n_gallery}.")
     reached = np.zeros(n_gallery)  # reached[r - 1]: probability of a rank <= r
-    for n_right, weight in zip(values, weights, strict=True):
-        reached += _reach_by_chance(n_gallery, int(n_right)) * (weight / weights.sum())
+    for n_relevant, weight in zip(values, weights, strict=True):
+        reached += _reach_by_chance(n_gallery, int(n_relevant)) * (weight / weights.sum())
     exactly = np.diff(reached, prepend=0.0)
     return Chance(
         recall={int(k): float(reached[min(k, n_gallery) - 1]) for k in ks},
@@ -60,21 +60,21 @@ def expect_chance(n_gallery: int, n_positives: Sequence[int] | Array, ks: Sequen
 
 
 def expect_ndcg(n_gallery: int, n_positives: Sequence[int] | Array) -> float:
-    """Normalised discounted cumulative gain at 10 of a random order: every place is equally often right.
+    """Normalised discounted cumulative gain at 10 of a random order: every place is equally likely.
 
     Args:
         n_gallery: N, >= 1.
         n_positives: (n,) P of each query, 1 <= P <= N.
     """
-    n_right = np.asarray(n_positives)
-    ideal = sum_discounts(n_right)
-    return float((n_right / n_gallery * sum_discounts(np.array(n_gallery)) / ideal).mean())
+    n_relevant = np.asarray(n_positives)
+    ideal = sum_discounts(n_relevant)
+    return float((n_relevant / n_gallery * sum_discounts(np.array(n_gallery)) / ideal).mean())
 
 
-def _reach_by_chance(n: int, n_right: int) -> Array:
-    """(n,) probability that at least one of `n_right` positives is among the first 1 ... n places."""
+def _reach_by_chance(n: int, n_relevant: int) -> Array:
+    """(n,) probability that at least one of `n_relevant` positives is among the first 1 ... n places."""
     drawn = np.arange(n)
     with np.errstate(divide="ignore"):
-        missed = np.cumsum(np.log(np.maximum(n - n_right - drawn, 0) / (n - drawn)))
+        missed = np.cumsum(np.log(np.maximum(n - n_relevant - drawn, 0) / (n - drawn)))
     reached: Array = -np.expm1(missed)
     return reached

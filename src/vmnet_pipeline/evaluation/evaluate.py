@@ -1,6 +1,6 @@
 """Evaluation of cross-modal retrieval in both directions, music -> video and video -> music.
 
-`evaluate_retrieval` is the door; the pieces (`rank_positives`, `recall_at_k`, `bootstrap_intervals`, ...) can be
+`evaluate_retrieval` is the entry point; the pieces (`rank_positives`, `recall_at_k`, `bootstrap_intervals`, ...) can be
 used alone and are re-exported here.
 """
 
@@ -21,7 +21,7 @@ from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank, median_rank,
 from vmnet_pipeline.evaluation.pools import median_rank_in_pools, reach_in_pools
 from vmnet_pipeline.evaluation.positives import check_embeddings
 from vmnet_pipeline.evaluation.ranks import RankedQueries, rank_both, rank_positives, rank_queries
-from vmnet_pipeline.evaluation.results import DIRECTIONS, DirectionFigures, Evaluation, Figure, PoolFigures
+from vmnet_pipeline.evaluation.results import DIRECTIONS, DirectionMetrics, Estimate, Evaluation, PoolMetrics
 from vmnet_pipeline.params import EvaluateParams
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DIRECTIONS",
     "Chance",
-    "DirectionFigures",
+    "DirectionMetrics",
+    "Estimate",
     "Evaluation",
-    "Figure",
     "Intervals",
     "RankedQueries",
     "bootstrap_intervals",
@@ -75,7 +75,7 @@ def evaluate_retrieval(
     Without `params.pool_size` every query searches the whole gallery and every item counts. With it, consecutive
     pools of that size in the order given are searched on their own, ties go to the lower index, and the last
     incomplete pool is dropped: the protocol of the original code, whose mean over its mini-batches this equals.
-    A set smaller than `pool_size` is searched whole, with a warning, rather than giving no figure at all.
+    A set smaller than `pool_size` is searched whole, with a warning, rather than giving no result.
 
     Args:
         music_emb: (n, dim) floating, rows of unit length; row i belongs to row i of `video_emb`.
@@ -157,7 +157,7 @@ def _pose_problem(
     pools, warnings = _cut_pools(len(ids), params.pool_size)
     video_keys = keys.copy()
     if params.shuffle_pairs:
-        warnings.append("Pairs were mismatched on purpose: these figures are a control and should be at chance.")
+        warnings.append("Pairs were mismatched on purpose: these results are a control and should be at chance.")
         units = keys if groups is None else np.asarray(groups)
         for number, pool in enumerate(pools):
             video_keys[pool.start + derange_pairs(units[pool], params.seed + number)] = keys[pool]
@@ -225,7 +225,7 @@ def _rank_pool(problem: _Problem, pool: slice, params: EvaluateParams) -> list[R
 
 def _summarise(
     name: str, result: RankedQueries, pool_size: int, units: Sequence[str] | None, params: EvaluateParams
-) -> DirectionFigures:
+) -> DirectionMetrics:
     recall = recall_at_k(result.ranks, params.ks)
     chance = expect_chance(pool_size, result.n_positives, params.ks)
     pools = _reach_pools(result, pool_size, params)
@@ -240,15 +240,15 @@ def _summarise(
         np.column_stack([result.ndcg, *pools.values()]),
     )
     one_each = int(result.n_positives.max()) == 1
-    return DirectionFigures(
+    return DirectionMetrics(
         reference_name=DIRECTIONS[name],
-        recall={str(k): _make_figure(recall[k], spread.recall[k], chance.recall[k]) for k in params.ks},
-        median_rank=_make_figure(median_rank(result.ranks), spread.median_rank, chance.median_rank),
-        mrr=_make_figure(mean_reciprocal_rank(result.ranks), spread.mrr, chance.mrr),
-        mean_average_precision=_make_figure(
+        recall={str(k): _make_estimate(recall[k], spread.recall[k], chance.recall[k]) for k in params.ks},
+        median_rank=_make_estimate(median_rank(result.ranks), spread.median_rank, chance.median_rank),
+        mrr=_make_estimate(mean_reciprocal_rank(result.ranks), spread.mrr, chance.mrr),
+        mean_average_precision=_make_estimate(
             float(result.average_precision.mean()), spread.mean_average_precision, chance.mrr if one_each else None
         ),
-        ndcg=_make_figure(
+        ndcg=_make_estimate(
             float(result.ndcg.mean()),
             spread.others[0],
             expect_ndcg(pool_size, result.n_positives),
@@ -265,9 +265,9 @@ def _measure_hubs(top: Array, pool_size: int) -> dict[str, float]:
 
 
 def _reach_pools(result: RankedQueries, n_gallery: int, params: EvaluateParams) -> dict[int, Array]:
-    """Size of random pools to the (n, len(ks)) expected hits in them; none beside the pool protocol.
+    """Size of random pools to the (n, len(ks)) expected hits in them; none under the pool protocol.
 
-    None for several right answers either: a pool of part of them would ask an easier or a harder question, depending
+    None for several relevant items either: a pool of part of them would ask an easier or a harder question, depending
     on how they are drawn.
     """
     if params.pool_size is not None or int(result.n_positives.max()) > 1:
@@ -281,24 +281,24 @@ def _reach_pools(result: RankedQueries, n_gallery: int, params: EvaluateParams) 
 
 def _summarise_pools(
     result: RankedQueries, n_gallery: int, pools: dict[int, Array], spread: Sequence[Interval | None], ks: Sequence[int]
-) -> dict[str, PoolFigures]:
-    """Figures of every size of random pools; `spread` has the intervals of their recalls, one after the other."""
-    intervals, figures = iter(spread), {}
+) -> dict[str, PoolMetrics]:
+    """Metrics for every size of random pools; `spread` has the intervals of their recalls, one after the other."""
+    intervals, metrics = iter(spread), {}
     for size, reached in pools.items():
         chance = expect_chance(size, [1], ks)
-        figures[str(size)] = PoolFigures(
+        metrics[str(size)] = PoolMetrics(
             recall={
-                str(k): _make_figure(float(share), next(intervals), chance.recall[k])
+                str(k): _make_estimate(float(share), next(intervals), chance.recall[k])
                 for k, share in zip(ks, reached.mean(axis=0), strict=True)
             },
-            median_rank=_make_figure(median_rank_in_pools(result.ranks, n_gallery, size), None, chance.median_rank),
+            median_rank=_make_estimate(median_rank_in_pools(result.ranks, n_gallery, size), None, chance.median_rank),
         )
-    return figures
+    return metrics
 
 
-def _make_figure(value: float, interval: Interval | None, chance: float | None) -> Figure:
+def _make_estimate(value: float, interval: Interval | None, chance: float | None) -> Estimate:
     low, high = interval or (None, None)
-    return Figure(value=value, low=low, high=high, chance=chance)
+    return Estimate(value=value, low=low, high=high, chance=chance)
 
 
 def _list_rows(

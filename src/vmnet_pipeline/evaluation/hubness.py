@@ -1,4 +1,4 @@
-"""Hubs: items that are among the best answers to far too many queries, and a correction of scores against them.
+"""Hubs: items that are returned for far too many queries, and a correction of scores against them.
 
 Source: M. Radovanovic, A. Nanopoulos, M. Ivanovic, Hubs in space, JMLR 11 (2010); A. Conneau et al., Word translation
 without parallel data, arXiv:1710.04087, section 2.3 (CSLS).
@@ -33,11 +33,11 @@ def measure_hubness(counts: Array) -> dict[str, float]:
 
 
 def correct_both(music: Array, video: Array, *, k: int = 10, chunk_size: int = 1024) -> tuple[Array, Array]:
-    """Append two coordinates so that dot products are CSLS scores, whichever side asks.
+    """Append two coordinates so that dot products are CSLS scores, in both directions.
 
     [2 x_i, r_i, -1] . [y_j, -1, r_j] = 2 s_ij - r_i - r_j, with r the mean of an item's K highest scores on the other
     side: one set of vectors for both directions. As the neighbourhoods are those of the set itself, every rank depends
-    on all of it: a figure for a set as a whole, not for a query that comes alone.
+    on all of it: a metric of the whole set, not of a single query.
 
     Args:
         music: (Nx, D) floating point.

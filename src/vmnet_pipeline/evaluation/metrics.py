@@ -1,4 +1,4 @@
-"""From ranks to figures: recall at K, median rank, mean reciprocal rank, chance levels, bootstrap intervals."""
+"""Metrics of ranks: recall at K, median rank, mean reciprocal rank."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def recall_at_k(ranks: Array, ks: Sequence[int]) -> dict[int, float]:
     Raises:
         PairsError: No ranks, or ranks below 1 or NaN, or a K below 1.
     """
-    ranks = _check_ranks(ranks)
+    ranks = check_ranks(ranks)
     if any(k < 1 for k in ks):
         raise PairsError(f"Recall at K needs K >= 1, got {list(ks)}.")
     return {int(k): float((ranks <= k).mean()) for k in ks}
@@ -39,15 +39,20 @@ def recall_at_k(ranks: Array, ks: Sequence[int]) -> dict[int, float]:
 
 def median_rank(ranks: Array) -> float:
     """Median of the ranks, >= 1; the mean of the two middle ones for an even number of queries."""
-    return float(np.median(_check_ranks(ranks)))
+    return float(np.median(check_ranks(ranks)))
 
 
 def mean_reciprocal_rank(ranks: Array) -> float:
     """Mean of 1 / rank, in (0, 1]."""
-    return float((1.0 / _check_ranks(ranks)).mean())
+    return float((1.0 / check_ranks(ranks)).mean())
 
 
-def _check_ranks(ranks: Array) -> Array:
+def check_ranks(ranks: Array) -> Array:
+    """Check (n,) ranks, each >= 1, and give them as float64.
+
+    Raises:
+        PairsError: No ranks, or ranks below 1 or NaN.
+    """
     array = np.asarray(ranks, dtype=np.float64)
     if array.ndim != 1 or not array.size or not (array >= 1).all():
         raise PairsError(f"Ranks must be a non-empty list of numbers >= 1, got shape {array.shape}.")

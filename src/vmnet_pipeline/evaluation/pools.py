@@ -1,4 +1,4 @@
-"""Figures that a set would give with a smaller gallery, so that sets of different size become comparable.
+"""Metrics expected with a smaller gallery, so that sets of different size become comparable.
 
 Papers report pools of 1,000, 1,024 or 2,000 candidates. The expectation over all random pools of a size follows from
 the ranks in the whole gallery, so no pool is drawn: there is no seed, and no noise of drawing.

@@ -1,4 +1,4 @@
-"""The records of an evaluation: figures with intervals and chance levels, and how they were measured."""
+"""Results of an evaluation: metrics with intervals and chance levels, and how they were measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ DIRECTIONS = {"music_to_video": "recall_xy", "video_to_music": "recall_yx"}
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One measured figure with its interval and what random order would give.
+class Estimate:
+    """A measured metric with its interval and its value under random order.
 
     Attributes:
-        value: The measured figure.
-        low: Lower end of the bootstrap interval; None where it cannot be told.
+        value: As measured.
+        low: Lower end of the bootstrap interval; None with fewer than two independent units.
         high: Upper end; None together with `low`.
         chance: Expected value under random order; None where it is not defined.
     """
@@ -27,21 +27,21 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolFigures:
-    """What a query is expected to find among a random part of the gallery that holds its right answer.
+class PoolMetrics:
+    """Metrics expected in a random part of the gallery that holds the relevant item.
 
     Attributes:
         recall: K (as text, for JSON) to recall, the mean over all pools of that size.
         median_rank: Smallest K with a recall of at least one half; without interval.
     """
 
-    recall: dict[str, Figure]
-    median_rank: Figure
+    recall: dict[str, Estimate]
+    median_rank: Estimate
 
 
 @dataclass(frozen=True, slots=True)
-class DirectionFigures:
-    """The figures of one direction.
+class DirectionMetrics:
+    """Metrics of one direction.
 
     Attributes:
         reference_name: What the original code calls this recall.
@@ -49,20 +49,20 @@ class DirectionFigures:
         median_rank: >= 1.
         mrr: Mean reciprocal rank, in (0, 1].
         mean_average_precision: In (0, 1]; the same as `mrr` when every query has one positive.
-        ndcg: Normalised discounted cumulative gain at 10, in [0, 1]; every right answer counts 1.
+        ndcg: Normalised discounted cumulative gain at 10, in [0, 1]; every relevant item counts 1.
         hubness: `k`, how often the most frequent answer is among the first k (`max`), the `skewness` of these counts,
             and the share of items that are there for no query (`unreached`).
-        pools: Pool size (as text) to the figures expected in random pools of that size.
+        pools: Pool size (as text) to the metrics expected in random pools of that size.
     """
 
     reference_name: str
-    recall: dict[str, Figure]
-    median_rank: Figure
-    mrr: Figure
-    mean_average_precision: Figure
-    ndcg: Figure
+    recall: dict[str, Estimate]
+    median_rank: Estimate
+    mrr: Estimate
+    mean_average_precision: Estimate
+    ndcg: Estimate
     hubness: dict[str, float]
-    pools: dict[str, PoolFigures]
+    pools: dict[str, PoolMetrics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,15 @@ class Evaluation:
         csls_neighbours: Neighbours of the correction; None without it.
         protocol: `whole gallery` or `pools in file order`.
         ties: `mid-rank` or `lower index`.
-        positives: What makes an answer right: `id` or `group`.
-        max_positives: Most right answers that a query has in its pool.
+        positives: What makes an item relevant: `id` or `group`.
+        max_positives: Most relevant items of a query in its pool.
         shuffled: True when pairs were mismatched on purpose (control: everything should be at chance).
         resampled_by: Unit of the bootstrap: `group` or `query`.
         n_resamples: Bootstrap draws.
         confidence_level: Of the intervals, in (0, 1).
         seed: Of the bootstrap and of the mismatching.
-        warnings: What a reader must know about these figures.
-        directions: Figures by direction, keys of `DIRECTIONS`.
+        warnings: What a reader must know about these metrics.
+        directions: Metrics by direction, keys of `DIRECTIONS`.
         query_rows: One row for each query and direction: id, group, direction, pool, rank, n_positives, top_ids.
     """
 
@@ -108,7 +108,7 @@ class Evaluation:
     confidence_level: float
     seed: int
     warnings: tuple[str, ...]
-    directions: dict[str, DirectionFigures]
+    directions: dict[str, DirectionMetrics]
     query_rows: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,5 +116,5 @@ class Evaluation:
         names = [name for name in self.__slots__ if name not in ("directions", "query_rows", "warnings")]
         content: dict[str, Any] = {name: getattr(self, name) for name in names}
         content["warnings"] = list(self.warnings)
-        content["directions"] = {name: asdict(figures) for name, figures in self.directions.items()}
+        content["directions"] = {name: asdict(metrics) for name, metrics in self.directions.items()}
         return content

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from vmnet_pipeline.errors import ParameterError, TrainingError
-from vmnet_pipeline.evaluation.bootstrap import bootstrap_means
+from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, find_intervals
 from vmnet_pipeline.evaluation.ranks import rank_positives
 from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.experiments.baselines import fit_baseline
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class RunLog(EpochLog, Protocol):
     """Where the curves and figures of one training go."""
 
-    def figures(self, figures: Mapping[str, float]) -> None:
+    def metrics(self, metrics: Mapping[str, float]) -> None:
         """Take in results by name."""
         ...
 
@@ -175,7 +175,7 @@ def _train_variant(
                 raise type(error)(f"variant {title}: {error}") from error
             _embed_sides(trained, result, sides)
             values = list_contributions(rank_pairs(*trained.test[-1], sides["test"]), ks)
-            log.figures(dict(zip(list_metrics(ks), values.mean(axis=1).tolist(), strict=True)))
+            log.metrics(dict(zip(list_metrics(ks), values.mean(axis=1).tolist(), strict=True)))
     return trained
 
 
@@ -296,8 +296,8 @@ def summarise_rows(rows: Sequence[Row], test: PairArrays, params: CompareParams)
                 "val_mrr": list(row.val_mrr),
                 "median_rank": dict(zip(DIRECTIONS, row.median_ranks.mean(axis=0).tolist(), strict=True)),
                 "per_seed": dict(zip(metrics, row.values.mean(axis=2).T.tolist(), strict=True)),
-                "figures": _list_figures(metrics, means[index], draws[:, index], params.confidence_level),
-                "difference": _list_figures(
+                "figures": _list_estimates(metrics, means[index], draws[:, index], params.confidence_level),
+                "difference": _list_estimates(
                     metrics,
                     means[index] - means[place],
                     draws[:, index] - draws[:, place],
@@ -309,15 +309,10 @@ def summarise_rows(rows: Sequence[Row], test: PairArrays, params: CompareParams)
     }
 
 
-def _list_figures(metrics: Sequence[str], values: Array, draws: Array, level: float) -> dict[str, Any]:
+def _list_estimates(metrics: Sequence[str], values: Array, draws: Array, level: float) -> dict[str, Any]:
     """Value and interval of each metric; no interval without draws."""
-    if not len(draws):
-        return {
-            name: {"value": float(value), "low": None, "high": None}
-            for name, value in zip(metrics, values, strict=True)
-        }
-    low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0], axis=0)
+    intervals = find_intervals(draws, level) if len(draws) else [(None, None)] * len(metrics)
     return {
-        name: {"value": float(values[i]), "low": float(low[i]), "high": float(high[i])}
-        for i, name in enumerate(metrics)
+        name: {"value": float(value), "low": low, "high": high}
+        for name, value, (low, high) in zip(metrics, values, intervals, strict=True)
     }

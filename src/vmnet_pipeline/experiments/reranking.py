@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.evaluation.bootstrap import bootstrap_means
+from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, find_intervals
 from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank
 from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.models.embed import embed_arrays
@@ -49,22 +49,22 @@ class _Task:
 
     Attributes:
         ranks: (n,) mid-ranks without re-ranking.
-        right: (n,) place of the right answer among the candidates, -1 where it is none of them.
+        own: (n,) place of the relevant item among the candidates, -1 where it is none of them.
         scores: (n, k) cosines of the candidates.
         agreements: (n, k) agreement over time.
     """
 
     ranks: Array
-    right: Array
+    own: Array
     scores: Array
     agreements: Array
 
     def rerank(self, weight: float) -> Array:
-        """(n,) mid-ranks with a weight; those of right answers that are no candidates stay."""
+        """(n,) mid-ranks with a weight; those of items that are not candidates stay."""
         mixed = mix_scores(self.scores, self.agreements, weight)
-        own = np.take_along_axis(mixed, np.maximum(self.right, 0)[:, None], axis=1)
-        ranks = 1.0 + (mixed > own).sum(axis=1) + ((mixed == own).sum(axis=1) - 1) / 2.0
-        return np.asarray(np.where(self.right >= 0, ranks, self.ranks))
+        score = np.take_along_axis(mixed, np.maximum(self.own, 0)[:, None], axis=1)
+        ranks = 1.0 + (mixed > score).sum(axis=1) + ((mixed == score).sum(axis=1) - 1) / 2.0
+        return np.asarray(np.where(self.own >= 0, ranks, self.ranks))
 
 
 def measure_reranking(
@@ -72,7 +72,7 @@ def measure_reranking(
 ) -> dict[str, Any]:
     """Choose the weight with the highest mean reciprocal rank on `val`, the smaller of equals; compare on `test`.
 
-    Items are right answers to themselves only, and ties take the mean of their places. Differences have paired
+    Only the item itself is relevant, and ties take the mean of their places. Differences have paired
     bootstrap intervals over groups.
 
     Raises:
@@ -120,7 +120,7 @@ def _compare(
         row = gallery @ queries[i]
         task.ranks[i] = 1.0 + (row > row[i]).sum() + ((row == row[i]).sum() - 1) / 2.0
         best = np.argsort(-row, kind="stable")[:k]
-        task.right[i] = np.flatnonzero(best == i)[0] if i in best else -1
+        task.own[i] = np.flatnonzero(best == i)[0] if i in best else -1
         task.scores[i] = row[best]
         task.agreements[i] = align_sequences(parts[i], [gallery_parts[j] for j in best])
     return task
@@ -136,19 +136,15 @@ def _tell_gain(task: _Task, weight: float, groups: Sequence[str], params: Evalua
     before, after = (_list_values(ranks) for ranks in (task.ranks, task.rerank(weight)))
     units = groups if params.resample_by == "group" else np.arange(len(task.ranks))
     draws = bootstrap_means([before[None], after[None]], units, params.n_resamples, params.seed)
-    tail = (1.0 - params.confidence_level) / 2.0
-    low, high = (
-        np.quantile(draws[:, 1] - draws[:, 0], [tail, 1.0 - tail], axis=0)
-        if len(draws)
-        else np.full((2, len(names)), np.nan)
-    )
+    gains = draws[:, 1] - draws[:, 0]
+    intervals = find_intervals(gains, params.confidence_level) if len(draws) else [(None, None)] * len(names)
     return {
         name: {
             "without": float(before[place].mean()),
             "with": float(after[place].mean()),
             "difference": float(after[place].mean() - before[place].mean()),
-            "low": float(low[place]) if len(draws) else None,
-            "high": float(high[place]) if len(draws) else None,
+            "low": intervals[place][0],
+            "high": intervals[place][1],
         }
         for place, name in enumerate(names)
     }

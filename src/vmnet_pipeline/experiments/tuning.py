@@ -243,7 +243,7 @@ def _run_trial(
         study.tell(trial, state=TrialState.FAIL)
     else:
         log.finish(result.history)
-        log.figures({"objective": result.metrics["mrr"]})
+        log.metrics({"objective": result.metrics["mrr"]})
         seconds = sum(record.seconds for record in result.history)
         outcome = {"epochs": len(result.history), "best_epoch": result.best_epoch, "seconds": seconds}
         trial.set_user_attr("outcome", outcome)

@@ -23,11 +23,11 @@ def describe_pool(evaluation: Mapping[str, Any]) -> str:
 def describe_method(evaluation: Mapping[str, Any]) -> str:
     """How ranks and intervals were made, in one sentence."""
     unit = "groups" if evaluation["resampled_by"] == "group" else "queries"
-    right = "any item of the same group" if evaluation["positives"] == "group" else "the item itself"
+    relevant = "any item of the same group" if evaluation["positives"] == "group" else "the item itself"
     neighbours = evaluation.get("csls_neighbours")  # absent in files of earlier versions
     similarity = f"similarity: CSLS over {neighbours} neighbours; " if neighbours else ""
     return (
-        f"Right answer: {right}; {similarity}ties: {evaluation['ties']}; "
+        f"Relevant: {relevant}; {similarity}ties: {evaluation['ties']}; "
         f"{100 * evaluation['confidence_level']:g} % intervals: percentile bootstrap over {unit}, "
         f"{evaluation['n_resamples']:,} draws."
     )

@@ -155,17 +155,17 @@ class Comparison:
     Attributes:
         name: Of the plot that belongs to it.
         title: Heading.
-        figures: What `experiments.comparison.compare_variants` or `experiments.measured.compare_measured` gives.
+        results: What `experiments.comparison` gives.
     """
 
     name: str
     title: str
-    figures: Mapping[str, Any]
+    results: Mapping[str, Any]
 
 
 def lay_out_comparison(found: Comparison) -> dict[str, Any]:
     """A table per direction, and one of the paired differences."""
-    comparison = found.figures
+    comparison = found.results
     heads = [(f"Recall@{k}", "%") for k in comparison["ks"]] + [("MRR", ""), ("Median rank", "")]
     tables = [
         {

@@ -67,7 +67,7 @@ def plot_recall(evaluation: Mapping[str, Any]) -> Figure:
 
 
 def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw how often each rank of the right answer occurs, one panel for each direction.
+    """Draw how often each rank of the relevant item occurs, one panel for each direction.
 
     Args:
         evaluation: `Evaluation.to_dict()`.
@@ -86,12 +86,12 @@ def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, 
         if evaluation["max_positives"] == 1:
             axes.axhline(len(ranks) * width / pool_size, color=GREY, ls=":", lw=1.6, label="chance")
         axes.set_title(DIRECTION_LABELS[direction], loc="left")
-        axes.set_xlabel(f"rank of the right answer (1 to {pool_size})")
+        axes.set_xlabel(f"rank of the relevant item (1 to {pool_size})")
         axes.set_xlim(0.5, pool_size + 0.5)
         axes.legend(loc="upper right")
     _count_in_whole(panels[0].yaxis)
     panels[0].set_ylabel(f"queries per {width} rank{'s' if width > 1 else ''}")
-    figure.suptitle(f"Ranks of the right answers, {describe_pool(evaluation)}", fontsize=11)
+    figure.suptitle(f"Ranks of the relevant items, {describe_pool(evaluation)}", fontsize=11)
     return figure
 
 

@@ -24,7 +24,7 @@ _MEDIA_TYPES: dict[Modality, str] = {"audio": "audio/mpeg", "video": "image/jpeg
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query: its id, the rank of its best right answer, and the first answers."""
+    """One query: its id, the rank of its best relevant item, and the first answers."""
 
     id: str
     rank: float

@@ -24,7 +24,7 @@ _MAX_DEPTH = 8
 _MAX_LISTED = 20
 _PLOT_TEXTS = {
     "recall": "Recall@K over K in both directions, with intervals and the chance level",
-    "ranks": "Histogram of the ranks of the right answers, one panel for each direction",
+    "ranks": "Histogram of the ranks of the relevant items, one panel for each direction",
     "training": "Loss terms and validation figures over the epochs of training",
     "comparison": "Recall@K, mean reciprocal rank and its paired differences in the comparison, with intervals",
     "variants": "Recall@K, mean reciprocal rank and its paired differences of the variants, with intervals",

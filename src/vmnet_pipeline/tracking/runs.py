@@ -57,7 +57,7 @@ class RunLog:
         """Log the epochs that an earlier, interrupted run had done, so that the curves of this run are whole."""
         log_history([record for record in history if record.epoch not in self._logged])
 
-    def figures(self, figures: Mapping[str, float]) -> None:
+    def metrics(self, figures: Mapping[str, float]) -> None:
         """Log results by name."""
         log_metrics(figures)
 

@@ -100,7 +100,7 @@ def report_evaluation(
         "notes": notes,
         "media_note": NO_MEDIA if manifest is None else UNREADABLE_MEDIA,
     }
-    own = {comparison.name: plot_comparison(comparison.figures) for comparison in comparisons}
+    own = {comparison.name: plot_comparison(comparison.results) for comparison in comparisons}
     return build_report(
         evidence.evaluation,
         evidence.query_rows,
