@@ -124,12 +124,12 @@ def search_exactly(gallery: np.ndarray, queries: np.ndarray, k: int) -> np.ndarr
 def measure_search(index: VectorIndex, queries: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     """Recall@10 of all queries, and the time of each one on its own."""
     k = exact.shape[1]
-    found = index.search_positions(queries, k)[1]
+    found = [[hit.position for hit in hits] for hits in index.search(queries, k)]
     recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, exact, strict=True)]))
     times_s = []
     for query in queries:
         started = time.perf_counter()
-        index.search_positions(query, k)
+        index.search(query, k)
         times_s.append(time.perf_counter() - started)
     p50, p99 = np.percentile(times_s, [50, 99])
     return {"recall_at_10": round(recall, 4), "p50_ms": round(1e3 * p50, 3), "p99_ms": round(1e3 * p99, 3)}

@@ -160,6 +160,9 @@ def test_more_like_a_file_and_answers_compared_again(collection):
     assert mixed["results"][0]["id"] == whole["results"][int(np.argmax(expected))]["id"]
     alike = json.loads(recommend(*options, "--same-side"))
     assert alike["direction"] == "music_to_music"
+    ids = [item["id"] for item in whole["results"]]
+    without = json.loads(recommend(*options, "--exclude", ids[0], "--exclude", ids[2], "--top-k", 3))
+    assert [(item["rank"], item["id"]) for item in without["results"]] == [(1, ids[1]), (2, ids[3]), (3, ids[4])]
     rows = read_embeddings(OUTPUT / "music_embeddings").vectors @ embedder.embed_music("query.wav")[0]
     assert [item["id"] for item in alike["results"]] == [IDS[place] for place in np.argsort(-rows)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from reference_data import make_reference_data
 from vmnet_pipeline.errors import EmbedderError, PairsError
-from vmnet_pipeline.inference.input_spec import FeatureForm
+from vmnet_pipeline.inference.input_spec import InputSpec
 from vmnet_pipeline.pairs.packing import read_pairs, write_pairs
 from vmnet_pipeline.reference.layout import locate_sides, make_layout, recognise_variant
 from vmnet_pipeline.reference.planning import plan_reference_pairs
@@ -88,7 +88,7 @@ def test_channels_behind_time_and_mel_are_doubted(tmp_path, caplog):
 
 
 def test_the_embedder_says_that_an_array_looks_transposed():
-    spec = FeatureForm("music", (24,), takes_steps=False)
+    spec = InputSpec("music", (24,), takes_steps=False)
     for array in (np.zeros((24, 18), np.float32), np.zeros((2, 24, 18), np.float32)):
         with pytest.raises(EmbedderError, match="these look transposed"):
             spec.read(array)

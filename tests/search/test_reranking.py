@@ -8,10 +8,11 @@ import torch
 
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.experiments.reranking import PieceSource, measure_reranking
-from vmnet_pipeline.inference.input_spec import FeatureForm
+from vmnet_pipeline.inference.input_spec import InputSpec
 from vmnet_pipeline.inference.pieces import PieceEmbedder
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.params import EvaluateParams
+from vmnet_pipeline.search.dtw import align_sequences
 from vmnet_pipeline.search.reranking import Reranking, rerank_hits
 from vmnet_pipeline.search.vector_index import Hit
 from vmnet_pipeline.types import PairArrays
@@ -48,7 +49,7 @@ def make_network():
 
 
 def make_pieces(model, side, piece_s=1.0):
-    return PieceEmbedder(model, FeatureForm(side, (DIM,), takes_steps=False), Backend(), piece_s)
+    return PieceEmbedder(model, InputSpec(side, (DIM,), takes_steps=False), Backend(), piece_s)
 
 
 def make_orders(n, seed):
@@ -75,8 +76,10 @@ def test_answers_in_the_order_of_time_come_first():
     query = make_pieces(model, "music").embed(features["02"])
 
     def order(weight, n_candidates=4):
-        reranking = Reranking("video", Store(features), weight, n_candidates)
-        return [hit.id for hit in rerank_hits(hits, query, pieces, reranking)]
+        def align(ids):
+            return align_sequences(query, [pieces.embed(features[item_id]) for item_id in ids])
+
+        return [hit.id for hit in rerank_hits(hits, Reranking(align, weight, n_candidates))]
 
     assert order(0.0) == names
     assert order(1.0)[0] == "02"
@@ -129,10 +132,10 @@ def test_right_answers_that_are_no_candidates_stay():
 def test_what_cannot_be_cut_is_told():
     model = make_network()
     with pytest.raises(ParameterError, match="takes 62 steps of every item"):
-        PieceEmbedder(model, FeatureForm("music", (62, DIM), takes_steps=False), Backend(), 3.0)
+        PieceEmbedder(model, InputSpec("music", (62, DIM), takes_steps=False), Backend(), 3.0)
     backend = Backend()
     backend.step_s = None
     with pytest.raises(ParameterError, match="'toy' does not say how far apart"):
-        PieceEmbedder(model, FeatureForm("music", (DIM,), takes_steps=False), backend, 3.0)
+        PieceEmbedder(model, InputSpec("music", (DIM,), takes_steps=False), backend, 3.0)
     with pytest.raises(ParameterError, match="stored pooled"):
         make_pieces(model, "music").embed(np.ones(DIM, np.float32))

@@ -74,8 +74,8 @@ def test_all_of_them_are_text_as_it_is_written():
 def test_a_command_takes_its_defaults_from_the_project_and_paths_from_the_caller(root, monkeypatch):
     seen = {}
 
-    def remember(video, music, places, *others, **options):
-        seen.update(video=video, places=places, folder=Path.cwd())
+    def remember(path, query, places, **options):
+        seen.update(video=path, places=places, folder=Path.cwd())
         return []
 
     monkeypatch.setattr(recommend, "make_ranking", remember)

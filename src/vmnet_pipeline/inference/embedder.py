@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vmnet_pipeline.backends.registry import make_backend
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import CheckpointError, EmbedderError
-from vmnet_pipeline.inference.input_spec import FeatureForm, embed_side
+from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
 from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.models.checkpoints import (
     CONFIG_FILE,
@@ -82,8 +82,8 @@ class Embedder:
         """Build the network; see `load` for the arguments."""
         self.checkpoint = checkpoint
         self.digest = digest_checkpoint(checkpoint)
-        self._forms = {side: FeatureForm.of(checkpoint.model_config, side) for side in MODALITY_OF}
-        self.music_shape, self.video_shape = self._forms["music"].shape, self._forms["video"].shape
+        self._specs = {side: InputSpec.of(checkpoint.model_config, side) for side in MODALITY_OF}
+        self.music_shape, self.video_shape = self._specs["music"].shape, self._specs["video"].shape
         self._model = build_from_checkpoint(checkpoint).requires_grad_(False).to(device)
         self._chosen: dict[Side, Mapping[str, Any] | None] = {"music": music_backend, "video": video_backend}
         self._weights_dir = weights_dir
@@ -91,7 +91,7 @@ class Embedder:
         self._lock = threading.Lock()
         self._singles = _build_singles(self._model, device)
         self.sandbox = sandbox or Sandbox(LimitParams.model_validate({}))
-        self.embedding_dim = self._embed("video", self._forms["video"].blank).shape[1]
+        self.embedding_dim = self._embed("video", self._specs["video"].blank).shape[1]
 
     @classmethod
     def load(
@@ -148,8 +148,8 @@ class Embedder:
         """
         if not isinstance(x, (list, tuple)) or len(x) != 2 or all(side is None for side in x):
             raise EmbedderError("give [music features, video features] as a list of two; one of them may be None")
-        music = None if x[0] is None else self._forms["music"].read(x[0], pooled=pooled)
-        video = None if x[1] is None else self._forms["video"].read(x[1], pooled=pooled)
+        music = None if x[0] is None else self._specs["music"].read(x[0], pooled=pooled)
+        video = None if x[1] is None else self._specs["video"].read(x[1], pooled=pooled)
         if music is not None and video is not None and len(music) != len(video):
             self._refuse_unequal(len(music), len(video))
         return Embeddings(
@@ -214,7 +214,7 @@ class Embedder:
         """
         import numpy as np
 
-        return self._embed(side, self._forms[side].pack([np.asarray(feature, np.float32)], self.backend(side).pool))
+        return self._embed(side, self._specs[side].pack([np.asarray(feature, np.float32)], self.backend(side).pool))
 
     def cut_pieces(self, side: Side, piece_s: float) -> PieceEmbedder:
         """What embeds the pieces of items of one side, of about `piece_s` seconds.
@@ -226,7 +226,7 @@ class Embedder:
 
         with self._lock:
             backend = self._backends.get(side) or self._make_backend(side)
-        return PieceEmbedder(self._model, self._forms[side], backend, piece_s)
+        return PieceEmbedder(self._model, self._specs[side], backend, piece_s)
 
     def backend(self, side: Side) -> FeatureBackend:
         """The feature backend of one side, loaded; made when it is first asked for.

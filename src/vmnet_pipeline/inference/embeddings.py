@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import EmbedderError, SearchIndexError
-from vmnet_pipeline.inference.input_spec import FeatureForm, embed_side
+from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_shapes, digest_checkpoint
 from vmnet_pipeline.progress import track
 from vmnet_pipeline.storage.array_writer import ArrayWriter
@@ -93,7 +93,7 @@ def plan_store_embeddings(
     Args:
         store: Features of one side.
         ids: Items of the collection; those without a feature are left out.
-        pool: One item's feature to the form used in training.
+        pool: One item's feature to the spec used in training.
         checkpoint: The network.
         side: `music` or `video`.
         known: Embeddings made before; rows of the same network and feature are taken over.
@@ -105,7 +105,7 @@ def plan_store_embeddings(
     """
     wanted = [item_id for item_id in ids if (row := store.rows.get(item_id)) is not None and row.status == "done"]
     sources = tuple(store.rows[item_id].checksum for item_id in wanted)
-    model, form = build_from_checkpoint(checkpoint), FeatureForm.of(checkpoint.model_config, side)
+    model, spec = build_from_checkpoint(checkpoint), InputSpec.of(checkpoint.model_config, side)
     digest = digest_checkpoint(checkpoint)
     old_rows = _find_reusable(known, digest, wanted, sources)
 
@@ -113,7 +113,7 @@ def plan_store_embeddings(
         import numpy as np
 
         new = [item_id for item_id in chunk_ids if item_id not in old_rows]
-        made = _embed_items(store, new, pool, form, model)
+        made = _embed_items(store, new, pool, spec, model)
         return np.stack([known.vectors[old_rows[i]] if known and i in old_rows else made[i] for i in chunk_ids])
 
     chunks = (make_chunk(wanted[start : start + batch_size]) for start in range(0, len(wanted), batch_size))
@@ -150,21 +150,21 @@ def _embed_items(
     store: FeatureStore,
     ids: Sequence[str],
     pool: Callable[[np.ndarray], np.ndarray],
-    form: FeatureForm,
+    spec: InputSpec,
     model: VMNet,
 ) -> dict[str, np.ndarray]:
     if not ids:
         return {}
     try:
-        features = form.pack([store.load(item_id) for item_id in ids], pool)
+        features = spec.pack([store.load(item_id) for item_id in ids], pool)
     except EmbedderError as error:
         raise EmbedderError(f"features in {store.folder}, items from {ids[0]!r} to {ids[-1]!r}: {error}") from error
-    return dict(zip(ids, embed_side(model, form.side, features), strict=True))
+    return dict(zip(ids, embed_side(model, spec.side, features), strict=True))
 
 
 def _measure_dim(model: VMNet, checkpoint: Checkpoint) -> int:
-    form = FeatureForm.of(checkpoint.model_config, "video")
-    return int(embed_side(model, "video", form.blank).shape[1])
+    spec = InputSpec.of(checkpoint.model_config, "video")
+    return int(embed_side(model, "video", spec.blank).shape[1])
 
 
 def write_embeddings(folder: Path, planned: PlannedEmbeddings) -> None:

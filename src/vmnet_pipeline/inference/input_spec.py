@@ -31,7 +31,7 @@ def embed_side(model: VMNet, side: Side, features: FeatureArray) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureForm:
+class InputSpec:
     """What one side of a network takes.
 
     Attributes:
@@ -45,7 +45,7 @@ class FeatureForm:
     takes_steps: bool
 
     @classmethod
-    def of(cls, model_config: Mapping[str, Any], side: Side) -> FeatureForm:
+    def of(cls, model_config: Mapping[str, Any], side: Side) -> InputSpec:
         """The form that a checkpoint's network takes."""
         return cls(side, tuple(model_config[f"{side}_shape"]), model_config[f"{side}_tower"] in SEQUENCE_TOWERS)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vmnet_pipeline.errors import CheckpointError
-from vmnet_pipeline.inference.input_spec import FeatureForm
+from vmnet_pipeline.inference.input_spec import InputSpec
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, digest_checkpoint
 from vmnet_pipeline.models.types import MaskedSequence
 from vmnet_pipeline.storage.atomic import replace_atomically
@@ -76,22 +76,22 @@ class _OneSide(nn.Module):
 
 
 def _export_side(model: VMNet, checkpoint: Checkpoint, side: Side, path: Path) -> Path:
-    form = FeatureForm.of(checkpoint.model_config, side)
+    spec = InputSpec.of(checkpoint.model_config, side)
     network = _OneSide(model, side).eval()
-    program = _trace(network, form)
-    program.model.metadata_props.update(describe_side(checkpoint, form))
+    program = _trace(network, spec)
+    program.model.metadata_props.update(describe_side(checkpoint, spec))
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # the exporter leaves the call stack there, with paths of this machine
     with replace_atomically(path) as temporary:
         program.save(str(temporary), external_data=False)
-        _compare(network, form, temporary)
+        _compare(network, spec, temporary)
     return path
 
 
-def _trace(network: _OneSide, form: FeatureForm) -> Any:
-    example = _draw_batch(form, n_items=2)
+def _trace(network: _OneSide, spec: InputSpec) -> Any:
+    example = _draw_batch(spec, n_items=2)
     axes = {0: torch.export.Dim("items")}
-    if form.takes_steps:
+    if spec.takes_steps:
         axes[1] = torch.export.Dim("steps")
     names = ["features", "mask"][: len(example)]
     with _quiet():
@@ -115,58 +115,58 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def describe_side(checkpoint: Checkpoint, form: FeatureForm) -> dict[str, str]:
+def describe_side(checkpoint: Checkpoint, spec: InputSpec) -> dict[str, str]:
     """What a file says of itself, as text: what goes in, what comes out, and of which network it is."""
-    fingerprint = checkpoint.fingerprints.get(MODALITY_OF[form.side])
+    fingerprint = checkpoint.fingerprints.get(MODALITY_OF[spec.side])
     config = checkpoint.model_config
-    if form.takes_steps:
+    if spec.takes_steps:
         taken = (
-            f"(items, steps, {form.shape[1]}) float32, features of one item over time, at most {form.shape[0]} steps"
+            f"(items, steps, {spec.shape[1]}) float32, features of one item over time, at most {spec.shape[0]} steps"
         )
-    elif len(form.shape) == 2:
-        taken = f"(items, {form.shape[0]}, {form.shape[1]}) float32, per patch the mean over time and mel of its maps"
+    elif len(spec.shape) == 2:
+        taken = f"(items, {spec.shape[0]}, {spec.shape[1]}) float32, per patch the mean over time and mel of its maps"
     else:
-        taken = f"(items, {form.shape[0]}) float32, the mean over time of one item's features"
+        taken = f"(items, {spec.shape[0]}) float32, the mean over time of one item's features"
     return {
-        "vmnet.side": form.side,
+        "vmnet.side": spec.side,
         "vmnet.checkpoint": digest_checkpoint(checkpoint),
-        "vmnet.tower": str(config[f"{form.side}_tower"]),
+        "vmnet.tower": str(config[f"{spec.side}_tower"]),
         "vmnet.n_members": str(config.get("n_members", 1)),
         "vmnet.backend": fingerprint.backend if fingerprint else "",
         "vmnet.backend_settings": json.dumps(fingerprint.settings if fingerprint else {}, sort_keys=True),
         "vmnet.features": f"{taken}; as the backend gives them, neither scaled nor normalised",
         "vmnet.mask": "(items, steps) bool, true where a step is; each item has at least one"
-        if form.takes_steps
+        if spec.takes_steps
         else "",
         "vmnet.embedding": "(items, E) float32, rows of unit length; a dot product of both sides is their cosine",
     }
 
 
-def _compare(network: _OneSide, form: FeatureForm, path: Path) -> None:
+def _compare(network: _OneSide, spec: InputSpec, path: Path) -> None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     for n_items in (1, 3):
-        batch = _draw_batch(form, n_items)
+        batch = _draw_batch(spec, n_items)
         names = [item.name for item in session.get_inputs()]
         found = session.run(None, {name: part.numpy() for name, part in zip(names, batch, strict=True)})[0]
         with torch.inference_mode():
             difference = float((torch.from_numpy(found) - network(*batch)).abs().max())
         if not difference <= TOLERANCE:
             raise CheckpointError(
-                f"the exported {form.side} tower differs by {difference:.1e} from the network, more than {TOLERANCE}; "
+                f"the exported {spec.side} tower differs by {difference:.1e} from the network, more than {TOLERANCE}; "
                 "use the network itself, or try other versions of torch and onnxscript"
             )
 
 
-def _draw_batch(form: FeatureForm, n_items: int) -> tuple[Tensor, ...]:
+def _draw_batch(spec: InputSpec, n_items: int) -> tuple[Tensor, ...]:
     """Features of some items, the same every time; of sequences the last item is one step shorter."""
     generator = torch.Generator().manual_seed(n_items)
-    if not form.takes_steps:
-        return (torch.rand((n_items, *form.shape), generator=generator),)
-    n_steps = max(2, min(form.shape[0], 3 + n_items))
+    if not spec.takes_steps:
+        return (torch.rand((n_items, *spec.shape), generator=generator),)
+    n_steps = max(2, min(spec.shape[0], 3 + n_items))
     mask = torch.ones((n_items, n_steps), dtype=torch.bool)
     mask[-1, -1] = False
-    return torch.rand((n_items, n_steps, form.shape[1]), generator=generator), mask
+    return torch.rand((n_items, n_steps, spec.shape[1]), generator=generator), mask

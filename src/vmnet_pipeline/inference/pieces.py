@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.inference.input_spec import FeatureForm, embed_side
+from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 class PieceEmbedder:
     """Embeds the pieces of items of one side."""
 
-    def __init__(self, model: VMNet, form: FeatureForm, backend: FeatureBackend, piece_s: float) -> None:
+    def __init__(self, model: VMNet, spec: InputSpec, backend: FeatureBackend, piece_s: float) -> None:
         """Check that the features can be cut.
 
         Args:
             model: The network.
-            form: What it takes on this side.
+            spec: What it takes on this side.
             backend: Made the features; not loaded.
             piece_s: Length of a piece.
 
         Raises:
             ParameterError: The tower takes items of one length, or the backend does not tell times.
         """
-        if len(form.shape) == 2 and not form.takes_steps:
+        if len(spec.shape) == 2 and not spec.takes_steps:
             raise ParameterError(
-                f"the {form.side} tower takes {form.shape[0]} steps of every item, so items cannot be cut into pieces; "
+                f"the {spec.side} tower takes {spec.shape[0]} steps of every item, so items cannot be cut into pieces; "
                 "leave re-ranking out, or train another tower (`train.model`)"
             )
         step_s = getattr(backend, "step_s", None)
@@ -40,7 +40,7 @@ class PieceEmbedder:
                 f"backend {backend.name!r} does not say how far apart its entries are; give it a property `step_s`, or "
                 "leave re-ranking out"
             )
-        self._model, self._form, self._pool = model, form, backend.pool
+        self._model, self._spec, self._pool = model, spec, backend.pool
         self._steps_per_piece = piece_s / step_s
 
     def embed(self, feature: np.ndarray) -> np.ndarray:
@@ -56,9 +56,9 @@ class PieceEmbedder:
 
         if feature.ndim == 1:
             raise ParameterError(
-                f"the {self._form.side} features are stored pooled and cannot be cut into pieces; extract them with "
+                f"the {self._spec.side} features are stored pooled and cannot be cut into pieces; extract them with "
                 "pooled=false, or leave re-ranking out"
             )
         n_pieces = min(len(feature), max(1, round(len(feature) / self._steps_per_piece)))
         pieces = np.array_split(np.asarray(feature, np.float32), n_pieces)
-        return embed_side(self._model, self._form.side, self._form.pack(pieces, self._pool))
+        return embed_side(self._model, self._spec.side, self._spec.pack(pieces, self._pool))

@@ -1,37 +1,39 @@
-"""What fits a media file, or is like it: a file, a checkpoint and a search index to a ranking."""
+"""Rank the items of a search index for an embedding or a media file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.errors import ParameterError, SearchIndexError
+from vmnet_pipeline.search.reranking import PIECE_S, Reranking, align_stored, rerank_hits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     import numpy as np
 
+    from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.inference.embedder import Embedder
-    from vmnet_pipeline.search.reranking import Reranking
-    from vmnet_pipeline.search.vector_index import Hit, VectorIndex
+    from vmnet_pipeline.search.filters import Filter
+    from vmnet_pipeline.search.vector_index import VectorIndex
     from vmnet_pipeline.types import Side
 
 HIDDEN_COLUMNS = ("id", "source")
-"""Columns of an index that are no metadata."""
+"""Columns of an index that are not metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One answer.
+    """One recommended item.
 
     Attributes:
         rank: 1 is the best.
         id: Item id.
-        score: Cosine similarity to the query, -1 to 1.
-        metadata: What the index knows of the item: title, duration_s, group, licence, tags, ...; None where it does
-            not.
+        score: Cosine similarity to the query, -1 to 1; after re-ranking mixed with the agreement over time.
+        metadata: Title, duration_s, group, licence, tags, ... from the index; None for unknown values.
     """
 
     rank: int
@@ -40,10 +42,43 @@ class Recommendation:
     metadata: dict[str, Any]
 
 
-def answering_side(query: Side, *, same_side: bool) -> Side:
-    """Whose index answers: that of the other side finds what fits, that of the same side what is alike."""
+def target_side(query: Side, *, same_side: bool) -> Side:
+    """The side to search: the other one for what fits, the same one for what is similar."""
     other: Side = "music" if query == "video" else "video"
     return query if same_side else other
+
+
+def rank_items(
+    index: VectorIndex,
+    vector: np.ndarray,
+    *,
+    top_k: int,
+    filters: Sequence[Filter | str] = (),
+    exclude: Collection[str] = (),
+    reranking: Reranking | None = None,
+) -> list[Recommendation]:
+    """Rank the items of an index by their similarity to one embedding.
+
+    Args:
+        index: Items of the target side.
+        vector: (1, E) or (E,) float32 of unit length.
+        top_k: Most results.
+        filters: Conditions that every result meets, e.g. `["group=jazz", "duration<60"]`.
+        exclude: Ids that are never returned, e.g. that of the query itself.
+        reranking: Scores the best hits again; None keeps the order of the index.
+
+    Raises:
+        SearchIndexError: The embedding or a filter cannot be used.
+    """
+    # Excluded items may take the first places: search for as many more, and cut afterwards.
+    n_wanted = max(top_k, reranking.n_candidates if reranking else 0) + len(exclude)
+    hits = [hit for hit in index.search(vector, n_wanted, filters)[0] if hit.id not in exclude]
+    hits = (rerank_hits(hits, reranking) if reranking else hits)[:top_k]
+    metadata = list_metadata(index, [hit.position for hit in hits])
+    return [
+        Recommendation(rank, hit.id, hit.score, known)
+        for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
+    ]
 
 
 def recommend(
@@ -52,59 +87,65 @@ def recommend(
     path: str | Path,
     query: Side,
     *,
+    same_side: bool = False,
     top_k: int = 10,
-    filters: Sequence[str] = (),
-    reranking: Reranking | None = None,
+    filters: Sequence[Filter | str] = (),
+    exclude: Collection[str] = (),
+    rerank: float | None = None,
+    store: FeatureStore | None = None,
 ) -> list[Recommendation]:
-    """The items of an index that lie nearest to a media file.
+    """Rank the items of an index for a media file.
 
     Args:
-        embedder: The network that the index was made with.
-        index: Of the side that is to be found, see `answering_side`.
+        embedder: The network that made the index.
+        index: Items of the target side, see `target_side`.
         path: The media file.
-        query: Which side of the file counts: its pictures (`video`) or its sound (`music`).
-        top_k: How many answers.
-        filters: Conditions on the answers, e.g. `["group=jazz", "duration<60"]`.
-        reranking: How the best answers are compared again; None leaves them as they are.
+        query: The side of the file to use: its frames (`video`) or its audio (`music`).
+        same_side: Whether the index holds items of the same side as `query`.
+        top_k: Most results.
+        filters: See `rank_items`.
+        exclude: See `rank_items`.
+        rerank: Share of the agreement over time in the score, 0-1; None: no re-ranking.
+        store: Features of the indexed items; `rerank` needs them.
 
     Raises:
         SearchIndexError: The index was made with another network, or a filter cannot be used.
-        CheckpointError: The features for re-ranking are not those that the network was trained on.
-        FeatureStoreError: The feature of an answer that is to be compared again is not to be had.
-        ParameterError: These features, or towers, cannot be cut into pieces.
+        CheckpointError: The store holds other features than the network was trained on.
+        FeatureStoreError: `rerank` needs a feature that is missing.
+        ParameterError: `rerank` without a store, or these features, or this tower, cannot be cut into pieces.
         MediaError: The file cannot be used.
+
+    Example:
+        Music for a video:
+
+        >>> from vmnet_pipeline import Embedder
+        >>> from vmnet_pipeline.search.index_files import load_index
+        >>> embedder = Embedder.load(checkpoint)
+        >>> index = load_index(folder / "music_index")
+        >>> for item in recommend(embedder, index, video, "video", top_k=2):
+        ...     print(item.rank, item.id, item.metadata["title"])
+        1 m2 Two
+        2 m1 One
     """
     if index.about.get("checkpoint") != embedder.digest:
         raise SearchIndexError(
-            "the index was made with another checkpoint than this one; make it again with "
-            "`kedro run --pipelines=embed,index`, or pass the checkpoint that it was made with"
+            "the index was made with another checkpoint; rebuild it with `kedro run --pipelines=embed,index`, or pass "
+            "the checkpoint that made it"
         )
+    if rerank is not None and store is None:
+        raise ParameterError("re-ranking needs the features of the indexed items: pass store=FeatureStore(FOLDER)")
     feature = embedder.extract(query, path)
-    n_wanted = max(top_k, reranking.n_candidates if reranking else 0)
-    hits = index.search(embedder.embed_feature(query, feature), n_wanted, filters)[0]
-    if reranking:
-        hits = _rerank(embedder, query, feature, hits, reranking)[:top_k]
-    metadata = list_metadata(index, [hit.position for hit in hits])
-    return [
-        Recommendation(rank, hit.id, hit.score, known)
-        for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
-    ]
-
-
-def _rerank(embedder: Embedder, query: Side, feature: np.ndarray, hits: list[Hit], reranking: Reranking) -> list[Hit]:
-    from vmnet_pipeline.models.checkpoints import check_fingerprints
-    from vmnet_pipeline.search.reranking import rerank_hits
-    from vmnet_pipeline.types import MODALITY_OF
-
-    fingerprint = reranking.store.fingerprint()
-    if fingerprint:
-        check_fingerprints(embedder.checkpoint, {MODALITY_OF[reranking.side]: fingerprint})
-    pieces = embedder.cut_pieces(query, reranking.piece_s).embed(feature)
-    return rerank_hits(hits, pieces, embedder.cut_pieces(reranking.side, reranking.piece_s), reranking)
+    reranking = None
+    if rerank is not None and store is not None:
+        pieces = embedder.cut_pieces(query, PIECE_S).embed(feature)
+        side = target_side(query, same_side=same_side)
+        reranking = Reranking(partial(align_stored, embedder, pieces, side, store), rerank)
+    vector = embedder.embed_feature(query, feature)
+    return rank_items(index, vector, top_k=top_k, filters=filters, exclude=exclude, reranking=reranking)
 
 
 def list_metadata(index: VectorIndex, positions: Sequence[int]) -> list[dict[str, Any]]:
-    """What an index knows of the items in some of its rows, as plain values; None where it knows nothing."""
+    """Metadata in some rows of an index as plain values; None for empty cells."""
     rows = index.items.take(list(positions)).drop(columns=list(HIDDEN_COLUMNS), errors="ignore").astype(object)
     return [
         {str(name): value for name, value in row.items()} for row in rows.where(rows.notna(), None).to_dict("records")

@@ -1,70 +1,106 @@
-"""Re-ranking by agreement over time: the best answers by whole-item embeddings, compared again piece by piece.
+"""Re-rank search hits by how well query and item agree over time.
 
-Music and pictures are cut into pieces of some seconds, the pieces are embedded by the same towers, and the sequences of
-both sides are aligned in order (`retrieval.alignment`). What it gains is measured, see `reranking_gain`.
+Audio and frames are cut into pieces of some seconds, the same towers embed the pieces, and the two sequences are
+aligned in order (`search.dtw`). `experiments.reranking` measures what that gains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
 
 from vmnet_pipeline.search.dtw import align_sequences, mix_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
+    from pathlib import Path
 
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.inference.pieces import PieceEmbedder
+    from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.search.vector_index import Hit
     from vmnet_pipeline.types import Side
 
 PIECE_S = 3.0
 N_CANDIDATES = 50
 
+Align: TypeAlias = Callable[[Sequence[str]], np.ndarray]
+"""Item ids to their agreement with the query over time: (k,) float64, -1 to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """How answers are compared again.
+    """How the best hits of a query are scored again.
 
     Attributes:
-        side: The side that answers.
-        store: Its features.
-        weight: Share of the agreement over time in the score, 0-1; the rest is the cosine of the whole items.
-        n_candidates: How many of the best answers are compared again.
-        piece_s: Length of a piece.
+        align: Agreement of items with the query.
+        weight: Share of that agreement in the score, 0-1; the rest is the cosine of the whole items.
+        n_candidates: How many of the best hits are scored again.
     """
 
-    side: Side
-    store: FeatureStore
+    align: Align
     weight: float
     n_candidates: int = N_CANDIDATES
-    piece_s: float = PIECE_S
 
 
-def rerank_hits(hits: Sequence[Hit], query: np.ndarray, answers: PieceEmbedder, reranking: Reranking) -> list[Hit]:
-    """Order the answers of an index anew.
-
-    Args:
-        hits: The answers, best first.
-        query: (n, E) embeddings of the pieces of the query.
-        answers: Embeds the pieces of the side that answers.
-        reranking: Where the features are, and how they count.
-
-    Returns:
-        The first `n_candidates` answers with mixed scores, best first; after them the others as they were.
-
-    Raises:
-        FeatureStoreError: The feature of an answer is not to be had.
-    """
+def rerank_hits(hits: Sequence[Hit], reranking: Reranking) -> list[Hit]:
+    """Sort the first `n_candidates` hits by mixed scores; the others follow unchanged."""
     candidates, others = hits[: reranking.n_candidates], hits[reranking.n_candidates :]
     if not candidates:
         return list(hits)
-    import numpy as np
-
-    agreements = align_sequences(query, [answers.embed(reranking.store.load(hit.id)) for hit in candidates])
+    agreements = reranking.align([hit.id for hit in candidates])
     scores = mix_scores(np.array([hit.score for hit in candidates]), agreements, reranking.weight)
     mixed = [replace(hit, score=float(score)) for hit, score in zip(candidates, scores, strict=True)]
     return [*sorted(mixed, key=lambda hit: -hit.score), *others]
+
+
+def open_features(embedder: Embedder, folder: Path, side: Side) -> FeatureStore:
+    """Open the store of the features that a network was trained on.
+
+    Args:
+        embedder: The network.
+        folder: The feature stores of a collection.
+        side: Which of its features.
+
+    Raises:
+        CheckpointError: The checkpoint does not say which features those are.
+    """
+    from vmnet_pipeline.errors import CheckpointError
+    from vmnet_pipeline.features.store import FeatureStore
+    from vmnet_pipeline.types import MODALITY_OF
+
+    fingerprint = embedder.checkpoint.fingerprints.get(MODALITY_OF[side])
+    if fingerprint is None:
+        raise CheckpointError(
+            f"the checkpoint does not say which {side} features it was trained on, so items cannot be compared piece "
+            "by piece; leave re-ranking out"
+        )
+    return FeatureStore(folder / fingerprint.backend)
+
+
+def align_stored(
+    embedder: Embedder, pieces: np.ndarray, side: Side, store: FeatureStore, ids: Sequence[str]
+) -> np.ndarray:
+    """Align the pieces of a query with those of stored items: (k,) float64.
+
+    Args:
+        embedder: The network.
+        pieces: (n, E) embeddings of the pieces of the query.
+        side: Target side.
+        store: Features of that side.
+        ids: Items of the store.
+
+    Raises:
+        CheckpointError: The network was trained on other features.
+        FeatureStoreError: The feature of an item is missing or damaged.
+        ParameterError: The features cannot be cut into pieces.
+    """
+    from vmnet_pipeline.models.checkpoints import check_fingerprints
+    from vmnet_pipeline.types import MODALITY_OF
+
+    fingerprint = store.fingerprint()
+    if fingerprint:
+        check_fingerprints(embedder.checkpoint, {MODALITY_OF[side]: fingerprint})
+    target = embedder.cut_pieces(side, PIECE_S)
+    return align_sequences(pieces, [target.embed(store.load(item_id)) for item_id in ids])

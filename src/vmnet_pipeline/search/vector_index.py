@@ -229,20 +229,8 @@ class VectorIndex:
             for row_scores, row in zip(scores, positions, strict=True)
         ]
 
-    def search_positions(
-        self, queries: np.ndarray, k: int = 10, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The same as arrays: (q, k') scores and positions, k' = min(k, items); -1 where there is no answer.
-
-        Args:
-            queries: (q, E) or (E,) float32 unit vectors.
-            k: Answers per query.
-            allowed: (n,) bool over positions, or None for all.
-        """
-        with self._lock.shared():
-            return self._search(queries, k, allowed)
-
     def _search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """(q, k') scores and positions, k' = min(k, items); -1 where there is no answer; `allowed` is (n,) bool."""
         queries = np.atleast_2d(np.ascontiguousarray(queries, np.float32))
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise SearchIndexError(f"queries have shape {queries.shape}; this index takes (q, {self.dim})")

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import vmnet_pipeline
-from vmnet_pipeline.search.recommendation import answering_side
+from vmnet_pipeline.search.recommendation import target_side
 from vmnet_pipeline.serving import schemas as bodies
 from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
 from vmnet_pipeline.serving.media_files import MEDIA_ANSWERS, MediaResponse
@@ -25,6 +25,7 @@ from vmnet_pipeline.serving.middleware import COOKIE, MAX_KEY_LENGTH, ApiKey, Gu
 from vmnet_pipeline.serving.proxies import PREFIX
 from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_json, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Task
+from vmnet_pipeline.types import Side  # noqa: TC001 - FastAPI evaluates it
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.state import Service, State
     from vmnet_pipeline.serving.worker import Answer
-    from vmnet_pipeline.types import Side
 
 logger = logging.getLogger(__name__)
 
@@ -130,9 +130,9 @@ def _add_search(app: FastAPI, service: Service) -> None:
         state = service.state
         wanted, vector, warnings = await _read(request, service, state, bodies.Search)
         top_k = min(wanted.top_k, service.params.max_top_k)
-        side = answering_side(wanted.query, same_side=wanted.same_side)
-        without = wanted.id if wanted.same_side else None
-        search = partial(state.gallery.search, vector, side, top_k, wanted.filters, without=without)
+        side = target_side(wanted.query, same_side=wanted.same_side)
+        exclude = [wanted.id] if wanted.id and wanted.same_side else []
+        search = partial(state.gallery.search, vector, side, top_k, wanted.filters, exclude=exclude)
         results = await asyncio.to_thread(search)
         direction = f"{wanted.query}_to_{side}"
         content = {"direction": direction, "version": state.gallery.version, "results": results, "warnings": warnings}

@@ -6,7 +6,7 @@ they began with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from urllib.parse import quote
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.inference.embeddings import read_embeddings
 from vmnet_pipeline.search.index_files import POINTER, load_index
-from vmnet_pipeline.search.recommendation import list_metadata
+from vmnet_pipeline.search.recommendation import list_metadata, rank_items
 from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.media_files import open_below
 from vmnet_pipeline.serving.projection import project_sides
@@ -22,10 +22,11 @@ from vmnet_pipeline.storage.parsing import read_frame
 from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
 
+    from vmnet_pipeline.search.reranking import Reranking
     from vmnet_pipeline.search.vector_index import VectorIndex
     from vmnet_pipeline.serving.config import CollectionPlaces
     from vmnet_pipeline.types import Side
@@ -96,36 +97,26 @@ class Gallery:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
     def search(
-        self, vector: np.ndarray, side: Side, top_k: int, filters: Sequence[str], *, without: str | None = None
+        self,
+        vector: np.ndarray,
+        side: Side,
+        top_k: int,
+        filters: Sequence[str],
+        *,
+        exclude: Collection[str] = (),
+        reranking: Reranking | None = None,
     ) -> list[dict[str, Any]]:
-        """The best items of a side: rank, id, score, metadata and where their media are.
-
-        Args:
-            vector: (1, E) embedding.
-            side: Where to search.
-            top_k: How many answers.
-            filters: Conditions.
-            without: Id of an item that is no answer.
+        """Rank the items of a side, see `rank_items`, and link their media.
 
         Raises:
             RefusedError: 422 for a filter that cannot be used.
         """
+        index = self.sides[side].index
         try:
-            hits = self.sides[side].index.search(vector, top_k + (without is not None), filters)[0]
+            ranking = rank_items(index, vector, top_k=top_k, filters=filters, exclude=exclude, reranking=reranking)
         except SearchIndexError as error:
             raise RefusedError(422, "bad_filter", str(error)) from error
-        hits = [hit for hit in hits if hit.id != without][:top_k]
-        metadata = list_metadata(self.sides[side].index, [hit.position for hit in hits])
-        return [
-            {
-                "rank": rank,
-                "id": hit.id,
-                "score": hit.score,
-                "metadata": row,
-                "media": self.link_media(hit.id, side, n_up=1),
-            }
-            for rank, (hit, row) in enumerate(zip(hits, metadata, strict=True), start=1)
-        ]
+        return [asdict(item) | {"media": self.link_media(item.id, side, n_up=1)} for item in ranking]
 
     def describe_item(self, item_id: str) -> dict[str, Any]:
         """What is known of one item, and where its media are.

@@ -8,11 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vmnet_pipeline.serving.errors import RefusedError, shorten
 from vmnet_pipeline.serving.middleware import MAX_KEY_LENGTH
+from vmnet_pipeline.types import Side  # noqa: TC001 - pydantic evaluates it
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from vmnet_pipeline.types import Side
 
 MAX_FILTERS = 16
 MAX_PLACE = 100

@@ -60,14 +60,14 @@ def rerank_answers(
         return {"n_candidates": 0}
     from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.experiments.reranking import PieceSource, measure_reranking
-    from vmnet_pipeline.inference.input_spec import FeatureForm
+    from vmnet_pipeline.inference.input_spec import InputSpec
     from vmnet_pipeline.inference.pieces import PieceEmbedder
 
     model, piece_s = _build_model(checkpoint, pairs), params.rerank.piece_s
 
     def open_side(side: Side, store: FeatureStore, backend: dict[str, Any]) -> PieceSource:
-        form = FeatureForm.of(checkpoint.model_config, side)
-        return PieceSource(store, PieceEmbedder(model, form, make_backend(backend), piece_s))
+        spec = InputSpec.of(checkpoint.model_config, side)
+        return PieceSource(store, PieceEmbedder(model, spec, make_backend(backend), piece_s))
 
     music = open_side("music", music_features, music_params)
     video = open_side("video", video_features, video_params)
