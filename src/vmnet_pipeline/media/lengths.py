@@ -3,10 +3,11 @@
 Headers are written before the audio is known, copied from another file, overtaken by parts that were joined later, or
 made up; some state the time of the last packet and call it a length. The cheapest witness is asked first:
 
-1. the byte rate of the first packets, for WAV and MP3 of a constant rate;
+1. the byte rate of the first packets, for WAV;
 2. the distance from the first to the last packet, which seeking finds.
 
-Where the clock may start anew in the midst of a file (MPEG-TS; Ogg and FLAC of several parts), neither will do.
+Where the clock may start anew in the midst of a file (MPEG-TS; Ogg and FLAC of several parts), neither will do; nor for
+MP3, where FFmpeg itself derives length and times from the rate of the beginning, and joined files differ in rate.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 AGREEMENT_S = 0.25
 """Encoders fill up the last frame, and some headers count that."""
 
-_CONSTANT_RATE = frozenset({"mp3", "wav"})
 _RATE_AGREEMENT = 0.02
 # Where a file has fewer bits per second than speech takes, a wrong time of the last packet is the likelier cause.
 _MIN_RATE_BPS = 4_000
@@ -78,9 +78,9 @@ def confirm_lengths(
         beginning: What has been read of them.
         n_bytes: How much that was, by the index of the stream.
     """
-    if _may_be_joined(path, container) or beginning.clock.n_jumps:
+    if container.format.name == "mp3" or _may_be_joined(path, container) or beginning.clock.n_jumps:
         return False
-    is_plain = container.format.name in _CONSTANT_RATE and len(container.streams) == 1
+    is_plain = container.format.name == "wav" and len(container.streams) == 1
     if is_plain and _has_rate(
         container, streams[0], beginning.measure(streams[0].index), n_bytes.get(streams[0].index, 0)
     ):

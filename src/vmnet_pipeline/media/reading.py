@@ -89,7 +89,7 @@ class Reader:
         self._sides = [side for side in sides if side is not None]
         self._is_indexed = is_indexed(container)
         self._names = set(container.format.name.split(","))
-        self._file_s = _count_frames(self._sides) if "avi" in self._names else (container.duration or 0) / 1e6
+        self._file_s = _count_frames(self._sides) if "avi" in self._names else _read_length(container, self._names)
         self._audio = [side.index for side in self._sides if side.type == "audio"]
         # streams are not to be asked once their container is closed
         self.indices = [stream.index for stream in streams]
@@ -222,6 +222,12 @@ def _count_frames(sides: Sequence[Stream]) -> float:
     """Seconds of the frames that an AVI file declares; what FFmpeg calls its duration follows from its size."""
     rated = [cast("VideoStream", side) for side in sides if side.type == "video"]
     return max((side.frames / float(side.average_rate) for side in rated if side.average_rate), default=0.0)
+
+
+def _read_length(container: InputContainer, names: set[str]) -> float:
+    """Seconds that the header declares of a file; what Matroska and FLV call so is the time of its end."""
+    start = max(0, container.start_time or 0) if names & {"matroska", "flv"} else 0
+    return max(0, (container.duration or 0) - start) / 1e6
 
 
 def _get_duration(stream: Stream) -> float:
