@@ -1,6 +1,7 @@
-# make demo   set up, make the demo media, run everything on them, show the results
-# make test   set up, run the tests
-# make lint   ruff, mypy and the import contracts
+# make demo    set up, make the demo media, run everything on them, show the results
+# make test    set up, run the tests
+# make quick   set up, run those that start no other process
+# make lint    ruff, mypy and the import contracts
 #
 # Python: `make PYTHON=python3.12 ...`. PyTorch: its CPU build is taken wherever pip finds one, else the default (CUDA)
 # build; set TORCH_INDEX to the address of an index that has the CPU build. Every package is checked by its hash, except
@@ -15,7 +16,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo torture docs test audit sbom dist test-all peers lint format lock clean
+.PHONY: help setup demo torture docs test quick audit sbom dist test-all peers lint format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,8 +51,11 @@ demo: setup ## demo media, the whole pipeline on them, the Recall@K table
 	@echo "== kedro run"
 	@$(BIN)/kedro run
 
-test: setup ## the tests: offline, on the CPU, some minutes
-	@$(BIN)/python -m pytest
+test: setup ## the tests: offline, on all cores, some minutes
+	@$(BIN)/python -m pytest -n auto
+
+quick: setup ## the tests that start no other process: an answer in 90 s
+	@$(BIN)/python -m pytest -n auto -m "not process and not slow and not gpu and not weights and not online"
 
 peers: .peers/.installed ## other implementations of the same networks, for parity tests and benchmarks
 
@@ -60,7 +64,7 @@ peers: .peers/.installed ## other implementations of the same networks, for pari
 	@touch $@
 
 test-all: setup peers ## also the slow tests and those that need peer packages
-	@$(BIN)/python -m pytest -m "not gpu and not online"
+	@$(BIN)/python -m pytest -n auto -m "not gpu and not online"
 
 lint: setup ## ruff, mypy, import contracts
 	@$(BIN)/ruff check .

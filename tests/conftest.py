@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
 import pytest
 
-from kedro_project import Project, make_project
+from kedro_project import ROOT, Project, make_project
+from scheduling import GroupScheduling, name_group, rank
+
+PROCESS_FOLDERS = tuple(str(ROOT / "tests" / name) for name in ("compat", "e2e", "notebooks", "packaging", "serving"))
+PROCESS_FIXTURES = {"demo_project", "project", "reference_checkpoints"}
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers divide the cores, so that threads do not wait for one another
+    n_cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if str(item.path).startswith(PROCESS_FOLDERS) or PROCESS_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.process)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: rank(name_group(item.nodeid)))
 
 
 @pytest.fixture(scope="session")

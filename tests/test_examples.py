@@ -11,6 +11,8 @@ import torch
 from vmnet_pipeline.models.checkpoints import Checkpoint, save_checkpoint
 from vmnet_pipeline.models.factory import build_model
 
+pytestmark = pytest.mark.process
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -19,6 +19,7 @@ def call(*arguments: str):
     return CliRunner().invoke(make_program(), arguments, prog_name="vmnet-pipeline")
 
 
+@pytest.mark.process
 def test_module_takes_the_options_of_kedro_run():
     command = [sys.executable, "-m", "vmnet_pipeline", "--pipeline", "no_such_pipeline"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -53,6 +54,7 @@ def test_exit_codes(arguments, code):
     assert call(*arguments).exit_code == code
 
 
+@pytest.mark.process
 def test_a_project_of_ones_own(tmp_path):
     folder = tmp_path / "mine"
     made = call("new-project", str(folder))

@@ -87,6 +87,7 @@ def run_on_terminal() -> str:
     return shown.decode()
 
 
+@pytest.mark.process
 def test_a_pipe_gets_no_bar_and_a_terminal_does(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     piped = run_piped()

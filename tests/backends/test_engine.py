@@ -205,6 +205,7 @@ def test_changed_network_code_or_version_is_another_network(tmp_path, monkeypatc
     assert ConvertedModels(tmp_path, {}).folder != before
 
 
+@pytest.mark.process
 def test_openvino_writes_nothing_home_and_loads_no_telemetry(tmp_path):
     program = (
         f"import sys; sys.path.insert(0, {str(SRC)!r})\n"

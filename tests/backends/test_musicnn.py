@@ -158,6 +158,7 @@ def test_a_loaded_backend_can_be_sent_to_a_worker():
     np.testing.assert_array_equal(copy.infer(make_patches()), backend.infer(make_patches()))
 
 
+@pytest.mark.process
 @pytest.mark.weights
 @pytest.mark.parametrize("model", ["MSD_musicnn", "MTT_musicnn"])
 def test_network_equals_the_original_graph_live(model, peers_dir, golden_dir, weights_dir, tmp_path, rich_sound):

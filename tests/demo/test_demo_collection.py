@@ -327,6 +327,7 @@ def test_loudest_sound_is_held_below_full_scale() -> None:
 # The collection
 
 
+@pytest.mark.process
 def test_bytes_depend_neither_on_workers_nor_on_order(tiny: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
 
@@ -486,6 +487,7 @@ def test_impossible_specification_is_refused(arguments: dict) -> None:
         DemoSpec(**arguments)
 
 
+@pytest.mark.process
 def test_script_without_main_guard_still_gets_its_demo(tmp_path: Path, tiny: Path) -> None:
     source = Path(collection.__file__).parents[2]
     script = (

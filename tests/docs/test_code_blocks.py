@@ -63,6 +63,7 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     run_blocks(page)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("page", [page for page in WITH_PYTHON if is_needed(page)], ids=name_page)
 def test_python_of_a_page_runs_on_the_demo(page, place):
     run_blocks(page)

@@ -14,6 +14,8 @@ from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.extraction import dask_executor as cluster
 from vmnet_pipeline.extraction.executor import Event
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def dask(tmp_path):

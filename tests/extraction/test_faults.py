@@ -12,6 +12,8 @@ from toy_bench import find_children, read_lines
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.features.store import FeatureStore
 
+pytestmark = pytest.mark.process
+
 KINDS = [{"executor": {"kind": "serial"}}, {"executor": {"kind": "processes"}, "n_workers": 2}]
 SLOW = {"item_s": 0.05}
 

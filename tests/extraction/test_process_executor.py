@@ -12,6 +12,8 @@ from toy_bench import Bench, find_children
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.extraction import driver
 
+pytestmark = pytest.mark.process
+
 PROCESSES = {"executor": {"kind": "processes"}, "n_workers": 2}
 
 

@@ -108,6 +108,7 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
     assert (tmp_path / "mine.npy").exists()
 
 
+@pytest.mark.process
 def test_gc_waits_for_no_run_but_refuses(store):
     holder = (
         "import sys; from vmnet_pipeline.features.store import FeatureStore\n"

@@ -179,6 +179,7 @@ def test_the_digest_follows_the_weights():
     assert digest_checkpoint(replace(checkpoint, best_epoch=9)) == digest_checkpoint(checkpoint)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("variant", "music_item"), [("musicnn", (60, 500)), ("vggish", (62, 512, 6, 4))])
 def test_a_summaries_dir_of_the_reference(reference_checkpoints, variant, music_item):
     """The embeddings are those that the reference's formulas give, in plain numpy."""
@@ -261,6 +262,7 @@ def sound(tmp_path):
     return path
 
 
+@pytest.mark.process
 def test_a_media_file_gets_the_embedding_of_its_features(sound, tmp_path):
     backend = make_backend({"weights_dir": tmp_path, **MUSICNN})
     device = Fingerprint("musicnn", {**backend.fingerprint().settings, "device": "cuda"})  # as trained on a GPU
@@ -274,6 +276,7 @@ def test_a_media_file_gets_the_embedding_of_its_features(sound, tmp_path):
     np.testing.assert_array_equal(embedder.embed_music(tmp_path / "\u00e9.wav"), found)
 
 
+@pytest.mark.process
 def test_a_decoder_that_crashes_is_an_error_of_that_file(embedder, sound):
     embedder._backends["music"] = CrashingBackend()
     with pytest.raises(MediaError, match="SIGSEGV") as caught:
@@ -293,6 +296,7 @@ def test_another_backend_than_that_of_the_checkpoint_is_refused(sound, tmp_path)
             Embedder(checkpoint, music_backend=backend, weights_dir=tmp_path).embed_music(sound)
 
 
+@pytest.mark.process
 def test_features_that_do_not_fit_the_network_are_an_error(sound, tmp_path):
     embedder = Embedder(make_checkpoint(), music_backend=MUSICNN, weights_dir=tmp_path)
     with pytest.raises(EmbedderError, match=r"\(200,\), but this checkpoint takes \(6,\)"):
@@ -305,6 +309,7 @@ def test_the_package_has_it_on_first_use():
         _ = vmnet_pipeline.Nothing
 
 
+@pytest.mark.process
 def test_importing_the_package_stays_light():
 
     code = "import sys, vmnet_pipeline; print([name for name in ('torch', 'numpy', 'pandas') if name in sys.modules])"

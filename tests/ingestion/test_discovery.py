@@ -258,6 +258,7 @@ def test_a_folder_that_cannot_be_read_is_told(clip_folder, tmp_path, caplog, mon
     assert f"{str(tmp_path / 'closed')!r} cannot be read, its files are left out: Permission denied" in caplog.text
 
 
+@pytest.mark.process
 def test_ingestion_reads_in_child_processes(clip_folder, tmp_path):
     manifest, summary = ingest_media(IngestParams(media_dir=str(clip_folder)), tmp_path / "cache")
     expected = build_manifest(find_items(clip_folder), probe_media)

@@ -81,6 +81,7 @@ def make_frames(stream, duration_s):
     yield from resampler.resample(frame)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", FILMS)
 def test_a_film_under_any_name_is_an_item(tmp_path, name):
     encode(tmp_path / name, *FILMS[name])
@@ -89,6 +90,7 @@ def test_a_film_under_any_name_is_an_item(tmp_path, name):
     assert list_folder(None, tmp_path)["id"].tolist() == [strip_suffix(name)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", SOUNDS)
 def test_sound_under_any_name_is_the_other_side(tmp_path, name):
     encode(tmp_path / "audio" / name, *SOUNDS[name])
@@ -98,6 +100,7 @@ def test_sound_under_any_name_is_the_other_side(tmp_path, name):
     assert list_folder(tmp_path / "audio", None)["id"].tolist() == ["a"]
 
 
+@pytest.mark.process
 def test_every_file_that_is_left_out_is_counted_and_named(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     encode(tmp_path / "clip.mkv", "matroska", "h264", "aac")
@@ -179,6 +182,7 @@ def test_pipes_and_missing_files_hold_nothing(tmp_path):
     assert read_content(str(tmp_path / "none")) == "other"
 
 
+@pytest.mark.process
 def test_what_was_recognised_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     film = encode(tmp_path / "film.data", "matroska", "h264", "aac")
     noise = tmp_path / "noise"

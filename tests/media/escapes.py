@@ -128,7 +128,7 @@ def get_ways(folder: str, port: int) -> dict:
         "signal to everyone": lambda: os.kill(-1, 0),
         "signal by descriptor": signal_by_descriptor,
         "signal by pipe": signal_by_pipe,
-        "limits of the parent": lambda: resource.prlimit(parent, resource.RLIMIT_NOFILE, (64, 64)),
+        "limits of the parent": lambda: resource.prlimit(parent, resource.RLIMIT_MSGQUEUE, (0, 0)),
         "keys typed into a terminal": lambda: fcntl.ioctl(0, 0x5412, b"x"),
         "io_uring": set_up_ring,
         "shared memory": lambda: call((29, 194), 0x7A7A7A7A, 4096, 0),

@@ -25,7 +25,10 @@ from vmnet_pipeline.media.syscall_filter import GIVEN_UP, build_program
 from vmnet_pipeline.media.thumbnails import cut_clip, make_picture
 from vmnet_pipeline.params import LimitParams
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process give up rights")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process give up rights"),
+]
 
 READING = {"read a secret", "list a folder"}
 TRIED = 39

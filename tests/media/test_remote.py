@@ -104,6 +104,7 @@ def sandbox():
         yield sandbox
 
 
+@pytest.mark.process
 def test_a_child_without_network_gets_its_pieces_from_here(clip, remote, sandbox):
     assert sandbox.call(probe_media, str(remote)) == probe_media(clip)
     found = sandbox.call(decode_audio, str(remote), sample_rate_hz=16_000, max_duration_s=1.0)
@@ -113,6 +114,7 @@ def test_a_child_without_network_gets_its_pieces_from_here(clip, remote, sandbox
     assert not [thread for thread in threading.enumerate() if thread.name == "media-pieces"]
 
 
+@pytest.mark.process
 def test_pieces_are_those_of_the_file(remote, sandbox):
     """Larger than one piece, and read at two places in turn."""
     content = np.random.default_rng(0).bytes(3 * 2**20 + 17)
@@ -121,6 +123,7 @@ def test_pieces_are_those_of_the_file(remote, sandbox):
     assert sandbox.call(bad_readers.read_in_turn, str(path)) == content + content[::-1][:1]
 
 
+@pytest.mark.process
 def test_a_failure_of_the_store_is_told_through_a_child(remote, sandbox, tmp_path, monkeypatch):
     wavfile.write(tmp_path / "a.wav", 16_000, np.zeros(2_000_000, np.int16))
     path = remote.with_name("a.wav")

@@ -22,6 +22,8 @@ from vmnet_pipeline.media import sandbox as module
 from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.params import LimitParams
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def sandbox():

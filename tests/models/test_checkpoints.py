@@ -246,6 +246,7 @@ def test_features_of_another_identity_are_refused() -> None:
     check_fingerprints(replace(checkpoint, fingerprints={}), {"audio": other})
 
 
+@pytest.mark.process
 def test_git_revision(tmp_path: Path) -> None:
     assert read_git_revision(tmp_path / "nowhere") is None
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]

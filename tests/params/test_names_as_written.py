@@ -159,6 +159,7 @@ def test_every_place_that_the_catalog_reads_is_known():
     assert read - values <= text.TEXT_PARAMETERS
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_run_on_a_folder_called_by_a_number(tmp_path):
     (tmp_path / "2024").mkdir()

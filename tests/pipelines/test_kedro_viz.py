@@ -62,6 +62,7 @@ def preview(dataset):
     return json.loads(json.dumps(dataset.preview(nrows=2)))
 
 
+@pytest.mark.process
 def test_tables_have_a_preview(tmp_path):
     folder = tmp_path / "media"
     make_clip(folder / "007.mp4", duration_s=1.0, width=32, height=32)

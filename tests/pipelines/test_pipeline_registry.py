@@ -87,6 +87,7 @@ def test_files_of_ones_own_need_nothing_of_the_media_pipelines(variant, catalog)
     assert evaluation == {*needed, *name_found(variant)}
 
 
+@pytest.mark.process
 def test_nothing_heavy_is_imported_to_register_the_pipelines():
     code = (
         "import sys; import vmnet_pipeline.settings, vmnet_pipeline.cli, vmnet_pipeline.datasets;"

@@ -63,6 +63,7 @@ def trained(tmp_path_factory):
     return folder, train(folder)
 
 
+@pytest.mark.process
 def test_tags_and_steps_are_those_of_the_original(trained):
     folder, result = trained
     rows = read_events(folder)

@@ -63,6 +63,7 @@ def check_embeddings(checkpoint, name, folder):
     np.testing.assert_allclose(one.video, expected[1][:1], atol=1e-5)
 
 
+@pytest.mark.process
 def test_embeddings_are_those_of_a_plain_forward_pass(written, variant, tmp_path):
     checkpoint = import_checkpoint(written[variant])
     assert checkpoint.model_config["music_tower"] == variant
@@ -95,6 +96,7 @@ def test_the_checkpoints_here_have_the_names_that_the_original_writes(written, n
     assert not names & {"Y_network/fc2/W/Adam", "X_network/fc3/W", "X_network/bn1/BN/gamma"}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", OTHER_FORMS)
 def test_depth_and_linearity_are_read_from_the_checkpoint(other_forms, name, tmp_path):
     form = FORMS[name]
@@ -249,6 +251,7 @@ def test_the_command_says_where_it_is_and_how_to_test_it(written, variant, tmp_p
     assert "--output" in again.output
 
 
+@pytest.mark.process
 def test_importing_needs_no_tensorflow(written):
     code = (
         "import sys; from vmnet_pipeline.reference.checkpoint import import_checkpoint;"

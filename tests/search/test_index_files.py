@@ -115,6 +115,7 @@ for n in range(1000):
 """
 
 
+@pytest.mark.process
 def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index(tmp_path):
     save_index(tmp_path, make_index(20))
     folder = os.path.dirname(__file__)  # noqa: PTH120

@@ -269,6 +269,7 @@ def test_a_change_waits_for_searches_and_goes_before_later_ones(monkeypatch):
     assert order.count("search") == 2
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("modules", [("faiss", "torch"), ("torch", "faiss")])
 def test_torch_and_faiss_live_in_one_process(modules):
     """Each brings an OpenMP of its own; products and searches by several threads are right in either order."""

@@ -55,6 +55,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
+@pytest.mark.process
 def test_what_a_killed_writer_of_a_folder_left_is_removed_by_the_next_one(tmp_path):
     command = (
         "import os, sys; from pathlib import Path; from vmnet_pipeline.storage.atomic import replace_folder\n"

@@ -26,7 +26,10 @@ from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.parsing import read_frame
 from vmnet_pipeline.storage.row_log import RowLog
 
-pytestmark = pytest.mark.skipif(not step_killer.can_trace(), reason="no process can be stopped at its system calls")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(not step_killer.can_trace(), reason="no process can be stopped at its system calls"),
+]
 
 COLUMNS = {"id": "string", "n": "int64"}
 

@@ -59,6 +59,7 @@ def test_a_claim_that_is_not_renewed_counts_for_nothing(remote, monkeypatch):
         assert "run.0.json" not in list_files(remote / "claims")
 
 
+@pytest.mark.process
 def test_a_killed_process_of_this_machine_leaves_nothing_behind(remote):
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     dead = {"pid": int(child.stdout), "host": "h", "started": "then", "machine": claims._name_machine()}

@@ -46,23 +46,27 @@ def check_sentence(done, *parts):
         assert part in lines[0]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("limit", [(5, 5), (1, resource.RLIM_INFINITY)])
 def test_processor_time(limit):
     loop = "\nwhile True:\n try:\n  sum(range(10000))\n except Exception:\n  pass"  # nothing takes it for its own
     check_sentence(run(WATCH + loop, RLIMIT_CPU=limit), "processor time", f"ulimit -t {limit[0]}")
 
 
+@pytest.mark.process
 def test_memory():
     gigabyte = 1 << 30
     done = run(WATCH + f"bytearray(8 * {gigabyte})", RLIMIT_AS=(2 * gigabyte, 2 * gigabyte))
     check_sentence(done, "memory", "ulimit -v")
 
 
+@pytest.mark.process
 def test_open_files():
     done = run(WATCH + "files = [open('/dev/null') for _ in range(1000)]", RLIMIT_NOFILE=(64, 64))
     check_sentence(done, "Too many open files", "ulimit -n")
 
 
+@pytest.mark.process
 def test_a_traceback_stays_where_it_is_asked_for_and_for_other_errors():
     assert "Traceback" in run(WATCH + "1 / 0").stderr
     code = "import os; os.environ['VMNET_TRACEBACK'] = '1'; " + WATCH + "raise MemoryError"
@@ -84,6 +88,7 @@ def test_too_few_threads_are_found_before_a_library_aborts(monkeypatch):
     assert not any(thread.is_alive() for thread in started)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.geteuid() == 0, reason="the system sets no limit to the threads of root")
 def test_threads():
     check_sentence(run(WATCH, RLIMIT_NPROC=(12, 12)), "threads", "ulimit -u")

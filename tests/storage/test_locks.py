@@ -45,6 +45,7 @@ def _write_for_a_while(folder, started, end):
         end.wait(30)
 
 
+@pytest.mark.process
 def test_a_run_waits_for_writers_that_an_earlier_one_left(tmp_path, caplog):
     context = multiprocessing.get_context("spawn")
     started, end = context.Event(), context.Event()

@@ -170,6 +170,7 @@ os.fsync, os.rename, os.replace, fcntl.flock = flush, move, move, lock
 """
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_the_whole_way_on_a_disk_that_can_little(project, tmp_path):
     from reference_data import make_reference_data

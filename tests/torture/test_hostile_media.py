@@ -83,6 +83,7 @@ def test_a_crash_of_the_run_is_a_failure():
 PART = "from row import Row\ndef run(folder, *, long, seeds):\n    return [Row('it', 2, {'well': 1}, {failures})]\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("failures", "code"), [("[]", 0), ("['badly']", 1), ("1 / 0", 1)])
 def test_the_exit_code_tells_of_failures(tmp_path, failures, code):
     for name in ("run.py", "row.py"):

@@ -19,6 +19,7 @@ from vmnet_pipeline.storage.arrays import map_array, read_array, read_array_shap
 SOURCE = Path(__file__).parents[2] / "src" / "vmnet_pipeline"
 
 
+@pytest.mark.process
 def test_every_reader_gives_a_value_or_an_error_of_ours(tmp_path):
     rows = parsers.fuzz_parsers(tmp_path, n_cases=24, seed=1)
     assert [failure for row in rows for failure in row.failures] == []
@@ -41,6 +42,7 @@ def read_badly(folder):
     raise KeyError("boom")
 
 
+@pytest.mark.process
 def test_the_fuzzer_tells_deaths_allocations_and_foreign_errors(tmp_path):
     target = Target("toy", lambda folder: (folder / "a.txt").write_bytes(b"A" * 9), read_badly, ("a.txt",))
     result = fuzz(target, tmp_path, 60, 0)

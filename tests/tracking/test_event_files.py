@@ -12,6 +12,8 @@ from vmnet_pipeline.tracking.event_files import append_event, write_events
 from vmnet_pipeline.tracking.runs import EventLog
 from vmnet_pipeline.types import EpochRecord
 
+pytestmark = pytest.mark.process
+
 READER = """
 import json, sys
 import tensorflow as tf

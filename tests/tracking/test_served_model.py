@@ -64,6 +64,7 @@ def logged(request, tmp_path_factory):
         mlflow.set_tracking_uri(before)
 
 
+@pytest.mark.process
 def test_served_embeddings_are_those_of_the_network(logged):
     uri, address, model = logged
     shape = model_shape(model)

@@ -71,6 +71,7 @@ def test_saving_counts_and_the_longest_run_stands(tmp_path, monkeypatch):
     assert again["n_runs"] == 2
 
 
+@pytest.mark.process
 def test_worker_processes_are_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "WATCH_EVERY_S", 0.02)
     program = "import sys; block = bytearray(120 * 2**20); print(len(block), flush=True); sys.stdin.read()"

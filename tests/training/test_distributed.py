@@ -15,6 +15,8 @@ from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import train_model
 from vmnet_pipeline.types import PairArrays
 
+pytestmark = pytest.mark.process
+
 # What the processes of a group run: the first one trains, the other one follows. Trainings that end with an error
 # come first: the other process must be there for the next one.
 SCRIPT = """

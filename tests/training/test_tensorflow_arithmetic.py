@@ -72,6 +72,7 @@ with tf1.Session() as session:
 """
 
 
+@pytest.mark.process
 def test_adam_is_that_of_tensorflow() -> None:
     given = json.dumps([START.tolist(), GRADIENTS.tolist(), LR, EPSILON])
     done = subprocess.run([sys.executable, "-c", TENSORFLOW, given], capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from vmnet_pipeline.errors import SearchIndexError
-from vmnet_pipeline.params import IndexKind, IndexParams  # noqa: TC001 - pydantic evaluates them
+from vmnet_pipeline.params import IndexKind, IndexParams
 from vmnet_pipeline.search.vector_index import VectorIndex, import_faiss
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, lock_folder, replace_folder, write_text_atomically
 from vmnet_pipeline.storage.checksummed import describe_files, hash_file

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vmnet_pipeline.serving.errors import RefusedError, shorten
 from vmnet_pipeline.serving.middleware import MAX_KEY_LENGTH
-from vmnet_pipeline.types import Side  # noqa: TC001 - pydantic evaluates it
+from vmnet_pipeline.types import Side
 
 if TYPE_CHECKING:
     import numpy as np
