@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.models.cca_tower import CanonicalTower, fit_canonical, fit_towers
+from vmnet_pipeline.models.cca import fit_canonical
+from vmnet_pipeline.models.cca_tower import CanonicalTower, fit_towers
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
 
@@ -53,7 +54,7 @@ def test_correlations_of_unrelated_views_are_near_zero_although_overfitting_woul
 def test_chunks_do_not_change_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     music, video, _, _ = make_views(300)
     whole = fit_canonical(music, video, 3, halves=halves(300))
-    monkeypatch.setattr("vmnet_pipeline.models.cca_tower.CHUNK_ROWS", 7)
+    monkeypatch.setattr("vmnet_pipeline.models.cca.CHUNK_ROWS", 7)
     parts = fit_canonical(music, video, 3, halves=halves(300))
     assert whole.ridge == parts.ridge
     np.testing.assert_allclose(np.abs(whole.music), np.abs(parts.music), rtol=1e-5, atol=1e-7)

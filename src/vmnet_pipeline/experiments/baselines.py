@@ -4,8 +4,6 @@ Each is fitted on training pairs, has its settings chosen on validation pairs (R
 of both sides, so that all that serves trained networks serves them too. Time, if features have it, is averaged. CCA
 sees all training pairs, chunk by chunk; PLS and neighbours see at most `MAX_FIT_PAIRS` of them, evenly spaced. So
 memory does not grow with the collection, except for the embeddings.
-
-Source: D. Hardoon, S. Szedmak, J. Shawe-Taylor, Canonical correlation analysis (2004), for the regularised form.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation.ranks import rank_positives
+from vmnet_pipeline.models.cca import MIN_RIDGE, CanonicalAnalysis
 from vmnet_pipeline.types import Sequences
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ WIDTHS = (5, 8, 10, 12, 16, 32)
 MAX_WIDTH = 64
 NEIGHBOURS = (5, 20, 50, 100)
 N_PRINCIPAL = 32
-MAX_COMPONENTS = 1024
 MAX_FIT_PAIRS = 20_000
 CHUNK_ROWS = 1024
 
@@ -79,17 +77,15 @@ def _draw_chance(n: int, seed: int) -> tuple[Array, Array]:
 def _fit_cca(train: PairArrays, val: PairArrays) -> Embedder:
     """Ridge-regularised CCA; variates weighted by their correlation or not, whichever is better on validation."""
     moments = _measure_moments(train)
-    (ex, ux), (ey, uy) = (_principal(covariance) for covariance in (moments.xx, moments.yy))
-    cross = ux.T @ moments.xy @ uy
+    analysis = CanonicalAnalysis(moments.xx, moments.yy, moments.xy)
+    units = analysis.x_values.mean(), analysis.y_values.mean()
 
     def list_candidates() -> Iterator[Embedder]:
         for ridge in RIDGES:
-            sx, sy = (1.0 / np.sqrt(np.maximum(e, 0) + max(ridge * e.mean(), 1e-12)) for e in (ex, ey))
-            left, r, right = np.linalg.svd(sx[:, None] * cross * sy, full_matrices=False)
+            px, py, r = analysis.solve(*(max(ridge * unit, MIN_RIDGE) for unit in units))
             for n in _cap_widths(len(r)):
-                px, py = ux @ (sx[:, None] * left[:, :n]), uy @ (sy[:, None] * right[:n].T)
-                yield _Projection(moments.x, moments.y, px, py)
-                yield _Projection(moments.x, moments.y, px * r[:n], py * r[:n])
+                yield _Projection(moments.x, moments.y, px[:, :n], py[:, :n])
+                yield _Projection(moments.x, moments.y, px[:, :n] * r[:n], py[:, :n] * r[:n])
 
     return _choose(list_candidates(), val)
 
@@ -122,11 +118,6 @@ def _mean(features: FeatureArray) -> Array:
     for chunk in _iterate_pooled(features):
         total += chunk.sum(axis=0)
     return total / len(features)
-
-
-def _principal(covariance: Array) -> tuple[Array, Array]:
-    values, vectors = np.linalg.eigh(covariance)
-    return values[-MAX_COMPONENTS:], vectors[:, -MAX_COMPONENTS:]
 
 
 # --- PLS

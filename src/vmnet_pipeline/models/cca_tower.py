@@ -14,7 +14,6 @@ interpretation of canonical correlation analysis (2005), for the Gaussian model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.models.cca import MAX_CORRELATION, fit_canonical
 from vmnet_pipeline.models.types import TowerOutput, init_linear
 from vmnet_pipeline.types import Sequences, Side
 
@@ -35,12 +35,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 N_SPHERE_DIMS = 4  # coordinates that carry the quadratic terms and fill up to unit length
 HIDDEN_DIM = 256
-RIDGES = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in units of the mean variance of a side
-MAX_COMPONENTS = 1024  # principal components kept before the analysis; bounds its cost on wide features
-MIN_RIDGE = 1e-12  # of a side that does not vary, as half of two items
-MIN_VARIANCE = 1e-9  # of a direction, which has 1 with its regularisation; below, it is one that the items do not span
-CHUNK_ROWS = 1024
-MIN_CORRELATION, MAX_CORRELATION = 0.01, 0.97  # above, a few outliers would fill the sphere
+MIN_CORRELATION = 0.01  # below, a direction tells too little for its share of the sphere
 RADIUS_SHARE = 8.0  # squared radius over the mean squared length of a scaled variate; room for outliers
 
 
@@ -122,145 +117,6 @@ def _zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-@dataclass(frozen=True)
-class CanonicalFit:
-    """Directions in which two views agree.
-
-    Attributes:
-        music: (Dm, n) float64, centred inputs to variates of unit variance.
-        video: (Dv, n) float64.
-        correlations: (n,) float64, in [0, 1): of variates fitted on one half of the items and measured on the other.
-        ridge: The chosen regularisation, in units of the mean variance of a side's inputs.
-    """
-
-    music: Array
-    video: Array
-    correlations: Array
-    ridge: float
-
-
-@dataclass
-class _Moments:
-    """Sums over items of one half; covariances of any union of halves follow from them."""
-
-    n: int
-    x: Array
-    y: Array
-    xx: Array
-    yy: Array
-    xy: Array
-
-    def __add__(self, other: _Moments) -> _Moments:
-        mine, theirs = vars(self), vars(other)
-        return _Moments(**{name: mine[name] + theirs[name] for name in mine})
-
-    def covariances(self) -> tuple[Array, Array, Array]:
-        x, y = self.x / self.n, self.y / self.n
-        return self.xx / self.n - np.outer(x, x), self.yy / self.n - np.outer(y, y), self.xy / self.n - np.outer(x, y)
-
-
-class _Analysis:
-    """Canonical analysis of one set of moments, at any regularisation, from one eigendecomposition per side."""
-
-    def __init__(self, moments: _Moments) -> None:
-        xx, yy, xy = moments.covariances()
-        self.x_values, self.x_vectors = _principal(xx)
-        self.y_values, self.y_vectors = _principal(yy)
-        self.x_mean, self.y_mean = np.trace(xx) / len(xx), np.trace(yy) / len(yy)
-        self.cross = self.x_vectors.T @ xy @ self.y_vectors
-
-    def solve(self, ridge: float, n: int) -> tuple[Array, Array]:
-        """(Dm, n) and (Dv, n) directions."""
-        x_scale = 1.0 / np.sqrt(self.x_values + max(ridge * self.x_mean, MIN_RIDGE))
-        y_scale = 1.0 / np.sqrt(self.y_values + max(ridge * self.y_mean, MIN_RIDGE))
-        left, _, right = _decompose(x_scale[:, None] * self.cross * y_scale)
-        x, y = x_scale[:, None] * left[:, :n], y_scale[:, None] * right[:n].T
-        return self.x_vectors @ x, self.y_vectors @ y
-
-
-def fit_canonical(music: Array, video: Array, n_components: int, *, halves: Array) -> CanonicalFit:
-    """Regularised canonical correlation analysis; memory does not grow with the number of items.
-
-    The regularisation is the one under which variates fitted on one half share most information on the other half.
-
-    Args:
-        music: (n, Dm) or (n, T, Dm) floating point, may be memory-mapped; time is averaged.
-        video: (n, Dv) or (n, T, Dv) floating point.
-        n_components: Variates wanted; fewer come back where a side is narrower.
-        halves: (n,) bool, which half an item is in; related items belong in the same one.
-
-    Raises:
-        ParameterError: A half has no item whose features are finite.
-    """
-    first, second = (_sum_moments(music, video, np.flatnonzero(halves == half)) for half in (False, True))
-    n = min(n_components, len(first.x), len(first.y))
-    analyses = [(_Analysis(first), second), (_Analysis(second), first)]
-    held_out = {
-        ridge: np.mean([_correlate(fit.solve(ridge, n), rest) for fit, rest in analyses], axis=0) for ridge in RIDGES
-    }
-    ridge = max(RIDGES, key=lambda value: _information(held_out[value]))
-    whole = first + second
-    x, y = _Analysis(whole).solve(ridge, n)
-    xx, yy, _ = whole.covariances()
-    return CanonicalFit(x / _deviation(x, xx), y / _deviation(y, yy), held_out[ridge], ridge)
-
-
-def _sum_moments(music: Array, video: Array, rows: Array) -> _Moments:
-    total: _Moments | None = None
-    for start in range(0, len(rows), CHUNK_ROWS):
-        x, y = (_pool(side[rows[start : start + CHUNK_ROWS]]) for side in (music, video))
-        # Bad features are named by the training loop, which meets them in its first epoch.
-        good = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
-        x, y = x[good], y[good]
-        part = _Moments(len(x), x.sum(axis=0), y.sum(axis=0), _cross(x, x), _cross(y, y), _cross(x, y))
-        total = part if total is None else total + part
-    if total is None or total.n == 0:
-        raise ParameterError(
-            "tower 'canonical' needs at least two usable training pairs; add some or use another tower"
-        )
-    return total
-
-
-def _pool(features: Array) -> Array:
-    features = np.asarray(features, dtype=np.float64)
-    return cast("Array", features.mean(axis=1) if features.ndim == 3 else features)
-
-
-def _cross(x: Array, y: Array) -> Array:
-    return (torch.from_numpy(x).T @ torch.from_numpy(y)).numpy()
-
-
-def _decompose(matrix: Array) -> tuple[Array, Array, Array]:
-    left, values, right = torch.linalg.svd(torch.from_numpy(matrix), full_matrices=False)
-    return left.numpy(), values.numpy(), right.numpy()
-
-
-def _principal(covariance: Array) -> tuple[Array, Array]:
-    # torch and not numpy for heavy steps: so that they keep to the number of threads that training was given
-    values, vectors = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(covariance)))
-    kept = slice(max(0, len(values) - MAX_COMPONENTS), None)
-    return np.maximum(values[kept], 0.0), vectors[:, kept]
-
-
-def _deviation(directions: Array, covariance: Array) -> Array:
-    """(n,) deviations along directions; infinite where there is none, so that division silences what no item tells."""
-    variance = np.einsum("dn,dn->n", directions, covariance @ directions)
-    return np.sqrt(np.where(variance > MIN_VARIANCE, variance, np.inf))
-
-
-def _correlate(directions: tuple[Array, Array], moments: _Moments) -> Array:
-    """(n,) correlations, not below 0, of the variates on other items."""
-    x, y = directions
-    xx, yy, xy = moments.covariances()
-    shared = np.einsum("dn,dn->n", x, xy @ y)
-    return cast("Array", np.clip(shared / (_deviation(x, xx) * _deviation(y, yy)), 0.0, MAX_CORRELATION))
-
-
-def _information(correlations: Array) -> float:
-    """Mutual information of Gaussian views with these correlations, in nats."""
-    return float(-0.5 * np.log1p(-(correlations**2)).sum())
 
 
 def fit_towers(model: VMNet, music: FeatureArray, video: FeatureArray, *, halves: Array) -> float | None:
