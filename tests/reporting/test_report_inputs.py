@@ -15,7 +15,7 @@ from sample_evaluation import evaluate_noisy_pairs
 
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.evaluation.evaluate import Evaluation
-from vmnet_pipeline.experiments.measured import compare_measured
+from vmnet_pipeline.experiments.rank_comparison import compare_ranks
 from vmnet_pipeline.models.checkpoints import Checkpoint, digest_checkpoint
 from vmnet_pipeline.pairs.packing import PairSet
 from vmnet_pipeline.pipelines.evaluate.report_inputs import (
@@ -86,7 +86,7 @@ def test_variants_are_compared_where_they_were_measured_alike(evidence: Evidence
 
 
 def test_a_comparison_counts_only_on_the_same_split(evidence: Evidence) -> None:
-    comparison = compare_measured({"a": evidence.query_rows, "b": evidence.query_rows}, n_resamples=10)
+    comparison = compare_ranks({"a": evidence.query_rows, "b": evidence.query_rows}, n_resamples=10)
     (found,), notes = find_comparisons(
         evidence, make_measured(comparison=comparison | {"split_checksum": "sha256:split"})
     )

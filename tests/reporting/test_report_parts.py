@@ -10,7 +10,7 @@ import pytest
 from report_page import Page
 from sample_evaluation import evaluate_noisy_pairs
 
-from vmnet_pipeline.experiments.measured import compare_measured
+from vmnet_pipeline.experiments.rank_comparison import compare_ranks
 from vmnet_pipeline.reporting.metric_tables import Comparison
 from vmnet_pipeline.reporting.plots import plot_durations
 from vmnet_pipeline.reporting.query_examples import choose_queries, list_shown
@@ -54,7 +54,7 @@ def test_without_media_queries_are_a_plain_list_that_says_why(measured: Evaluati
 def test_variants_stand_side_by_side_with_paired_differences() -> None:
     good, bad = (evaluate_noisy_pairs(n=40).query_rows for _ in range(2))
     worse = [row | {"rank": min(row["rank"] + 3, 40.0)} for row in bad]
-    figures = compare_measured({"one": good, "two": worse})
+    figures = compare_ranks({"one": good, "two": worse})
     html = build_report(comparisons=[Comparison("variants", "Side by side", figures)], plots={"variants": b"png"})
     page = Page(html)
     assert page.open == []
@@ -89,7 +89,7 @@ def test_the_gain_of_reranking_stands_in_a_table_per_direction(evaluation: dict[
     recall = "Recall@5 50.0 % 62.5 % +12.5 -5.0 to +25.0"
     assert f"music → video Without With Difference 95 % interval, paired {recall} {rank}" in page.words
     assert "Mean reciprocal rank 0.400 0.370 -0.030 -0.060 to +0.010" in page.words
-    for part in ("The 50 best answers", "in pieces of 2.5 s", "in the score, 0.3,", "1,234 test pairs"):
+    for part in ("The 50 best results", "in pieces of 2.5 s", "in the score, 0.3,", "1,234 test pairs"):
         assert part in page.words
 
 

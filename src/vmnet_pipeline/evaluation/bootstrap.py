@@ -75,6 +75,12 @@ def bootstrap_intervals(
 
     Raises:
         PairsError: Bad ranks, or as many groups as ranks are not given.
+
+    Example:
+        >>> intervals = bootstrap_intervals(np.array([1, 1, 2, 3, 9]), [5])
+        >>> low, high = intervals.recall[5]
+        >>> low <= 0.8 <= high
+        True
     """
     ranks = check_ranks(ranks)
     unit = _number_groups(groups, len(ranks))

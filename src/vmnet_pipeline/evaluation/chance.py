@@ -44,6 +44,10 @@ def expect_chance(n_gallery: int, n_positives: Sequence[int] | Array, ks: Sequen
 
     Raises:
         PairsError: A number of positives outside 1 ... N.
+
+    Example:
+        >>> round(expect_chance(1000, [1], [10]).recall[10], 6)
+        0.01
     """
     values, weights = np.unique(np.asarray(n_positives), return_counts=True)
     if not len(values) or values[0] < 1 or values[-1] > n_gallery:

@@ -86,6 +86,15 @@ def evaluate_retrieval(
 
     Raises:
         PairsError: Sides that do not fit together, too few items, NaN or infinity, rows not of unit length.
+
+    Example:
+        >>> music = np.eye(4)
+        >>> video = music[[0, 1, 3, 2]]  # the last two are mixed up
+        >>> evaluation = evaluate_retrieval(music, video, ["a", "b", "c", "d"])
+        >>> evaluation.directions["music_to_video"].recall["1"].value
+        0.5
+        >>> evaluation.query_rows[0]["top_ids"][0]
+        'a'
     """
     params = params or EvaluateParams()
     problem, warnings = _pose_problem(music_emb, video_emb, ids, groups, params)

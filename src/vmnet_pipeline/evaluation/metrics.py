@@ -30,6 +30,10 @@ def recall_at_k(ranks: Array, ks: Sequence[int]) -> dict[int, float]:
 
     Raises:
         PairsError: No ranks, or ranks below 1 or NaN, or a K below 1.
+
+    Example:
+        >>> recall_at_k(np.array([1, 2, 7, 30]), [1, 10])
+        {1: 0.25, 10: 0.75}
     """
     ranks = check_ranks(ranks)
     if any(k < 1 for k in ks):

@@ -6,7 +6,7 @@ uses; unknown keys are refused, so that a misspelt name never goes unnoticed.
 
 from __future__ import annotations
 
-from vmnet_pipeline.params.base import LimitParams, Params
+from vmnet_pipeline.params.base import LimitParams, Params, flatten_settings
 from vmnet_pipeline.params.evaluation import EvaluateParams
 from vmnet_pipeline.params.experiments import BASELINES, CompareParams, SearchDimension, TuneParams
 from vmnet_pipeline.params.extraction import ExtractParams
@@ -33,4 +33,5 @@ __all__ = [
     "SplitParams",
     "TrainParams",
     "TuneParams",
+    "flatten_settings",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmnet_pipeline.reporting.labels import DIRECTION_LABELS
+from vmnet_pipeline.reporting.labels import DIRECTION_LABELS, format_estimate
 from vmnet_pipeline.reporting.plots import BLUE, GREEN, GREY, VERMILION, make_figure
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def _lay_out_direction(comparison: Mapping[str, Any], direction: str, label: str
     lines = [_join(label, *head, "MRR", last="MedR")]
     lines.append("-" * len(lines[0]))
     for row in comparison["rows"]:
-        cells = [_format_figure(row["figures"][name], 100, 1) for name in names]
-        mrr = _format_figure(row["figures"][f"{direction}/mrr"], 1, 3)
+        cells = [_format_cell(row["figures"][name], 100, 1) for name in names]
+        mrr = _format_cell(row["figures"][f"{direction}/mrr"], 1, 3)
         lines.append(_join(row["name"], *cells, mrr, last=f"{row['median_rank'][direction]:.1f}"))
     return lines
 
@@ -57,8 +57,8 @@ def _lay_out_differences(comparison: Mapping[str, Any]) -> list[str]:
         if not same:
             difference = row["difference"]
             cells = [
-                _format_figure(difference[f"both/recall_at_{k}"], 100, 1, sign="+"),
-                _format_figure(difference["both/mrr"], 1, 3, sign="+"),
+                _format_cell(difference[f"both/recall_at_{k}"], 100, 1, sign="+"),
+                _format_cell(difference["both/mrr"], 1, 3, sign="+"),
             ]
         seconds = f"{np.mean(row['seconds']):.0f}" if row["seconds"] else "-"
         lines.append(_join(row["name"], *cells, f"{np.mean(row['val_mrr']):.3f}", last=seconds))
@@ -91,15 +91,15 @@ def _join(name: str, *cells: str, last: str) -> str:
     return f"{name:<{_NAME}}" + "".join(f"{cell:>{width}}" for cell in cells) + f"{last:>6}"
 
 
-def _format_figure(figure: Mapping[str, Any], scale: int, digits: int, sign: str = "") -> str:
-    value = f"{scale * figure['value']:{sign}.{digits}f}"
-    if figure["low"] is None:
+def _format_cell(estimate: Mapping[str, Any], scale: int, digits: int, sign: str = "") -> str:
+    """Value and interval in at most 20 characters: no zero before the point, and 100 without digits after it."""
+    value, interval = format_estimate(estimate, scale, digits, sign)
+    if interval is None:
         return value
-    low, high = (f"{scale * figure[part]:{sign}.{digits}f}" for part in ("low", "high"))
-    value, low, high = (text.replace("100.0", "100") for text in (value, low, high))
+    texts = [text.replace("100.0", "100") for text in (value, *interval)]
     if digits == 3:
-        value, low, high = (text.replace("1.000", "1").replace("0.", ".", 1) for text in (value, low, high))
-    return f"{value} [{low},{high}]"
+        texts = [text.replace("1.000", "1").replace("0.", ".", 1) for text in texts]
+    return f"{texts[0]} [{texts[1]},{texts[2]}]"
 
 
 def plot_comparison(comparison: Mapping[str, Any]) -> Figure:

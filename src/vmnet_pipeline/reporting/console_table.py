@@ -5,7 +5,13 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.reporting.labels import DIRECTION_LABELS, describe_extras, describe_method, describe_pool
+from vmnet_pipeline.reporting.labels import (
+    DIRECTION_LABELS,
+    describe_extras,
+    describe_method,
+    describe_pool,
+    format_estimate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +22,7 @@ _WIDTH = 100
 
 
 def format_recall_table(evaluation: Mapping[str, Any]) -> str:
-    """Lay out the figures of both directions with intervals and chance, at most 100 columns.
+    """Lay out the metrics of both directions with intervals and chance, at most 100 columns.
 
     Args:
         evaluation: `Evaluation.to_dict()`.
@@ -50,16 +56,16 @@ def _join(name: str, *cells: str) -> str:
 
 
 def _format_row(name: str, figures: list[Mapping[str, Any]], scale: int, digits: int) -> str:
-    cells = [_format_figure(figure, scale, digits) for figure in figures]
+    cells = [_format_cell(figure, scale, digits) for figure in figures]
     chance = figures[0]["chance"]
     return _join(name, *cells, "-" if chance is None else f"{scale * chance:.{digits}f}")
 
 
-def _format_figure(figure: Mapping[str, Any], scale: int, digits: int) -> str:
-    value = f"{scale * figure['value']:.{digits}f}"
-    if figure["low"] is None:
+def _format_cell(estimate: Mapping[str, Any], scale: int, digits: int) -> str:
+    value, interval = format_estimate(estimate, scale, digits)
+    if interval is None:
         return value + " " * 17
-    return f"{value} [{scale * figure['low']:6.{digits}f}, {scale * figure['high']:6.{digits}f}]"
+    return f"{value} [{interval[0]:>6}, {interval[1]:>6}]"
 
 
 def _list_notes(evaluation: Mapping[str, Any]) -> list[str]:

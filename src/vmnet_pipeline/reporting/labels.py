@@ -54,6 +54,28 @@ def choose_pool_ks(recall: Mapping[str, Any]) -> list[str]:
     return [k for k in recall if int(k) <= 10] or [next(iter(recall))]
 
 
+def format_estimate(
+    estimate: Mapping[str, Any], scale: int, digits: int, sign: str = ""
+) -> tuple[str, tuple[str, str] | None]:
+    """Format the value and the ends of the interval of a metric.
+
+    Args:
+        estimate: `value`, `low` and `high`; the latter two are None where there is no interval.
+        scale: Factor, e.g. 100 for per cent.
+        digits: After the decimal point.
+        sign: `+` for differences.
+
+    Example:
+        >>> format_estimate({"value": 0.5, "low": 0.42, "high": 0.6}, 100, 1)
+        ('50.0', ('42.0', '60.0'))
+    """
+    value, low, high = (
+        "" if number is None else f"{scale * number:{sign}.{digits}f}"
+        for number in (estimate[part] for part in ("value", "low", "high"))
+    )
+    return value, (low, high) if low and high else None
+
+
 def name_metric(name: str) -> str:
     """Readable name of a key of the training history, e.g. `val_recall_at_10` to `recall@10`."""
     words = name.removeprefix("val_").replace("_at_", "@").split("_")

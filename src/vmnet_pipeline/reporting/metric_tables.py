@@ -1,4 +1,4 @@
-"""The figures of the report: one evaluation, what re-ranking gains, and several variants side by side."""
+"""Tables of metrics for the report: one evaluation, the gain of re-ranking, and several variants compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.reporting.comparison import choose_k
-from vmnet_pipeline.reporting.labels import DIRECTION_LABELS, choose_pool_ks, describe_method, describe_pool
+from vmnet_pipeline.reporting.labels import (
+    DIRECTION_LABELS,
+    choose_pool_ks,
+    describe_method,
+    describe_pool,
+    format_estimate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,26 +77,23 @@ def _lay_out_hubs(directions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
 
 def _lay_out_row(name: str, figures: Sequence[Mapping[str, Any]], scale: int, digits: int, unit: str) -> dict[str, Any]:
     chance = "" if figures[0]["chance"] is None else f"{scale * figures[0]['chance']:.{digits}f}{unit}"
-    cells = [_format_figure(figure, scale, digits, unit) for figure in figures]
+    cells = [_format_cell(figure, scale, digits, unit) for figure in figures]
     return {"name": name, "cells": cells, "chance": chance, "trivial": False}
 
 
-def _format_figure(
-    figure: Mapping[str, Any], scale: int, digits: int, unit: str = "", sign: str = ""
+def _format_cell(
+    estimate: Mapping[str, Any], scale: int, digits: int, unit: str = "", sign: str = ""
 ) -> tuple[str, str]:
     """Value and interval, empty where there is none."""
-    value, low, high = (figure[part] for part in ("value", "low", "high"))
-    shown = "" if value is None else f"{scale * value:{sign}.{digits}f}{unit}"
-    if low is None or high is None:
-        return shown, ""
-    return shown, f"{scale * low:{sign}.{digits}f} to {scale * high:{sign}.{digits}f}"
+    value, interval = format_estimate(estimate, scale, digits, sign)
+    return value and f"{value}{unit}", "" if interval is None else f"{interval[0]} to {interval[1]}"
 
 
 def lay_out_reranking(reranking: Mapping[str, Any] | None, confidence_level: float | None) -> dict[str, Any] | None:
     """A table per direction without and with re-ranking, and what it means; None where re-ranking was left out.
 
     Args:
-        reranking: What `search.reranking_gain.measure_reranking` gives.
+        reranking: What `experiments.reranking.measure_reranking` gives.
         confidence_level: Of its intervals, in (0, 1), which it does not tell itself; None if it is not known.
     """
     if not reranking or not reranking["n_candidates"]:
@@ -104,11 +107,11 @@ def lay_out_reranking(reranking: Mapping[str, Any] | None, confidence_level: flo
             for direction, figures in reranking["directions"].items()
         ],
         "note": (
-            f"The {reranking['n_candidates']:,} best answers of each query were compared again, in pieces of "
+            f"The {reranking['n_candidates']:,} best results of each query were compared again, in pieces of "
             f"{reranking['piece_s']:g} s. The share of that agreement in the score, {reranking['weight']:g}, was "
             "chosen by the mean reciprocal rank on the validation pairs. "
-            f"{reranking['n_items']:,} test pairs, whole gallery, cosine; right is the item itself, ties take the "
-            "mid-rank. All other figures are without re-ranking."
+            f"{reranking['n_items']:,} test pairs, whole gallery, cosine; only the item itself is relevant, "
+            "ties take the mid-rank. All other metrics are without re-ranking."
         ),
     }
 
@@ -124,7 +127,7 @@ def _lay_out_gains(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
 
 def _lay_out_gain(name: str, figure: Mapping[str, Any], scale: int, digits: int, unit: str) -> dict[str, Any]:
     sides = [(f"{scale * figure[side]:.{digits}f}{unit}", "") for side in ("without", "with")]
-    difference = _format_figure({**figure, "value": figure["difference"]}, scale, digits, sign="+")
+    difference = _format_cell({**figure, "value": figure["difference"]}, scale, digits, sign="+")
     return {"name": name, "cells": [*sides, difference], "trivial": False}
 
 
@@ -183,15 +186,15 @@ def _describe_bootstrap(comparison: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, comparison["seeds"]))
     level, n_resamples = f"{100 * comparison['confidence_level']:g} %", comparison["n_resamples"]
     return (
-        f"{f'Means over seeds {seeds}. ' if seeds else ''}Whole gallery. Below each figure is its {level} interval: "
+        f"{f'Means over seeds {seeds}. ' if seeds else ''}Whole gallery. Below each value is its {level} interval: "
         f"bootstrap over groups{' and seeds' if seeds else ''}, the same {n_resamples:,} draws for all rows, so that "
         "differences are paired; one whose interval holds 0 may be chance."
     )
 
 
 def _lay_out_variant(row: Mapping[str, Any], direction: str, ks: Sequence[int]) -> dict[str, Any]:
-    cells = [_format_figure(row["figures"][f"{direction}/recall_at_{k}"], 100, 1) for k in ks]
-    cells.append(_format_figure(row["figures"][f"{direction}/mrr"], 1, 3))
+    cells = [_format_cell(row["figures"][f"{direction}/recall_at_{k}"], 100, 1) for k in ks]
+    cells.append(_format_cell(row["figures"][f"{direction}/mrr"], 1, 3))
     cells.append((f"{row['median_rank'][direction]:.1f}", ""))
     return {"name": row["name"], "cells": cells, "trivial": False}
 
@@ -203,8 +206,8 @@ def _lay_out_differences(comparison: Mapping[str, Any]) -> dict[str, Any]:
             "name": row["name"],
             "trivial": False,
             "cells": [
-                _format_figure(row["difference"][f"both/recall_at_{k}"], 100, 1, sign="+"),
-                _format_figure(row["difference"]["both/mrr"], 1, 3, sign="+"),
+                _format_cell(row["difference"][f"both/recall_at_{k}"], 100, 1, sign="+"),
+                _format_cell(row["difference"]["both/mrr"], 1, 3, sign="+"),
             ],
         }
         for row in comparison["rows"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.params import flatten_settings
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,7 +33,7 @@ def write_settings(tuning: Mapping[str, Any]) -> str:
     """The best settings as a parameter file, headed by the same as an argument of `--params`."""
     import yaml
 
-    best, names = tuning["best"], _flatten(tuning["train"], "train.")
+    best, names = tuning["best"], flatten_settings({"train": tuning["train"]})
     argument = ",".join(f"{name}={'null' if value is None else value}" for name, value in names.items())
     return (
         f"# Trial {best['number']} of {len(tuning['trials'])}, validation MRR {best['value']:.4f}. "
@@ -55,13 +57,6 @@ def format_tuning(tuning: Mapping[str, Any]) -> str:
         :_SHOWN
     ]
     return "\n".join(lines)
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _shorten(value: Any) -> str:

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.params import flatten_settings
 from vmnet_pipeline.tracking.event_files import append_event, write_events
 from vmnet_pipeline.tracking.pending import TRACKER
 
@@ -92,27 +93,9 @@ def log_history(history: Sequence[EpochRecord]) -> None:
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
     """Log resolved parameters, flattened to names like `train.loss.margin`."""
-    flat = {name: str(value) for name, value in flatten_parameters(parameters).items()}
+    flat = {name: str(value) for name, value in flatten_settings(parameters).items()}
     if flat:
         TRACKER.send("parameters", values=flat)
-
-
-def flatten_parameters(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and parameter models to one level, names joined by dots."""
-    flat: dict[str, Any] = {}
-    for name, value in parameters.items():
-        content = value.model_dump() if _is_model(value) else value
-        if isinstance(content, dict):
-            flat |= flatten_parameters(content, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = content
-    return flat
-
-
-def _is_model(value: Any) -> bool:
-    from pydantic import BaseModel
-
-    return isinstance(value, BaseModel)
 
 
 def log_figures(evaluation: Mapping[str, Any]) -> None:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
+from vmnet_pipeline.params import flatten_settings
 from vmnet_pipeline.storage.atomic import write_text_atomically
 from vmnet_pipeline.storage.parsing import parse_json
-from vmnet_pipeline.tracking.runs import flatten_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,7 +144,7 @@ def describe_command(run_params: Mapping[str, Any]) -> str:
     Args:
         run_params: What Kedro hands to the hooks of a run.
     """
-    given = flatten_parameters(run_params.get("runtime_params") or {})
+    given = flatten_settings(run_params.get("runtime_params") or {})
     options = {
         "pipelines": run_params.get("pipeline_names"),
         "env": run_params.get("env"),

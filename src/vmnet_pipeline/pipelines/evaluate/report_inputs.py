@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from vmnet_pipeline.backends.registry import BACKENDS
-from vmnet_pipeline.experiments.measured import compare_measured
+from vmnet_pipeline.experiments.rank_comparison import compare_ranks
 from vmnet_pipeline.ingestion.manifest import measure_sides
 from vmnet_pipeline.ingestion.splits import SUBSETS
 from vmnet_pipeline.media.thumbnails import PreviewRequest, make_previews
@@ -124,7 +124,7 @@ def find_comparisons(evidence: Evidence, measured: Mapping[str, Any]) -> tuple[l
     left_out = [name for name in measured["variants"] if name not in alike]
     if alike:
         settings = {name: evaluation[name] for name in ("n_resamples", "confidence_level", "seed")}
-        variants = compare_measured({measured["variant"]: evidence.query_rows, **alike}, **settings)
+        variants = compare_ranks({measured["variant"]: evidence.query_rows, **alike}, **settings)
         left_out += variants["left_out"]
         if len(variants["rows"]) > 1:
             comparisons.append(Comparison("variants", "Evaluated on the same test pairs", variants))

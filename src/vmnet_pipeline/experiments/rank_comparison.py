@@ -1,4 +1,4 @@
-"""Variants that were evaluated one after the other, side by side: from the ranks of the same test queries."""
+"""Compare variants that were evaluated separately, from the ranks of the same test queries."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _NOTHING = np.empty(0)
 
 
-def compare_measured(query_rows: Mapping[str, Sequence[Mapping[str, Any]]], **settings: Any) -> dict[str, Any]:
-    """Figures of several variants and their paired differences to the first.
+def compare_ranks(query_rows: Mapping[str, Sequence[Mapping[str, Any]]], **settings: Any) -> dict[str, Any]:
+    """Estimate the metrics of several variants and their paired differences to the first.
 
     Args:
         query_rows: Variant to its `Evaluation.query_rows`. The first one decides which queries count; a variant that
-            was asked others is left out, as its ranks are of another gallery.
+            was evaluated on others is left out, as its ranks are of another gallery.
         settings: Of `CompareParams`, e.g. `ks`, `n_resamples`, `confidence_level` and `seed`.
 
     Returns:

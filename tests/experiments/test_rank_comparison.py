@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vmnet_pipeline.evaluation.results import DIRECTIONS
-from vmnet_pipeline.experiments.measured import compare_measured
+from vmnet_pipeline.experiments.rank_comparison import compare_ranks
 
 
 def make_rows(seed, n=30, groups=6, shift=0.0):
@@ -19,7 +19,7 @@ def make_rows(seed, n=30, groups=6, shift=0.0):
 def test_figures_are_those_of_the_ranks_and_differences_are_paired():
     one = make_rows(1)
     two = [row | {"rank": row["rank"] + 1} for row in one]
-    found = compare_measured({"one": one, "two": list(reversed(two))}, ks=(5,), n_resamples=200)
+    found = compare_ranks({"one": one, "two": list(reversed(two))}, ks=(5,), n_resamples=200)
     first, second = found["rows"]
     there = np.array([row["rank"] for row in one if row["direction"] == "music_to_video"])
     assert first["figures"]["music_to_video/recall_at_5"]["value"] == pytest.approx(np.mean(there <= 5))
@@ -38,11 +38,11 @@ def test_figures_are_those_of_the_ranks_and_differences_are_paired():
 
 
 def test_a_variant_that_was_asked_other_queries_is_left_out():
-    found = compare_measured({"one": make_rows(1), "two": make_rows(2, n=29), "three": make_rows(3)}, n_resamples=20)
+    found = compare_ranks({"one": make_rows(1), "two": make_rows(2, n=29), "three": make_rows(3)}, n_resamples=20)
     assert [row["name"] for row in found["rows"]] == ["one", "three"]
     assert found["left_out"] == ["two"]
 
 
 def test_items_without_a_group_are_groups_of_their_own():
     rows = [row | {"group": None} for row in make_rows(1)]
-    assert compare_measured({"one": rows}, n_resamples=20)["n_groups"] == 30
+    assert compare_ranks({"one": rows}, n_resamples=20)["n_groups"] == 30
