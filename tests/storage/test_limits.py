@@ -61,6 +61,12 @@ def test_memory():
 
 
 @pytest.mark.process
+def test_memory_that_leaves_no_place_for_threads():
+    done = run(WATCH, RLIMIT_AS=(150 << 20, 150 << 20))
+    check_sentence(done, "threads", "ulimit -v")
+
+
+@pytest.mark.process
 def test_open_files():
     done = run(WATCH + "files = [open('/dev/null') for _ in range(1000)]", RLIMIT_NOFILE=(64, 64))
     check_sentence(done, "Too many open files", "ulimit -n")

@@ -121,9 +121,16 @@ def _check_threads(count: int) -> None:
     except RuntimeError as error:
         raise LimitError(
             f"Only {started} more threads or processes can be started, and {count} are needed. Raise the limit "
-            "(ulimit -u), or end other processes."
+            f"({_name_thread_limit()}), or end other processes."
         ) from error
     finally:
         done.set()
         for thread in threads[:started]:
             thread.join()
+
+
+def _name_thread_limit() -> str:
+    """Each thread has a stack, for which a limit of memory may leave no place."""
+    import resource
+
+    return "ulimit -u" if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY else "ulimit -v or -u"

@@ -119,6 +119,7 @@ def connect(settings: Mapping[str, Any], project: Path, set_up: Callable[[], Non
         Exception: Whatever MLflow, its database or the network raise.
         StorageError: The database is damaged or locked, or a server does not answer in time.
     """
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it writes a traceback, then raises it
     server = settings.get("server", {})
     tracking, registry = server.get("mlflow_tracking_uri"), server.get("mlflow_registry_uri")
     before = {name: os.environ.get(name) for name in _VARIABLES}
