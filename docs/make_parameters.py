@@ -72,7 +72,7 @@ FLAT = {
     "shuffle_pairs": ("`False`", "`evaluate.shuffle_pairs`"),
     "split_dir": ("", "`split.split_dir`: folder with train.csv, test.csv and optionally val.csv"),
     "summaries_dir": ("", "one folder for checkpoint, event files, report and figures"),
-    "test_csv_path": ("", "ids of the test items, in place of those of `pairs_dir`"),
+    "test_csv_path": ("", "ids of the test items, instead of those of `pairs_dir`"),
     "test_data_dir": ("", "folder with audio/ and video/ of the test items"),
     "train_csv_path": ("", "ids of the training items"),
     "train_data_dir": ("", "folder with audio/ and video/ of the training items"),
