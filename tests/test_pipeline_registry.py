@@ -16,7 +16,7 @@ from vmnet_pipeline.pipeline_registry import (
 )
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "tensorflow", "librosa", "pandas", "scipy", "sklearn", "matplotlib", "openvino", "mlflow", "av")
 
 
