@@ -12,7 +12,7 @@ from kedro_project import ROOT, Project, make_project
 from scheduling import GroupScheduling, name_group, rank
 
 PROCESS_FOLDERS = tuple(str(ROOT / "tests" / name) for name in ("compat", "e2e", "notebooks", "packaging", "serving"))
-PROCESS_FIXTURES = {"demo_project", "project", "reference_checkpoints"}
+PROCESS_FIXTURES = {"demo_project", "other_forms", "project", "reference_checkpoints"}
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers divide the cores, so that threads do not wait for one another
     n_cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

@@ -7,6 +7,7 @@ TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "src" / "vmnet_pipeline"
 # Of no module: what a project, the pages, the package or an attacker sees.
 BEHAVIOUR = {"compat", "docs", "e2e", "notebooks", "packaging", "tools", "torture"}
+STARTERS = ("subprocess", "multiprocessing", "fault_lab", "reference_graph", "serve_process", "toy_bench")
 MARKED = ("compat/", "e2e/", "notebooks/", "packaging/", "serving/")
 # Of several modules of their package, by what they hold.
 ACROSS_MODULES = {
@@ -17,7 +18,8 @@ ACROSS_MODULES = {
     "reporting/test_report_inputs.py", "reporting/test_report_parts.py", "reporting/test_sweep_reports.py",
     "serving/test_attacks.py", "serving/test_container.py", "serving/test_ends.py", "serving/test_keys.py",
     "serving/test_log.py", "serving/test_openapi.py", "serving/test_page.py", "serving/test_requests.py",
-    "serving/test_serve_command.py", "storage/test_kills.py", "test_docstring_examples.py", "test_examples.py", "test_patterns.py",
+    "serving/test_serve_command.py", "storage/test_kills.py", "test_docstring_examples.py",
+    "test_examples.py", "test_patterns.py",
     "training/test_cuda.py", "training/test_cuda_configuration.py", "training/test_sequence_training.py",
     "training/test_tensorflow_arithmetic.py",
 }  # fmt: skip
@@ -53,6 +55,6 @@ def test_what_starts_processes_says_so():
     found = []
     for path in sorted(TESTS.rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
-        if re.search(r"^import (subprocess|multiprocessing)$|^from (subprocess|multiprocessing)\b", text, re.M):
+        if re.search(rf"^(import|from) ({'|'.join(STARTERS)})\b", text, re.M):
             found += [str(path.relative_to(TESTS))] * ("mark.process" not in text)
     assert [place for place in found if not place.startswith(MARKED)] == []

@@ -9,7 +9,10 @@ import pytest
 from fault_lab import Lab
 from fault_outputs import compare_outputs, digest_outputs, find_half_files
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and struck as Linux lets them be")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked and struck as Linux lets them be"),
+]
 
 
 @pytest.fixture(scope="module")
