@@ -126,7 +126,7 @@ def test_time_is_averaged() -> None:
 def test_a_canonical_tower_needs_its_like_and_room() -> None:
     rng = np.random.default_rng(0)
     mixed = build_model("canonical", "musicnn", (8,), (12,), embedding_dim=9)
-    with pytest.raises(ParameterError, match="works only beside itself"):
+    with pytest.raises(ParameterError, match="needs the same tower on the other side"):
         fit_towers(mixed, rng.normal(size=(9, 8)), rng.normal(size=(9, 12)), halves=halves(9))
     with pytest.raises(ParameterError, match="at least 5"):
         build_model("canonical", "canonical", (8,), (12,), embedding_dim=4)

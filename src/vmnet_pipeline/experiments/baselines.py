@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.ranks import rank_positives
+from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.models.cca import MIN_RIDGE, CanonicalAnalysis
 from vmnet_pipeline.types import Sequences
 
@@ -207,7 +207,7 @@ class _Projection:
 def _choose(candidates: Iterable[Embedder], val: PairArrays) -> Embedder:
     def score(embed: Embedder) -> tuple[float, float]:
         music, video = embed(val)
-        ranks = np.stack([rank_positives(music, video), rank_positives(video, music)])
+        ranks = np.stack([result.ranks for result in rank_both(music, video)])
         return float((ranks <= 10).mean()), float((1.0 / ranks).mean())
 
     return max(candidates, key=score)

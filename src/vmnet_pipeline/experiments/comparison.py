@@ -1,4 +1,4 @@
-"""Variants of training side by side: the same pairs, the same seeds, the same bootstrap draws.
+"""Compare variants of training: the same pairs, the same seeds, the same bootstrap draws.
 
 Nothing here is chosen on the test pairs: epochs and the baselines' settings are chosen on validation pairs, and the
 test pairs are only measured. Every training has a folder of state of its own, so that repeating a comparison trains
@@ -19,7 +19,7 @@ import torch
 
 from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, find_intervals
-from vmnet_pipeline.evaluation.ranks import rank_positives
+from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.experiments.baselines import fit_baseline
 from vmnet_pipeline.models.embed import embed_arrays
@@ -246,8 +246,7 @@ def _make_row(
 
 def rank_pairs(music: Array, video: Array, pairs: PairArrays) -> Array:
     """(2, n) ranks in the whole gallery, ties by mid-rank: music -> video and video -> music."""
-    ids = np.asarray(pairs.ids)
-    return np.stack([rank_positives(music, video, ids, ids), rank_positives(video, music, ids, ids)])
+    return np.stack([result.ranks for result in rank_both(music, video, pairs.ids, pairs.ids)])
 
 
 def list_contributions(ranks: Array, ks: Sequence[int]) -> Array:

@@ -1,4 +1,4 @@
-"""What re-ranking by agreement over time gains: the weight is chosen on validation pairs, the effect told on test."""
+"""Gain of re-ranking by agreement over time: the weight is chosen on validation pairs, the effect measured on test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, find_intervals
 from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank
+from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.search.dtw import align_sequences, mix_scores
@@ -77,7 +78,7 @@ def measure_reranking(
 
     Raises:
         ParameterError: There are no validation pairs.
-        FeatureStoreError: The feature of an item is not to be had.
+        FeatureStoreError: The feature of an item is not available.
     """
     if not len(val):
         raise ParameterError("re-ranking chooses its weight on validation pairs, and there are none; see `split`")
@@ -105,20 +106,20 @@ def _compare_side(
 ) -> tuple[_Task, _Task]:
     whole = embed_arrays(model, music=pairs.music), embed_arrays(model, video=pairs.video)
     pieces = music.embed(pairs.ids), video.embed(pairs.ids)
+    there, back = (result.ranks for result in rank_both(*whole))
     return (
-        _compare(whole[0], whole[1], pieces[0], pieces[1], n_candidates),
-        _compare(whole[1], whole[0], pieces[1], pieces[0], n_candidates),
+        _compare(whole[0], whole[1], pieces[0], pieces[1], there, n_candidates),
+        _compare(whole[1], whole[0], pieces[1], pieces[0], back, n_candidates),
     )
 
 
 def _compare(
-    queries: Array, gallery: Array, parts: list[Array], gallery_parts: list[Array], n_candidates: int
+    queries: Array, gallery: Array, parts: list[Array], gallery_parts: list[Array], ranks: Array, n_candidates: int
 ) -> _Task:
     n, k = len(queries), min(n_candidates, len(gallery))
-    task = _Task(np.empty(n), np.full(n, -1), np.empty((n, k)), np.empty((n, k)))
+    task = _Task(ranks, np.full(n, -1), np.empty((n, k)), np.empty((n, k)))
     for i in range(n):
         row = gallery @ queries[i]
-        task.ranks[i] = 1.0 + (row > row[i]).sum() + ((row == row[i]).sum() - 1) / 2.0
         best = np.argsort(-row, kind="stable")[:k]
         task.own[i] = np.flatnonzero(best == i)[0] if i in best else -1
         task.scores[i] = row[best]

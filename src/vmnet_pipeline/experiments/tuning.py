@@ -219,6 +219,7 @@ def _ask(study: Study, params: TuneParams) -> Trial:
 
 
 def _mix(seed: int, number: int) -> int:
+    # Not `derive_seed`: studies that were begun with these seeds must go on with them.
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
 
 

@@ -175,7 +175,7 @@ def _principal(covariance: Array) -> tuple[Array, Array]:
 
 
 def _deviation(directions: Array, covariance: Array) -> Array:
-    """(n,) deviations along directions; infinite where there is none, so that division silences what no item tells."""
+    """(n,) deviations along directions; infinite where there is none, so that division gives 0 there."""
     variance = np.einsum("dn,dn->n", directions, covariance @ directions)
     return np.sqrt(np.where(variance > MIN_VARIANCE, variance, np.inf))
 

@@ -138,7 +138,9 @@ def fit_towers(model: VMNet, music: FeatureArray, video: FeatureArray, *, halves
     if not any(isinstance(side, CanonicalTower) for side in sides):
         return None
     if not all(isinstance(side, CanonicalTower) for side in sides):
-        raise ParameterError("tower 'canonical' works only beside itself; set music_tower and video_tower to it")
+        raise ParameterError(
+            "tower 'canonical' needs the same tower on the other side; set both music_tower and video_tower to it"
+        )
     if isinstance(music, Sequences) or isinstance(video, Sequences):
         raise ParameterError("tower 'canonical' takes pooled features, and these are sequences; pack them pooled")
     towers = cast("tuple[CanonicalTower, CanonicalTower]", sides)

@@ -39,7 +39,7 @@ Size = Annotated[int, Field(ge=1, le=2**24)]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network with all that is needed to use it on the right features and to tell where it came from.
+    """A trained network with all that is needed to use it on the right features and to trace its origin.
 
     Attributes:
         model_config: Arguments of `models.towers.build_model`.

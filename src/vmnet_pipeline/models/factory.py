@@ -79,7 +79,7 @@ def build_video_vggish(
     layers: int = VIDEO_LAYERS,
     linear: bool = False,
 ) -> nn.Module:
-    """Video tower beside the `vggish` music tower: fc 2048, fc E."""
+    """Video tower paired with the `vggish` music tower: fc 2048, fc E."""
     return _build_pooled("vggish", input_shape, embedding_dim, dropout, layers, linear)
 
 
@@ -91,7 +91,7 @@ def build_video_musicnn(
     layers: int = VIDEO_LAYERS,
     linear: bool = False,
 ) -> nn.Module:
-    """Video tower beside the `musicnn` music tower: fc 2048 BN, fc E."""
+    """Video tower paired with the `musicnn` music tower: fc 2048 BN, fc E."""
     return _build_pooled("musicnn", input_shape, embedding_dim, dropout, layers, linear)
 
 

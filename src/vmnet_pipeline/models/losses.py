@@ -65,7 +65,7 @@ def ranking_loss(
 
     mean over i and over the K largest s_ij of max(0, margin + s_ij - s_i+), where s_i+ is the similarity to the
     farthest positive. A positive that falls into the K counts 0, so with K = B the mean is over B slots. The paper sums
-    instead: every violation counts in full, however few there are, so the term does not fade beside the structure
+    instead: every violation counts in full, however few there are, so the term does not fade next to the structure
     terms as training goes on, and K only cuts its peaks. The mean over queries stays; it takes the size of the batch
     out of the weights.
 

@@ -1,6 +1,6 @@
 """A tower that looks at every step of a sequence: patches of music, frames of video.
 
-Padding never changes an embedding: masked steps get no weight anywhere, so an item gives the same alone as beside a
+Padding never changes an embedding: masked steps get no weight anywhere, so an item gives the same alone as next to a
 longer one.
 
 Source: arXiv:1706.03762 (attention, sinusoidal positions); arXiv:2002.04745 (layer normalisation before each part).

@@ -33,7 +33,7 @@ class MaskedSequence(NamedTuple):
     """Sequences of unlike length in one tensor.
 
     Attributes:
-        values: (B, T, D) float32; what stands behind the end of an item has no meaning.
+        values: (B, T, D) float32; values after the end of an item have no meaning.
         mask: (B, T) bool, True where a step is; each item has at least one.
     """
 

@@ -50,7 +50,7 @@ def describe_extras(evaluation: Mapping[str, Any]) -> str:
 
 
 def choose_pool_ks(recall: Mapping[str, Any]) -> list[str]:
-    """The cut-offs up to 10, which papers tell; the first one if all are larger."""
+    """The cut-offs up to 10, which papers report; the first one if all are larger."""
     return [k for k in recall if int(k) <= 10] or [next(iter(recall))]
 
 

@@ -94,7 +94,7 @@ def lay_out_reranking(reranking: Mapping[str, Any] | None, confidence_level: flo
 
     Args:
         reranking: What `experiments.reranking.measure_reranking` gives.
-        confidence_level: Of its intervals, in (0, 1), which it does not tell itself; None if it is not known.
+        confidence_level: Of its intervals, in (0, 1); None if unknown.
     """
     if not reranking or not reranking["n_candidates"]:
         return None

@@ -28,7 +28,7 @@ _PLOT_TEXTS = {
     "training": "Loss terms and validation figures over the epochs of training",
     "comparison": "Recall@K, mean reciprocal rank and its paired differences in the comparison, with intervals",
     "variants": "Recall@K, mean reciprocal rank and its paired differences of the variants, with intervals",
-    "durations": "How long the sounds and the pictures of the usable items are",
+    "durations": "Durations of the audio and the video of the usable items",
 }
 
 
@@ -59,7 +59,7 @@ def build_report(
         ranks: `Evaluation.query_rows`, for the tables of the best and worst queries.
         history: One mapping for each epoch of training, for a summary line.
         plots: Name (`recall`, `ranks`, `training`, `durations` have captions) to a figure, or to the bytes of a PNG
-            file. `durations` stands with the data.
+            file. `durations` is shown with the data.
         run_info: Where the figures come from; all keys optional. Text: `title`, `collection`, `variant`, `date`,
             `git_revision`, `media_note` (why there is nothing to see or hear). `command`: text or list of lines, in
             place of the commands that `stages` has. `best_epoch`: number. `sides`: see `ingestion.manifest.
@@ -67,7 +67,7 @@ def build_report(
             out. Mappings of any depth: `versions`, `ingest`, `split`, `extraction` (by side), `checkpoint`, `params`,
             `identity` (checksums and seeds).
         reranking: What re-ranking gains, see `search.reranking_gain.measure_reranking`.
-        comparisons: Variants side by side; the plot of the same name stands with each.
+        comparisons: Variants compared; the plot of the same name is shown with each.
         previews: Pictures and clips of the queries, see `queries.lay_out_queries`.
 
     Returns:
@@ -196,7 +196,7 @@ def _leave_out_reasons(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _list_settings(params: Mapping[str, Any]) -> list[tuple[str, list[Leaf]]]:
-    """A table per part of the settings; what stands alone comes first, under no heading."""
+    """A table per part of the settings; single settings come first, under no heading."""
     parts = {name: value for name, value in params.items() if isinstance(value, dict)}
     alone = {name: value for name, value in params.items() if name not in parts}
     tables = [("", flatten_tree(alone)), *((name, flatten_tree(part)) for name, part in parts.items())]

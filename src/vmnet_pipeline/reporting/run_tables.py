@@ -29,7 +29,7 @@ def lay_out_sides(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
         ]
         for name, side in sides.items()
     ]
-    heads = ["side", "pairs", "groups", "hours of sound", "shortest (s)", "median (s)", "longest (s)"]
+    heads = ["side", "pairs", "groups", "hours of audio", "shortest (s)", "median (s)", "longest (s)"]
     if not any("audio_hours" in side for side in sides.values()):
         heads, rows = heads[:3], [row[:3] for row in rows]
     return {"heads": heads, "rows": rows}

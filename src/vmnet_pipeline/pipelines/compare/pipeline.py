@@ -37,5 +37,5 @@ def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pip
 
 
 def create_reference_pipeline(variant: str) -> Pipeline:
-    """The `compare` pipeline on feature files of one's own."""
+    """The `compare` pipeline on your own feature files."""
     return create_reference_packing(variant) + create_comparison(variant)

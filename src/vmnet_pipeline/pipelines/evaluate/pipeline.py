@@ -71,7 +71,7 @@ def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pip
 
 
 def create_reranking(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    """What re-ranking gains; features over time are needed, so files of one's own have none."""
+    """What re-ranking gains; features over time are needed, so feature files alone have none."""
     inputs = ["pairs", "checkpoint", "music_features", "video_features", "params:music", "params:video"]
     reranking = node(rerank_answers, [*inputs, "params:evaluate"], "reranking", name="rerank_answers")
     return Pipeline(
@@ -87,5 +87,5 @@ def create_reranking(variant: str, music_backend: str, video_backend: str) -> Pi
 
 
 def create_reference_pipeline(variant: str) -> Pipeline:
-    """The `evaluate` pipeline on feature files of one's own."""
+    """The `evaluate` pipeline on your own feature files."""
     return create_reference_packing(variant) + create_evaluation(variant, {})

@@ -1,4 +1,4 @@
-"""Everything that the report of one evaluation tells, gathered from the steps before it."""
+"""Gather the inputs of an evaluation's report from the steps before it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def report_evaluation(
 
 
 def find_comparisons(evidence: Evidence, measured: Mapping[str, Any]) -> tuple[list[Comparison], list[str]]:
-    """What may stand beside an evaluation, and in words what may not and why."""
+    """Find comparable evaluations, and say which ones are left out and why."""
     evaluation, comparisons, notes = evidence.evaluation, [], []
     alike = {
         name: results["query_rows"]
@@ -132,7 +132,7 @@ def find_comparisons(evidence: Evidence, measured: Mapping[str, Any]) -> tuple[l
         notes.append(f"Measured on other test pairs or by another protocol, and not shown: {', '.join(left_out)}.")
     comparison = measured["comparison"]
     if comparison is not None and comparison.get("split_checksum") == evidence.pairs.split_checksum:
-        comparisons.append(Comparison("comparison", "Trained with several seeds, beside baselines", comparison))
+        comparisons.append(Comparison("comparison", "Trained with several seeds, with baselines", comparison))
     elif comparison is not None:
         notes.append("There is a comparison on another split; `kedro run --pipeline compare` makes one on this.")
     return comparisons, notes
