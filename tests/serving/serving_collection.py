@@ -67,13 +67,26 @@ def build_collection(folder, count):
             "duration_s": manifest["audio_duration_s"],
         }
     )
-    for side, column, embed in (
-        ("music", "audio_path", embedder.embed_music),
-        ("video", "video_path", embedder.embed_video),
-    ):
-        vectors = np.concatenate([embed(path) for path in manifest[column]])
+    for side, column in (("music", "audio_path"), ("video", "video_path")):
+        features = [embedder.extract(side, path) for path in manifest[column]]
+        store_features(folder / "features", embedder.backend(side).fingerprint(), manifest["id"], features)
+        vectors = np.concatenate([embedder.embed_feature(side, feature) for feature in features])
         write_side(folder / "output", side, vectors, items, embedder.digest)
-    return CollectionPlaces(folder / "output", folder / "checkpoint", folder / "manifest.parquet", folder, (root,))
+    parts = (folder / "output", folder / "checkpoint", folder / "manifest.parquet", folder)
+    return CollectionPlaces(*parts, (root,), folder / "features")
+
+
+def store_features(folder, fingerprint, ids, features):
+    import numpy as np
+
+    from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+
+    # Longer than the clips, so that there are several pieces, which differ.
+    rng = np.random.default_rng(0)
+    features = [np.concatenate([array * rng.uniform(-2, 2, array.shape[1]) for _ in range(4)]) for array in features]
+    rows = [FeatureRow(item_id, "done", item_id) for item_id in ids]
+    results = tuple(FeatureResult(row, array) for row, array in zip(rows, features, strict=True))
+    FeatureStore(folder / fingerprint.backend).write(FeatureChunk(fingerprint, results))
 
 
 @contextmanager

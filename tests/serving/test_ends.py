@@ -124,7 +124,7 @@ def test_all_reading_for_one_upload_has_one_budget():
     class Embedder:
         sandbox = Sandbox(LimitParams(seconds=60.0))
 
-        def embed_music(self, path, warnings):
+        def extract(self, side, path, warnings):
             for _ in range(2):
                 try:
                     self.sandbox.call(hang, path)

@@ -50,6 +50,7 @@ def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ..
         manifest=places.manifest,
         weights_dir=places.weights,
         media_roots=roots or (default_root,),
+        features=places.features,
     )
     run_server(served, read_settings(settings), host, port)
 

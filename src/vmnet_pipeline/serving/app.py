@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,23 +19,23 @@ from starlette.middleware.cors import CORSMiddleware
 
 import vmnet_pipeline
 from vmnet_pipeline.search.recommendation import target_side
+from vmnet_pipeline.search.reranking import Reranking
 from vmnet_pipeline.serving import schemas as bodies
 from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
 from vmnet_pipeline.serving.media_files import MEDIA_ANSWERS, MediaResponse
 from vmnet_pipeline.serving.middleware import COOKIE, MAX_KEY_LENGTH, ApiKey, Guard
 from vmnet_pipeline.serving.proxies import PREFIX
 from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_json, is_short, read_json_body, receive_upload
-from vmnet_pipeline.serving.worker import Task
+from vmnet_pipeline.serving.worker import Answer, Task
 from vmnet_pipeline.types import Side  # noqa: TC001 - FastAPI evaluates it
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     import numpy as np
 
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.state import Service, State
-    from vmnet_pipeline.serving.worker import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -128,45 +129,85 @@ def _add_search(app: FastAPI, service: Service) -> None:
     async def recommend(request: Request) -> Response:
         """Music for a video, or videos for music, or more of the same: by id, by features, or for an uploaded file."""
         state = service.state
-        wanted, vector, warnings = await _read(request, service, state, bodies.Search)
-        top_k = min(wanted.top_k, service.params.max_top_k)
-        side = target_side(wanted.query, same_side=wanted.same_side)
-        exclude = [wanted.id] if wanted.id and wanted.same_side else []
-        search = partial(state.gallery.search, vector, side, top_k, wanted.filters, exclude=exclude)
-        results = await asyncio.to_thread(search)
-        direction = f"{wanted.query}_to_{side}"
-        content = {"direction": direction, "version": state.gallery.version, "results": results, "warnings": warnings}
-        return JSONResponse(content)
+        with ExitStack() as places:
+            wanted, found = await _read(request, service, state, bodies.Search, places)
+            side = target_side(wanted.query, same_side=wanted.same_side)
+            search = partial(
+                state.gallery.search,
+                cast("np.ndarray", found.embedding),
+                side,
+                min(wanted.top_k, service.params.max_top_k),
+                wanted.filters,
+                exclude=[wanted.id] if wanted.id and wanted.same_side else [],
+                reranking=_plan_reranking(service, state, side, found, wanted.rerank),
+            )
+            results = await asyncio.to_thread(search)
+        content = {"direction": f"{wanted.query}_to_{side}", "version": state.gallery.version, "results": results}
+        return JSONResponse(content | {"warnings": list(found.warnings)})
 
     @app.post("/v1/embeddings", response_model=bodies.Embedding, responses=ERRORS, openapi_extra=embed_docs)
     async def embed(request: Request) -> Response:
         """The embedding of one item: by id, by features, or of an uploaded file."""
         state = service.state
-        wanted, vector, warnings = await _read(request, service, state, bodies.Query)
-        content = {"side": wanted.query, "checkpoint": state.gallery.checkpoint, "embedding": vector[0].tolist()}
-        return JSONResponse(content | {"warnings": warnings})
+        with ExitStack() as places:
+            wanted, found = await _read(request, service, state, bodies.Query, places)
+        content = {"side": wanted.query, "checkpoint": state.gallery.checkpoint, "warnings": list(found.warnings)}
+        return JSONResponse(content | {"embedding": cast("np.ndarray", found.embedding)[0].tolist()})
+
+
+def _plan_reranking(
+    service: Service, state: State, side: Side, found: Answer, weight: float | None
+) -> Reranking | None:
+    """Have a worker compare pieces, since it has the network; the request holds its place in the pool meanwhile."""
+    if weight is None:
+        return None
+    loop = asyncio.get_running_loop()
+    task = Task(side, pieces=found.pieces, features_dir=service.places.features)
+
+    def align(ids: Sequence[str]) -> np.ndarray:
+        asked = _embed(replace(task, ids=tuple(ids)), service.params, state)
+        return cast("np.ndarray", asyncio.run_coroutine_threadsafe(asked, loop).result().agreements)
+
+    return Reranking(align, weight)
 
 
 async def _read(
-    request: Request, service: Service, state: State, model: type[bodies.Query]
-) -> tuple[Any, np.ndarray, list[str]]:
-    """What is asked, the (1, E) embedding of what was sent, and the warnings about it.
+    request: Request, service: Service, state: State, model: type[bodies.Query], places: ExitStack
+) -> tuple[Any, Answer]:
+    """Read a query: the parameters, and the (1, E) embedding of the item with the warnings about it.
+
+    Args:
+        request: JSON, or a media file.
+        service: Limits and folders.
+        state: Gallery and workers that answer.
+        model: Form of a JSON body.
+        places: Holds the place in the pool until the request is answered, if a worker is needed.
 
     Raises:
         RefusedError: In all its kinds.
     """
     if not is_json(request):
-        return await _read_upload(request, service, state, model)
+        return await _read_upload(request, service, state, model, places)
     if not is_short(request):
-        return await _read_long(request, service, state, model)
+        return await _read_long(request, service, state, model, places)
     wanted, features = await asyncio.to_thread(_parse, model, await read_json_body(request, SHORT_BYTES))
-    if wanted.id is not None:
-        return wanted, state.gallery.find_vector(wanted.id, wanted.query), []
+    reranks = getattr(wanted, "rerank", None) is not None
     if wanted.embedding is not None:
-        return wanted, state.gallery.check_vector(wanted.embedding, wanted.query), []
-    with state.pool.take_place():
-        task = Task(wanted.query, features=features, pooled=wanted.pooled)
-        return wanted, _check_one((await _embed(task, service.params, state)).embedding), []
+        if reranks:
+            raise RefusedError(
+                422, "cannot_rerank", "Send an id, a file or features: an embedding cannot be re-ranked."
+            )
+        return wanted, Answer(embedding=state.gallery.check_vector(wanted.embedding, wanted.query))
+    task = Task(wanted.query, features=features, pooled=wanted.pooled, with_pieces=reranks)
+    if wanted.id is not None:
+        vector = state.gallery.find_vector(wanted.id, wanted.query)
+        if not reranks:
+            return wanted, Answer(embedding=vector)
+        places.enter_context(state.pool.take_place())
+        task = replace(task, item_id=wanted.id, features_dir=service.places.features)
+        return wanted, replace(await _embed(task, service.params, state), embedding=vector)
+    places.enter_context(state.pool.take_place())
+    return wanted, _check_one(await _embed(task, service.params, state))
 
 
 def _parse(model: type[bodies.Query], body: bytes) -> tuple[Any, np.ndarray | None]:
@@ -175,47 +216,43 @@ def _parse(model: type[bodies.Query], body: bytes) -> tuple[Any, np.ndarray | No
 
 
 async def _read_long(
-    request: Request, service: Service, state: State, model: type[bodies.Query]
-) -> tuple[Any, np.ndarray, list[str]]:
+    request: Request, service: Service, state: State, model: type[bodies.Query], places: ExitStack
+) -> tuple[Any, Answer]:
     """Parsing a long body takes seconds and a hundred times its size: a worker does it, which can be ended."""
-    with state.pool.take_place():
-        body = await read_json_body(request, service.params.max_json_bytes)
-        _check_pool(state)
-        answer = await state.pool.ask(Task(body=body, model=model.__name__), service.params.job_timeout_s)
-    return model.model_construct(**answer.asked), _check_one(answer.embedding), []
+    places.enter_context(state.pool.take_place())
+    body = await read_json_body(request, service.params.max_json_bytes)
+    answer = await _embed(Task(body=body, model=model.__name__), service.params, state)
+    return model.model_construct(**answer.asked), _check_one(answer)
 
 
-def _check_one(vectors: Any) -> np.ndarray:
-    if len(vectors) != 1:
-        raise RefusedError(422, "bad_features", f"These are the features of {len(vectors)} items; send one.")
-    return cast("np.ndarray", vectors)
+def _check_one(answer: Answer) -> Answer:
+    n = len(cast("np.ndarray", answer.embedding))
+    if n != 1:
+        raise RefusedError(422, "bad_features", f"These are the features of {n} items; send one.")
+    return answer
 
 
 async def _read_upload(
-    request: Request, service: Service, state: State, model: type[bodies.Query]
-) -> tuple[Any, np.ndarray, list[str]]:
-    # `upload` stands in for the file: a query has to be of something.
+    request: Request, service: Service, state: State, model: type[bodies.Query], places: ExitStack
+) -> tuple[Any, Answer]:
+    # `upload` replaces the file: a query needs an item.
     given: dict[str, Any] = {"id": "upload", "query": request.query_params.get("query", "video")}
     if model is bodies.Search:
         given |= {"top_k": request.query_params.get("top_k", 10), "filters": request.query_params.getlist("filter")}
-        given["same_side"] = request.query_params.get("same_side", False)
+        given |= {name: request.query_params[name] for name in ("same_side", "rerank") if name in request.query_params}
     wanted, params = bodies.read_query(model, given).model_copy(update={"id": None}), service.params
-    with state.pool.take_place():
-        async with receive_upload(request, service.uploads, params.max_upload_bytes) as (path, size):
-            service.metrics.uploaded.inc(size)
-            task = Task(wanted.query, path=str(path), max_duration_s=params.max_duration_s)
-            answer = await _embed(task, params, state)
-            return wanted, cast("np.ndarray", answer.embedding), list(answer.warnings)
+    places.enter_context(state.pool.take_place())
+    async with receive_upload(request, service.uploads, params.max_upload_bytes) as (path, size):
+        service.metrics.uploaded.inc(size)
+        task = Task(wanted.query, path=str(path), max_duration_s=params.max_duration_s)
+        reranks = getattr(wanted, "rerank", None) is not None
+        return wanted, await _embed(replace(task, with_pieces=reranks), params, state)
 
 
 async def _embed(task: Task, params: ServeParams, state: State) -> Answer:
-    _check_pool(state)
-    return await state.pool.ask(task, params.job_timeout_s)
-
-
-def _check_pool(state: State) -> None:
     if state.pool.digest != state.gallery.checkpoint:
         raise refuse_other_checkpoint()
+    return await state.pool.ask(task, params.job_timeout_s)
 
 
 def _add_items(app: FastAPI, service: Service) -> None:

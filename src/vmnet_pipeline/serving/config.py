@@ -102,6 +102,7 @@ class CollectionPlaces:
         manifest: Table of the collection, with the paths of its media; may be missing, then no media are sent.
         weights_dir: Weight files of the feature backends.
         media_roots: Folders that media may be sent from; what is elsewhere, or a link that leads elsewhere, is not.
+        features: Folder with the feature stores of the collection; None: no re-ranking.
     """
 
     output: Path
@@ -109,3 +110,4 @@ class CollectionPlaces:
     manifest: Path
     weights_dir: Path
     media_roots: tuple[Path, ...]
+    features: Path | None = None

@@ -55,6 +55,12 @@ class Search(Query):
     filters: list[Annotated[str, Field(max_length=MAX_FILTER_LENGTH)]] = Field(
         default_factory=list, max_length=MAX_FILTERS, description="Conditions, e.g. `group=jazz`, `duration<60`."
     )
+    rerank: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Re-rank the 50 best piece by piece: share of the agreement over time in the score. Default: off.",
+    )
 
 
 class Session(_Body):
@@ -130,6 +136,8 @@ SEARCH_PARAMETERS = [
     {"name": "top_k", "in": "query", "schema": {"type": "integer", "minimum": 1, "default": 10}},
     {"name": "filter", "in": "query", "schema": {"type": "array", "items": {"type": "string"}},
      "description": "May be given several times.", "example": ["duration<60"]},
+    {"name": "rerank", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 1},
+     "description": "Re-rank the 50 best piece by piece; share of the agreement over time in the score."},
 ]  # fmt: skip
 
 

@@ -7,20 +7,30 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from vmnet_pipeline.errors import MediaError, SandboxError, VmnetError
+from vmnet_pipeline.errors import (
+    EmbedderError,
+    FeatureStoreError,
+    MediaError,
+    ParameterError,
+    SandboxError,
+    VmnetError,
+)
 from vmnet_pipeline.serving.errors import RefusedError, describe_failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
     from pathlib import Path
 
     import numpy as np
 
+    from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.types import Side
@@ -31,7 +41,7 @@ NICENESS = 5
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be embedded: a file, features, or the body of a request that holds features.
+    """What to embed: a file, features, or the body of a request that holds features; or items to compare with pieces.
 
     Attributes:
         side: Which side of it.
@@ -40,7 +50,12 @@ class Task:
         pooled: Whether the features are pooled.
         max_duration_s: Longer files are refused.
         body: A JSON body, which then says the side and the features; else empty.
-        model: Which one of `bodies` it has to be.
+        model: Name of the body's class in `schemas`.
+        with_pieces: Whether the pieces of the item are embedded too, for re-ranking.
+        item_id: Item of the collection whose pieces are embedded.
+        pieces: (n, E) embedded pieces of a query.
+        ids: Items of the collection to compare with these pieces.
+        features_dir: Folder with the feature stores of the collection.
     """
 
     side: Side = "video"
@@ -50,6 +65,11 @@ class Task:
     max_duration_s: float = float("inf")
     body: bytes = b""
     model: str = ""
+    with_pieces: bool = False
+    item_id: str = ""
+    pieces: np.ndarray | None = None
+    ids: tuple[str, ...] = ()
+    features_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,9 @@ class Answer:
     """What a worker sends back.
 
     Attributes:
-        embedding: (1, E) float32; None where there is an error.
+        embedding: (1, E) float32; None if there is an error, or the task was about pieces only.
+        pieces: (n, E) float32 embedded pieces, if they were asked for.
+        agreements: (k,) float64 agreement over time of the items of a task with its pieces.
         digest: Of the worker's network; in the answer that says that it is ready.
         asked: What a body says, without its features.
         kind: `media`, `input` or `other` for an error, else empty; in the name of a worker that cannot answer
@@ -69,6 +91,8 @@ class Answer:
     """
 
     embedding: np.ndarray | None = None
+    pieces: np.ndarray | None = None
+    agreements: np.ndarray | None = None
     digest: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
     kind: str = ""
@@ -153,10 +177,13 @@ def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: f
 
 def _answer(embedder: Embedder, task: Task) -> Answer:
     try:
+        if task.ids:
+            return Answer(agreements=_align(embedder, task))
         task, asked = _read_body(task) if task.body else (task, {})
         warnings: list[str] = []
-        embedding = _embed(embedder, task, warnings)
-        return Answer(embedding=embedding, asked=asked, warnings=tuple(warnings))
+        embedding, feature = _embed(embedder, task, warnings)
+        pieces = _embed_pieces(embedder, task, feature) if task.with_pieces else None
+        return Answer(embedding=embedding, pieces=pieces, asked=asked, warnings=tuple(warnings))
     except Exception as error:  # one bad request may not end the worker
         return _explain(error, is_file=task.path is not None)
 
@@ -180,16 +207,74 @@ def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
         raise RefusedError(422, "bad_request", "A body without features may not be so long.")
     features = bodies.read_features(wanted.features)
     asked = {**wanted.model_dump(exclude={"features"}), "features": []}
-    return replace(task, side=wanted.query, features=features, pooled=wanted.pooled, body=b""), asked
+    task = replace(task, side=wanted.query, features=features, pooled=wanted.pooled, body=b"")
+    return replace(task, with_pieces=asked.get("rerank") is not None), asked
 
 
-def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> np.ndarray:
+def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The embedding of a task, and the feature that it was made from, if the task itself holds one."""
+    if task.item_id:
+        return None, None
     if task.path is None:
         features = [task.features, None] if task.side == "music" else [None, task.features]
-        return next(found for found in embedder(features, pooled=task.pooled) if found is not None)
+        return next(found for found in embedder(features, pooled=task.pooled) if found is not None), task.features
     _check_media(embedder.sandbox, task)
-    embed = embedder.embed_music if task.side == "music" else embedder.embed_video
-    return embed(task.path, warnings=warnings)
+    feature = embedder.extract(task.side, task.path, warnings=warnings)
+    return embedder.embed_feature(task.side, feature), feature
+
+
+def _embed_pieces(embedder: Embedder, task: Task, feature: np.ndarray | None) -> np.ndarray:
+    from vmnet_pipeline.search.reranking import PIECE_S
+
+    if task.pooled:
+        raise RefusedError(422, "cannot_rerank", "Pooled features cannot be re-ranked: send features over time.")
+
+    def embed(store: FeatureStore) -> np.ndarray:
+        return embedder.cut_pieces(task.side, PIECE_S).embed(store.load(task.item_id))
+
+    if task.item_id:
+        return _use_store(embedder, task, embed)
+    with _explaining_reranking():
+        return embedder.cut_pieces(task.side, PIECE_S).embed(cast("np.ndarray", feature))
+
+
+def _align(embedder: Embedder, task: Task) -> np.ndarray:
+    from vmnet_pipeline.search.reranking import align_stored
+
+    pieces = cast("np.ndarray", task.pieces)
+    return _use_store(embedder, task, lambda store: align_stored(embedder, pieces, task.side, store, task.ids))
+
+
+def _use_store(embedder: Embedder, task: Task, use: Callable[[FeatureStore], np.ndarray]) -> np.ndarray:
+    """Call `use` with the stored features of the task's side; their index is read again only if one does not fit it."""
+    with _explaining_reranking():
+        store = _open_store(embedder, task.features_dir, task.side)
+        try:
+            return use(store)
+        except FeatureStoreError:
+            store.reload()
+            return use(store)
+
+
+@lru_cache
+def _open_store(embedder: Embedder, folder: Path | None, side: Side) -> FeatureStore:
+    from vmnet_pipeline.search.reranking import open_features
+
+    if folder is None:
+        raise FeatureStoreError("the service does not know the feature stores of the collection")
+    return open_features(embedder, folder, side)
+
+
+@contextmanager
+def _explaining_reranking() -> Iterator[None]:
+    """Refuse re-ranking in words that name no path."""
+    try:
+        yield
+    except (ParameterError, EmbedderError) as error:
+        raise RefusedError(422, "cannot_rerank", f"Results cannot be re-ranked: {error}.") from error
+    except VmnetError as error:
+        sentence = "Results cannot be re-ranked: the features of the collection are not available. Omit `rerank`."
+        raise RefusedError(422, "cannot_rerank", sentence) from error
 
 
 def _check_media(sandbox: Sandbox, task: Task) -> None:

@@ -128,7 +128,7 @@ class EmbeddingPool:
         return cast("np.ndarray", (await self.ask(task, timeout_s)).embedding)
 
     async def ask(self, task: Task, timeout_s: float) -> Answer:
-        """What a worker says of a task; it has an embedding.
+        """Have a task done by a worker.
 
         Raises:
             RefusedError: 422 when it cannot be embedded, 504 when that takes too long, 503 when the pool closes, or
@@ -143,9 +143,9 @@ class EmbeddingPool:
         except asyncio.CancelledError:
             future.cancel()  # the client has gone; what has not begun is not begun
             raise
-        if answer.embedding is not None:
-            return answer
-        raise _refuse(answer)
+        if answer.kind:
+            raise _refuse(answer)
+        return answer
 
     def close(self) -> None:
         """Let the tasks that are there finish, then end the workers."""
