@@ -263,16 +263,6 @@ def test_inputs_are_not_changed() -> None:
     assert np.array_equal(gallery, copies[1])
 
 
-@pytest.mark.parametrize("shape", [(3, 700), (700, 3), (1, 9), (9, 1), (5, 2100), (2100, 5)])
-@pytest.mark.parametrize("share", [0.01, 0.5, 1.0])
-def test_true_entries_are_found_in_rows_and_in_columns_of_memory(shape: tuple[int, int], share: float) -> None:
-    mask = np.random.default_rng(0).random(shape) < share
-    for matrix in (torch.from_numpy(mask), torch.from_numpy(mask.T.copy()).T):
-        assert ranking._count_true(matrix).tolist() == mask.sum(axis=1).tolist()
-        found = list(zip(*(part.tolist() for part in ranking._locate_true(matrix)), strict=True))
-        assert sorted(found) == list(zip(*(part.tolist() for part in np.nonzero(mask)), strict=True))
-
-
 @pytest.mark.parametrize("chunks", [(1000, 1000), (7, 5), (1, 1), (40, 13)])
 @pytest.mark.parametrize("n", [1, 4, 200])
 def test_highest_scores_and_top_rows_of_both_directions_match_a_sort(

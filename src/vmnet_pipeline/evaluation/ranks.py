@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vmnet_pipeline.evaluation.masks import count_true, locate_true
 from vmnet_pipeline.evaluation.positives import (
     Positives,
     Ties,
@@ -279,13 +280,13 @@ class _Direction:
             block = scores if len(pairs) == len(scores) else scores[self.query[pairs] - first]
             above = block > self.high[pairs, None]
             near = (block >= self.low[pairs, None]).logical_xor_(above)
-            self.above[pairs] += _count_true(above)
-            self.near[pairs] += _count_true(near)
+            self.above[pairs] += count_true(above)
+            self.near[pairs] += count_true(near)
             if self.ties == "lower_index":
                 rows = torch.arange(column, column + scores.shape[1], device=scores.device)
-                self.near_lower[pairs] += _count_true(near & (rows < self.column[pairs, None]))
+                self.near_lower[pairs] += count_true(near & (rows < self.column[pairs, None]))
             few = torch.nonzero(self.near[pairs] <= MAX_RESCORED).squeeze(1)
-            local, offset = _locate_true(near if len(few) == len(pairs) else near[few])
+            local, offset = locate_true(near if len(few) == len(pairs) else near[few])
             self._rescore(pairs[few[local]], offset + column)
 
     def _rescore(self, pair: Tensor, column: Tensor) -> None:
@@ -336,34 +337,3 @@ def _bound_rounding(queries: Tensor, gallery: Tensor, dtype: torch.dtype) -> flo
     """
     lengths = [float(torch.linalg.vector_norm(rows, dim=1).max()) for rows in (queries, gallery)]
     return (queries.shape[1] + 8) * torch.finfo(dtype).eps * lengths[0] * lengths[1] * 1.001
-
-
-def _count_true(mask: Tensor) -> Tensor:
-    """Count the true entries of each row of a (n, m) mask that lies in rows or in columns of memory; (n,) int64.
-
-    Eight entries are added at once, as the bytes of a word; PyTorch's own sum of a mask takes fifty times as long.
-    """
-    dim = int(mask.is_contiguous())
-    words = _pack(mask if dim else mask.T)
-    # A byte holds the count of up to 255 words.
-    sums = [part.sum(dim=dim).unsqueeze(-1).view(torch.uint8) for part in torch.split(words, 255, dim=dim)]
-    counts = torch.stack(sums).sum(dim=0)  # (n, 8), or (n / 8, 8) of columns
-    return counts.sum(dim=1) if dim else counts.reshape(-1)[: len(mask)]
-
-
-def _locate_true(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of every true entry of a mask, in rows or in columns of memory; fast where few are true."""
-    if not mask.is_contiguous():
-        column, row = _locate_true(mask.T.contiguous())
-        return row, column
-    words = _pack(mask)
-    row, word = torch.nonzero(words, as_tuple=True)
-    found, place = torch.nonzero(words[row, word].unsqueeze(1).view(torch.uint8), as_tuple=True)  # of (n, 8) entries
-    return row[found], word[found] * 8 + place
-
-
-def _pack(mask: Tensor) -> Tensor:
-    """Eight entries of a row to a word: (n, m) bool to (n, m / 8, rounded up) int64."""
-    n_padding = -mask.shape[1] % 8
-    padded = torch.nn.functional.pad(mask, (0, n_padding)) if n_padding else mask
-    return padded.contiguous().view(torch.int64)
