@@ -36,7 +36,7 @@ class Box:
     """A vertex with its text.
 
     Attributes:
-        name: Unique name; what stands before its last dot is written small above the rest.
+        name: Unique name; the part before its last dot is written small above the rest.
         is_step: Whether it is something done; otherwise it is data.
     """
 
@@ -80,7 +80,7 @@ def draw_graph(boxes: list[Box], edges: list[Edge]) -> str:
 
 
 def assign_layers(names: list[str], edges: list[Edge]) -> dict[str, int]:
-    """Layer of every vertex: the longest way to it; what nothing leads to stands just above its first use."""
+    """Layer of every vertex: the longest path to it; vertices without predecessors go just above their first use."""
     before, after = _neighbours(edges)
     layer_of: dict[str, int] = {}
 
@@ -223,7 +223,7 @@ def _write_edge(chain: list[str], centre: dict[str, tuple[float, float]]) -> str
         middle = (y + top) / 2
         path.append(f"C{x:.1f} {middle:.1f} {next_x:.1f} {middle:.1f} {next_x:.1f} {top:.1f}")
         x, y = next_x, top
-        if name != chain[-1]:  # straight through the layer, beside its boxes
+        if name != chain[-1]:  # straight through the layer, between its boxes
             y = next_y + half
             path.append(f"L{x:.1f} {y:.1f}")
     return f'<path d="{"".join(path)}" marker-end="url(#tip)"/>'

@@ -49,10 +49,10 @@ REASONS = {
     "internal_error": ("a defect of the program or of a library", "run again; report it with the row's `error`"),
     "missing_file": ("it was removed after the manifest was made", "put it back, or run `ingest` again"),
     "no_audio_file": ("the item has no music file", "add one of the same name, or name the pair in media.csv"),
-    "no_audio_stream": ("it has no audio", "give another file for the music side"),
+    "no_audio_stream": ("it has no audio", "give another file for the music"),
     "no_media_stream": ("neither audio nor video", "remove it"),
     "no_video_file": ("the item has no video file", "add one of the same name, or name the pair in media.csv"),
-    "no_video_stream": ("no video; a cover picture does not count", "give another file for the video side"),
+    "no_video_stream": ("no video; a cover picture does not count", "give another file for the video"),
     "not_a_file": ("a folder, a pipe or a device", "give the path of a file"),
     "not_finite": (
         "NaN or infinity in the feature, or out of the range of float16",

@@ -21,7 +21,7 @@ def write(x: float, y: float, text: str, kind: str = "") -> str:
 
 
 def draw_wave(x: float, y: float, width: float, height: float) -> str:
-    """A sound: bars of an amplitude that swells and fades."""
+    """Audio: bars of an amplitude that swells and fades."""
     n = 26
     bars = []
     for k in range(n):
@@ -87,7 +87,7 @@ def draw_space(x: float, y: float, radius: float) -> str:
 
 
 def draw_ranks(x: float, y: float) -> str:
-    """An answer: a film, and sounds in the order of their scores; the right one is marked."""
+    """A ranking: a film, and tracks in the order of their scores; the relevant one is marked."""
     parts = [draw_film(x - 52, y - 86, 104, 30)]
     for k, score in enumerate((0.94, 0.81, 0.62, 0.45, 0.3)):
         top = y - 52 + 27 * k
@@ -109,7 +109,7 @@ def draw_arrow(x: float, y: float, to_x: float, to_y: float) -> str:
 
 
 def make_page() -> str:
-    """The whole picture."""
+    """The whole drawing."""
     top, bottom, middle = 105, 235, 170
     heads = [(90, "media"), (305, "features"), (505, "towers"), (720, "one space"), (985, "music for a video")]
     return "\n".join(

@@ -55,7 +55,7 @@ parameters. [Datasets](datasets.md) describes each dataset and its path. `kedro 
 
 
 def name_aliases() -> str:
-    """Registered names without a section of their own."""
+    """Registered names without a section."""
     extractions = ", ".join(f"`extract_{backend}`" for backend in BACKENDS)
     variants = ", ".join(f"`{variant}`" for variant in VARIANTS)
     return (

@@ -1,4 +1,4 @@
-"""What MkDocs does to the pages beside its theme: formulas to MathML, and pages of the project that lie outside docs/.
+"""Hooks of MkDocs: convert formulas to MathML and add pages from outside docs/.
 
 Formulas are written as GitHub shows them: a block of the language `math`, or between dollars and backticks in a line.
 MathML needs no script.
@@ -21,14 +21,14 @@ _INLINE = re.compile(r"\$`([^`\n]+)`\$")
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages that lie beside the README into the navigation."""
+    """Add the pages next to the README to the navigation."""
     about = next(section["About"] for section in config.nav if "About" in section)
     about += [{title: _name_outside(name)} for title, name in OUTSIDE.items() if (ROOT / name).exists()]
     return config
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add the pages of the project that lie beside the README, and the place of what is built after the pages."""
+    """Add the pages next to the README, and the path of what is built after the pages."""
     for name in OUTSIDE.values():
         if (ROOT / name).exists():
             text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
@@ -42,7 +42,7 @@ def _name_outside(name: str) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put MathML in place of formulas."""
+    """Replace formulas by MathML."""
     blocks = _BLOCK.sub(lambda match: f'<div class="formula">{_to_mathml(match.group(1), "block")}</div>', markdown)
     return _INLINE.sub(lambda match: f"<span>{_to_mathml(match.group(1), 'inline')}</span>", blocks)
 

@@ -29,8 +29,8 @@ def main() -> None:
     """Embed one item, a batch, items of unlike length, pooled items, one side, and media files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, nargs="?", default=DEFAULT_CHECKPOINT)
-    parser.add_argument("--music", type=Path, help="Media file whose sound is embedded.")
-    parser.add_argument("--video", type=Path, help="Media file whose pictures are embedded.")
+    parser.add_argument("--music", type=Path, help="Media file whose audio is embedded.")
+    parser.add_argument("--video", type=Path, help="Media file whose frames are embedded.")
     options = parser.parse_args()
 
     # Once per process: it reads the weights. Afterwards it may be called by any number of threads.
@@ -57,9 +57,9 @@ def main() -> None:
     print(f"similarity of each video to each music: {similarity.shape}")
 
     if options.music is not None:
-        show(f"sound of {options.music.name}", embedder.embed_music(options.music), None)
+        show(f"audio of {options.music.name}", embedder.embed_music(options.music), None)
     if options.video is not None:
-        show(f"pictures of {options.video.name}", None, embedder.embed_video(options.video))
+        show(f"frames of {options.video.name}", None, embedder.embed_video(options.video))
 
 
 if __name__ == "__main__":

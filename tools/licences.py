@@ -58,12 +58,12 @@ READ_BY_HAND = {
 
 HEAD = """# Licences
 
-Written by `python tools/licences.py` from the metadata of the locked packages, {n} of them, for running and for development. The project itself is
+Written by `python tools/licences.py` from the metadata of the {n} locked packages, for running and for development. The project itself is
 under Apache-2.0 and contains none of them. `NOTICE` has the licences of the weights of the feature networks.
 
-All are permissive but the following, which go together with Apache-2.0 as they are used here, installed beside it and unchanged:
+All are permissive except the following, which are compatible with Apache-2.0 as used here, installed separately and unchanged:
 
-| package | licence | what to heed when you pass it on, for example in an image |
+| package | licence | when you redistribute it, for example in an image |
 |---|---|---|
 {heeded}
 | av, the wheel | BSD-3-Clause, with FFmpeg (LGPL-3.0-or-later) and x264, x265 (GPL-2.0-or-later) in it | the GPL holds for x264 and x265 and what is linked with them: offer their source. PyAV built against an FFmpeg without them is free of it |
@@ -77,7 +77,7 @@ All are permissive but the following, which go together with Apache-2.0 as they 
 |---|---|
 """  # noqa: E501
 HEED = {
-    "LGPL-2.1-or-later": "offer its source; whoever gets it may exchange it, as any package",
+    "LGPL-2.1-or-later": "offer its source; recipients may replace it, like any package",
     "MPL-2.0": "its source must stay available, which it is in the package",
     "Artistic-1.0-Perl": "offered under this or the GPL; the former is taken",
 }

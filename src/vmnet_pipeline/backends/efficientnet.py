@@ -46,7 +46,7 @@ class EfficientnetParams(BackendParams):
         "lite0", description="Member of the family; b5 is what the published feature files are said to stem from."
     )
     rate_hz: float = Field(1.0, gt=0, le=240, description="Frames taken per second of video.")
-    max_duration_s: float = Field(60.0, gt=0, le=36_000, description="Video after this is not looked at.")
+    max_duration_s: float = Field(60.0, gt=0, le=36_000, description="Length of the window; later video is ignored.")
 
 
 def crop_and_resize(picture: np.ndarray, size_px: int) -> np.ndarray:

@@ -50,7 +50,7 @@ class BackendParams(BaseModel):
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="Of the stored features; float16 halves them. float32 is the contract with users."
     )
-    pooled: bool = Field(False, description="Store what training uses, e.g. (62, 512) in place of (62, 512, 6, 4).")
+    pooled: bool = Field(False, description="Store what training uses, e.g. (62, 512) instead of (62, 512, 6, 4).")
     batch_size: int = Field(
         32, ge=1, le=4096, description="Inputs per call of torch or tensorflow; not part of the fingerprint."
     )

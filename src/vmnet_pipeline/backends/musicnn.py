@@ -51,10 +51,10 @@ class MusicnnParams(BackendParams):
         description="Of MSD_vgg: its maxima as in the graph it was trained in (4x1, 1x4, ...), or as the package's "
         "extractor runs it (as MTT_vgg).",
     )
-    max_duration_s: float = Field(300.0, gt=0, le=36_000, description="Sound after this is not looked at.")
+    max_duration_s: float = Field(300.0, gt=0, le=36_000, description="Length of the window; later audio is ignored.")
     short_audio: Literal["repeat", "zero"] = Field(
         "repeat",
-        description="Sound shorter than one patch (3 s): repeat it, or append zero frames as the reference does.",
+        description="Audio shorter than one patch (3 s): repeat it, or append zero frames as the reference does.",
     )
 
     @model_validator(mode="after")

@@ -38,7 +38,7 @@ class VggishParams(BackendParams):
     max_duration_s: float = Field(60.0, ge=1.0, le=36_000, description="Window; all features cover exactly this long.")
     short_audio: Literal["loop", "zero", "mask"] = Field(
         "loop",
-        description="Sound shorter than the window: play it again until the window is full, append silence, or keep "
+        description="Audio shorter than the window: play it again until the window is full, append silence, or keep "
         "only the patches that are there (pooling then appends zero rows, and the valid length tells which).",
     )
 

@@ -25,7 +25,7 @@ class RerankParams(Params):
     n_candidates: int = Field(
         default=0, ge=0, description="How many answers of each query are compared again; 0: re-ranking is left out."
     )
-    piece_s: float = Field(default=3.0, gt=0, description="Length of the pieces that music and pictures are cut into.")
+    piece_s: float = Field(default=3.0, gt=0, description="Length of the pieces of music and video.")
 
 
 class EvaluateParams(Params):
@@ -64,7 +64,7 @@ class EvaluateParams(Params):
     )
     rerank: RerankParams = Field(
         default_factory=RerankParams,
-        description="Re-ranking by agreement over time: its weight is chosen on val, its gain on test is told.",
+        description="Re-ranking by agreement over time: its weight is chosen on val, its gain on test is reported.",
     )
     top_n: int = Field(default=10, ge=0, description="Best answers kept for every query.")
     chunk_size: int = Field(default=1024, ge=1, description="Queries scored together; changes memory, not results.")

@@ -22,7 +22,9 @@ class CompareParams(Params):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
         (0, 1, 2), min_length=1, description="Every variant is trained with each of these seeds."
     )
-    baselines: tuple[BaselineName, ...] = Field(BASELINES, description="Methods without training beside the variants.")
+    baselines: tuple[BaselineName, ...] = Field(
+        BASELINES, description="Methods without training, in addition to the variants."
+    )
     against: str | None = Field(
         None, description="Row that the others are compared with, pair by pair; null: the first variant."
     )

@@ -14,7 +14,7 @@ class ExecutorParams(Params):
 
     kind: Literal["auto", "serial", "processes", "dask"] = Field(
         "auto",
-        description="`serial`: threads of this process. `processes`: workers of their own, so that a crash or a hang "
+        description="`serial`: threads of this process. `processes`: separate workers, so that a crash or a hang "
         "of the network costs one item, too. `dask`: the workers of a cluster. `auto`: dask if there is an address, "
         "else serial for few items and processes for many.",
     )

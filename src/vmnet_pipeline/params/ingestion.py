@@ -26,7 +26,7 @@ class SplitParams(Params):
     val_share: Share = Field(0.15, description="Expected share of groups used to choose the best epoch.")
     test_share: Share = Field(0.25, description="Expected share of groups used for the reported results.")
     split_dir: Location | None = Field(
-        None, description="Folder with train.csv, test.csv and perhaps val.csv of your own; local or a URL."
+        None, description="Folder with your train.csv, test.csv and optionally val.csv; local or a URL."
     )
 
     @model_validator(mode="after")

@@ -29,13 +29,13 @@ class IndexParams(Params):
         4_000_000, ge=0, description="`auto`: largest collection for `hnsw`, which keeps whole vectors in memory."
     )
     hnsw_links: int = Field(32, ge=4, le=128, description="HNSW: links per item and level.")
-    hnsw_build_width: int = Field(80, ge=8, le=2000, description="HNSW: candidates looked at when an item is added.")
-    hnsw_search_width: int = Field(96, ge=1, le=10_000, description="HNSW: candidates looked at in a search.")
+    hnsw_build_width: int = Field(80, ge=8, le=2000, description="HNSW: candidates examined when an item is added.")
+    hnsw_search_width: int = Field(96, ge=1, le=10_000, description="HNSW: candidates examined in a search.")
     ivf_lists: int | None = Field(None, ge=1, description="IVF-PQ: clusters; null: 4 times the square root of items.")
-    ivf_probes: int = Field(48, ge=1, description="IVF-PQ: clusters looked at in a search.")
+    ivf_probes: int = Field(48, ge=1, description="IVF-PQ: clusters examined in a search.")
     pq_bytes: int = Field(64, ge=1, le=512, description="IVF-PQ: bytes kept per item; must divide the embedding.")
     max_removed_share: Share = Field(
-        0.2, description="Removed items stay in the index, hidden; above this share of them it is built anew."
+        0.2, description="Removed items stay in the index, hidden; above this share of them it is rebuilt."
     )
-    rebuild: bool = Field(False, description="Build anew instead of adding and removing what has changed.")
+    rebuild: bool = Field(False, description="Rebuild instead of adding and removing changed items.")
     n_tags: int = Field(3, ge=0, le=50, description="Tags per item, from stored musicnn features; 0: none.")

@@ -45,7 +45,7 @@ class ModelParams(Params):
         description="Music tower by name, or `auto`: vggish for (T, C), musicnn for (D,). `sequence` and `transformer` "
         "take features that keep their time.",
     )
-    video_tower: str = Field("auto", description="Video tower by name, or `auto`: the one beside the music tower.")
+    video_tower: str = Field("auto", description="Video tower by name, or `auto`: the one paired with the music tower.")
     max_steps: int = Field(
         128, ge=1, le=4096, description="Towers over sequences: longer ones are thinned to this many steps."
     )
@@ -160,7 +160,7 @@ class TrainParams(Params):
         0.0, ge=0.0, description="Seconds between two writes of the state that a rerun continues from; 0: every epoch."
     )
     keep_every_steps: int | None = Field(
-        None, ge=1, description="Steps between two checkpoints that are kept beside the last one; null: none."
+        None, ge=1, description="Steps between checkpoints kept in addition to the last one; null: none."
     )
     curve_every_steps: int | None = Field(
         None,
