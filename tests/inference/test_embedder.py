@@ -34,7 +34,7 @@ def make_checkpoint(tower="musicnn", fingerprints=None, shapes=None):
     return Checkpoint(config, tensors, fingerprints or {})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def embedder():
     return Embedder(make_checkpoint())
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import subprocess
@@ -43,11 +44,16 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def make_checkpoint() -> Checkpoint:
+@functools.cache
+def draw_tensors() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
+    return build_model(**CONFIG).state_dict()
+
+
+def make_checkpoint() -> Checkpoint:
     return Checkpoint(
         model_config=CONFIG,
-        tensors=build_model(**CONFIG).state_dict(),
+        tensors={name: tensor.clone() for name, tensor in draw_tensors().items()},
         fingerprints={
             "audio": Fingerprint("musicnn", {"window_s": 300.0, "layer": "penultimate"}),
             "video": Fingerprint("efficientnet", {"model": "lite0"}),
