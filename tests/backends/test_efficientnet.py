@@ -237,6 +237,7 @@ def test_weights_of_another_member_are_refused(published_b0, keras, monkeypatch)
         EfficientnetBackend({"model": "b1"}, weights_dir=published_b0.parent).build_network()
 
 
+@pytest.mark.long
 def test_damaged_keras_file_is_a_weights_error(tmp_path, keras, monkeypatch):
     path = tmp_path / "efficientnetb0_notop.h5"
     path.write_bytes(b"not hdf5")

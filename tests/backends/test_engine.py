@@ -96,6 +96,7 @@ def test_networks_of_keras_run_in_tensorflow_where_openvino_does_not(monkeypatch
         choose_engine("tensorflow", "bf16", bf16_by_default=False, framework="tensorflow")
 
 
+@pytest.mark.long
 def test_networks_of_torch_and_keras_are_converted_where_tensorflow_is_loaded():
     """OpenVINO's converter then asks TensorFlow for its version, in a way of its own."""
     import keras

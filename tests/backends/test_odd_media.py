@@ -110,6 +110,7 @@ def extract_one(backend, make, tmp_path):
     return result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", list(SOUNDS))
 @pytest.mark.parametrize(("name", "shape"), [("vggish", (62, 512, 6, 4)), ("musicnn", (200,))])
 def test_odd_sound_gives_features(backends, tmp_path, name, shape, kind):

@@ -57,6 +57,7 @@ def run_blocks(page: Path) -> None:
             exec(code, namespace)  # noqa: S102
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in WITH_PYTHON if not is_needed(page)], ids=name_page)
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

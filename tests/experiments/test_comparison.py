@@ -15,6 +15,8 @@ from vmnet_pipeline.params import CompareParams
 from vmnet_pipeline.training import train_model
 from vmnet_pipeline.training.ensembles import join_results
 
+pytestmark = pytest.mark.long
+
 SIDES = {"train": draw_pairs(60, 1), "val": draw_pairs(20, 2), "test": draw_pairs(40, 3, per_group=2)}
 VARIANTS = {"plain": {}, "noisy": {"feature_noise": 0.5}, "two": {"n_members": 2, "epochs": 2}}
 PARAMS = CompareParams(variants=VARIANTS, n_resamples=200)

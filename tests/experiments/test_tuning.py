@@ -15,6 +15,8 @@ from vmnet_pipeline.params import TrainParams, TuneParams
 from vmnet_pipeline.reporting.tuning import write_settings
 from vmnet_pipeline.training import train_model
 
+pytestmark = pytest.mark.long
+
 TRAIN, VAL = draw_pairs(60, 1), draw_pairs(20, 2)
 SPACE = {
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},

@@ -11,6 +11,8 @@ from vmnet_pipeline.tracking import runs as tracking
 from vmnet_pipeline.tracking.pending import TRACKER, PendingRun, list_pending, read_pending, shorten, write_pending
 from vmnet_pipeline.types import EpochRecord
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def client(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Tests are found by the module that they test."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -18,6 +19,7 @@ ACROSS_MODULES = {
     "reporting/test_report_inputs.py", "reporting/test_report_parts.py", "reporting/test_sweep_reports.py",
     "serving/test_attacks.py", "serving/test_container.py", "serving/test_ends.py", "serving/test_keys.py",
     "serving/test_log.py", "serving/test_openapi.py", "serving/test_page.py", "serving/test_requests.py",
+    "serving/test_reranked_search.py",
     "serving/test_serve_command.py", "storage/test_kills.py", "test_docstring_examples.py",
     "test_examples.py", "test_patterns.py",
     "training/test_cuda.py", "training/test_cuda_configuration.py", "training/test_sequence_training.py",
@@ -44,6 +46,12 @@ def list_strays():
 
 def test_a_file_of_tests_names_a_module_of_its_package():
     assert list(list_strays()) == []
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by their name alone."""
+    names = Counter(path.name for path in TESTS.rglob("test_*.py"))
+    assert [name for name, n in names.items() if n > 1] == []
 
 
 def test_exceptions_are_files():
