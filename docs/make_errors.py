@@ -80,7 +80,11 @@ CODES = {
     "bad_range": ("416", "the requested range is not in the file; `Content-Range` has its length"),
     "bad_request": ("422", "JSON that does not match the OpenAPI document"),
     "busy": ("429", "all places are taken; `Retry-After` says when to try again"),
-    "closing": ("503", "the service is ending"),
+    "cannot_rerank": (
+        "422",
+        "`rerank` with an embedding or pooled features, or without the features of the collection",
+    ),
+    "closing": ("503", "the service is shutting down"),
     "failed": ("500", "an internal error; see the log of the service"),
     "foreign_page": ("403", "cross-origin request; see `allowed_origins`"),
     "http": ("4xx", "an unknown path, or a method or header that HTTP does not allow"),
