@@ -1,1 +1,1 @@
-"""The service: search over HTTP and the page that uses it. Knows the library, not kedro."""
+"""HTTP search service and its web page."""

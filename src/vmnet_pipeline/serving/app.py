@@ -1,4 +1,4 @@
-"""The HTTP interface: routes, and what stands around them."""
+"""The FastAPI application: routes, error handlers and middleware."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ MAX_SESSION_BYTES = 8 * MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": bodies.ErrorBody, "description": text}
     for status, text in {
-        400: "This is no request, no form, or it is for another host.",
-        401: "No API key.",
-        403: "A page of another origin asks.",
+        400: "Malformed request or form, or unknown Host header.",
+        401: "Missing or invalid API key.",
+        403: "Cross-origin request.",
         404: "No such item.",
-        408: "The body comes too slowly.",
-        413: "Too large.",
-        422: "It cannot be used; the message says why.",
-        429: "Too many uploads at once; `Retry-After` says when to try again.",
-        503: "The networks are being loaded, or cannot be; `Retry-After` says when to try again.",
-        504: "It took too long.",
-        507: "There is no room for the file.",
+        408: "Request body timed out.",
+        413: "Request body too large.",
+        422: "Unprocessable input; see the message.",
+        429: "Too many concurrent uploads; see `Retry-After`.",
+        503: "The networks are not loaded, or the service is overloaded; see `Retry-After`.",
+        504: "Processing timed out.",
+        507: "Insufficient storage; see `Retry-After`.",
     }.items()
 }
 
 
 def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
-    """The application that serves one collection; its lifespan starts and ends the workers.
+    """Make the application of one collection; its lifespan starts and stops the workers.
 
     Args:
-        service: What is served.
-        key: Who may ask; None: everybody who reaches the address.
+        service: The collection.
+        key: The API key; None: open to anyone who can reach the address.
     """
     key = key or ApiKey(None)
 
@@ -77,12 +77,12 @@ def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
     app = FastAPI(
         title="vmnet_pipeline",
         version=vmnet_pipeline.__version__,
-        description="Music for videos, and videos for music.",
+        description="Recommend music for videos, and videos for music.",
         lifespan=lifespan,
-        docs_url=None,  # their scripts come from elsewhere
+        docs_url=None,  # loads scripts from other hosts
         redoc_url=None,
-        openapi_url=None,  # `show_document` knows where the client sees it
-        redirect_slashes=False,  # what stands before our paths is not known for sure
+        openapi_url=None,  # `show_document` adds the prefix of a proxy
+        redirect_slashes=False,  # redirects would ignore the prefix of a proxy
     )
     _add_layers(app, service, key)
     _add_search(app, service)
@@ -110,7 +110,7 @@ def _add_layers(app: FastAPI, service: Service, key: ApiKey) -> None:
 
     @app.exception_handler(HTTPException)
     async def answer_http(request: Request, error: HTTPException) -> JSONResponse:
-        sentence = "There is nothing here." if error.status_code == 404 else str(error.detail)
+        sentence = "Not found." if error.status_code == 404 else str(error.detail)
         response = make_error_response(error.status_code, "http", sentence)
         response.headers.update(error.headers or {})
         return response
@@ -127,7 +127,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/recommendations", response_model=bodies.Recommendations, responses=ERRORS, openapi_extra=search_docs)
     async def recommend(request: Request) -> Response:
-        """Music for a video, or videos for music, or more of the same: by id, by features, or for an uploaded file."""
+        """Recommend music for a video, videos for music, or similar items: by id, features, embedding or upload."""
         state = service.state
         with ExitStack() as places:
             wanted, found = await _read(request, service, state, bodies.Search, places)
@@ -147,7 +147,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/embeddings", response_model=bodies.Embedding, responses=ERRORS, openapi_extra=embed_docs)
     async def embed(request: Request) -> Response:
-        """The embedding of one item: by id, by features, or of an uploaded file."""
+        """Embed one item: by id, features or upload."""
         state = service.state
         with ExitStack() as places:
             wanted, found = await _read(request, service, state, bodies.Query, places)
@@ -228,7 +228,7 @@ async def _read_long(
 def _check_one(answer: Answer) -> Answer:
     n = len(cast("np.ndarray", answer.embedding))
     if n != 1:
-        raise RefusedError(422, "bad_features", f"These are the features of {n} items; send one.")
+        raise RefusedError(422, "bad_features", f"Features of {n} items were sent; send those of one.")
     return answer
 
 
@@ -258,18 +258,18 @@ async def _embed(task: Task, params: ServeParams, state: State) -> Answer:
 def _add_items(app: FastAPI, service: Service) -> None:
     @app.get("/v1/items/{item_id}", response_model=bodies.Item, responses=ERRORS)
     def show_item(item_id: str) -> JSONResponse:
-        """What is known of one item."""
+        """Describe one item."""
         return JSONResponse(service.state.gallery.describe_item(item_id))
 
     @app.get("/v1/items/{item_id}/media", response_class=Response, responses=ERRORS | MEDIA_ANSWERS)
     def send_media(request: Request, item_id: str, side: Side = "music") -> MediaResponse:
-        """The media file of one side of an item, or a part of it by a `Range` header with one range."""
+        """Send the media file of one side of an item, or one range of it (`Range`)."""
         file, path = service.state.gallery.open_file(item_id, side, service.places.media_roots)
         return MediaResponse(file, path.suffix, request.headers)
 
     @app.get("/v1/map", responses=ERRORS)
     def show_map() -> JSONResponse:
-        """The gallery in a plane: both sides of its items, x and y from -1 to 1; and the limits of uploads."""
+        """Project both sides of the gallery onto a plane, x and y from -1 to 1; also upload limits."""
         gallery, params = service.state.gallery, service.params
         counts = {side: len(gallery.sides[side].positions) for side in gallery.sides}
         limits = {"max_upload_mb": params.max_upload_mb, "max_duration_s": params.max_duration_s}
@@ -298,7 +298,7 @@ def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
     async def open_session(request: Request) -> Response:
         session = bodies.read_query(bodies.Session, await read_json_body(request, MAX_SESSION_BYTES))
         if not await key.admits(session.key, request.scope):
-            raise RefusedError(401, "no_key", "This is not the key.")
+            raise RefusedError(401, "no_key", "Invalid API key.")
         response = Response(status_code=204)
         is_https = request.url.scheme == "https"
         response.set_cookie(

@@ -1,4 +1,4 @@
-"""What the service may be told: limits, workers, who may ask; and where its collection is."""
+"""Configuration of the service: limits, workers, access, and the folders of its collection."""
 
 from __future__ import annotations
 

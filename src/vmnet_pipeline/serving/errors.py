@@ -1,4 +1,4 @@
-"""What the service says when something is wrong: a status, a short code, a sentence; never a path or a traceback."""
+"""Error responses: an HTTP status, a short code and a sentence; never a path or a traceback."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 
 MEDIA_SENTENCES = {
     "empty_file": "The file is empty.",
-    "unknown_format": "This is not a video or sound file that can be read.",
+    "unknown_format": "Not a readable video or audio file.",
     "too_many_streams": "The file has too many streams.",
-    "no_media_stream": "The file holds neither sound nor moving pictures.",
-    "no_audio_stream": "The file has no sound.",
-    "no_video_stream": "The file has no moving pictures.",
-    "undecodable_audio": "The sound of the file is damaged or of an unknown kind.",
-    "undecodable_video": "The pictures of the file are damaged or of an unknown kind.",
-    "frame_too_large": "The pictures of the file are too large.",
-    "decoder_crashed": "The file could not be read: it made its decoder fail.",
-    "timed_out": "Reading the file takes longer than is allowed here.",
-    "too_long": "The file lasts longer than is allowed here.",
-    "out_of_memory": "The file could not be read: that takes too much memory.",
+    "no_media_stream": "The file has neither audio nor video.",
+    "no_audio_stream": "The file has no audio.",
+    "no_video_stream": "The file has no video.",
+    "undecodable_audio": "The audio of the file is damaged or in an unknown format.",
+    "undecodable_video": "The video of the file is damaged or in an unknown format.",
+    "frame_too_large": "The frames of the file are too large.",
+    "decoder_crashed": "The file crashed its decoder.",
+    "timed_out": "Decoding the file takes too long.",
+    "too_long": "The file is too long.",
+    "out_of_memory": "Decoding the file takes too much memory.",
 }
 N_PLACES = 8
-"""Functions of a failure that its line in the log names."""
+"""Functions named in the log line of a failure."""
 MAX_MESSAGE = 300
-"""Characters of a message: the name of a key, or a condition, may be as long as the request."""
+"""In characters. Keys and filters, which messages repeat, may be as long as the request."""
 MAX_LINE = 1000
-NOT_HTTP = "This is no request of HTTP/1.1."
-OTHER_SENTENCE = "The file cannot be read."
+NOT_HTTP = "Not a valid HTTP/1.1 request."
+OTHER_SENTENCE = "The file cannot be decoded."
 
 
 class RefusedError(VmnetError):
-    """A request that is answered with an error.
+    """A request to refuse.
 
     Attributes:
         status: HTTP status.
         code: Short stable slug.
-        retry_after_s: When it may be tried again, or None.
+        retry_after_s: Seconds until a retry makes sense, or None.
     """
 
     def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
@@ -54,30 +54,30 @@ class RefusedError(VmnetError):
 
 
 def refuse_media(reason: str) -> RefusedError:
-    """An error of a media file, by its `MediaError.reason`, in words that do not tell where the file lay."""
+    """Refuse a media file, by its `MediaError.reason`, without naming its path."""
     return RefusedError(422, reason, MEDIA_SENTENCES.get(reason, OTHER_SENTENCE))
 
 
 def refuse_other_checkpoint() -> RefusedError:
-    """Search would compare embeddings of two networks: one is trained anew, and its index not made yet."""
-    return RefusedError(503, "other_checkpoint", "The search index and the network do not belong together.", 60)
+    """Refuse to compare embeddings of two networks, as between a training and the new index."""
+    return RefusedError(503, "other_checkpoint", "The search index was made with another network; try again later.", 60)
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:
-    """The beginning of a text, so that no answer grows with its request."""
+    """Truncate a text, so that no response grows with its request."""
     return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
 def write_line(text: object) -> str:
-    """A text of the operator's for one line of the log: of printable characters only, and not too long."""
+    """Make a text fit for one log line: printable characters only, bounded length."""
     words = shorten(str(text), MAX_LINE)
     return "".join(letter if letter.isprintable() else " " for letter in words)
 
 
 def describe_failure(error: BaseException) -> str:
-    """One line for the log: the kind of failure and the functions it went through, the last of them first.
+    """Describe a failure in one log line: its type and the functions it passed, innermost first.
 
-    Its own words are left out: they may tell paths, or repeat what a client has sent.
+    Its message is omitted: it may contain paths, or what a client has sent.
     """
     places = [
         f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}:{line}"
@@ -98,12 +98,12 @@ def make_error_response(status: int, code: str, message: str, retry_after_s: int
 
 
 def make_error_body(code: str, message: str) -> dict[str, dict[str, str]]:
-    """The content of an error."""
+    """Make the body of an error response."""
     return {"error": {"code": code, "message": shorten(message)}}
 
 
 def write_bad_request(status: HTTPStatus, security_headers: Mapping[str, str]) -> bytes:
-    """The bytes of the answer to what is no HTTP, and never reaches the application."""
+    """Write the response to bytes that are not HTTP and never reach the application."""
     body = json.dumps(make_error_body("http", NOT_HTTP)).encode()
     own = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
     own |= {"allow": "GET, HEAD, POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}

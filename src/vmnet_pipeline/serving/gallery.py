@@ -1,7 +1,6 @@
-"""The gallery that is served: both search indexes, the embeddings of every item, its media.
+"""The served gallery: both search indexes, the embeddings of all items, and their media.
 
-It is never changed, only replaced: a new index is a new gallery, and requests that are under way keep the one that
-they began with.
+A gallery is immutable: a new index makes a new one, and requests in progress keep the one that they began with.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Gallery:
         """
         found = self.sides[side].rows.get(item_id)
         if found is None:
-            raise RefusedError(404, "no_such_item", f"There is no item with this id that has a {side} side.")
+            raise RefusedError(404, "no_such_item", f"No item with this id has {side}.")
         return self.sides[side].vectors[found : found + 1]
 
     def check_vector(self, values: Sequence[float], side: Side) -> np.ndarray:
@@ -92,7 +91,7 @@ class Gallery:
         dim, vector = self.sides[side].index.dim, np.asarray([values], np.float64)
         largest = np.abs(vector).max(initial=0.0)
         if vector.shape[1] != dim or not np.isfinite(largest) or largest == 0:
-            raise RefusedError(422, "bad_embedding", f"An embedding has {dim} numbers, all finite and not all zero.")
+            raise RefusedError(422, "bad_embedding", f"An embedding needs {dim} finite numbers, not all zero.")
         vector /= largest  # the squares of very large and very small numbers are none
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
@@ -126,7 +125,7 @@ class Gallery:
         """
         known = {side: self.sides[side].positions[item_id] for side in SIDES if item_id in self.sides[side].positions}
         if not known:
-            raise RefusedError(404, "no_such_item", "There is no item with this id.")
+            raise RefusedError(404, "no_such_item", "No item has this id.")
         described = {side: list_metadata(self.sides[side].index, [position])[0] for side, position in known.items()}
         media = {side: self.link_media(item_id, side, n_up=2) for side in known}
         return {"id": item_id, "metadata": described, "media": media}
@@ -150,7 +149,7 @@ class Gallery:
         path = self.files[side].get(item_id)
         file = None if path is None else open_below(path, roots)
         if path is None or file is None:
-            raise RefusedError(404, "no_media", "The media of this item are not available.")
+            raise RefusedError(404, "no_media", "No media available for this item.")
         return file, path
 
 

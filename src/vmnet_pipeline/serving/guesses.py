@@ -1,4 +1,4 @@
-"""Slow down who guesses the key, without shutting out who has it."""
+"""Slow down guessing of the API key without locking out its owner."""
 
 from __future__ import annotations
 

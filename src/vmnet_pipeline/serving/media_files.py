@@ -1,4 +1,4 @@
-"""Send a media file from the descriptor that was checked: what happens to its name meanwhile changes nothing."""
+"""Send media files, or ranges of them, from the checked descriptor, so that a renamed path changes nothing."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class MediaResponse(Response):
             await self._send_part(*self._part, send, scope.get("extensions", {}).get(TRANSPORT))
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = make_error_response(416, "bad_range", f"The file has {self._size} bytes; the part is not in it.")
+        response = make_error_response(416, "bad_range", f"Range not satisfiable: the file has {self._size} bytes.")
         response.headers["Content-Range"] = f"bytes */{self._size}"
         await response(scope, receive, send)
 
@@ -145,6 +145,6 @@ class MediaResponse(Response):
 
 
 MEDIA_ANSWERS: dict[int | str, dict[str, Any]] = {
-    206: {"description": "The part that was asked for."},
-    416: {"model": ErrorBody, "description": "The part is not in the file; `Content-Range` says how long it is."},
+    206: {"description": "The requested range."},
+    416: {"model": ErrorBody, "description": "Range not satisfiable; `Content-Range` holds the size of the file."},
 }

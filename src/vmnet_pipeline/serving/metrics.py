@@ -1,4 +1,4 @@
-"""Counters and times of the service in the form that Prometheus reads."""
+"""Prometheus metrics of the service."""
 
 from __future__ import annotations
 

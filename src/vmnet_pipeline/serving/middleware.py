@@ -1,4 +1,4 @@
-"""What stands before every request: who may ask, how long it may take, what is counted, which headers go out."""
+"""ASGI middleware around the application: access, timeouts, request metrics, security headers."""
 
 from __future__ import annotations
 
@@ -158,13 +158,13 @@ class Guard:
             logger.warning("A request to %s took too long", _name_route(scope))
             self._metrics.refused.labels("timeout").inc()
             if not sender.has_started:
-                await make_error_response(504, "timeout", "This took too long.")(scope, receive, sender)
+                await make_error_response(504, "timeout", "Processing timed out.")(scope, receive, sender)
             else:
                 _cut_off(scope)
         except Exception as error:
             logger.error("A request to %s failed: %s", _name_route(scope), describe_failure(error))
             if not sender.has_started:
-                sentence = "Something went wrong here; the log of the service says what."
+                sentence = "Internal error; see the log of the service."
                 await make_error_response(500, "failed", sentence)(scope, receive, sender)
             else:
                 _cut_off(scope)
@@ -172,15 +172,15 @@ class Guard:
     async def _find_refusal(self, scope: Scope, headers: Headers) -> Any:
         path = scope["path"]
         if not _is_known_host(headers.get("host", ""), self._params.allowed_hosts):
-            return make_error_response(400, "unknown_host", "This service does not answer to that name.")
+            return make_error_response(400, "unknown_host", "Unknown Host header; see `allowed_hosts`.")
         if not path.startswith(GUARDED):
             return None
         if not _is_own_page(headers, self._params.allowed_origins):
-            return make_error_response(403, "foreign_page", "Other pages may not use this service.")
+            return make_error_response(403, "foreign_page", "Cross-origin requests are not allowed; see `allowed_origins`.")
         # By OPTIONS browsers ask whether they may send a key; nothing else answers to it.
         is_open = path == OPEN_PATH or scope["method"] == "OPTIONS"
         if not is_open and not await self._key.allows(scope, headers):
-            return make_error_response(401, "no_key", "Give the API key, as `X-API-Key: KEY`.")
+            return make_error_response(401, "no_key", "Missing or invalid API key: send `X-API-Key: KEY`.")
         return None
 
 
@@ -235,7 +235,7 @@ async def answer_when_full(app: ASGIApp, scope: Scope, receive: Receive, send: S
     if scope["type"] != "http" or scope["path"].endswith(("/healthz", "/readyz")):
         await app(scope, receive, send)
         return
-    response = make_error_response(503, "overloaded", "There are too many connections; try again soon.", 1)
+    response = make_error_response(503, "overloaded", "Too many connections; try again soon.", 1)
     response.headers["Connection"] = "close"
     await response(scope, receive, _Sender(send))
 
@@ -255,7 +255,7 @@ class _Receiver:
             async with asyncio.timeout_at(self._grace_ends + self._size / self._rate):
                 message = await self._receive()
         except TimeoutError as error:
-            raise RefusedError(408, "slow_body", "The body of the request comes too slowly.") from error
+            raise RefusedError(408, "slow_body", "Request body timed out.") from error
         self._size += len(message.get("body", b""))
         self._is_whole = not message.get("more_body", False)
         return message

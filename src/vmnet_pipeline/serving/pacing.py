@@ -1,4 +1,4 @@
-"""Divide the event loop fairly: what clients send in many small pieces is parsed a moment at a time."""
+"""Share the event loop fairly: parse what clients send in short turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings in a plane, for a map that people look at."""
+"""Project embeddings onto a plane for the map of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Believe what proxies say of a request: the ones that are trusted, and nobody else."""
+"""Forwarded headers, from trusted proxies only."""
 
 from __future__ import annotations
 

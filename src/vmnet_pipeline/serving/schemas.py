@@ -1,4 +1,4 @@
-"""What a request may say and what an answer holds; also the source of the OpenAPI document."""
+"""Schemas of requests and responses; the OpenAPI document is made from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MAX_FILTERS = 16
 MAX_PLACE = 100
-"""Characters of the name of a key that is wrong; it may be as long as the request."""
+"""Characters of a wrong key that a message repeats."""
 MAX_FILTER_LENGTH = 200
 RESULT: dict[str, Any] = {
     "rank": 1, "id": "0104", "score": 0.83, "media": "../v1/items/0104/media?side=music",
@@ -28,15 +28,15 @@ class _Body(BaseModel):
 
 
 class Query(_Body):
-    """One item: by the id that it has in the collection, by features, or by its embedding."""
+    """The item to search with: by id, by features or by embedding."""
 
     id: str | None = Field(None, min_length=1, max_length=200, description="Id of an item of the collection.")
     features: list[Any] | None = Field(
-        None, description="Features of one item as nested lists, e.g. (T, 1280) of EfficientNet; pooled ones: (1280,)."
+        None, description="Features of one item as nested lists, e.g. (T, 1280) for EfficientNet, or (1280,) if pooled."
     )
-    embedding: list[float] | None = Field(None, description="What `/v1/embeddings` gave; to search again with filters.")
-    pooled: bool = Field(False, description="Whether the features are pooled over time already.")
-    query: Side = Field("video", description="Which side of the item is looked at.")
+    embedding: list[float] | None = Field(None, description="A result of `/v1/embeddings`, to search again with other filters.")
+    pooled: bool = Field(False, description="Whether the features are already pooled over time.")
+    query: Side = Field("video", description="Side of the item to search with.")
 
     @model_validator(mode="after")
     def _check_one(self) -> Query:
@@ -46,12 +46,12 @@ class Query(_Body):
 
 
 class Search(Query):
-    """One item, and what is wanted of the collection."""
+    """A query and its options."""
 
     same_side: bool = Field(
-        False, description="More like this: answers of the side that is looked at, without the item itself."
+        False, description="More like this: search the same side and leave the item itself out."
     )
-    top_k: int = Field(10, ge=1, description="How many answers.")
+    top_k: int = Field(10, ge=1, description="Most results.")
     filters: list[Annotated[str, Field(max_length=MAX_FILTER_LENGTH)]] = Field(
         default_factory=list, max_length=MAX_FILTERS, description="Conditions, e.g. `group=jazz`, `duration<60`."
     )
@@ -64,13 +64,13 @@ class Search(Query):
 
 
 class Session(_Body):
-    """An API key, traded for a cookie."""
+    """An API key to exchange for a cookie."""
 
     key: str = Field(max_length=MAX_KEY_LENGTH)
 
 
 class Recommended(BaseModel):
-    """One answer."""
+    """One recommended item."""
 
     model_config = ConfigDict(json_schema_extra={"example": RESULT})
 
@@ -78,14 +78,14 @@ class Recommended(BaseModel):
     id: str
     score: float = Field(description="Cosine similarity, -1 to 1.")
     metadata: dict[str, Any] = Field(description="Title, group, licence, tags, duration in seconds, ...")
-    media: str | None = Field(description="Where its media are, relative to the address of the request; or null.")
+    media: str | None = Field(description="Link to its media, relative to the URL of the request; or null.")
 
 
 class Recommendations(BaseModel):
-    """The best items, of the other side or of the same."""
+    """Ranked items."""
 
     direction: Literal["video_to_music", "music_to_video", "video_to_video", "music_to_music"]
-    version: str = Field(description="Version of the search index that answered.")
+    version: str = Field(description="Version of the search index.")
     results: list[Recommended]
     warnings: list[str] = Field([], description="Of an uploaded file, e.g. that only a part of it could be read.")
 
@@ -100,22 +100,22 @@ class Embedding(BaseModel):
 
 
 class Item(BaseModel):
-    """What is known of one item, side by side."""
+    """Metadata and media of one item, by side."""
 
     id: str
     metadata: dict[str, dict[str, Any]]
-    media: dict[str, str | None] = Field(description="Where they are, relative to the address of the request.")
+    media: dict[str, str | None] = Field(description="Links to its media, relative to the URL of the request; or null.")
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong."""
+    """Code and message of an error."""
 
-    code: str = Field(description="A short stable slug.")
-    message: str = Field(description="A sentence for people.")
+    code: str = Field(description="Short, stable slug.")
+    message: str = Field(description="Human-readable sentence.")
 
 
 class ErrorBody(BaseModel):
-    """The form of every error."""
+    """Body of every error response."""
 
     error: ErrorDetail
 
@@ -127,15 +127,15 @@ SEARCH_EXAMPLES = {
 }
 UPLOAD_PARAMETERS = [
     {"name": "query", "in": "query", "schema": {"type": "string", "enum": ["video", "music"], "default": "video"},
-     "description": "Which side of an uploaded file is looked at."},
+     "description": "Side of the uploaded file to search with."},
 ]  # fmt: skip
 SEARCH_PARAMETERS = [
     *UPLOAD_PARAMETERS,
     {"name": "same_side", "in": "query", "schema": {"type": "boolean", "default": False},
-     "description": "More like this: answers of the side that is looked at."},
+     "description": "More like this: search the same side."},
     {"name": "top_k", "in": "query", "schema": {"type": "integer", "minimum": 1, "default": 10}},
     {"name": "filter", "in": "query", "schema": {"type": "array", "items": {"type": "string"}},
-     "description": "May be given several times.", "example": ["duration<60"]},
+     "description": "Condition on results; repeatable.", "example": ["duration<60"]},
     {"name": "rerank", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 1},
      "description": "Re-rank the 50 best piece by piece; share of the agreement over time in the score."},
 ]  # fmt: skip
@@ -164,7 +164,7 @@ def read_query(model: type[BaseModel], values: bytes | dict[str, Any]) -> Any:
         RefusedError: 422, with the first thing that is wrong.
     """
     if isinstance(values, bytes) and not values.strip():
-        raise RefusedError(422, "bad_request", "The body is empty; it has to be a JSON object.")
+        raise RefusedError(422, "bad_request", "The body is empty; send a JSON object.")
     try:
         return model.model_validate_json(values) if isinstance(values, bytes) else model.model_validate(values)
     except ValidationError as error:
@@ -185,5 +185,5 @@ def read_features(values: list[Any]) -> np.ndarray:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
             return np.asarray(values, np.float32)
     except (ValueError, TypeError, OverflowError) as error:
-        sentence = "Features are nested lists of numbers, all of one length at each depth."
+        sentence = "Features must be nested lists of numbers, all of the same length at each depth."
         raise RefusedError(422, "bad_features", sentence) from error

@@ -1,4 +1,4 @@
-"""The server under the application: uvicorn, with bounds on what it leaves to the client."""
+"""Run the application with uvicorn and bound what a client can consume."""
 
 from __future__ import annotations
 

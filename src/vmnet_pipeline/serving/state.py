@@ -1,4 +1,4 @@
-"""What the routes ask: the gallery and the workers of now, replaced together when there is a new index."""
+"""Application state: the current gallery and worker pool, swapped atomically when a new index appears."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILE_SHARE = 0.8
 
 
 class State(NamedTuple):
-    """What belongs together: a gallery and workers with the network that made it."""
+    """A gallery and workers with the network that made it."""
 
     gallery: Gallery
     pool: EmbeddingPool

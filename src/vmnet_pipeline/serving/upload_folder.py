@@ -1,4 +1,4 @@
-"""The private folder of uploads: made anew when it is gone, and removed when its service is, however that ended."""
+"""The private folder of uploads: recreated when it is removed, and cleaned up after its service, even a killed one."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class UploadFolder:
 def refuse_storage(error: OSError) -> RefusedError:
     """What a failure to write an upload means for its client."""
     if error.errno in FULL:
-        return RefusedError(507, "storage_full", "There is no room for the file on this server; try later.", RETRY_S)
-    return RefusedError(503, "no_storage", "The file cannot be kept on this server; try later.", RETRY_S)
+        return RefusedError(507, "storage_full", "Insufficient storage on this server; try again later.", RETRY_S)
+    return RefusedError(503, "no_storage", "The file cannot be stored on this server; try again later.", RETRY_S)
 
 
 def _lock_folder(path: Path) -> int:

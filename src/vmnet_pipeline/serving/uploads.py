@@ -1,4 +1,4 @@
-"""Take a media file from the body of a request onto the disk, a piece at a time, never more than is allowed."""
+"""Receive request bodies within limits: media files straight to disk, JSON in memory."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def read_type(header: str) -> tuple[str, dict[bytes, bytes]]:
         RefusedError: 422 for a header that is too long.
     """
     if len(header) > MAX_TYPE_LENGTH:
-        raise RefusedError(422, "wrong_type", "The header `Content-Type` is too long.")
+        raise RefusedError(422, "wrong_type", "The `Content-Type` header is too long.")
     kind, options = parse_options_header(header)
     return kind.decode("latin-1").strip().lower(), options
 
@@ -98,18 +98,18 @@ def is_json(request: Request) -> bool:
     """
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
-        raise RefusedError(422, "wrong_type", "Send the body as it is, without `Content-Encoding`.")
+        raise RefusedError(422, "wrong_type", "Compressed bodies are not supported: omit `Content-Encoding`.")
     kind, options = read_type(request.headers.get("content-type", ""))
     if kind != JSON:
         return False
     if options.get(b"charset", b"utf-8").lower() not in CHARSETS:
-        raise RefusedError(422, "wrong_type", "JSON is read as UTF-8: encode it so, and leave `charset` out.")
+        raise RefusedError(422, "wrong_type", "JSON must be UTF-8: omit `charset`.")
     return True
 
 
 def _refuse_empty(*, is_form: bool) -> RefusedError:
     where = f"in the field `{FILE_FIELD}` of the form" if is_form else "as the body, or as `file` of a form"
-    return RefusedError(400, "no_file", f"Nothing has come: send a media file {where}. {JSON_HINT}")
+    return RefusedError(400, "no_file", f"No file received: send a media file {where}. {JSON_HINT}")
 
 
 def _explain_type(error: RefusedError, kind: str) -> RefusedError:
@@ -172,7 +172,7 @@ async def _copy(request: Request, sink: _PlainSink | _FormSink, limit: int, max_
         if n_read > limit:
             raise _too_large(max_bytes)
         if n_read == len(piece) and isinstance(sink, _PlainSink) and piece.lstrip(BLANKS)[:1] in (b"{", b"["):
-            raise RefusedError(422, "wrong_type", f"This looks like JSON, and its type says otherwise. {JSON_HINT}")
+            raise RefusedError(422, "wrong_type", f"The body looks like JSON, but its type is another. {JSON_HINT}")
         # A piece is at most 64 KiB; writing it into the page cache is quicker than a change of threads.
         with _refusing():
             sink.write(piece)
@@ -182,7 +182,7 @@ async def _copy(request: Request, sink: _PlainSink | _FormSink, limit: int, max_
 
 
 def _too_large(limit: int) -> RefusedError:
-    return RefusedError(413, "too_large", f"The file is larger than {limit / (1 << 20):.0f} MiB, which is the limit.")
+    return RefusedError(413, "too_large", f"The body exceeds the limit of {limit / (1 << 20):.0f} MiB.")
 
 
 class _PlainSink:
@@ -259,4 +259,4 @@ class _FormSink:
 
 
 def _damaged_form() -> RefusedError:
-    return RefusedError(400, "bad_form", "The form is damaged; send `multipart/form-data` with the media as `file`.")
+    return RefusedError(400, "bad_form", "Malformed form: send `multipart/form-data` with the media file as `file`.")

@@ -1,4 +1,4 @@
-"""What a worker process of the service does: load the networks once, then embed what it is sent."""
+"""Worker process of the service: load the networks once, then embed files and features."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
 
     wanted = bodies.read_query(getattr(bodies, task.model), task.body)
     if wanted.features is None:
-        raise RefusedError(422, "bad_request", "A body without features may not be so long.")
+        raise RefusedError(422, "bad_request", "A body without features is too long.")
     features = bodies.read_features(wanted.features)
     asked = {**wanted.model_dump(exclude={"features"}), "features": []}
     task = replace(task, side=wanted.query, features=features, pooled=wanted.pooled, body=b"")

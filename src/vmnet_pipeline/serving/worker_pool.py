@@ -1,4 +1,4 @@
-"""A bounded pool of worker processes: what does not fit is refused, what hangs or crashes is replaced."""
+"""A bounded pool of worker processes: excess tasks are refused, hung or crashed workers replaced."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ class EmbeddingPool:
         if self.failure:
             raise _refuse_unavailable()
         if not self.is_ready:
-            raise RefusedError(503, "loading", "The networks are being loaded; try again soon.", RETRY_LOADING_S)
+            raise RefusedError(503, "loading", "The networks are loading; try again soon.", RETRY_LOADING_S)
         with self._lock:
             if self._n_jobs >= self._max_jobs:
                 wait_s = max(1, math.ceil(self._mean_s * self._n_jobs / len(self._workers)))
-                raise RefusedError(429, "busy", f"Too many uploads at once; try again in {wait_s} s.", wait_s)
+                raise RefusedError(429, "busy", f"Too many concurrent uploads; try again in {wait_s} s.", wait_s)
             self._n_jobs += 1
         self._metrics.jobs.inc()
         try:
@@ -137,7 +137,7 @@ class EmbeddingPool:
         try:
             future = self._threads.submit(self._work, task, timeout_s)
         except RuntimeError as error:
-            raise RefusedError(503, "closing", "The service is ending; try again soon.", 1) from error
+            raise RefusedError(503, "closing", "The service is shutting down; try again soon.", 1) from error
         try:
             answer = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -246,7 +246,7 @@ class _Worker:
 
 
 def _refuse_unavailable() -> RefusedError:
-    sentence = "The networks cannot be loaded; the log of the service says why. It is tried again."
+    sentence = "The networks cannot be loaded; see the log of the service. It keeps trying."
     return RefusedError(503, "no_networks", sentence, RETRY_LOADING_S)
 
 
@@ -260,10 +260,10 @@ def _refuse(answer: Answer) -> RefusedError:
     if answer.kind == "other_checkpoint":
         return refuse_other_checkpoint()
     if answer.kind == "timeout":
-        return RefusedError(504, "timeout", "Working on the file took too long.")
+        return RefusedError(504, "timeout", "Processing timed out.")
     if answer.kind == "crash":
-        sentence = "The process that worked on this was ended; it may have had too little memory. Try again."
+        sentence = "The worker process was terminated, possibly for lack of memory. Try again."
         return RefusedError(503, "lost_worker", sentence, RETRY_LOST_S)
     if answer.kind == "unavailable":
         return _refuse_unavailable()
-    return RefusedError(500, "failed", "The file could not be worked on; the log of the service says why.")
+    return RefusedError(500, "failed", "Processing failed; see the log of the service.")
