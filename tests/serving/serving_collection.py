@@ -95,7 +95,7 @@ def run_live(service, key=None, lifespan="on"):
     import uvicorn
 
     from vmnet_pipeline.serving.app import make_app
-    from vmnet_pipeline.serving.middleware import ApiKey
+    from vmnet_pipeline.serving.auth import ApiKey
     from vmnet_pipeline.serving.server import configure_server
 
     app = make_app(service, ApiKey(key))

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from live_server import run_with
-from serving_guard import call_guard
+from serving_middleware import call_guard
 
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.serving import guesses
+from vmnet_pipeline.serving.auth import ApiKey
 from vmnet_pipeline.serving.guesses import Brake, name_client
-from vmnet_pipeline.serving.middleware import ApiKey
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from serving_guard import call_guard
+from serving_middleware import call_guard
 
 from vmnet_pipeline.errors import MediaError, SearchIndexError
 from vmnet_pipeline.search.index_files import load_index, save_index
+from vmnet_pipeline.serving.auth import ApiKey
 from vmnet_pipeline.serving.config import ServeParams
 from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.gallery import load_gallery
 from vmnet_pipeline.serving.metrics import Metrics
-from vmnet_pipeline.serving.middleware import ApiKey
 from vmnet_pipeline.serving.worker import Task
 from vmnet_pipeline.serving.worker_pool import EmbeddingPool
 

@@ -447,7 +447,7 @@ def _load_gallery(folder: Path) -> Any:
 
 def read_search_body(folder: Path) -> Any:
     """What the routes do with a JSON body, the worker's part too."""
-    from vmnet_pipeline.serving import schemas as bodies
+    from vmnet_pipeline.serving import schemas
     from vmnet_pipeline.serving.worker import Task, _answer
     from vmnet_pipeline.serving.worker_pool import _refuse
 
@@ -455,13 +455,13 @@ def read_search_body(folder: Path) -> Any:
     embedder, gallery = _load_network(folder), _load_gallery(folder / "gallery")
     found = []
     for name in ("body", "embedding"):
-        wanted = bodies.read_query(bodies.Search, (folder / name).read_bytes())
+        wanted = schemas.read_query(schemas.Search, (folder / name).read_bytes())
         if wanted.id is not None:
             vector = gallery.find_vector(wanted.id, wanted.query)
         elif wanted.embedding is not None:
             vector = gallery.check_vector(wanted.embedding, wanted.query)
         else:
-            features = bodies.read_features(wanted.features)
+            features = schemas.read_features(wanted.features)
             answer = _answer(embedder, Task(wanted.query, features=features, pooled=wanted.pooled))
             if answer.embedding is None:
                 raise _refuse(answer)

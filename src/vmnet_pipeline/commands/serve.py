@@ -100,7 +100,7 @@ def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: i
     import uvicorn
 
     from vmnet_pipeline.serving.app import make_app
-    from vmnet_pipeline.serving.middleware import KEY_VARIABLE, ApiKey
+    from vmnet_pipeline.serving.auth import KEY_VARIABLE, ApiKey
     from vmnet_pipeline.serving.server import allow_connections, configure_server
     from vmnet_pipeline.serving.state import Service
 

@@ -20,10 +20,11 @@ from starlette.middleware.cors import CORSMiddleware
 import vmnet_pipeline
 from vmnet_pipeline.search.recommendation import target_side
 from vmnet_pipeline.search.reranking import Reranking
-from vmnet_pipeline.serving import schemas as bodies
+from vmnet_pipeline.serving import schemas
+from vmnet_pipeline.serving.auth import COOKIE, MAX_KEY_LENGTH, ApiKey
 from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
 from vmnet_pipeline.serving.media_files import MEDIA_ANSWERS, MediaResponse
-from vmnet_pipeline.serving.middleware import COOKIE, MAX_KEY_LENGTH, ApiKey, Guard
+from vmnet_pipeline.serving.middleware import ServiceMiddleware
 from vmnet_pipeline.serving.proxies import PREFIX
 from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_json, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Answer, Task
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page")
 MAX_SESSION_BYTES = 8 * MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": bodies.ErrorBody, "description": text}
+    status: {"model": schemas.ErrorBody, "description": text}
     for status, text in {
         400: "Malformed request or form, or unknown Host header.",
         401: "Missing or invalid API key.",
@@ -99,7 +100,7 @@ def _add_layers(app: FastAPI, service: Service, key: ApiKey) -> None:
         app.add_middleware(
             CORSMiddleware, allow_origins=params.allowed_origins, allow_methods=["GET", "POST"], allow_headers=headers
         )
-    app.add_middleware(Guard, params=params, key=key, metrics=service.metrics)
+    app.add_middleware(ServiceMiddleware, params=params, key=key, metrics=service.metrics)
 
     @app.exception_handler(RefusedError)
     async def answer_refused(request: Request, error: RefusedError) -> JSONResponse:
@@ -122,15 +123,17 @@ def _add_layers(app: FastAPI, service: Service, key: ApiKey) -> None:
 
 
 def _add_search(app: FastAPI, service: Service) -> None:
-    search_docs = bodies.describe_request(bodies.Search, bodies.SEARCH_PARAMETERS)
-    embed_docs = bodies.describe_request(bodies.Query, bodies.UPLOAD_PARAMETERS)
+    search_docs = schemas.describe_request(schemas.Search, schemas.SEARCH_PARAMETERS)
+    embed_docs = schemas.describe_request(schemas.Query, schemas.UPLOAD_PARAMETERS)
 
-    @app.post("/v1/recommendations", response_model=bodies.Recommendations, responses=ERRORS, openapi_extra=search_docs)
+    @app.post(
+        "/v1/recommendations", response_model=schemas.Recommendations, responses=ERRORS, openapi_extra=search_docs
+    )
     async def recommend(request: Request) -> Response:
         """Recommend music for a video, videos for music, or similar items: by id, features, embedding or upload."""
         state = service.state
         with ExitStack() as places:
-            wanted, found = await _read(request, service, state, bodies.Search, places)
+            wanted, found = await _read(request, service, state, schemas.Search, places)
             side = target_side(wanted.query, same_side=wanted.same_side)
             search = partial(
                 state.gallery.search,
@@ -145,12 +148,12 @@ def _add_search(app: FastAPI, service: Service) -> None:
         content = {"direction": f"{wanted.query}_to_{side}", "version": state.gallery.version, "results": results}
         return JSONResponse(content | {"warnings": list(found.warnings)})
 
-    @app.post("/v1/embeddings", response_model=bodies.Embedding, responses=ERRORS, openapi_extra=embed_docs)
+    @app.post("/v1/embeddings", response_model=schemas.Embedding, responses=ERRORS, openapi_extra=embed_docs)
     async def embed(request: Request) -> Response:
         """Embed one item: by id, features or upload."""
         state = service.state
         with ExitStack() as places:
-            wanted, found = await _read(request, service, state, bodies.Query, places)
+            wanted, found = await _read(request, service, state, schemas.Query, places)
         content = {"side": wanted.query, "checkpoint": state.gallery.checkpoint, "warnings": list(found.warnings)}
         return JSONResponse(content | {"embedding": cast("np.ndarray", found.embedding)[0].tolist()})
 
@@ -172,7 +175,7 @@ def _plan_reranking(
 
 
 async def _read(
-    request: Request, service: Service, state: State, model: type[bodies.Query], places: ExitStack
+    request: Request, service: Service, state: State, model: type[schemas.Query], places: ExitStack
 ) -> tuple[Any, Answer]:
     """Read a query: the parameters, and the (1, E) embedding of the item with the warnings about it.
 
@@ -210,13 +213,13 @@ async def _read(
     return wanted, _check_one(await _embed(task, service.params, state))
 
 
-def _parse(model: type[bodies.Query], body: bytes) -> tuple[Any, np.ndarray | None]:
-    wanted = bodies.read_query(model, body)
-    return wanted, None if wanted.features is None else bodies.read_features(wanted.features)
+def _parse(model: type[schemas.Query], body: bytes) -> tuple[Any, np.ndarray | None]:
+    wanted = schemas.read_query(model, body)
+    return wanted, None if wanted.features is None else schemas.read_features(wanted.features)
 
 
 async def _read_long(
-    request: Request, service: Service, state: State, model: type[bodies.Query], places: ExitStack
+    request: Request, service: Service, state: State, model: type[schemas.Query], places: ExitStack
 ) -> tuple[Any, Answer]:
     """Parsing a long body takes seconds and a hundred times its size: a worker does it, which can be ended."""
     places.enter_context(state.pool.take_place())
@@ -233,14 +236,14 @@ def _check_one(answer: Answer) -> Answer:
 
 
 async def _read_upload(
-    request: Request, service: Service, state: State, model: type[bodies.Query], places: ExitStack
+    request: Request, service: Service, state: State, model: type[schemas.Query], places: ExitStack
 ) -> tuple[Any, Answer]:
     # `upload` replaces the file: a query needs an item.
     given: dict[str, Any] = {"id": "upload", "query": request.query_params.get("query", "video")}
-    if model is bodies.Search:
+    if model is schemas.Search:
         given |= {"top_k": request.query_params.get("top_k", 10), "filters": request.query_params.getlist("filter")}
         given |= {name: request.query_params[name] for name in ("same_side", "rerank") if name in request.query_params}
-    wanted, params = bodies.read_query(model, given).model_copy(update={"id": None}), service.params
+    wanted, params = schemas.read_query(model, given).model_copy(update={"id": None}), service.params
     places.enter_context(state.pool.take_place())
     async with receive_upload(request, service.uploads, params.max_upload_bytes) as (path, size):
         service.metrics.uploaded.inc(size)
@@ -256,7 +259,7 @@ async def _embed(task: Task, params: ServeParams, state: State) -> Answer:
 
 
 def _add_items(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/items/{item_id}", response_model=bodies.Item, responses=ERRORS)
+    @app.get("/v1/items/{item_id}", response_model=schemas.Item, responses=ERRORS)
     def show_item(item_id: str) -> JSONResponse:
         """Describe one item."""
         return JSONResponse(service.state.gallery.describe_item(item_id))
@@ -296,7 +299,7 @@ def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
 
     @app.post("/v1/session", status_code=204, include_in_schema=False)
     async def open_session(request: Request) -> Response:
-        session = bodies.read_query(bodies.Session, await read_json_body(request, MAX_SESSION_BYTES))
+        session = schemas.read_query(schemas.Session, await read_json_body(request, MAX_SESSION_BYTES))
         if not await key.admits(session.key, request.scope):
             raise RefusedError(401, "no_key", "Invalid API key.")
         response = Response(status_code=204)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import ipaddress
 import logging
 import re
@@ -15,23 +13,20 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
-from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.serving.errors import RefusedError, describe_failure, make_error_response
-from vmnet_pipeline.serving.guesses import TRANSPORT, KeyBrake
+from vmnet_pipeline.serving.guesses import TRANSPORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from vmnet_pipeline.serving.auth import ApiKey
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-KEY_VARIABLE = "VMNET_API_KEY"
-MAX_KEY_LENGTH = 1000
-COOKIE = "vmnet_session"
 OPEN_PATH = "/v1/session"
 GUARDED = ("/v1/", "/metrics")
 SECURITY_HEADERS = {
@@ -51,74 +46,7 @@ IS_HEAD = "vmnet.is_head"
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]{1,45})\]|([^:\[\]/@]{1,255}))(?::\d{0,5})?")
 
 
-class ApiKey:
-    """An optional key. A program sends it with every request; a browser trades it for a cookie."""
-
-    def __init__(self, key: str | None) -> None:
-        """Take the key; None: everybody may ask.
-
-        Raises:
-            ParameterError: It is a key that nobody could send, or guess at once.
-        """
-        if key is not None:
-            _check_key(key)
-        self._key = None if key is None else key.encode()
-        self._brake = KeyBrake()
-
-    def accepts(self, given: str) -> bool:
-        """Whether this is the key; takes the same time however wrong it is."""
-        return self._key is None or hmac.compare_digest(_hash(given.encode()), _hash(self._key))
-
-    async def admits(self, given: str, scope: Scope) -> bool:
-        """The same for a client: after several wrong keys it takes longer."""
-        is_right = self.accepts(given)
-        if self._key is not None:
-            await self._brake.wait(scope, is_right=is_right)
-        return is_right
-
-    def make_cookie(self) -> str:
-        """What a browser gets in exchange; the key cannot be told from it."""
-        return hmac.new(self._key or b"", b"session", hashlib.sha256).hexdigest()
-
-    async def allows(self, scope: Scope, headers: Headers) -> bool:
-        """Whether a request has the key, or its cookie."""
-        if self._key is None:
-            return True
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = headers.get("x-api-key", "") or (token if scheme.lower() == "bearer" else "")
-        if given:
-            return await self.admits(given, scope)
-        # A cookie has 256 bits: it is not guessed, and is not delayed.
-        cookie = _find_cookie(headers.get("cookie", ""))
-        return hmac.compare_digest(_hash(cookie.encode()), _hash(self.make_cookie().encode()))
-
-
-def _check_key(key: str) -> None:
-    remedy = f"set {KEY_VARIABLE} to a long random word, or unset it to serve everybody who reaches the address"
-    if not key.strip():
-        raise ParameterError(f"{KEY_VARIABLE} is set, but it is {'blank' if key else 'empty'}: {remedy}")
-    if not key.isascii() or not key.isprintable() or key != key.strip():
-        fault = "has characters that are not ASCII, control characters, or blanks at an end"
-        raise ParameterError(f"{KEY_VARIABLE} {fault}, which cannot be sent in a header: {remedy}")
-    if len(key) > MAX_KEY_LENGTH:
-        raise ParameterError(f"{KEY_VARIABLE} has more than {MAX_KEY_LENGTH} characters: {remedy}")
-
-
-def _find_cookie(header: str) -> str:
-    """The value of our cookie, or nothing.
-
-    `http.cookies` takes seconds for a header full of backslashes, and gives up at a cookie of somebody else that it
-    does not understand.
-    """
-    cookies = (part.strip().partition("=") for part in header.split(";"))
-    return next((value for name, _, value in cookies if name == COOKIE), "")
-
-
-def _hash(text: bytes) -> bytes:
-    return hashlib.sha256(text).digest()
-
-
-class Guard:
+class ServiceMiddleware:
     """ASGI layer around the whole application."""
 
     def __init__(self, app: ASGIApp, *, params: ServeParams, key: ApiKey, metrics: Metrics) -> None:
@@ -176,7 +104,9 @@ class Guard:
         if not path.startswith(GUARDED):
             return None
         if not _is_own_page(headers, self._params.allowed_origins):
-            return make_error_response(403, "foreign_page", "Cross-origin requests are not allowed; see `allowed_origins`.")
+            return make_error_response(
+                403, "foreign_page", "Cross-origin requests are not allowed; see `allowed_origins`."
+            )
         # By OPTIONS browsers ask whether they may send a key; nothing else answers to it.
         is_open = path == OPEN_PATH or scope["method"] == "OPTIONS"
         if not is_open and not await self._key.allows(scope, headers):

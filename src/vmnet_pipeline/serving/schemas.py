@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vmnet_pipeline.serving.auth import MAX_KEY_LENGTH
 from vmnet_pipeline.serving.errors import RefusedError, shorten
-from vmnet_pipeline.serving.middleware import MAX_KEY_LENGTH
 from vmnet_pipeline.types import Side
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class Query(_Body):
     features: list[Any] | None = Field(
         None, description="Features of one item as nested lists, e.g. (T, 1280) for EfficientNet, or (1280,) if pooled."
     )
-    embedding: list[float] | None = Field(None, description="A result of `/v1/embeddings`, to search again with other filters.")
+    embedding: list[float] | None = Field(
+        None, description="A result of `/v1/embeddings`, to search again with other filters."
+    )
     pooled: bool = Field(False, description="Whether the features are already pooled over time.")
     query: Side = Field("video", description="Side of the item to search with.")
 
@@ -48,9 +50,7 @@ class Query(_Body):
 class Search(Query):
     """A query and its options."""
 
-    same_side: bool = Field(
-        False, description="More like this: search the same side and leave the item itself out."
-    )
+    same_side: bool = Field(False, description="More like this: search the same side and leave the item itself out.")
     top_k: int = Field(10, ge=1, description="Most results.")
     filters: list[Annotated[str, Field(max_length=MAX_FILTER_LENGTH)]] = Field(
         default_factory=list, max_length=MAX_FILTERS, description="Conditions, e.g. `group=jazz`, `duration<60`."

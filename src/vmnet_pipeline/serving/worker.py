@@ -200,12 +200,12 @@ def _explain(error: Exception, *, is_file: bool) -> Answer:
 
 
 def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
-    from vmnet_pipeline.serving import schemas as bodies
+    from vmnet_pipeline.serving import schemas
 
-    wanted = bodies.read_query(getattr(bodies, task.model), task.body)
+    wanted = schemas.read_query(getattr(schemas, task.model), task.body)
     if wanted.features is None:
         raise RefusedError(422, "bad_request", "A body without features is too long.")
-    features = bodies.read_features(wanted.features)
+    features = schemas.read_features(wanted.features)
     asked = {**wanted.model_dump(exclude={"features"}), "features": []}
     task = replace(task, side=wanted.query, features=features, pooled=wanted.pooled, body=b"")
     return replace(task, with_pieces=asked.get("rerank") is not None), asked

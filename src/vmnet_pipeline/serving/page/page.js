@@ -165,7 +165,7 @@ function askFile(file) {
     const side = wantedSide();
     if (file.size === 0) throw new Error("The file is empty.");
     if (file.size > limits.max_upload_mb * 2 ** 20) {
-      throw new Error(`The file is larger than ${limits.max_upload_mb} MiB, which is the limit.`);
+      throw new Error(`The file exceeds the limit of ${limits.max_upload_mb} MiB.`);
     }
     showProgress(0, side);
     const { embedding, warnings } = await embedFile(file, side);
@@ -282,7 +282,7 @@ function choose(place, andPlay) {
   });
   $("own").setAttribute("aria-pressed", "false");
   if (!chosen.media) {
-    $("now").textContent = "The media of this item are not on this server.";
+    $("now").textContent = "No media available for this item.";
     return;
   }
   PLAYER[side].src = chosen.media;

@@ -2,9 +2,10 @@
 
 import asyncio
 
+from vmnet_pipeline.serving.auth import ApiKey
 from vmnet_pipeline.serving.config import ServeParams
 from vmnet_pipeline.serving.metrics import Metrics
-from vmnet_pipeline.serving.middleware import ApiKey, Guard
+from vmnet_pipeline.serving.middleware import ServiceMiddleware
 
 
 def call_guard(path, headers, key=None, params=None, seconds=0.0):
@@ -22,7 +23,7 @@ def call_guard(path, headers, key=None, params=None, seconds=0.0):
     async def send(message):
         messages.append(message)
 
-    guard = Guard(application, params=params or ServeParams(), key=key or ApiKey(None), metrics=Metrics())
+    guard = ServiceMiddleware(application, params=params or ServeParams(), key=key or ApiKey(None), metrics=Metrics())
     raw = [(name.encode(), value.encode()) for name, value in {"host": "127.0.0.1", **headers}.items()]
     scope = {"type": "http", "method": "GET", "path": path, "headers": raw, "query_string": b""}
     asyncio.run(guard(scope, receive, send))
