@@ -130,8 +130,8 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 
 def find_children(pid: int) -> list[int]:
-    """Worker processes of a driver, without the helper that multiprocessing has beside them."""
+    """Child processes of a process."""
     children = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         children += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"run_child" in Path(f"/proc/{child}/cmdline").read_bytes()]

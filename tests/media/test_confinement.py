@@ -14,6 +14,7 @@ import hostile
 import numpy as np
 import pytest
 
+from vmnet_pipeline import processes
 from vmnet_pipeline.backends.efficientnet import EfficientnetBackend
 from vmnet_pipeline.backends.musicnn import MusicnnBackend
 from vmnet_pipeline.backends.vggish import VggishBackend
@@ -140,7 +141,7 @@ def test_landlock_alone_keeps_files_programs_and_the_parent(folder, port):
 def test_a_system_that_lets_nothing_be_given_up_is_named_once_and_media_are_read(folder, monkeypatch, caplog):
     patched = "from vmnet_pipeline.media import landlock, syscall_filter as s\nlandlock._CREATE = 9999\n"
     patched += "s._SECCOMP = (9999, 9999)\n"
-    monkeypatch.setattr(module, "_PROGRAM", patched + module._PROGRAM)
+    monkeypatch.setattr(processes, "_PROGRAM", patched + processes._PROGRAM)
     module._warn_of_rights.cache_clear()
     with Sandbox(LimitParams()) as sandbox:
         assert sandbox.call(probe_media, str(folder / "a.mp4")).video is not None

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from hostile import encode_video
 
+from vmnet_pipeline import processes
 from vmnet_pipeline.errors import MediaError, SandboxError
-from vmnet_pipeline.media import sandbox as module
 from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.params import LimitParams
 
@@ -225,7 +225,7 @@ def test_a_hanging_child_ends_with_a_killed_parent(tmp_path):
 
 
 def test_a_child_that_cannot_start_is_no_fault_of_a_file(sandbox, number, monkeypatch):
-    monkeypatch.setattr(module, "_PROGRAM", "raise SystemExit(3)")
+    monkeypatch.setattr(processes, "_PROGRAM", "raise SystemExit(3)")
     with pytest.raises(SandboxError, match="exit code 3"):
         sandbox.call(bad_readers.read, number)
     monkeypatch.setattr(sys, "executable", "/none")

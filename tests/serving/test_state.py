@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import subprocess
 import threading
 import time
 
@@ -106,7 +107,7 @@ def make_pool(places, file_timeout_s, metrics=None):
 
 def kill(worker):
     os.kill(worker._process.pid, 9)
-    worker._process.join()
+    worker._process.end()
 
 
 def test_a_worker_that_hangs_or_crashes_is_replaced(live, service, manifest):
@@ -165,12 +166,10 @@ def test_a_worker_that_was_started_after_a_training_answers_nothing(places, tmp_
 
 
 def test_a_process_that_cannot_be_started_is_told(places, monkeypatch, caplog):
-    import multiprocessing.context
-
-    def refuse(process):
+    def refuse(*arguments, **options):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
     pool = make_pool(places, file_timeout_s=60)
     pool.start()
     with pytest.raises(RefusedError) as caught, pool.take_place():

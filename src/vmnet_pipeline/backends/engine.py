@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vmnet_pipeline.cores import find_core_limit
 from vmnet_pipeline.errors import ParameterError
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,6 @@ EngineName = Literal["auto", "torch", "tensorflow", "openvino"]
 PrecisionName = Literal["auto", "f32", "bf16"]
 Framework = Literal["torch", "tensorflow"]
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
-
-_core_limit: int | None = None
 
 
 class BackendParams(BaseModel):
@@ -141,21 +140,9 @@ def import_tensorflow() -> Any:
     return tensorflow
 
 
-def count_cores() -> int:
-    """Cores that this process may use."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(found, _core_limit or found)
-
-
-def limit_cores(n_cores: int | None) -> None:
-    """Let this process count so many cores at most from now on: it is one of several workers on its machine."""
-    global _core_limit
-    _core_limit = n_cores
-
-
 def choose_threads(params: BackendParams) -> int | None:
     """Threads that a framework should use; None leaves its own setting."""
-    return params.n_threads or _core_limit
+    return params.n_threads or find_core_limit()
 
 
 def check_gpu_idx(gpu_idx: int | None, choice: EngineChoice) -> None:

@@ -11,7 +11,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.backends.engine import choose_threads, count_cores, import_tensorflow
+from vmnet_pipeline.backends.engine import choose_threads, import_tensorflow
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import MediaError
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import multiprocessing
-import os
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.demo.encode import find_encoding, write_media
 from vmnet_pipeline.demo.mood import blur_mood, draw_mood
 from vmnet_pipeline.demo.music import draw_song_style, render_music
@@ -252,7 +252,7 @@ def _render_pairs(
     pairs: Sequence[_PlannedPair], folder: Path, n_workers: int | None, count: Callable[[], None]
 ) -> None:
     """Render pairs in a pool of fresh processes, or here where one worker is enough."""
-    n_workers = _count_processors() if n_workers is None else n_workers
+    n_workers = min(_MAX_WORKERS, count_cores()) if n_workers is None else n_workers
     remaining = {pair.index: pair for pair in pairs}
     if min(n_workers, len(pairs)) > 1:
         context = multiprocessing.get_context("spawn")  # forked children inherit the thread state of torch
@@ -269,12 +269,6 @@ def _render_pairs(
     for pair in remaining.values():
         _render_pair(pair, folder)
         count()
-
-
-def _count_processors() -> int:
-    """Processors that this process may use, 8 at most; not every system tells of a restriction."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return min(_MAX_WORKERS, allowed)
 
 
 def _render_pair(pair: _PlannedPair, folder: Path) -> None:

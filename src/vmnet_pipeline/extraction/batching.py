@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from vmnet_pipeline.backends.engine import count_cores
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.features.index import FeatureRow
 from vmnet_pipeline.features.store import FeatureResult

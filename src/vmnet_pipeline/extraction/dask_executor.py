@@ -13,7 +13,7 @@ import time
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.backends.engine import limit_cores
+from vmnet_pipeline.cores import limit_cores
 from vmnet_pipeline.errors import ExtractionError, VmnetError
 from vmnet_pipeline.extraction.executor import Event
 from vmnet_pipeline.extraction.worker import run_batch

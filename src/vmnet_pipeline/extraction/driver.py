@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.backends.engine import count_cores
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.extraction.executor import Job
 from vmnet_pipeline.extraction.planning import find_unfinished

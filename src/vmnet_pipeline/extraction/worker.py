@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.backends.engine import count_cores
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.extraction.batching import extract_items
 from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.media.sandbox import Sandbox

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.features.index import FeatureIndex
 from vmnet_pipeline.features.store import INDEX_FOLDER
@@ -102,7 +103,7 @@ def verify_store(store: FeatureStore, *, n_workers: int | None = None) -> Verifi
     done = rows[rows["status"] == "done"]
     ids, checksums = done["id"].tolist(), done["checksum"].tolist()
     broken: list[str] = []
-    with ThreadPoolExecutor(n_workers or os.cpu_count() or 1, thread_name_prefix="verify") as pool:
+    with ThreadPoolExecutor(n_workers or count_cores(), thread_name_prefix="verify") as pool:
         for start in range(0, len(ids), _BATCH_SIZE):
             some = slice(start, start + _BATCH_SIZE)
             whole = pool.map(store.is_whole, ids[some], checksums[some])

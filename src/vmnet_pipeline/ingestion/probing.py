@@ -9,6 +9,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.media.sandbox import SANDBOX_REASONS, Sandbox
 from vmnet_pipeline.prefetch import map_ahead
@@ -157,7 +158,7 @@ def _measure_files(
     found, missing = _look_up(wanted, columns, log)
     tables = [found]
     with track(label, len(missing)) as bar:
-        for rows in _measure_chunks(_iterate_keys(missing), measure, n_workers or os.cpu_count() or 1, bar.advance):
+        for rows in _measure_chunks(_iterate_keys(missing), measure, n_workers or count_cores(), bar.advance):
             tables.append(pa.Table.from_pylist(rows, schema=found.schema))
             if log is not None:
                 log.append(row for row in rows if row.get("reason") not in _NOT_KEPT and row["mtime_ns"] >= 0)

@@ -12,9 +12,6 @@ import gc
 import logging
 import os
 import pickle
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +20,6 @@ import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,9 +28,11 @@ from vmnet_pipeline.media.confinement import confine, select_environment
 from vmnet_pipeline.media.handed import Handed, use_handed
 from vmnet_pipeline.media.replies import pack_reply, unpack_reply
 from vmnet_pipeline.media.tasks import OWN_PACKAGE, Task, hand_over, name_package
+from vmnet_pipeline.processes import ChildProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
 
     from vmnet_pipeline.params import LimitParams
 
@@ -48,7 +46,6 @@ SANDBOX_REASONS = frozenset({"decoder_crashed", "timed_out", "out_of_memory"})
 START_WAIT_S = 120.0
 END_WAIT_S = 10.0
 MIN_SECONDS = 0.001
-_PROGRAM = "import sys; from vmnet_pipeline.media.sandbox import serve; serve(int(sys.argv[1]))"
 # Calls run side by side in children of their own, so each takes one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _MEBIBYTE = 1 << 20
@@ -222,14 +219,13 @@ class _Child:
     """
 
     def __init__(self, limits: LimitParams) -> None:
-        ours, theirs = socket.socketpair()
-        self._connection = Connection(ours.detach())
-        with theirs:
-            self._process = _start_process(theirs.fileno())
+        environment = {**select_environment(), **_ONE_THREAD}
+        try:
+            self._process = ChildProcess(serve, limits.seconds, limits.memory_mb, name="media", environment=environment)
+        except OSError as error:
+            raise _explain_start(str(error)) from error
         self.is_alive, self.n_asked = True, 0
         self.reads_paths: bool | None = None
-        with suppress(OSError):  # one that has ended already is found by waiting for it
-            self._connection.send((limits.seconds, limits.memory_mb))
 
     def wait_until_ready(self) -> None:
         """Wait until the child has imported what it needs.
@@ -238,43 +234,40 @@ class _Child:
             SandboxError: It has ended, or does not get there.
         """
         try:
-            if not self._connection.poll(START_WAIT_S):
-                raise EOFError
-            self._connection.recv()
-        except (EOFError, OSError) as error:
+            self._process.receive(START_WAIT_S)
+        except (EOFError, TimeoutError) as error:
             self.end()
-            raise _explain_start(f"{self._describe_end()}; its own words are above") from error
+            raise _explain_start(f"{self._process.describe_end()}; its own words are above") from error
 
     def ask(self, task: Task, handed: Handed | None, limits: LimitParams) -> _Reply:
         """Let the child do a task; it is ended when that takes too long."""
         self.n_asked += 1
+        connection = self._process.connection
         try:
             if self.reads_paths is None:
                 self._confine(task.reads_paths)
-            self._connection.send_bytes(task.content)
-            self._connection.send(handed)
+            connection.send_bytes(task.content)
+            connection.send(handed)
             if handed is not None:
-                send_handle(self._connection, handed.descriptor, self._process.pid)
-            if self._connection.poll(limits.seconds):
+                send_handle(connection, handed.descriptor, self._process.pid)
+            if connection.poll(limits.seconds):
                 return self._receive(task, limits)
             self.end()
             is_slow = True
         except (EOFError, OSError):
-            self.end(kill=False)
-            is_slow = self._process.returncode == -signal.SIGXCPU
+            self.end(END_WAIT_S)
+            is_slow = self._process.describe_end() == "SIGXCPU"
         if is_slow and limits.seconds is not None:
             message = f"{{path}}: reading it took more than {limits.seconds:.4g} s; convert it, or raise limits.seconds"
             return _Reply(reason="timed_out", message=message)
-        message = f"{{path}}: reading it made the decoder fail ({self._describe_end()}), twice; convert or remove it"
+        end = self._process.describe_end()
+        message = f"{{path}}: reading it made the decoder fail ({end}), twice; convert or remove it"
         return _Reply(reason="decoder_crashed", message=message)
 
     def _confine(self, reads_paths: bool) -> None:
         """Have the child give up what it does not need; it has read no file so far."""
         self.reads_paths = reads_paths
-        self._connection.send((reads_paths, dict(os.environ) if reads_paths else {}))
-        if not self._connection.poll(START_WAIT_S):
-            raise EOFError
-        lacking = self._connection.recv()
+        lacking = self._process.ask((reads_paths, dict(os.environ) if reads_paths else {}), START_WAIT_S)
         if lacking:
             _warn_of_rights(tuple(lacking))
 
@@ -288,49 +281,19 @@ class _Child:
         watch.daemon = True
         watch.start()
         try:
-            content = self._connection.recv_bytes((limits.memory_mb or 1 << 20) * _MEBIBYTE)
-        finally:
-            watch.cancel()
-        try:
+            content = self._process.connection.recv_bytes((limits.memory_mb or 1 << 20) * _MEBIBYTE)
             reason, message, value = unpack_reply(content, {OWN_PACKAGE, task.package})
             return _Reply(value, str(reason), str(message))
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             self._process.kill()
             raise EOFError from error
+        finally:
+            watch.cancel()
 
-    def end(self, *, kill: bool = True) -> None:
-        """End the process, or see how it has ended; one that does not is ended after all."""
+    def end(self, grace_s: float = 0.0) -> None:
+        """End the process, or give it time to end by itself: how it ended is known then."""
         self.is_alive = False
-        self._connection.close()
-        if kill:
-            self._process.kill()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(END_WAIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _describe_end(self) -> str:
-        code = self._process.returncode
-        with suppress(ValueError):
-            return signal.Signals(-code).name
-        return f"exit code {code}"
-
-
-def _start_process(descriptor: int) -> subprocess.Popen[bytes]:
-    python_path = os.pathsep.join(place or os.getcwd() for place in sys.path)  # noqa: PTH109 - text is wanted
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, str(descriptor)],
-            stdin=subprocess.PIPE,  # nothing is ever written: its end is that of this process
-            stdout=subprocess.DEVNULL,
-            pass_fds=[descriptor],
-            env={**select_environment(), **_ONE_THREAD, "PYTHONPATH": python_path},
-        )
-    except OSError as error:
-        raise _explain_start(str(error)) from error
+        self._process.end(grace_s)
 
 
 def _explain_start(why: str) -> SandboxError:
@@ -343,12 +306,8 @@ def _explain_start(why: str) -> SandboxError:
 # --- the child
 
 
-def serve(descriptor: int) -> None:
+def serve(connection: Connection, seconds: float | None, memory_mb: int | None) -> None:
     """Be a child: answer one task after the other until the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides when to end
-    _end_with_parent()
-    connection = Connection(descriptor)
-    seconds, memory_mb = connection.recv()
     import av  # noqa: F401 - so that no file is charged for it
     import numpy as np  # noqa: F401
 
@@ -374,16 +333,6 @@ def _receive_task(connection: Connection) -> Iterator[bytes]:
         handed = replace(handed, descriptor=recv_handle(connection))
     with use_handed(handed):
         yield task
-
-
-def _end_with_parent() -> None:
-    """Have the system end this process when the parent closes our input, also while a decoder hangs (Linux)."""
-    import fcntl
-
-    if hasattr(signal, "SIGIO"):
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
-        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:

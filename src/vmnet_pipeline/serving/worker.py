@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.errors import (
@@ -108,10 +105,9 @@ def run_worker(
     """Load, say so, then answer one task after the other until the connection closes."""
     os.nice(NICENESS)
     # They go to the whole group, of a terminal or of a unit of systemd; the service decides when to end.
-    for number in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for number in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, number):
             signal.signal(getattr(signal, number), signal.SIG_IGN)
-    threading.Thread(target=_end_with_service, daemon=True).start()
     try:
         embedder = _load(checkpoint, weights_dir, n_threads, file_timeout_s)
     except Exception as error:
@@ -131,14 +127,6 @@ def _answer_all(connection: Connection, embedder: Embedder, file_timeout_s: floa
             embedder.sandbox.deadline = time.monotonic() + file_timeout_s
             connection.send(_answer(embedder, task))
             _have_decoder_ready(embedder.sandbox)
-
-
-def _end_with_service() -> None:
-    """End when the service has ended, however it did, also while a task is worked on."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _be_silent() -> None:

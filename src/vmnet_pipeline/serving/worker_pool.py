@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import multiprocessing
-import os
 import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
+from vmnet_pipeline.cores import count_cores
+from vmnet_pipeline.processes import ChildProcess
 from vmnet_pipeline.serving.errors import RefusedError, refuse_media, refuse_other_checkpoint, write_line
 from vmnet_pipeline.serving.worker import Answer, run_worker
 
@@ -62,7 +62,7 @@ class EmbeddingPool:
                 the process that decodes, and not the worker with its networks.
             metrics: Where tasks and lost workers are counted.
         """
-        n_threads = max(1, (os.cpu_count() or 1) // n_workers)
+        n_threads = max(1, count_cores() // n_workers)
         self._workers = [_Worker(checkpoint, weights_dir, n_threads, file_timeout_s) for _ in range(n_workers)]
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(n_workers, thread_name_prefix="embedding")
@@ -173,39 +173,30 @@ class EmbeddingPool:
 
 
 class _Worker:
-    """One process and the connection to it."""
+    """One process with the networks, started again after it was lost."""
 
     def __init__(self, *arguments: Path | int | float) -> None:
         self._arguments = arguments
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._lock = threading.Lock()
+        self._process: ChildProcess | None = None
         self.digest = self.failure = ""
 
     @property
     def is_alive(self) -> bool:
         process = self._process
-        return process is not None and process.is_alive()
+        return process is not None and process.is_alive
 
     def start(self) -> None:
         """Start the process and wait until it is ready; `failure` says why it is not."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        arguments = (theirs, *self._arguments)
-        process = context.Process(target=run_worker, args=arguments, name="vmnet-embedding", daemon=True)
         try:
-            process.start()
+            self._process = process = ChildProcess(run_worker, *self._arguments, name="vmnet-embedding")
         except OSError as error:
-            ours.close()
             self.digest, self.failure = "", f"no process can be started: {error}"
             return
-        finally:
-            theirs.close()
-        self._connection, self._process = ours, process
-        answer = self._receive(LOAD_TIMEOUT_S)
+        answer = _receive(process, LOAD_TIMEOUT_S)
         self.digest, self.failure = answer.digest, answer.failure
 
     def ask(self, task: Task, timeout_s: float, digest: str) -> Answer:
-        """Let the process do a task; one that hangs or crashes is started anew by the next task.
+        """Let the process do a task; the next task replaces one that hangs or crashes.
 
         So is one that has another network than that of this digest, because it was started after a training.
         """
@@ -213,36 +204,30 @@ class _Worker:
             self.start()
             if self.failure:
                 return Answer(kind="unavailable", failure=write_line(self.failure))
-        if self.digest != digest:
+        process = self._process
+        if process is None or self.digest != digest:
             self.stop()
             return Answer(kind="other_checkpoint", failure=f"a worker loaded {self.digest}, not {digest}")
-        with suppress(OSError):  # a process that is gone is found by receiving
-            self._connection.send(task)
-        return self._receive(timeout_s)
+        process.send(task)
+        return _receive(process, timeout_s)
 
-    def _receive(self, timeout_s: float) -> Answer:
-        try:
-            if self._connection.poll(timeout_s):
-                answer: Answer = self._connection.recv()
-                return answer
-            reason = "timeout"
-        except (EOFError, OSError):
-            reason = "crash"
-        code = self.stop(kill=reason == "timeout")
-        return Answer(kind=reason, failure=f"a worker ended: {reason}, exit code {code}")
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.end()
 
-    def stop(self, *, kill: bool = True) -> int | None:
-        """End the process; by whichever thread is the first to say so, since to close a connection twice is no good."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return None
-        if not kill:
-            process.join(END_WAIT_S)
-        process.kill()
-        process.join()
-        self._connection.close()
-        return process.exitcode
+
+def _receive(process: ChildProcess, timeout_s: float) -> Answer:
+    """The answer of a worker; one that has none is ended."""
+    try:
+        answer: Answer = process.receive(timeout_s)
+        return answer
+    except TimeoutError:
+        reason, grace_s = "timeout", 0.0
+    except EOFError:
+        reason, grace_s = "crash", END_WAIT_S
+    process.end(grace_s)
+    return Answer(kind=reason, failure=f"a worker ended: {reason}, {process.describe_end()}")
 
 
 def _refuse_unavailable() -> RefusedError:
