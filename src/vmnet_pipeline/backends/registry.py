@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from vmnet_pipeline.backends.base import FeatureBackend
-
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import ParameterError
@@ -37,6 +30,11 @@ def get_backend(
         name: A key of `BACKENDS`.
         params: Parameters of that backend; what is left out takes its default.
         weights_dir: Folder that holds, or receives, weight files. Not part of a feature's identity.
+
+    Example:
+        >>> backend = get_backend("efficientnet", {"weights": "random"})
+        >>> backend.modality, backend.fingerprint().settings["weights"]["name"]
+        ('video', 'random')
 
     Raises:
         ParameterError: Unknown name, unknown parameter, or a value out of bounds.

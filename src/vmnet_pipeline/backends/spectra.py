@@ -1,4 +1,7 @@
-"""Mel spectrograms with scipy: no compilation at the first call.
+"""Mel spectrograms with scipy.
+
+Not with librosa, whose filters are equal to 1e-12 (`tests/backends/test_spectra.py`): every child process
+that decodes would import it and numba for 1.8 s, and its first spectrogram compiles.
 
 Transforms in float32, whose rounding lies far below that of 16-bit sound; sums over bands in float64, so that
 logs of quiet bands stay exact.

@@ -143,6 +143,11 @@ class VggishBackend(NetworkBackend):
 
     def pool_entries(self, feature: np.ndarray) -> np.ndarray:
         """(n, 512, 6, 4) to (62, 512) float32: mean over time and mel of each patch; zero rows for missing patches."""
-        means = feature.mean(axis=(2, 3), dtype=np.float64)
+        means = average_patches(feature)
         n_missing = max(0, count_patches(self._n_window) - len(means))
         return np.asarray(np.pad(means, ((0, n_missing), (0, 0))), np.float32)
+
+
+def average_patches(feature: np.ndarray) -> np.ndarray:
+    """(n, C, time, mel) to (n, C) float64: the mean of each patch, summed in double precision."""
+    return np.asarray(feature.mean(axis=(2, 3), dtype=np.float64))

@@ -126,7 +126,9 @@ class InputSpec:
         """Mean over the steps; of VGGish over time and mel inside each patch. In double precision, as packing does."""
         import numpy as np
 
-        return np.asarray(item.mean(axis=(2, 3) if len(self.shape) == 2 else 0, dtype=np.float64))
+        from vmnet_pipeline.backends.vggish import average_patches
+
+        return average_patches(item) if len(self.shape) == 2 else np.asarray(item.mean(axis=0, dtype=np.float64))
 
     def _stack(self, items: Sequence[np.ndarray]) -> Sequences:
         from vmnet_pipeline.pairs.sequences import stack_sequences

@@ -58,6 +58,16 @@ def decode_audio(
         (n,) float32, finite, nominally in [-1, 1] (not clipped), n >= 1 and at most
         `round(max_duration_s * sample_rate_hz)`.
 
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vmnet_pipeline.demo.clip import make_clip
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clip = make_clip(Path(folder, "clip.wav"), duration_s=1.0)
+        ...     samples = decode_audio(clip, sample_rate_hz=16000)
+        >>> samples.shape, samples.dtype
+        ((16000,), dtype('float32'))
+
     Raises:
         MediaError: Reasons of `open_media_file` and `start_container`, `no_audio_stream`, or `undecodable_audio`
             when no sample decodes (at a rate between 1 kHz and 1 MHz), or a sample is not a finite number.

@@ -13,7 +13,6 @@ import struct
 import sys
 from pathlib import Path
 
-import vmnet_pipeline
 from vmnet_pipeline.media.landlock import restrict_files
 from vmnet_pipeline.media.syscall_filter import install_filter
 
@@ -73,5 +72,5 @@ def _find_code() -> list[str]:
     here = Path.cwd()
     imported = [place for place in sys.path if place and not here.is_relative_to(Path(place).absolute())]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    own = str(Path(vmnet_pipeline.__file__).parent)
+    own = str(Path(__file__).parents[1])
     return [*_SYSTEM_PLACES, sys.prefix, sys.base_prefix, own, *imported, *filter(None, libraries)]

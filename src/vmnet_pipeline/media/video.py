@@ -73,6 +73,15 @@ def sample_frames(
         (t_s, picture): time in seconds and (height, width, 3) uint8 RGB, C-contiguous. A picture that
         stands for several t is the same array each time: copy it before writing into it.
 
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vmnet_pipeline.demo.clip import make_clip
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clip = make_clip(Path(folder, "clip.mp4"), duration_s=2.0, width=64, height=36)
+        ...     [(t_s, frame.shape) for t_s, frame in sample_frames(clip, rate_hz=1.0)]
+        [(0.0, (36, 64, 3)), (1.0, (36, 64, 3))]
+
     Raises:
         MediaError: Reasons of `open_media_file` and `start_container`, `no_video_stream`, `frame_too_large`, or
             `undecodable_video` when not one picture decodes.

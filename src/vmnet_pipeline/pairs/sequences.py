@@ -36,6 +36,8 @@ def take_steps(feature: np.ndarray, max_steps: int) -> np.ndarray:
     """
     import numpy as np
 
+    from vmnet_pipeline.backends.vggish import average_patches
+
     if feature.ndim not in (2, 4) or 0 in feature.shape:
         raise PairsError(
             f"feature of shape {feature.shape} is neither (T, D) nor (T, C, time, mel), as a tower over sequences "
@@ -45,7 +47,7 @@ def take_steps(feature: np.ndarray, max_steps: int) -> np.ndarray:
     if n_steps > max_steps:
         # The middle of each of max_steps equal parts: rounding never picks a step twice.
         feature = feature[((np.arange(max_steps) + 0.5) * n_steps / max_steps).astype(np.int64)]
-    steps = feature if feature.ndim == 2 else feature.mean(axis=(2, 3), dtype=np.float64)
+    steps = feature if feature.ndim == 2 else average_patches(feature)
     return np.asarray(steps, np.float32)
 
 

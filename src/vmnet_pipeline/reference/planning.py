@@ -104,11 +104,13 @@ def pool_patches(feature: np.ndarray, n_patches: int) -> np.ndarray:
     """
     import numpy as np
 
+    from vmnet_pipeline.backends.vggish import average_patches
+
     if feature.ndim not in (2, 4):
         raise PairsError(
             f"music feature of shape {feature.shape} is neither (T, C, time, mel) nor (T, C), as vmnet_vggish needs"
         )
-    patches = feature if feature.ndim == 2 else feature.mean(axis=(2, 3), dtype=np.float64)
+    patches = feature if feature.ndim == 2 else average_patches(feature)
     return np.asarray(patches[np.arange(n_patches) % len(patches)], np.float32)
 
 

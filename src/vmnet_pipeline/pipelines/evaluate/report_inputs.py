@@ -41,7 +41,7 @@ PROTOCOL = ("pool_size", "n_pools", "similarity", "csls_neighbours", "positives"
 """What two evaluations must share before their ranks can be compared."""
 
 REPORTED_PACKAGES = (
-    "vmnet-pipeline", "kedro", "mlflow", "numpy", "pandas", "torch", "openvino", "tensorflow", "av", "librosa", "soxr",
+    "vmnet-pipeline", "kedro", "mlflow", "numpy", "pandas", "torch", "openvino", "tensorflow", "av", "soxr",
 )  # fmt: skip
 
 _MODELS: dict[str, type[Params]] = {"ingest": IngestParams, "split": SplitParams, "extract": ExtractParams}
