@@ -341,7 +341,7 @@ def test_offline_error_tells_what_to_do_within_seconds(tmp_path, monkeypatch):
 def test_verifying_never_fetches(tmp_path, monkeypatch, server):
     url, handler = server
     make_table(monkeypatch, url=url)
-    with pytest.raises(WeightsError, match="are not to be had"):
+    with pytest.raises(WeightsError, match="are not available"):
         weights.verify_weights("toy", tmp_path)
     assert not handler.requests
 

@@ -92,11 +92,9 @@ def test_workers_that_all_die_end_the_run_before_every_item_is_blamed(bench, mon
 
 
 def test_no_worker_outlives_the_run(bench):
-    import multiprocessing
-
     bench.fill(*["1"] * 10)
     bench.extract(**PROCESSES)
-    assert multiprocessing.active_children() == []
+    assert find_children(os.getpid()) == []
 
 
 def test_a_backend_that_cannot_be_pickled_is_an_error_that_says_so(bench):

@@ -235,7 +235,7 @@ def test_a_child_that_cannot_start_is_no_fault_of_a_file(sandbox, number, monkey
 
 LIMITED = """
 import resource
-from vmnet_pipeline.media.sandbox import _limit_next_call
+from vmnet_pipeline.media.sandbox_child import _limit_next_call
 resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
 _limit_next_call(1000.0, 64)
 print(resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY)

@@ -26,7 +26,7 @@ class FeatureBackend(Protocol):
         """Identity of the features; finds and checks the weights but does not load the network.
 
         Raises:
-            WeightsError: The weights are not to be had.
+            WeightsError: The weights are not available.
         """
         ...
 
@@ -34,7 +34,7 @@ class FeatureBackend(Protocol):
         """Import the engine and load the weights; idempotent.
 
         Raises:
-            WeightsError: The weights are not to be had or are damaged.
+            WeightsError: The weights are not available, or are damaged.
         """
         ...
 

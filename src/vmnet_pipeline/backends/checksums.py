@@ -78,7 +78,7 @@ def _stamp_path(path: Path) -> Path:
 
 
 def write_stamp(path: Path, sha256: str) -> None:
-    """Note beside a file that it has been checked; a folder that cannot be written costs a hash next time."""
+    """Note next to a file that it has been checked; a folder that cannot be written costs a hash next time."""
     status = path.stat()
     content = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
     with contextlib.suppress(OSError):

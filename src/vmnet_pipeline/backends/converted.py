@@ -1,4 +1,4 @@
-"""Networks converted for OpenVINO, kept beside the weights: the next start needs no framework and no conversion.
+"""Networks converted for OpenVINO, kept next to the weights: the next start needs no framework and no conversion.
 
 Converting EfficientNet-B5 takes tensorflow, Keras and some twenty seconds; reading it back takes a tenth of a second.
 """

@@ -89,7 +89,7 @@ def choose_engine(
         framework: What the network is written in, which is what runs it where OpenVINO does not.
 
     Raises:
-        ParameterError: An engine that cannot run this network, or bf16 where it is not to be had.
+        ParameterError: An engine that cannot run this network, or bf16 where it is not available.
     """
     if engine not in ("auto", "openvino", framework):
         raise ParameterError(f"engine {engine}: this network is written in {framework}; use {framework} or openvino")
@@ -149,7 +149,7 @@ def check_gpu_idx(gpu_idx: int | None, choice: EngineChoice) -> None:
     """Say so when a CUDA device was asked for that is not used.
 
     Raises:
-        ParameterError: There is no device of that number.
+        ParameterError: No device has that number.
     """
     if gpu_idx is None:
         return

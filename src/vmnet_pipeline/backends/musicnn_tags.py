@@ -83,7 +83,7 @@ def make_tagger(fingerprint: Fingerprint | None, weights_dir: str | Path) -> Tag
     They can from the layers `penultimate` and `taggram` of published weights, stored as they come out.
 
     Raises:
-        WeightsError: The weights are not to be had.
+        WeightsError: The weights are not available.
     """
     settings: dict[str, Any] = {} if fingerprint is None else fingerprint.settings
     model, layer = settings.get("model"), settings.get("layer")

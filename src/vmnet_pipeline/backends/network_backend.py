@@ -62,14 +62,14 @@ class NetworkBackend:
         return "torch"
 
     def describe_settings(self) -> dict[str, Any]:
-        """Everything that changes a feature's numbers beside weights and engine: window, front end, layer, ..."""
+        """Everything that changes a feature's numbers besides weights and engine: window, front end, layer, ..."""
         raise NotImplementedError
 
     def build_network(self) -> Any:
         """The network with its weights, a torch module or a Keras model.
 
         Raises:
-            WeightsError: The weights are not to be had or are damaged.
+            WeightsError: The weights are not available, or are damaged.
         """
         raise NotImplementedError
 

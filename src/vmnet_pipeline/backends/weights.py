@@ -9,7 +9,7 @@ of its `sources`, and ends up in that folder under its official name:
 - `url`: the publisher's address.
 
 Nothing is ever replaced by random weights. A file that was checked once carries a stamp of its size and
-modification time beside it, so that hundreds of megabytes are not hashed at every start.
+modification time next to it, so that hundreds of megabytes are not hashed at every start.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def list_weights(weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) -> list[dict[str
 
 
 def verify_weights(name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) -> ResolvedWeights:
-    """Hash the files of one weight set anew, stamp or no stamp; never fetches.
+    """Hash the files of one weight set again, whatever the stamp says; never fetches.
 
     Raises:
         WeightsError: A file is missing, or is not the published one.
@@ -192,7 +192,7 @@ def resolve_weights(name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) ->
         weights_dir: Folder that holds, or receives, the files.
 
     Raises:
-        WeightsError: A file is not to be had (the message tells where to get it and where to put it), or a
+        WeightsError: A file is not available (the message tells where to get it and where to put it), or a
             file is not the published one.
     """
     weight_set, folder = get_weight_set(name), Path(weights_dir)
@@ -241,7 +241,7 @@ def _collect(weight_set: WeightSet, folder: Path) -> ResolvedWeights:
 
 
 def _explain_missing(weight_set: WeightSet, missing: list[WeightFile], folder: Path, failures: list[str]) -> str:
-    lines = [f"weights {weight_set.name!r} are not to be had; put these files under {folder}:"]
+    lines = [f"weights {weight_set.name!r} are not available; put these files under {folder}:"]
     for file in missing:
         lines.append(f"  {file.path}  from {_name_origin(weight_set, file)}  ({file.check})")
     lines += [f"  tried: {failure}" for failure in failures]
@@ -334,7 +334,7 @@ def identify_weights(kind: str, seed: int, name: str, weights_dir: str | Path) -
         weights_dir: Folder that holds, or receives, the files.
 
     Raises:
-        WeightsError: Pretrained weights are not to be had.
+        WeightsError: Pretrained weights are not available.
     """
     if kind == "random":
         return {"name": "random", "seed": seed}

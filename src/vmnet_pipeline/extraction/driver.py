@@ -60,8 +60,8 @@ def extract_missing(
 
     Raises:
         FeatureStoreError: Another run holds the store, or it cannot be written.
-        ExtractionError: Workers cannot be had, or end one after the other.
-        WeightsError: The weights are not to be had.
+        ExtractionError: No workers, or they end one after the other.
+        WeightsError: The weights are not available.
     """
     if not missing:
         return

@@ -1,4 +1,4 @@
-"""What the driver of an extraction asks of its workers, wherever they are."""
+"""Protocol between the driver of an extraction and its workers, wherever they run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker needs to know beside the items; small, and picklable as long as the backend is.
+    """What a worker needs to know besides the items; small, and picklable as long as the backend is.
 
     Attributes:
         run_id: Unique; a worker keeps its loaded backend while it stays the same.
@@ -83,5 +83,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Let the workers finish the item they are at, if that is soon, and send them away."""
+        """Shut down, giving workers a grace period to finish their current item."""
         ...

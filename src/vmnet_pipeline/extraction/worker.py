@@ -1,4 +1,4 @@
-"""What a worker does with a batch of items, in this process, in one of its own or on a cluster."""
+"""Extract one batch of items: in this process, in a worker process or on a cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_batch(job: Job, writer: str, items: Sequence[MediaItem]) -> Iterator[Fea
 
     Raises:
         FeatureStoreError: The store cannot be written, or this machine makes features of another fingerprint.
-        WeightsError: The weights are not to be had here.
+        WeightsError: The weights are not available here.
         SandboxError: The processes that read media files cannot be started.
     """
     store, synced = FeatureStore(job.folder, writer=writer), time.monotonic()

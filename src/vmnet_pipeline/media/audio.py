@@ -1,4 +1,4 @@
-"""Sound of any media file as one mono signal of a given sample rate."""
+"""Decode the audio of any media file to one mono signal of a given sample rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The channels of decoded audio to one. Their mean, unless they cancel one another."""
+"""Mix the channels of decoded audio to one: their mean, unless they cancel one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process that decodes media gives up before it reads the first byte of one.
+"""Drop the rights that decoding does not need, before the first byte of a file is read.
 
 On Linux: the network, changing and making files, starting programs and processes, looking into other processes and
 signalling them, capabilities, and reading of anything but code and the files that it is handed. Other systems have

@@ -1,4 +1,4 @@
-"""Opening of media files that nobody vouches for; what `probe`, `audio` and `video` share.
+"""Open untrusted media files; shared by `probe`, `audio` and `video`.
 
 A file is opened once, here, as an ordinary file, and FFmpeg only ever sees that open file: it gets no
 path, no protocol and no way to open a second file, so a playlist that poses as a film leads nowhere.
@@ -190,7 +190,7 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
 def _silence_ffmpeg() -> None:
     """Keep FFmpeg's complaints about damaged files off the terminal; errors arrive as exceptions.
 
-    Done once, so that somebody who turns the messages on for debugging keeps them.
+    Done once, so that messages turned on for debugging stay on.
     """
     import av
 

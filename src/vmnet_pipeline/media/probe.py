@@ -1,4 +1,4 @@
-"""What is in a media file: container, streams, durations, checksum."""
+"""Probe a media file: container, streams, durations, checksum."""
 
 from __future__ import annotations
 

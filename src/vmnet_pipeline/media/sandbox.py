@@ -1,38 +1,33 @@
-"""Media files are read in child processes that can be ended: a bad one costs itself and nothing else.
+"""Decode media in child processes, so that a file that crashes, hangs or swallows memory costs only itself.
 
-Decoders may crash, hang or swallow memory. A child lives over many files, does nothing but read them, and ends with
-its parent. For somebody who takes it over with a file it is a poor place: on Linux it has given up the network, other
-files, programs and processes (`confinement`), it gets the file handed (`handed`), and its answers are read with
-suspicion (`replies`).
+A child decodes many files and ends with its parent. It may be taken over by a hostile file, so on Linux it gives up
+the network, other files, programs and processes first (`confinement`), receives the file open (`handed`), and its
+answers are parsed without pickle (`replies`).
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import pickle
-import sys
 import threading
 import time
-import traceback
 import weakref
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from functools import cache
-from multiprocessing.reduction import recv_handle, send_handle
+from multiprocessing.reduction import send_handle
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmnet_pipeline.errors import MediaError, SandboxError
-from vmnet_pipeline.media.confinement import confine, select_environment
-from vmnet_pipeline.media.handed import Handed, use_handed
-from vmnet_pipeline.media.replies import pack_reply, unpack_reply
+from vmnet_pipeline.media.confinement import select_environment
+from vmnet_pipeline.media.replies import unpack_reply
+from vmnet_pipeline.media.sandbox_child import Reply, serve
 from vmnet_pipeline.media.tasks import OWN_PACKAGE, Task, hand_over, name_package
 from vmnet_pipeline.processes import ChildProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from multiprocessing.connection import Connection
+    from vmnet_pipeline.media.handed import Handed
+    from collections.abc import Callable
 
     from vmnet_pipeline.params import LimitParams
 
@@ -48,19 +43,6 @@ END_WAIT_S = 10.0
 MIN_SECONDS = 0.001
 # Calls run side by side in children of their own, so each takes one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_MEBIBYTE = 1 << 20
-# What a child may keep of the files before, beyond what it began with; one that keeps more is replaced by a fresh one.
-_MOST_KEPT_MB = 256
-_MOST_KEPT_SHARE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """What became of a call: its value, or why there is none."""
-
-    value: Any = None
-    reason: str = ""
-    message: str = ""
 
 
 class Sandbox:
@@ -177,12 +159,12 @@ class Sandbox:
         child.wait_until_ready()
         return child
 
-    def _ask(self, child: _Child, task: Task) -> _Reply:
+    def _ask(self, child: _Child, task: Task) -> Reply:
         try:
             with hand_over(task) as handed:
                 reply = child.ask(task, handed, self._find_limits())
         except MediaError as error:  # it cannot be opened
-            reply = _Reply(reason=error.reason, message=str(error))
+            reply = Reply(reason=error.reason, message=str(error))
         if reply.reason in ("worn_out", "out_of_memory"):
             child.end()
         if child.is_alive:
@@ -239,7 +221,7 @@ class _Child:
             self.end()
             raise _explain_start(f"{self._process.describe_end()}; its own words are above") from error
 
-    def ask(self, task: Task, handed: Handed | None, limits: LimitParams) -> _Reply:
+    def ask(self, task: Task, handed: Handed | None, limits: LimitParams) -> Reply:
         """Let the child do a task; it is ended when that takes too long."""
         self.n_asked += 1
         connection = self._process.connection
@@ -259,10 +241,10 @@ class _Child:
             is_slow = self._process.describe_end() == "SIGXCPU"
         if is_slow and limits.seconds is not None:
             message = f"{{path}}: reading it took more than {limits.seconds:.4g} s; convert it, or raise limits.seconds"
-            return _Reply(reason="timed_out", message=message)
+            return Reply(reason="timed_out", message=message)
         end = self._process.describe_end()
         message = f"{{path}}: reading it made the decoder fail ({end}), twice; convert or remove it"
-        return _Reply(reason="decoder_crashed", message=message)
+        return Reply(reason="decoder_crashed", message=message)
 
     def _confine(self, reads_paths: bool) -> None:
         """Have the child give up what it does not need; it has read no file so far."""
@@ -271,7 +253,7 @@ class _Child:
         if lacking:
             _warn_of_rights(tuple(lacking))
 
-    def _receive(self, task: Task, limits: LimitParams) -> _Reply:
+    def _receive(self, task: Task, limits: LimitParams) -> Reply:
         """The answer, from a process that may be in the hands of whoever made the file.
 
         Raises:
@@ -281,9 +263,9 @@ class _Child:
         watch.daemon = True
         watch.start()
         try:
-            content = self._process.connection.recv_bytes((limits.memory_mb or 1 << 20) * _MEBIBYTE)
+            content = self._process.connection.recv_bytes((limits.memory_mb or 1 << 20) << 20)
             reason, message, value = unpack_reply(content, {OWN_PACKAGE, task.package})
-            return _Reply(value, str(reason), str(message))
+            return Reply(value, str(reason), str(message))
         except (OSError, ValueError, TypeError) as error:
             self._process.kill()
             raise EOFError from error
@@ -304,108 +286,3 @@ def _explain_start(why: str) -> SandboxError:
 
 
 # --- the child
-
-
-def serve(connection: Connection, seconds: float | None, memory_mb: int | None) -> None:
-    """Be a child: answer one task after the other until the connection closes."""
-    import av  # noqa: F401 - so that no file is charged for it
-    import numpy as np  # noqa: F401
-
-    connection.send("ready")
-    most_bytes = _measure_memory()[1] + _count_kept(memory_mb)
-    with suppress(EOFError, ConnectionResetError, BrokenPipeError):
-        reads_paths, variables = connection.recv()
-        os.environ.update(variables)
-        connection.send(confine(reads_paths=reads_paths))
-        while not _has_grown(most_bytes):
-            with _receive_task(connection) as task:
-                _limit_next_call(seconds, memory_mb)
-                answer = _answer(task, memory_mb)
-            connection.send_bytes(answer)
-        with _receive_task(connection):
-            connection.send_bytes(pack_reply(("worn_out", "", None)))
-
-
-@contextmanager
-def _receive_task(connection: Connection) -> Iterator[bytes]:
-    task, handed = connection.recv_bytes(), connection.recv()
-    if handed is not None:
-        handed = replace(handed, descriptor=recv_handle(connection))
-    with use_handed(handed):
-        yield task
-
-
-def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:
-    """Allow this much time beyond what was used so far, and this much memory in all, libraries not counted."""
-    import resource
-
-    _set_limit(resource.RLIMIT_CORE, 0)
-    if seconds is not None:
-        used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        _set_limit(resource.RLIMIT_CPU, int(used_s + seconds) + 1)
-    if memory_mb is not None and sys.platform == "linux":
-        mapped, data = _measure_memory()
-        _set_limit(resource.RLIMIT_AS, mapped - data + memory_mb * _MEBIBYTE)
-
-
-def _set_limit(kind: int, value: int) -> None:
-    """Set one soft limit; a hard one of the system that is lower still holds."""
-    import resource
-
-    hard = resource.getrlimit(kind)[1]
-    with suppress(ValueError, OSError):
-        resource.setrlimit(kind, (value, hard))
-
-
-def _measure_memory() -> tuple[int, int]:
-    """Bytes of address space in use, and of them those that are data of this process; 0 where nobody tells (Linux)."""
-    try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - for every media file: a Path object takes longer
-            pages = [int(word) for word in file.read().split()]
-    except OSError:
-        return 0, 0
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    return pages[0] * page_bytes, pages[5] * page_bytes
-
-
-def _count_kept(memory_mb: int | None) -> int:
-    """Bytes that may stay behind from call to call."""
-    return min(_MOST_KEPT_MB, (memory_mb or _MOST_KEPT_MB * _MOST_KEPT_SHARE) // _MOST_KEPT_SHARE) * _MEBIBYTE
-
-
-def _has_grown(most_bytes: int) -> bool:
-    """Whether more is held than may be, after what is only waiting to be collected is gone."""
-    if _measure_memory()[1] <= most_bytes:
-        return False
-    gc.collect()
-    return _measure_memory()[1] > most_bytes
-
-
-def _answer(task: bytes, memory_mb: int | None) -> bytes:
-    try:
-        return _pack(_call(task))
-    except MemoryError:
-        message = f"{{path}}: reading it takes more than {memory_mb} MB; convert it, or raise limits.memory_mb"
-        return pack_reply(("out_of_memory", message, None))
-
-
-def _pack(reply: _Reply) -> bytes:
-    try:
-        return pack_reply((reply.reason, reply.message, reply.value))
-    except TypeError as error:
-        return pack_reply(("internal_error", str(error), traceback.format_exc()))
-
-
-def _call(task: bytes) -> _Reply:
-    try:
-        function, path, options = pickle.loads(task)  # noqa: S301 - from our own parent
-    except (ImportError, AttributeError) as error:
-        return _Reply(reason="not_importable", message=str(error))
-    try:
-        return _Reply(function(path, **options))
-    except MediaError as error:
-        return _Reply(reason=error.reason, message=str(error))
-    except MemoryError:
-        raise
-    except Exception as error:
-        return _Reply(traceback.format_exc(), "internal_error", f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""A call for a process that reads media files, and the file of it, opened here: that process may open none."""
+"""Send a call to a decoder process together with its file, opened here: that process may open none."""
 
 from __future__ import annotations
 

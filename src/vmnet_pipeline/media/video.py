@@ -1,4 +1,4 @@
-"""Pictures of any video file at a steady rate, chosen by time."""
+"""Sample frames of any video file at a steady rate, chosen by time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The VGG network that the musicnn package has beside its own, for inference.
+"""The VGG network that the musicnn package has besides its own, for inference.
 
 Source: Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging" (2019), after
 Choi et al., "Automatic tagging using deep convolutional neural networks" (ISMIR 2016).

@@ -1,0 +1,141 @@
+"""Read media files in a child process: limit each call, answer without pickles, and end when memory has grown."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import sys
+import traceback
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.reduction import recv_handle
+from typing import TYPE_CHECKING, Any
+
+from vmnet_pipeline.errors import MediaError
+from vmnet_pipeline.media.confinement import confine
+from vmnet_pipeline.media.handed import use_handed
+from vmnet_pipeline.media.replies import pack_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+
+_MEBIBYTE = 1 << 20
+# What a child may keep of the files before, beyond what it began with; one that keeps more is replaced by a fresh one.
+_MOST_KEPT_MB = 256
+_MOST_KEPT_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Result of a call: a value or the reason for failure."""
+
+    value: Any = None
+    reason: str = ""
+    message: str = ""
+
+
+def serve(connection: Connection, seconds: float | None, memory_mb: int | None) -> None:
+    """Be a child: answer one task after the other until the connection closes."""
+    import av  # noqa: F401 - so that no file is charged for it
+    import numpy as np  # noqa: F401
+
+    connection.send("ready")
+    most_bytes = _measure_memory()[1] + _count_kept(memory_mb)
+    with suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        reads_paths, variables = connection.recv()
+        os.environ.update(variables)
+        connection.send(confine(reads_paths=reads_paths))
+        while not _has_grown(most_bytes):
+            with _receive_task(connection) as task:
+                _limit_next_call(seconds, memory_mb)
+                answer = _answer(task, memory_mb)
+            connection.send_bytes(answer)
+        with _receive_task(connection):
+            connection.send_bytes(pack_reply(("worn_out", "", None)))
+
+
+@contextmanager
+def _receive_task(connection: Connection) -> Iterator[bytes]:
+    task, handed = connection.recv_bytes(), connection.recv()
+    if handed is not None:
+        handed = replace(handed, descriptor=recv_handle(connection))
+    with use_handed(handed):
+        yield task
+
+
+def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:
+    """Allow this much time beyond what was used so far, and this much memory in all, libraries not counted."""
+    import resource
+
+    _set_limit(resource.RLIMIT_CORE, 0)
+    if seconds is not None:
+        used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        _set_limit(resource.RLIMIT_CPU, int(used_s + seconds) + 1)
+    if memory_mb is not None and sys.platform == "linux":
+        mapped, data = _measure_memory()
+        _set_limit(resource.RLIMIT_AS, mapped - data + memory_mb * _MEBIBYTE)
+
+
+def _set_limit(kind: int, value: int) -> None:
+    """Set one soft limit, which a lower hard limit of the system overrides."""
+    import resource
+
+    hard = resource.getrlimit(kind)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (value, hard))
+
+
+def _measure_memory() -> tuple[int, int]:
+    """Bytes of address space in use, and of them those that are data of this process; 0 on systems without /proc."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - for every media file: a Path object takes longer
+            pages = [int(word) for word in file.read().split()]
+    except OSError:
+        return 0, 0
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    return pages[0] * page_bytes, pages[5] * page_bytes
+
+
+def _count_kept(memory_mb: int | None) -> int:
+    """Bytes that may stay behind from call to call."""
+    return min(_MOST_KEPT_MB, (memory_mb or _MOST_KEPT_MB * _MOST_KEPT_SHARE) // _MOST_KEPT_SHARE) * _MEBIBYTE
+
+
+def _has_grown(most_bytes: int) -> bool:
+    """Whether more is held than may be, after what is only waiting to be collected is gone."""
+    if _measure_memory()[1] <= most_bytes:
+        return False
+    gc.collect()
+    return _measure_memory()[1] > most_bytes
+
+
+def _answer(task: bytes, memory_mb: int | None) -> bytes:
+    try:
+        return _pack(_call(task))
+    except MemoryError:
+        message = f"{{path}}: reading it takes more than {memory_mb} MB; convert it, or raise limits.memory_mb"
+        return pack_reply(("out_of_memory", message, None))
+
+
+def _pack(reply: Reply) -> bytes:
+    try:
+        return pack_reply((reply.reason, reply.message, reply.value))
+    except TypeError as error:
+        return pack_reply(("internal_error", str(error), traceback.format_exc()))
+
+
+def _call(task: bytes) -> Reply:
+    try:
+        function, path, options = pickle.loads(task)  # noqa: S301 - from our own parent
+    except (ImportError, AttributeError) as error:
+        return Reply(reason="not_importable", message=str(error))
+    try:
+        return Reply(function(path, **options))
+    except MediaError as error:
+        return Reply(reason=error.reason, message=str(error))
+    except MemoryError:
+        raise
+    except Exception as error:
+        return Reply(traceback.format_exc(), "internal_error", f"{type(error).__name__}: {error}")
