@@ -26,9 +26,9 @@ from vmnet_pipeline.media.tasks import OWN_PACKAGE, Task, hand_over, name_packag
 from vmnet_pipeline.processes import ChildProcess
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.media.handed import Handed
     from collections.abc import Callable
 
+    from vmnet_pipeline.media.handed import Handed
     from vmnet_pipeline.params import LimitParams
 
 _Result = TypeVar("_Result")
