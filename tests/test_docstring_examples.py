@@ -11,7 +11,7 @@ import pytest
 import vmnet_pipeline
 
 SOURCES = Path(vmnet_pipeline.__file__).parent
-PACKAGES = ("evaluation", "experiments", "models", "params", "reporting")
+PACKAGES = ("backends", "evaluation", "experiments", "media", "models", "params", "reporting")
 MODULES = [
     ".".join(path.relative_to(SOURCES.parent).with_suffix("").parts)
     for package in PACKAGES

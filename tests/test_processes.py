@@ -11,6 +11,8 @@ import pytest
 
 from vmnet_pipeline.processes import ChildProcess
 
+pytestmark = pytest.mark.process
+
 
 def answer(connection, factor):
     while True:
