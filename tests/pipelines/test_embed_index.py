@@ -29,6 +29,8 @@ from vmnet_pipeline.search.dtw import align_sequences
 from vmnet_pipeline.search.index_files import load_index
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 IDS = [f"{i:03d}" for i in range(6)]
 MUSICNN = {
