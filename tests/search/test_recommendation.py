@@ -1,4 +1,7 @@
-"""Ranking for an embedding and for a media file: filters, exclusion, re-ranking."""
+"""Ranking for an embedding and for a media file: filters, exclusion, re-ranking; and the examples of the docstrings."""
+
+import doctest
+import importlib
 
 import numpy as np
 import pandas as pd
@@ -6,6 +9,8 @@ import pytest
 import torch
 
 from vmnet_pipeline.errors import ParameterError, SearchIndexError
+from vmnet_pipeline.models.checkpoints import save_checkpoint
+from vmnet_pipeline.search.index_files import save_index
 from vmnet_pipeline.search.recommendation import rank_items, recommend, target_side
 from vmnet_pipeline.search.reranking import Reranking
 from vmnet_pipeline.search.vector_index import VectorIndex
@@ -70,6 +75,32 @@ def test_reranking_needs_features(index, embedder):
     index.about["checkpoint"] = embedder.digest
     with pytest.raises(ParameterError, match="needs the features of the indexed items"):
         recommend(embedder, index, "a.wav", "music", rerank=0.5)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("vmnet_pipeline.inference.embedder", "Embedder"),
+        ("vmnet_pipeline.search.vector_index", "VectorIndex"),
+        ("vmnet_pipeline.search.recommendation", "recommend"),
+    ],
+)
+def test_examples_in_docstrings_run(module, name, embedder, tmp_path, monkeypatch):
+    from vmnet_pipeline import Embedder
+
+    vectors = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)
+    items = pd.DataFrame({"id": ["m1", "m2"], "title": ["One", "Two"]})
+    save_index(tmp_path / "music_index", VectorIndex.build(vectors, items, about={"checkpoint": embedder.digest}))
+    save_checkpoint(tmp_path / "checkpoint", embedder.checkpoint)
+    monkeypatch.setattr(Embedder, "extract", lambda *_, **__: np.zeros((1, 1280), np.float32))
+    monkeypatch.setattr(Embedder, "embed_feature", lambda *_: np.array([[1.0, 0.0]], np.float32))
+    names = {"checkpoint": tmp_path / "checkpoint", "folder": tmp_path, "video": "clip.mp4"}
+    item = getattr(importlib.import_module(module), name)
+    tests = [test for test in doctest.DocTestFinder(recurse=False).find(item, name) if test.examples]
+    assert tests
+    for test in tests:
+        test.globs |= names
+        assert doctest.DocTestRunner().run(test).failed == 0
 
 
 @pytest.fixture

@@ -1,8 +1,4 @@
-"""Use a trained network: features, or media files, to embeddings in the shared space.
-
-embedder = Embedder.load("data/06_models/demo/vmnet_musicnn")
-music, video = embedder([music_features, video_features])
-"""
+"""Embed features or media files in the shared space with a trained network."""
 
 from __future__ import annotations
 
@@ -67,6 +63,21 @@ class Embedder:
         video_shape: The same of video, e.g. (2048,).
         embedding_dim: E.
         sandbox: Child processes that read media files.
+
+    Example:
+        Features of both sides, pooled over time:
+
+        >>> import numpy as np
+        >>> from vmnet_pipeline import Embedder
+        >>> embedder = Embedder.load(checkpoint)
+        >>> rng = np.random.default_rng(0)
+        >>> pair = [rng.random(shape, dtype=np.float32) for shape in (embedder.music_shape, embedder.video_shape)]
+        >>> music, video = embedder(pair, pooled=True)
+        >>> music.shape == video.shape == (1, embedder.embedding_dim)
+        True
+        >>> similarity = music @ video.T
+        >>> similarity.shape
+        (1, 1)
     """
 
     def __init__(
@@ -158,7 +169,7 @@ class Embedder:
         )
 
     def embed_music(self, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
-        """Embed the sound of one media file: (1, E) float32 of unit length.
+        """Embed the audio of one media file: (1, E) float32 of unit length.
 
         Args:
             path: The media file.
@@ -168,12 +179,12 @@ class Embedder:
             MediaError: The file cannot be used, or reading it goes beyond the limits.
             SandboxError: No process for reading it can be started.
             CheckpointError: The backend is not the one that the checkpoint was trained on, or is not known.
-            WeightsError: Its weights are not to be had.
+            WeightsError: Its weights are not available.
         """
         return self.embed_feature("music", self.extract("music", path, warnings=warnings))
 
     def embed_video(self, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
-        """Embed the pictures of one media file: (1, E) float32 of unit length; the rest as in `embed_music`."""
+        """Embed the frames of one media file: (1, E) float32 of unit length; otherwise as `embed_music`."""
         return self.embed_feature("video", self.extract("video", path, warnings=warnings))
 
     def _refuse_unequal(self, n_music: int, n_video: int) -> None:
@@ -234,7 +245,7 @@ class Embedder:
         Raises:
             CheckpointError: It is not the one that the checkpoint was trained on, or is not known.
             ParameterError: There is no such backend, or a parameter is wrong.
-            WeightsError: Its weights are not to be had.
+            WeightsError: Its weights are not available.
         """
         with self._lock:
             if side not in self._backends:

@@ -1,10 +1,10 @@
-"""Embeddings of a whole collection, one side: made item by item, kept in memory-mapped files.
+"""Embeddings of one side of a collection, in memory-mapped files.
 
     FOLDER/vectors.npy      (n, E) float32, rows of unit length
     FOLDER/items.parquet    id of each row, and the checksum of the feature that it was made from
     FOLDER/contents.json    which network made them, and the sha256 of the other two
 
-What is there is not made again: a row is taken over while its feature and the network are the same.
+Embedding is incremental: a row is reused while its feature and the network are the same.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def plan_store_embeddings(
     Args:
         store: Features of one side.
         ids: Items of the collection; those without a feature are left out.
-        pool: One item's feature to the spec used in training.
+        pool: Pools one item's feature as in training.
         checkpoint: The network.
         side: `music` or `video`.
         known: Embeddings made before; rows of the same network and feature are taken over.
@@ -123,7 +123,7 @@ def plan_store_embeddings(
 def plan_pair_embeddings(
     pairs: PairSet, checkpoint: Checkpoint, side: Side, batch_size: int = 1024
 ) -> PlannedEmbeddings:
-    """Embed all packed pairs, train, val and test; for feature files of one's own, which have no store.
+    """Embed all packed pairs, train, val and test; for feature files without a store.
 
     Raises:
         CheckpointError: The checkpoint was made for other features.

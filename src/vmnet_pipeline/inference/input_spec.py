@@ -1,4 +1,4 @@
-"""What a trained network takes per item, and how features are checked and brought to that form.
+"""Input shapes of a trained network; check features and convert them to that shape.
 
 A network takes either one pooled array per item, (D,) or (62, 512), or the steps of each item, (T, D).
 """
@@ -46,7 +46,7 @@ class InputSpec:
 
     @classmethod
     def of(cls, model_config: Mapping[str, Any], side: Side) -> InputSpec:
-        """The form that a checkpoint's network takes."""
+        """Read the spec of a checkpoint's network."""
         return cls(side, tuple(model_config[f"{side}_shape"]), model_config[f"{side}_tower"] in SEQUENCE_TOWERS)
 
     @property
@@ -160,7 +160,7 @@ class InputSpec:
         try:
             array = np.asarray(value)
         except (ValueError, TypeError) as error:
-            raise EmbedderError(f"{self.side} features are no array of numbers ({error})") from error
+            raise EmbedderError(f"{self.side} features are not an array of numbers ({error})") from error
         if array.dtype.kind not in "fiu":
             raise EmbedderError(f"{self.side} features are {array.dtype}, not numbers; give an array of float32")
         return array

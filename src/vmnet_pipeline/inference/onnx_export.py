@@ -1,4 +1,4 @@
-"""The towers of a checkpoint as ONNX files, for those who run them elsewhere.
+"""Export the towers of a checkpoint to ONNX.
 
 A file holds one side whole: standardisation, tower, L2 normalisation. It takes what `Embedder` takes with
 `pooled=True`, or sequences with their mask, and it says in its metadata what that is.

@@ -1,4 +1,4 @@
-"""One item through a VM-NET tower, in numpy.
+"""Embed one item with a VM-NET tower in NumPy.
 
 Reading the weights once, some 36 MB for a pair, is nearly all of the work. One dot product per row streams them twice
 as fast as torch's product of a matrix with one row (0.9 against 1.7 ms on one core of an AMD processor), and no thread

@@ -40,16 +40,16 @@ def parse_filter(text: str) -> Filter:
     """Read a condition as a user writes it.
 
     Raises:
-        SearchIndexError: It is none.
+        SearchIndexError: The text is not a filter.
     """
     column, operator, value = _split(text)
     if not column or not operator:
-        raise SearchIndexError(f"{text!r} is no filter; write for example group=jazz, tag=rock or 'duration<60'")
+        raise SearchIndexError(f"{text!r} is not a filter; write, for example, group=jazz, tag=rock or 'duration<60'")
     if operator not in ("=", "!="):
         try:
             float(value)
         except ValueError:
-            raise SearchIndexError(f"filter {text!r} compares with {value!r}, which is no number") from None
+            raise SearchIndexError(f"filter {text!r} compares with {value!r}, which is not a number") from None
     return Filter(ALIASES.get(column, column), operator, value)
 
 

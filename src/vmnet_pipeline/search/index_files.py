@@ -1,13 +1,13 @@
-"""A search index on disk.
+"""Search indexes on disk.
 
     FOLDER/current              name of the version that counts, and the sha256 of its contents.json
     FOLDER/VERSION/vectors.faiss
     FOLDER/VERSION/items.parquet       one row per position: id, metadata, alive
     FOLDER/VERSION/contents.json       kind, parameters, and the sha256 of the two files
 
-A version is written whole under a temporary name; then the one small file `current` is replaced. Whatever happens to
-a writer, readers find the old version or the new one. The version before the current one is kept for readers that are
-just opening it.
+A version is written completely under a temporary name before the one small file `current` is replaced: two files cannot
+be replaced in one atomic step, but one can. Whatever happens to a writer, readers find the old version or the new one.
+The version before the current one is kept for readers that have just read `current`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ VECTORS = "vectors.faiss"
 ITEMS = "items.parquet"
 FORMAT_VERSION = 1
 VERSION_PREFIX = "version-"
-REMEDY = "build it anew: kedro run --pipeline index"
+REMEDY = "rebuild it: kedro run --pipeline index"
 REMEDY_MISSING = "make it: kedro run --pipelines=embed,index, with the media_dir or collection of the training"
 
 
 class _Contents(BaseModel):
-    """What `contents.json` says that is used again; the rest is for people."""
+    """The fields of `contents.json` that are read back; the others are for people."""
 
     format_version: Literal[1]
     kind: IndexKind
@@ -54,7 +54,7 @@ class _Contents(BaseModel):
 
 
 def save_index(folder: Path, index: VectorIndex) -> None:
-    """Write an index as the new current version; a kill at any moment leaves the old one in force."""
+    """Write an index as the new current version; a kill at any moment leaves the old one current."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{VERSION_PREFIX}{uuid.uuid4().hex[:12]}"
     with lock_folder(folder):
@@ -70,7 +70,7 @@ def save_index(folder: Path, index: VectorIndex) -> None:
 
 
 def load_index(folder: Path) -> VectorIndex:
-    """Read the current version of an index, comparing every byte with its checksum.
+    """Read the current version of an index and verify its checksums.
 
     Raises:
         SearchIndexError: There is none, or a file is damaged; the message names the file.
@@ -128,7 +128,8 @@ def _load_version(folder: Path, digest: str) -> VectorIndex:
 def _read_vectors(path: Path) -> Any:
     try:
         faiss, n_bytes = import_faiss(), path.stat().st_size
-        faiss.set_deserialization_vector_byte_limit(n_bytes)  # a vector in a file is no longer than the file
+        # A damaged or hostile header may claim any length: no array in a file is longer than the file.
+        faiss.set_deserialization_vector_byte_limit(n_bytes)
         faiss.set_deserialization_loop_limit(n_bytes)
         return faiss.read_index(str(path))
     except (RuntimeError, MemoryError) as error:  # faiss's own for whatever goes wrong with a file
@@ -146,12 +147,12 @@ def _read_pointer(folder: Path) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         raise SearchIndexError(f"{path} is damaged ({error}); {REMEDY}") from error
     if not name.startswith(VERSION_PREFIX) or "/" in name:
-        raise SearchIndexError(f"{path} is damaged: {name!r} is no version; {REMEDY}")
+        raise SearchIndexError(f"{path} is damaged: {name!r} is not a version; {REMEDY}")
     return name, digest
 
 
 def _find_previous(folder: Path) -> str:
-    """The version in force before a new one; empty if there is none, or none that can be told."""
+    """The current version before a new one; empty if there is none or `current` is damaged."""
     try:
         return _read_pointer(folder)[0]
     except SearchIndexError:
@@ -159,7 +160,7 @@ def _find_previous(folder: Path) -> str:
 
 
 def _remove_old(folder: Path, kept: set[str]) -> None:
-    """Remove versions that nobody reads any more, and what killed writers left; called under the writer's lock."""
+    """Remove old versions and what killed writers left; called under the writer's lock."""
     for path in folder.iterdir():
         is_old = path.name.startswith((VERSION_PREFIX, TEMPORARY_PREFIX)) and path.name not in kept
         if is_old and path.is_dir():

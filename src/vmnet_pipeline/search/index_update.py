@@ -1,4 +1,4 @@
-"""Keep the search index of a collection in step with its embeddings: add, remove, or build anew."""
+"""Update the search index of a collection to its embeddings: add, remove or rebuild."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUILD_SETTINGS = ("hnsw_links", "hnsw_build_width", "ivf_lists", "pq_bytes")
-"""Parameters that a change of needs an index built anew; the others count at every search."""
+"""Changing these rebuilds the index; other parameters apply to each search."""
 
 
 def update_index(
     index: VectorIndex | None, embeddings: EmbeddingSet, metadata: pd.DataFrame, params: IndexParams
 ) -> VectorIndex:
-    """Bring an index to the state of the embeddings.
+    """Update an index to the embeddings, or rebuild it.
 
     Args:
         index: The one that is there, changed in place where that will do; None if there is none.

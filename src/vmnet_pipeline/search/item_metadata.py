@@ -1,4 +1,4 @@
-"""What is known of the items of a collection beside their embeddings: title, group, licence, durations, tags."""
+"""Metadata of the items of a collection: title, group, licence, durations, tags."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 DURATIONS = {"music": "audio_duration_s", "video": "video_duration_s"}
 PLACES = ("video", "audio")
-"""Columns of a media.csv that are no metadata."""
+"""Columns of a media.csv that are not metadata."""
 
 
 def read_extra_columns(place: Path) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Search among embeddings by inner product: exact, with a graph (HNSW), or compressed (IVF-PQ). Built on faiss.
 
-Vectors get positions 0, 1, 2, ... in the order they are added; row i of `items` describes position i. What is removed
-keeps its position and is hidden from searches until the index is built anew: a graph cannot lose a node, and so there
-is one way for all kinds.
+Vectors get positions 0, 1, 2, ... in the order they are added; row i of `items` describes position i. Removed items
+keep their position and are hidden from searches until the index is rebuilt: an HNSW graph cannot lose a node, because
+paths to other nodes lead through it, and one way for all kinds is simpler.
 
 Source: faiss, arXiv:2401.08281; HNSW, arXiv:1603.09320.
 """
@@ -41,7 +41,7 @@ MIN_TRAINING_VECTORS = 256 * POINTS_PER_LIST
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer.
+    """One search result.
 
     Attributes:
         id: Item id.
@@ -88,7 +88,7 @@ class _SharedLock:
 
 
 class VectorIndex:
-    """Unit vectors with an id and metadata each. Searches and changes may come from several threads.
+    """Unit vectors with an id and metadata each. Thread-safe: several threads may search and change it.
 
     Attributes:
         params: How it was built and is searched.
@@ -96,7 +96,18 @@ class VectorIndex:
         items: One row per position with column `id`, free columns of metadata, and `source`, which tells from what
             the vector was made (may be empty). Removed items are in it too.
         alive: (n,) bool, False for removed items.
-        about: What else is to be kept with it, as JSON: e.g. `checkpoint`, the digest of the network.
+        about: JSON to keep with the index, e.g. `checkpoint`, the digest of the network.
+
+    Example:
+        >>> import numpy as np, pandas as pd
+        >>> from vmnet_pipeline.search.vector_index import VectorIndex
+        >>> items = pd.DataFrame({"id": ["a", "b", "c"], "group": ["jazz", "rock", "jazz"]})
+        >>> index = VectorIndex.build(np.eye(3, dtype=np.float32), items)
+        >>> query = np.array([0.6, 0.8, 0.0], np.float32)
+        >>> [(hit.id, round(hit.score, 1)) for hit in index.search(query, k=2)[0]]
+        [('b', 0.8), ('a', 0.6)]
+        >>> [hit.id for hit in index.search(query, k=2, filters=["group=jazz"])[0]]
+        ['a', 'c']
     """
 
     def __init__(
@@ -202,7 +213,7 @@ class VectorIndex:
             return int(found.sum())
 
     def describe_items(self, items: pd.DataFrame) -> None:
-        """Replace the metadata of all items by those of a table with one row per id, as far as it has them."""
+        """Replace the metadata of all items; ids without a row in `items` get empty cells."""
         with self._lock.exclusive():
             kept = self.items[["id", "source"]] if "source" in self.items else self.items[["id"]]
             self.items = kept.merge(items.drop(columns=["source"], errors="ignore"), on="id", how="left")
@@ -210,12 +221,12 @@ class VectorIndex:
     # --- searching
 
     def search(self, queries: np.ndarray, k: int = 10, filters: Sequence[Filter | str] = ()) -> list[list[Hit]]:
-        """The k best items of each query, best first; fewer where there are not so many.
+        """Find the k best items of each query, best first; fewer if fewer match.
 
         Args:
             queries: (q, E) or (E,) float32 unit vectors.
-            k: Answers per query, >= 1.
-            filters: Conditions that every answer meets, e.g. `["group=jazz", "duration<60"]`.
+            k: Results per query, >= 1.
+            filters: Conditions that every result meets, e.g. `["group=jazz", "duration<60"]`.
 
         Raises:
             SearchIndexError: The width is wrong, a query is not finite, or a filter cannot be used.
@@ -242,7 +253,8 @@ class VectorIndex:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         k, share = min(k, n_allowed), n_allowed / len(mask)
         allowed_only = {} if share == 1 else {"sel": _select(mask)}
-        # What a filter leaves may be far from a query, and a graph leads to what is near.
+        # HNSW walks from node to nearer node, and a filter hides nodes only from the results. If few items pass it, or
+        # all of them are far from the query, the walk ends among hidden ones: then compare with each allowed item.
         is_few = share < EXACT_SHARE or (allowed is not None and n_allowed <= self.params.flat_max_items)
         index, search_params = (
             self._prepare_exact(allowed_only)
@@ -250,14 +262,14 @@ class VectorIndex:
             else self._prepare_approximate(allowed_only, share, k)
         )
         scores, positions = index.search(queries, k, params=search_params)
-        short = positions.min(axis=1) < 0
+        short = positions.min(axis=1) < 0  # the walk found fewer than k allowed items, although there are k
         if self.kind == "hnsw" and short.any():
             index, search_params = self._prepare_exact(allowed_only)
             scores[short], positions[short] = index.search(queries[short], k, params=search_params)
         return scores, positions
 
     def _prepare_approximate(self, allowed_only: dict[str, Any], share: float, k: int) -> tuple[Any, Any]:
-        """What to search in, and how; the wider, the more is left out."""
+        """What to search in, and how: hidden items use up width, so the fewer are allowed, the wider it searches."""
         faiss = import_faiss()
         if self.kind == "hnsw":
             width = math.ceil(max(self.params.hnsw_search_width, k) / share)
