@@ -17,8 +17,8 @@ import yaml
 from dockerfile import ROOT, find_healthcheck, find_words, list_copied, read_stages
 
 from vmnet_pipeline.__main__ import make_program
-from vmnet_pipeline.commands import serve as serve_command
 from vmnet_pipeline.serving import server
+from vmnet_pipeline.serving.auth import KEY_VARIABLE
 
 BUILD, IMAGE = read_stages((ROOT / "Dockerfile").read_text(encoding="utf-8"))
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def test_the_image_runs_the_service_as_nobody_and_writes_below_one_folder():
 def test_compose_says_the_same():
     assert parse(SERVICE["command"]) == parse(find_words(IMAGE, "CMD"))
     assert SERVICE["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
-    assert SERVICE["environment"] == [serve_command.KEY_VARIABLE]
+    assert SERVICE["environment"] == [KEY_VARIABLE]
     assert int(SERVICE["stop_grace_period"].removesuffix("s")) > server.LINGER_S
     for service in COMPOSE["services"].values():
         assert service["read_only"] is True
