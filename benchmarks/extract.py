@@ -160,7 +160,7 @@ def extract_all(backend: Any, paths: list[str], folder: Path) -> None:
 
     store = FeatureStore(folder)
     items = [MediaItem(Path(path).stem, path, f"made here: {path}") for path in paths]
-    store.claim(backend.fingerprint())
+    store.set_fingerprint(backend.fingerprint())
     for _ in store.add_all(extract_items(backend, items)):
         pass
     if len(store.done_ids()) != len(paths):

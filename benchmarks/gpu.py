@@ -117,7 +117,7 @@ def time_files(backend: Any, paths: list[str], folder: Path) -> float:
     sandbox = Sandbox(LimitParams())
     items = [MediaItem(f"{Path(path).stem}-{k}", path, f"{path} {k}") for k in range(REPEATS) for path in paths]
     store = FeatureStore(folder)
-    store.claim(backend.fingerprint())
+    store.set_fingerprint(backend.fingerprint())
     for _ in extract_items(backend, items[: 2 * (os.cpu_count() or 1)], sandbox=sandbox):  # starts the children
         pass
     started = time.perf_counter()

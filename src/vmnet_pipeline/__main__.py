@@ -53,7 +53,7 @@ def make_program() -> click.Group:
 
 
 def _set_environment() -> None:
-    """What Kedro and MLflow read when they are imported, unless the user has set it."""
+    """Set variables that Kedro and MLflow read on import, unless the user has set them."""
     from kedro.utils import find_kedro_project
 
     from vmnet_pipeline.storage.configuration import find_conf

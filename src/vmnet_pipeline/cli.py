@@ -1,4 +1,4 @@
-"""The commands of the project beside Kedro's own, in the place where Kedro looks for them."""
+"""Commands of the project in addition to those of Kedro, in the module where Kedro looks for them."""
 
 from __future__ import annotations
 

@@ -4,6 +4,16 @@ Every message names the item at fault and what to do about it. An error of a sin
 (`MediaError`) becomes a row of the manifest or of the feature index; it never ends a run.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_MAX_NAME = 100
+"""Characters shown of a wrong name; in a request it may be as long as the request."""
+
 
 class VmnetError(Exception):
     """Root of all errors raised on purpose by this package."""
@@ -79,3 +89,18 @@ class EmbedderError(VmnetError):
 
 class SearchIndexError(VmnetError):
     """Embeddings or a search index that are missing, damaged, or made with another checkpoint; or a bad filter."""
+
+
+def describe_validation(error: ValidationError, *, show_value: bool = False) -> str:
+    """The first fault that pydantic found, as `name: message`.
+
+    Args:
+        error: What a model raised.
+        show_value: Whether to add the rejected value; not for values that may be huge or secret.
+    """
+    first = error.errors(include_url=False, include_context=False, include_input=show_value)[0]
+    name = ".".join(map(str, first["loc"]))
+    if len(name) > _MAX_NAME:
+        name = name[: _MAX_NAME - 1] + "…"
+    value = f", not {first['input']!r}" if show_value else ""
+    return f"{name}: {first['msg']}".removeprefix(": ") + value

@@ -1,4 +1,4 @@
-"""Small immutable records that travel between the layers. No heavy import."""
+"""Value types shared by the layers. No heavy import."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import TypeAlias
 
     import numpy as np
@@ -234,3 +235,24 @@ class EpochRecord:
         val = {f"val_{name}": value for name, value in self.val.items()}
         head = {"epoch": self.epoch, "steps": self.steps, "loss": self.losses["total"]}
         return {**head, **terms, "grad_norm": self.grad_norm, "lr": self.lr, **val, "seconds": self.seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPlaces:
+    """Locations of the parts of one collection and variant.
+
+    Attributes:
+        output: Folder with `music_index`, `video_index`, `music_embeddings` and `video_embeddings`.
+        checkpoint: The network that made them.
+        manifest: Table of the collection, with the paths of its media; without it no media are sent.
+        weights_dir: Weight files of the feature backends.
+        media_roots: Folders that media may be sent from; files elsewhere, also through links, are not sent.
+        features: Folder with its feature stores; without it the service does not re-rank.
+    """
+
+    output: Path
+    checkpoint: Path
+    manifest: Path
+    weights_dir: Path
+    media_roots: tuple[Path, ...]
+    features: Path | None = None

@@ -42,9 +42,9 @@ def make_checkpoint():
 
 
 def make_embeddings():
-    from vmnet_pipeline.inference.embeddings import PlannedEmbeddings
+    from vmnet_pipeline.inference.embeddings import EmbeddingPlan
 
-    return PlannedEmbeddings(("007",), ("s",), 3, "net", iter([np.eye(1, 3, dtype=np.float32)]))
+    return EmbeddingPlan(("007",), ("s",), 3, "net", iter([np.eye(1, 3, dtype=np.float32)]))
 
 
 def make_index():
@@ -218,7 +218,7 @@ def test_what_was_made_before_is_none_where_it_is_missing_or_damaged(name, tmp_p
     for path in (path for path in (tmp_path / "place").rglob("*") if path.suffix in (".npy", ".faiss")):
         path.write_bytes(b"damaged")
     assert dataset.load() is None
-    assert "place is made anew: " in caplog.text
+    assert "place is rebuilt: " in caplog.text
     with pytest.raises(DatasetError):
         getattr(datasets, name)(filepath=str(tmp_path / "place")).load()
 

@@ -178,7 +178,7 @@ def test_stored_form_is_chosen_and_pools_to_the_same(tmp_path, params, shape, dt
     common = {"weights": "random", "short_audio": "mask", "precision": "f32"}
     backend, usual = (VggishBackend({**common, **extra}, weights_dir=tmp_path) for extra in (params, {}))
     store = FeatureStore(tmp_path / "store")
-    store.claim(backend.fingerprint())
+    store.set_fingerprint(backend.fingerprint())
     assert len(list(store.add_all(extract_items(backend, [MediaItem("a", str(sound), "x")])))) == 1
     stored = np.load(tmp_path / "store" / "a.npy")
     assert (stored.shape, stored.dtype.name) == (shape, dtype)

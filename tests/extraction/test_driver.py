@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_clear_error_and_no_half_file(bench, settings):
 def test_a_place_that_cannot_be_written_is_one_clear_error(bench):
     bench.fill("1")
     bench.folder.write_text("a file where the store should be")
-    with pytest.raises(FeatureStoreError, match=r"Cannot write to the feature store .*correct the rights"):
+    with pytest.raises(FeatureStoreError, match=r"Cannot write to the feature store .*correct the permissions"):
         bench.extract()
 
 

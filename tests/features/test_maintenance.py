@@ -103,7 +103,7 @@ def test_items_of_no_manifest_go_only_when_asked_for(store, tmp_path):
 def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
     np.save(tmp_path / "mine.npy", np.ones(2))
     for act in (describe_store, verify_store, collect_garbage):
-        with pytest.raises(FeatureStoreError, match="is no feature store"):
+        with pytest.raises(FeatureStoreError, match="is not a feature store"):
             act(FeatureStore(tmp_path))
     assert (tmp_path / "mine.npy").exists()
 

@@ -19,7 +19,7 @@ from vmnet_pipeline.inference.embeddings import (
 from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, digest_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import IndexParams
 from vmnet_pipeline.search.index_update import update_index
 from vmnet_pipeline.types import Fingerprint
@@ -104,7 +104,7 @@ def test_an_empty_collection_and_features_of_another_width(tmp_path):
 def test_all_packed_pairs_are_embedded(tmp_path):
     rng = np.random.default_rng(0)
     music, video = rng.normal(size=(5, 6)).astype(np.float32), rng.normal(size=(5, 7)).astype(np.float32)
-    pairs = PairSet(tuple("abcde"), tuple("aabbc"), music, video, {"train": 3, "val": 0, "test": 2})
+    pairs = PairFiles(tuple("abcde"), tuple("aabbc"), music, video, {"train": 3, "val": 0, "test": 2})
     checkpoint = make_checkpoint()
     write_embeddings(tmp_path / "out", plan_pair_embeddings(pairs, checkpoint, "video", batch_size=2))
     embeddings = read_embeddings(tmp_path / "out")
@@ -118,7 +118,7 @@ def test_damaged_embeddings_are_named(tmp_path):
         read_embeddings(tmp_path / "out")
     embed(write_features(tmp_path / "store", ["001", "002"]), ["001", "002"], make_checkpoint(), tmp_path / "out")
     np.save(tmp_path / "out" / "vectors.npy", np.zeros((1, 8), np.float32))
-    with pytest.raises(SearchIndexError, match=r"vectors\.npy does not fit its checksum"):
+    with pytest.raises(SearchIndexError, match=r"vectors\.npy does not match its checksum"):
         read_embeddings(tmp_path / "out")
     (tmp_path / "out" / "vectors.npy").write_bytes(b"x")
     with pytest.raises(SearchIndexError, match="damaged"):

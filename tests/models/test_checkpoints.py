@@ -27,7 +27,7 @@ from vmnet_pipeline.models.checkpoints import (
 )
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
-from vmnet_pipeline.storage.checksummed import parse_sealed, seal_json
+from vmnet_pipeline.storage.checksummed import add_checksum, parse_checksummed
 from vmnet_pipeline.types import Fingerprint
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def folder(tmp_path: Path) -> Path:
 
 def rewrite(folder: Path, **changes: Any) -> None:
     """Another configuration with a matching checksum, so that only what is in it can be at fault."""
-    content = parse_sealed((folder / CONFIG_FILE).read_text())
-    (folder / CONFIG_FILE).write_text(seal_json({**content, **changes}))
+    content = parse_checksummed((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(add_checksum({**content, **changes}))
 
 
 def rewrite_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -41,7 +41,7 @@ def test_pairs_are_packed_in_the_order_of_the_sides(tmp_path, sides):
     assert pairs.ids == ("b", "007", "c", "a")
     assert isinstance(pairs.music, np.memmap)
     np.testing.assert_array_equal(pairs.music[:, 0], [1, 3, 2, 0])
-    train, val, test = (pairs.side(name) for name in ("train", "val", "test"))
+    train, val, test = (pairs.subset(name) for name in ("train", "val", "test"))
     assert (train.ids, val.ids, test.ids) == (("b", "007"), ("c",), ("a",))
     assert (train.groups, test.groups) == (("g", "g"), ("i",))
     assert train.video.shape == (2, 5)
@@ -87,7 +87,7 @@ def test_a_damaged_feature_is_named_and_not_packed(tmp_path, sides):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(PairsError, match=r"007\.npy cannot be read \(its bytes do not fit the checksum"):
+    with pytest.raises(PairsError, match=r"007\.npy cannot be read \(its bytes do not match the checksum"):
         write_pairs(tmp_path / "pairs", plan_pairs(*sides, SPLIT, GROUPS))
 
 
@@ -112,7 +112,7 @@ def test_a_side_is_packed_as_sequences(tmp_path, sides):
     assert pairs.music.shape == (4, 4, 3)
     assert pairs.video.shape == (4, 5)
     for name, expected in (("train", [1, 3]), ("val", [2]), ("test", [0])):
-        values, mask = pairs.side(name).music.take(np.arange(len(expected)))
+        values, mask = pairs.subset(name).music.take(np.arange(len(expected)))
         np.testing.assert_array_equal(values[:, 0, 0], expected)
         assert mask.any(axis=1).all()
     write_pairs(tmp_path / "pairs", plan_pairs(music, video, SPLIT, GROUPS))

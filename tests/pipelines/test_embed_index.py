@@ -21,7 +21,7 @@ from vmnet_pipeline.inference.embeddings import read_embeddings
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.models.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from vmnet_pipeline.models.factory import build_model
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import EmbedParams, EvaluateParams, IndexParams, SplitParams, TrainParams
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.pipelines.evaluate.nodes import rerank_answers
@@ -172,7 +172,7 @@ def test_more_like_a_file_and_answers_compared_again(collection):
 def test_the_gain_of_comparing_again_is_told(collection):
     stores = [FeatureStore(f"data/04_feature/toy/{name}") for name in ("musicnn", "efficientnet")]
     music, video = (np.stack([store.load(i).mean(axis=0) for i in IDS]) for store in stores)
-    pairs = PairSet(tuple(IDS), tuple(IDS), music, video, {"train": 1, "val": 2, "test": 3})
+    pairs = PairFiles(tuple(IDS), tuple(IDS), music, video, {"train": 1, "val": 2, "test": 3})
     checkpoint = load_checkpoint(Path("data/06_models/toy/vmnet_musicnn/checkpoint"))
     inputs = (pairs, checkpoint, *stores, MUSICNN, LITE)
     assert rerank_answers(*inputs, EvaluateParams()) == {"n_candidates": 0}

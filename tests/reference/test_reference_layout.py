@@ -11,12 +11,12 @@ import pytest
 from reference_data import make_reference_data
 from vmnet_pipeline.errors import PairsError, ParameterError
 from vmnet_pipeline.pairs.packing import read_pairs, write_pairs
-from vmnet_pipeline.reference.layout import locate_sides, make_layout, recognise_variant
+from vmnet_pipeline.reference.layout import locate_subsets, make_layout, recognise_variant
 from vmnet_pipeline.reference.planning import peek_shapes, plan_reference_pairs, pool_patches, pool_vectors
 
 
 def plan(folder, variant=None, **settings):
-    layout = make_layout(locate_sides(folder), variant)
+    layout = make_layout(locate_subsets(folder), variant)
     return plan_reference_pairs(layout, **{"val_share": 0.2, "seed": 17, **settings})
 
 
@@ -42,7 +42,7 @@ KINDS = {
 def test_every_form_is_recognised_and_pooled(tmp_path, kind):
     folder = make_reference_data(tmp_path / "data", kind=kind, n_train=3, n_test=2)
     variant, shape = KINDS[kind]
-    sides = locate_sides(folder)
+    sides = locate_subsets(folder)
     assert recognise_variant(sides) == variant
     assert peek_shapes(make_layout(sides)) == (shape, (30,))
     pairs = pack(folder, tmp_path / "pairs")
@@ -64,7 +64,7 @@ def test_the_variant_can_be_said_where_the_shape_misleads(tmp_path):
     assert pack(folder, tmp_path / "a", "vmnet_musicnn").music.shape == (5, 512)
     for path in folder.rglob("audio/*.npy"):
         np.save(path, np.load(path)[:31, :128])
-    assert recognise_variant(locate_sides(folder)) == "vmnet_musicnn"
+    assert recognise_variant(locate_subsets(folder)) == "vmnet_musicnn"
     assert pack(folder, tmp_path / "b", "vmnet_vggish").music.shape == (5, 31, 128)
     with pytest.raises(ParameterError, match="no variant 'vmnet_clap'"):
         make_layout({}, "vmnet_clap")
@@ -73,7 +73,7 @@ def test_the_variant_can_be_said_where_the_shape_misleads(tmp_path):
 def test_a_512_wide_feature_of_varying_length_is_not_taken_for_vggish(data):
     for k, path in enumerate(sorted(data.rglob("audio/*.npy"))):
         np.save(path, np.zeros((62 if k == 0 else 40 + k, 512), np.float32))
-    assert recognise_variant(locate_sides(data)) == "vmnet_musicnn"
+    assert recognise_variant(locate_subsets(data)) == "vmnet_musicnn"
 
 
 def test_patches_are_cut_or_repeated_to_the_commonest_number(tmp_path, caplog):
@@ -82,7 +82,7 @@ def test_patches_are_cut_or_repeated_to_the_commonest_number(tmp_path, caplog):
     np.save(short, np.load(short)[:40])
     np.save(long, np.concatenate([np.load(long)] * 2)[:70])
     pairs = pack(folder, tmp_path / "pairs", holds_out_val=False)
-    assert recognise_variant(locate_sides(folder)) == "vmnet_vggish"
+    assert recognise_variant(locate_subsets(folder)) == "vmnet_vggish"
     assert "2 of 6 music features do not have 62 patches" in caplog.text
     assert pairs.music.shape == (6, 62, 512)
     np.testing.assert_array_equal(pairs.music[1, 40:], pairs.music[1, :22])
@@ -129,22 +129,22 @@ def test_val_in_a_folder_of_its_own(data, tmp_path):
     (data / "train" / "video" / "003.npy").rename(data / "val" / "video" / "003.npy")
     (data / "val.csv").write_text("id\n003\n")
     (data / "train.csv").write_text((data / "train.csv").read_text().replace("003\n", ""))
-    assert pack(data, tmp_path / "pairs").side("val").ids == ("003",)
+    assert pack(data, tmp_path / "pairs").subset("val").ids == ("003",)
 
 
 def test_places_one_by_one_go_before_those_of_the_folder(data, tmp_path):
     other = make_reference_data(tmp_path / "other", n_train=5, n_test=3)
-    sides = locate_sides(data, test_data_dir=other / "test", test_csv_path=other / "test.csv")
+    sides = locate_subsets(data, test_data_dir=other / "test", test_csv_path=other / "test.csv")
     assert sides["test"].data_dir == other / "test"
     assert sides["train"].data_dir == data / "train"
-    alone = locate_sides(test_data_dir=other / "test", test_csv_path=other / "test.csv")
+    alone = locate_subsets(test_data_dir=other / "test", test_csv_path=other / "test.csv")
     assert list(alone) == ["test"]
     with pytest.raises(ParameterError, match="test_csv_path is missing"):
-        locate_sides(test_data_dir=other / "test")
+        locate_subsets(test_data_dir=other / "test")
     with pytest.raises(PairsError, match="There is no folder"):
-        locate_sides(tmp_path / "none")
+        locate_subsets(tmp_path / "none")
     with pytest.raises(PairsError, match="neither"):
-        locate_sides(make_empty(tmp_path))
+        locate_subsets(make_empty(tmp_path))
 
 
 def make_empty(tmp_path):
@@ -211,7 +211,7 @@ def test_a_long_report_is_whole_in_a_file(data, tmp_path):
     [
         ("id\n", "has no ids"),
         ("000\n001\n", "its first line, '000', is an item, not a header"),
-        ("id,group\n000,g\n001,h\n", "group 'g' of item '024' stands in train too"),
+        ("id,group\n000,g\n001,h\n", "group 'g' of item '024' is in train, too"),
         (None, "cannot be read"),
     ],
 )
@@ -228,11 +228,11 @@ def test_csv_files_that_contradict_themselves(data, tmp_path, content, message):
 def test_the_first_column_has_the_ids_where_none_is_called_so(data, tmp_path, caplog):
     (data / "train.csv").write_text("youtube\tnote\n" + "".join(f"{k:03d}\tx\n" for k in range(24)))
     pairs = pack(data, tmp_path / "pairs")
-    assert len(pairs.side("train").ids) + len(pairs.side("val").ids) == 24
+    assert len(pairs.subset("train").ids) + len(pairs.subset("val").ids) == 24
     assert "train.csv has no column id: its first column, 'youtube', is taken for it" in caplog.text
     (data / "train.csv").write_text("000\n" + "".join(f"{k:03d}\n" for k in range(1, 24)))
     pairs = pack(data, tmp_path / "pairs", holds_out_val=False, allows_repeats=True)  # the original drops the first one
-    assert pairs.side("train").ids[0] == "001"
+    assert pairs.subset("train").ids[0] == "001"
     assert "its first line, '000', is an item, not a header" in caplog.text
 
 
@@ -241,19 +241,19 @@ def test_the_reference_keeps_ids_that_stand_twice_or_on_two_sides(data, tmp_path
     for modality in ("audio", "video"):
         np.save(data / "test" / modality / "001.npy", np.load(data / "test" / modality / "024.npy"))
     (data / "test.csv").write_text("id\n001\n024\n")
-    with pytest.raises(PairsError, match=r"'000' stands there twice(.*\n)*.*'001' stands in the csv file of train too"):
+    with pytest.raises(PairsError, match=r"'000' is repeated(.*\n)*.*'001' is in the csv file of train, too"):
         pack(data, tmp_path / "pairs", holds_out_val=False)
     pairs = pack(data, tmp_path / "pairs", holds_out_val=False, allows_repeats=True)
     assert pairs.ids == ("000", "001", "000", "002", "001", "024")
     assert pairs.sizes == {"train": 4, "val": 0, "test": 2}
     np.testing.assert_array_equal(pairs.music[0], pairs.music[2])
     np.testing.assert_array_equal(pairs.video[4], pairs.video[5])  # of the test folder, not of that of training
-    assert "2 id(s) or group(s) stand twice or on two sides and are kept" in caplog.text
+    assert "2 id(s) or group(s) are repeated or in two subsets and are kept" in caplog.text
 
 
 def test_an_evaluation_reads_the_test_side_alone(data, tmp_path, caplog):
     whole = pack(data, tmp_path / "whole")
-    layout = replace(make_layout(locate_sides(data)), only_test=True)
+    layout = replace(make_layout(locate_subsets(data)), only_test=True)
 
     def pack_test(target):
         write_pairs(target, plan_reference_pairs(layout, val_share=0.2, seed=17))
@@ -267,7 +267,7 @@ def test_an_evaluation_reads_the_test_side_alone(data, tmp_path, caplog):
         table.write("../x\n")
     alone = pack_test(tmp_path / "alone")
     assert alone.sizes == {"train": 0, "val": 0, "test": 10}
-    np.testing.assert_array_equal(alone.side("test").music, whole.side("test").music)
+    np.testing.assert_array_equal(alone.subset("test").music, whole.subset("test").music)
     (data / "test" / "audio" / "024.npy").write_bytes(b"garbage")
     with pytest.raises(PairsError, match=r"024\.npy is not a readable"):
         pack_test(tmp_path / "other")
@@ -278,7 +278,7 @@ def test_ids_of_old_collections_need_not_be_safe_names(data, tmp_path):
         folder = data / "test" / modality
         (folder / "024.npy").rename(folder / "-aB_1 é.npy")
     (data / "test.csv").write_text("id\n-aB_1 é\n025\n", encoding="utf-8")
-    assert pack(data, tmp_path / "pairs").side("test").ids == ("-aB_1 é", "025")
+    assert pack(data, tmp_path / "pairs").subset("test").ids == ("-aB_1 é", "025")
 
 
 def test_files_are_read_again_only_when_something_changed(data, tmp_path):
@@ -301,7 +301,7 @@ def test_files_are_read_again_only_when_something_changed(data, tmp_path):
 def test_features_keep_their_time_where_sequences_are_wanted(tmp_path, kind, width):
     folder = make_reference_data(tmp_path / "data", kind=kind, n_train=3, n_test=2)
     wanted = {"music_steps": 19, "video_steps": 6}
-    assert peek_shapes(make_layout(locate_sides(folder)), **wanted) == ((19, width), (6, 30))
+    assert peek_shapes(make_layout(locate_subsets(folder)), **wanted) == ((19, width), (6, 30))
     pairs = pack(folder, tmp_path / "pairs", **wanted)
     assert pairs.music.shape == (5, 19, width)
     assert pairs.video.lengths.tolist() == [5, 6, 6, 6, 5]  # of 5, 6, 7, 8, 5

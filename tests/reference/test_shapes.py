@@ -9,7 +9,7 @@ from reference_data import make_reference_data
 from vmnet_pipeline.errors import EmbedderError, PairsError
 from vmnet_pipeline.inference.input_spec import InputSpec
 from vmnet_pipeline.pairs.packing import read_pairs, write_pairs
-from vmnet_pipeline.reference.layout import locate_sides, make_layout, recognise_variant
+from vmnet_pipeline.reference.layout import locate_subsets, make_layout, recognise_variant
 from vmnet_pipeline.reference.planning import plan_reference_pairs
 from vmnet_pipeline.reference.shapes import check_axes, list_shapes
 
@@ -17,7 +17,7 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Déjà vu") for form in ("N
 
 
 def pack(folder, target, **settings):
-    layout = make_layout(locate_sides(folder))
+    layout = make_layout(locate_subsets(folder))
     write_pairs(target, plan_reference_pairs(layout, val_share=0.2, seed=17, **settings))
     return read_pairs(target)
 
@@ -106,7 +106,7 @@ def test_files_of_a_mac_are_found_by_the_names_of_linux_and_the_other_way_round(
         for old, new in (("028", "-aB"), ("029", "_x")):
             (data / "test" / modality / f"{old}.npy").rename(data / "test" / modality / f"{new}.npy")
     (data / "test.csv").write_text("id\n" + "\n".join(rows), encoding="utf-8")
-    pairs = pack(data, tmp_path / "pairs").side("test")
+    pairs = pack(data, tmp_path / "pairs").subset("test")
     assert pairs.ids == tuple(rows)
     np.testing.assert_allclose(pairs.video[0], np.load(data / "test/video" / f"{COMPOSED}.npy").mean(0), rtol=1e-6)
 
@@ -118,7 +118,7 @@ def test_folders_and_tables_in_any_case(tmp_path):
     (folder / "Train/audio").rename(folder / "Train/Audio")
     (folder / "test/video").rename(folder / "test/videos")
     folder.rename(tmp_path / DECOMPOSED)
-    assert recognise_variant(locate_sides(tmp_path / COMPOSED)) == "vmnet_vggish"
+    assert recognise_variant(locate_subsets(tmp_path / COMPOSED)) == "vmnet_vggish"
     assert pack(tmp_path / COMPOSED, tmp_path / "pairs").sizes == {"train": 3, "val": 0, "test": 2}
 
 

@@ -17,7 +17,7 @@ from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.evaluation.evaluate import Evaluation
 from vmnet_pipeline.experiments.rank_comparison import compare_ranks
 from vmnet_pipeline.models.checkpoints import Checkpoint, digest_checkpoint
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.pipelines.evaluate.report_inputs import (
     NO_MEDIA,
     Evidence,
@@ -33,7 +33,7 @@ N = 50
 @pytest.fixture
 def evidence(measured: Evaluation) -> Evidence:
     ids = tuple(f"{i:03d}" for i in range(N))
-    pairs = PairSet(
+    pairs = PairFiles(
         ids=(*(f"train {i}" for i in range(6)), *ids),
         groups=("one",) * 6 + tuple(f"song {i // 2}" for i in range(N)),
         music=np.zeros((6 + N, 2), np.float32),

@@ -31,12 +31,12 @@ def make_checkpoint(folder, weights_dir, seed=1):
 
 
 def write_side(output, side, vectors, items, digest):
-    from vmnet_pipeline.inference.embeddings import PlannedEmbeddings, write_embeddings
+    from vmnet_pipeline.inference.embeddings import EmbeddingPlan, write_embeddings
     from vmnet_pipeline.search.index_files import save_index
     from vmnet_pipeline.search.vector_index import VectorIndex
 
     ids = tuple(items["id"])
-    planned = PlannedEmbeddings(ids, ("",) * len(ids), vectors.shape[1], digest, iter([vectors]))
+    planned = EmbeddingPlan(ids, ("",) * len(ids), vectors.shape[1], digest, iter([vectors]))
     write_embeddings(output / f"{side}_embeddings", planned)
     save_index(output / f"{side}_index", VectorIndex.build(vectors, items, about={"checkpoint": digest}))
 
@@ -51,7 +51,7 @@ def build_collection(folder, count):
     from vmnet_pipeline.ingestion.discovery import find_items
     from vmnet_pipeline.ingestion.manifest import build_manifest
     from vmnet_pipeline.media.probe import probe_media
-    from vmnet_pipeline.serving.config import CollectionPlaces
+    from vmnet_pipeline.types import CollectionPlaces
 
     media = make_demo_collection(folder / "media", DemoSpec(count, min_duration_s=3, max_duration_s=4), n_workers=1)
     root = media if media.is_dir() else media.parent

@@ -25,10 +25,10 @@ def test_settings_are_read_as_yaml():
     ("setting", "message"),
     [
         ("max_upload_mb", "write NAME=VALUE"),
-        ("max_upload_mb=0", "max_upload_mb=0: .*greater than 0"),
-        ("max_upload=1", "max_upload: there is no such limit; did you mean max_upload_mb"),
-        ("nothing=1", "nothing: there is no such limit; docs/parameters.md lists all"),
-        ("n_workers=[", "n_workers=\\[: this is no YAML"),
+        ("max_upload_mb=0", "max_upload_mb: .*greater than 0, not 0"),
+        ("max_upload=1", "max_upload: unknown limit; did you mean max_upload_mb"),
+        ("nothing=1", "nothing: unknown limit; docs/parameters.md lists all"),
+        ("n_workers=[", "n_workers=\\[: not valid YAML"),
     ],
 )
 def test_wrong_settings_are_named(setting, message):

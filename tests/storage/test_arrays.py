@@ -3,8 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from vmnet_pipeline.storage.array_writer import ArrayWriter
-from vmnet_pipeline.storage.arrays import map_array
+from vmnet_pipeline.storage.arrays import ArrayWriter, map_array
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 4)])

@@ -106,8 +106,8 @@ def wrap(error):
     ("error", "remedy"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "a"), "Free some space"),
-        (wrap(OSError(errno.EIO, "Input/output error")), "See to the disk"),
-        (PermissionError(errno.EACCES, "Permission denied", "a"), "Correct the rights"),
+        (wrap(OSError(errno.EIO, "Input/output error")), "Check the disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "Correct the permissions"),
         (ValueError("I/O error: No space left on device (os error 28)"), "Free some space"),
         (RuntimeError("(sqlite3.OperationalError) database or disk is full"), "Free some space"),
     ],

@@ -7,15 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from vmnet_pipeline.storage.checksummed import (
+    add_checksum,
     check_files,
     check_table,
     describe_files,
     digest_table,
-    parse_sealed,
-    seal_json,
+    parse_checksummed,
+    read_frame,
     write_table,
 )
-from vmnet_pipeline.storage.parsing import read_frame
 
 CONTENT = {"ids": ["007", "ü"], "n": 2, "share": 0.1, "none": None}
 COLUMNS = {
@@ -30,17 +30,17 @@ COLUMNS = {
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_json_comes_back_and_any_other_content_is_refused(indent):
-    text = seal_json(CONTENT, indent=indent)
-    assert parse_sealed(text) == CONTENT
+    text = add_checksum(CONTENT, indent=indent)
+    assert parse_checksummed(text) == CONTENT
     for old, new in (('"007"', '"006"'), ('"n": 2', '"n": 3'), ("0.1", "0.2"), ('"none"', '"nine"')):
-        with pytest.raises(ValueError, match="does not fit its checksum"):
-            parse_sealed(text.replace(old, new))
+        with pytest.raises(ValueError, match="does not match its checksum"):
+            parse_checksummed(text.replace(old, new))
 
 
 def test_json_of_an_older_version_has_no_checksum_and_is_taken():
-    assert parse_sealed(json.dumps(CONTENT)) == CONTENT
-    with pytest.raises(ValueError, match="no JSON object"):
-        parse_sealed("[1]")
+    assert parse_checksummed(json.dumps(CONTENT)) == CONTENT
+    with pytest.raises(ValueError, match="not a JSON object"):
+        parse_checksummed("[1]")
 
 
 def test_files_beside_are_named_when_they_differ(tmp_path):
@@ -49,7 +49,7 @@ def test_files_beside_are_named_when_they_differ(tmp_path):
     expected = describe_files(tmp_path, ("a", "b"))
     check_files(tmp_path, expected)
     (tmp_path / "b").write_text("c")
-    with pytest.raises(ValueError, match="b does not fit"):
+    with pytest.raises(ValueError, match="b does not match"):
         check_files(tmp_path, expected)
 
 
@@ -86,5 +86,5 @@ def test_a_frame_with_other_values_than_it_was_written_with_is_refused(tmp_path)
     stored = pq.read_table(path)
     changed = pa.table({"id": ["a", "c"]}).replace_schema_metadata(stored.schema.metadata)
     pq.write_table(changed, path)
-    with pytest.raises(ValueError, match="do not fit its checksum"):
+    with pytest.raises(ValueError, match="do not match its checksum"):
         read_frame(path)

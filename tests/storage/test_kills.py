@@ -13,17 +13,15 @@ import pytest
 import step_killer
 
 from vmnet_pipeline.storage import exchange
-from vmnet_pipeline.storage.array_writer import ArrayWriter
-from vmnet_pipeline.storage.arrays import read_array
+from vmnet_pipeline.storage.arrays import ArrayWriter, read_array
 from vmnet_pipeline.storage.atomic import (
     remove_stale_temporaries,
     replace_atomically,
     replace_folder,
     write_text_atomically,
 )
-from vmnet_pipeline.storage.checksummed import describe_files, parse_sealed, seal_json, write_table
+from vmnet_pipeline.storage.checksummed import add_checksum, describe_files, parse_checksummed, read_frame, write_table
 from vmnet_pipeline.storage.locks import lock_run, share_writing
-from vmnet_pipeline.storage.parsing import read_frame
 from vmnet_pipeline.storage.row_log import RowLog
 
 pytestmark = [
@@ -304,11 +302,11 @@ def test_arrays_tables_and_sealed_texts_are_whole_when_they_have_their_name(tmp_
                     writer.add(np.full((50, 3), number, np.float32))
             write_table(pa.table({"n": [number] * 5}), temporary / "t.parquet")
             files = describe_files(temporary, ("a.npy", "t.parquet"))
-            (temporary / "c.json").write_text(seal_json({"n": number, "files": files}))
+            (temporary / "c.json").write_text(add_checksum({"n": number, "files": files}))
 
     def check(has_ended):
         folder = place / "f"
-        content = parse_sealed((folder / "c.json").read_bytes())
+        content = parse_checksummed((folder / "c.json").read_bytes())
         array, table = read_array(folder / "a.npy"), read_frame(folder / "t.parquet")
         assert content["files"] == describe_files(folder, ("a.npy", "t.parquet"))
         assert {content["n"], *array.ravel(), *table["n"]} == {content["n"]}

@@ -9,8 +9,7 @@ import threading
 import pytest
 
 from vmnet_pipeline.errors import FeatureStoreError
-from vmnet_pipeline.storage import leases as claims
-from vmnet_pipeline.storage import locks
+from vmnet_pipeline.storage import leases, locks
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.paths import (
     list_files,
@@ -49,12 +48,12 @@ def test_workers_of_an_array_job_share_a_store(remote, first, second, may):
                 pass
 
 
-def test_a_claim_that_is_not_renewed_counts_for_nothing(remote, monkeypatch):
+def test_a_lease_that_is_not_renewed_counts_for_nothing(remote, monkeypatch):
     other = {"pid": 1, "host": "far", "started": "then", "machine": "another"}
     (remote / "claims/run.0.json").write_text(json.dumps(other))
     with pytest.raises(FeatureStoreError, match="process 1 on far, started then"), lock_run(remote):
         pass
-    monkeypatch.setattr(claims, "EXPIRES_S", -1.0)
+    monkeypatch.setattr(leases, "EXPIRES_S", -1.0)
     with lock_run(remote):
         assert "run.0.json" not in list_files(remote / "claims")
 
@@ -62,19 +61,19 @@ def test_a_claim_that_is_not_renewed_counts_for_nothing(remote, monkeypatch):
 @pytest.mark.process
 def test_a_killed_process_of_this_machine_leaves_nothing_behind(remote):
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    dead = {"pid": int(child.stdout), "host": "h", "started": "then", "machine": claims._name_machine()}
+    dead = {"pid": int(child.stdout), "host": "h", "started": "then", "machine": leases._name_machine()}
     (remote / "claims/run.0.json").write_text(json.dumps(dead))
     with lock_run(remote):
         pass
 
 
-def test_a_run_that_lost_its_claim_ends_with_an_error(remote, monkeypatch):
-    monkeypatch.setattr(claims, "RENEW_S", 0.01)
+def test_a_run_that_lost_its_lease_ends_with_an_error(remote, monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_S", 0.01)
     with pytest.raises(FeatureStoreError, match="another one may have begun"), lock_run(remote):
-        (claim,) = [thread for thread in threading.enumerate() if thread.name == "claim"]
+        (lease,) = [thread for thread in threading.enumerate() if thread.name == "lease"]
         for name in list_files(remote / "claims"):
             (remote / "claims" / name).unlink()
-        claim.join(timeout=30)
+        lease.join(timeout=30)
 
 
 def test_a_new_run_waits_for_those_that_still_write(remote, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from vmnet_pipeline.commands.errors import tell_errors
 from vmnet_pipeline.errors import LimitError
-from vmnet_pipeline.hooks.project import find_own_error
+from vmnet_pipeline.hooks.error_messages import find_own_error
 from vmnet_pipeline.storage import limits
 
 WATCH = "from vmnet_pipeline.storage.limits import watch_limits; watch_limits(); "
@@ -110,11 +110,11 @@ def test_threads():
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "TMPDIR"),
-        (OSError(errno.EFBIG, "File too large"), "a limit of the shell"),
+        (OSError(errno.EFBIG, "File too large"), "a shell limit"),
         (OSError(errno.ENOSPC, "No space left on device"), "Free some space"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "quota"),
-        (OSError(errno.EROFS, "Read-only file system"), "a place that can be written"),
-        (PermissionError(errno.EACCES, "Permission denied"), "rights"),
+        (OSError(errno.EROFS, "Read-only file system"), "a location that can be written"),
+        (PermissionError(errno.EACCES, "Permission denied"), "permissions"),
     ],
 )
 def test_runs_and_commands_say_it_in_words(error, part):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from vmnet_pipeline.__main__ import make_program
 from vmnet_pipeline.commands import recommend
-from vmnet_pipeline.params.text import TEXT_PARAMETERS
+from vmnet_pipeline.hooks.config_loader import TEXT_PARAMETERS
 from vmnet_pipeline.storage.project import PATH_NAMES, enter_project, find_caller, relocate
 
 
@@ -96,7 +96,7 @@ def test_a_store_is_a_folder_of_the_caller_or_the_name_of_a_backend(root):
     os.chdir(root / "docs")
     (root / "docs" / "mine").mkdir()
     output = CliRunner().invoke(make_program(), ["features", "status", "--store", "mine"]).output
-    assert "docs/mine is no feature store" in output
+    assert "docs/mine is not a feature store" in output
 
 
 def test_demo_media_goes_into_the_project(root):

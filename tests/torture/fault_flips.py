@@ -130,7 +130,7 @@ def digest(*contents: Any) -> str:
 
 def read_manifest(path: Path) -> str:
     from vmnet_pipeline.datasets import MediaManifestDataset
-    from vmnet_pipeline.hooks.project import find_own_error
+    from vmnet_pipeline.hooks.error_messages import find_own_error
 
     try:
         return digest(MediaManifestDataset(filepath=str(path)).load().to_dict("records"))
@@ -194,7 +194,7 @@ def read_weights(folder: Path) -> str:
 def read_training(folder: Path) -> Read:
     from safetensors import safe_open
 
-    from vmnet_pipeline.storage.parsing import parse_json
+    from vmnet_pipeline.storage.checksummed import parse_json
     from vmnet_pipeline.training.state import STATE_FILE, load_state
 
     with safe_open(folder / STATE_FILE, framework="pt") as file:

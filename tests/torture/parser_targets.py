@@ -112,10 +112,10 @@ def make_pairs_dir(folder: Path) -> None:
 
 def read_pairs_dir(folder: Path) -> Any:
     from vmnet_pipeline.pairs.packing import read_pairs, write_pairs
-    from vmnet_pipeline.reference.layout import locate_sides, make_layout
+    from vmnet_pipeline.reference.layout import locate_subsets, make_layout
     from vmnet_pipeline.reference.planning import peek_shapes, plan_reference_pairs
 
-    layout = make_layout(locate_sides(folder))
+    layout = make_layout(locate_subsets(folder))
     peek_shapes(layout)
     plan = plan_reference_pairs(layout, val_share=0.2, seed=0)
     write_pairs(folder / "packed", plan)
@@ -213,25 +213,25 @@ def make_packed(folder: Path) -> None:
     (folder / "source").mkdir()
     make_pairs_dir(folder / "source")
     from vmnet_pipeline.pairs.packing import write_pairs
-    from vmnet_pipeline.reference.layout import locate_sides, make_layout
+    from vmnet_pipeline.reference.layout import locate_subsets, make_layout
     from vmnet_pipeline.reference.planning import plan_reference_pairs
 
-    layout = make_layout(locate_sides(folder / "source"))
+    layout = make_layout(locate_subsets(folder / "source"))
     write_pairs(folder / "pooled", plan_reference_pairs(layout, val_share=0.2, seed=0))
     write_pairs(folder / "steps", plan_reference_pairs(layout, val_share=0.2, seed=0, music_steps=2, video_steps=4))
 
 
 def seal_packed(folder: Path) -> None:
     for path in folder.glob("*/pairs.json"):
-        _seal_again(path)
+        _renew_checksum(path)
 
 
 def read_packed(folder: Path) -> Any:
     from vmnet_pipeline.pairs.packing import read_pairs
 
     pairs, steps = read_pairs(folder / "pooled"), read_pairs(folder / "steps")
-    train = steps.side("train")
-    return np.asarray(pairs.music).sum(), np.asarray(pairs.side("test").video).sum(), train.music[:1], len(steps)
+    train = steps.subset("train")
+    return np.asarray(pairs.music).sum(), np.asarray(pairs.subset("test").video).sum(), train.music[:1], len(steps)
 
 
 # --- tables
@@ -285,16 +285,18 @@ def make_checkpoint(folder: Path) -> None:
 
 def seal_checkpoint(folder: Path) -> None:
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    _seal_again(folder / "config.json", weights_sha256=digest)
+    _renew_checksum(folder / "config.json", weights_sha256=digest)
 
 
-def _seal_again(path: Path, **changes: Any) -> None:
-    from vmnet_pipeline.storage.checksummed import SEAL, seal_json
+def _renew_checksum(path: Path, **changes: Any) -> None:
+    from vmnet_pipeline.storage.checksummed import CHECKSUM, add_checksum
 
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         content = {**json.loads(path.read_bytes())}
-        content.pop(SEAL, None)
-        path.write_text(seal_json({**content, **{name: value for name, value in changes.items() if name in content}}))
+        content.pop(CHECKSUM, None)
+        path.write_text(
+            add_checksum({**content, **{name: value for name, value in changes.items() if name in content}})
+        )
 
 
 def read_network(folder: Path) -> Any:
@@ -370,7 +372,7 @@ def read_state(folder: Path) -> Any:
 def make_gallery(folder: Path) -> None:
     import pandas as pd
 
-    from vmnet_pipeline.inference.embeddings import PlannedEmbeddings, write_embeddings
+    from vmnet_pipeline.inference.embeddings import EmbeddingPlan, write_embeddings
     from vmnet_pipeline.search.index_files import save_index
     from vmnet_pipeline.search.vector_index import VectorIndex
 
@@ -378,7 +380,7 @@ def make_gallery(folder: Path) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     items = pd.DataFrame({"id": IDS, "title": [f"t {i}" for i in IDS], "tags": "rock, jazz", "duration_s": 3.5})
     for side in ("music", "video"):
-        planned = PlannedEmbeddings(IDS, ("",) * len(IDS), DIM, "d" * 64, iter([vectors]))
+        planned = EmbeddingPlan(IDS, ("",) * len(IDS), DIM, "d" * 64, iter([vectors]))
         write_embeddings(folder / f"{side}_embeddings", planned)
         save_index(folder / f"{side}_index", VectorIndex.build(vectors, items, about={"checkpoint": "d" * 64}))
     make_manifest(folder)
@@ -387,7 +389,7 @@ def make_gallery(folder: Path) -> None:
 def seal_gallery(folder: Path) -> None:
     """Checksums of everything but the vectors of faiss, whose own reader trusts what has the right checksum."""
     for described in folder.glob("*_embeddings/contents.json"):
-        _seal_again(described)
+        _renew_checksum(described)
     for version in folder.glob("*_index/version-*"):
         contents = version / "contents.json"
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError, OSError):
@@ -396,16 +398,16 @@ def seal_gallery(folder: Path) -> None:
             if described["files"]["items.parquet"] != items:
                 described["files"]["items.parquet"] = items
                 contents.write_text(json.dumps(described), encoding="utf-8")
-        _seal_again(contents)
+        _renew_checksum(contents)
         digest = hashlib.sha256(contents.read_bytes()).hexdigest()
         (version.parent / "current").write_text(f"{version.name} {digest}\n", encoding="ascii")
 
 
 def read_gallery(folder: Path) -> Any:
-    from vmnet_pipeline.serving.config import CollectionPlaces
     from vmnet_pipeline.serving.gallery import load_gallery
+    from vmnet_pipeline.types import CollectionPlaces
 
-    places = CollectionPlaces(folder, folder / "checkpoint", folder / "manifest.parquet", folder, (Path("/m"),))
+    places = CollectionPlaces(folder, folder / "checkpoint", folder / "manifest.parquet", folder, (Path("/m"),), folder)
     gallery = load_gallery(places, 3)
     hits = gallery.sides["music"].index.search(np.ones((1, DIM), np.float32), 3, ["duration<60", "tag=rock"])
     return json.dumps([gallery.describe_item(hits[0][0].id) if hits[0] else None, list(gallery.map_points)])
@@ -438,11 +440,11 @@ def _load_network(folder: Path) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _load_gallery(folder: Path) -> Any:
-    from vmnet_pipeline.serving.config import CollectionPlaces
     from vmnet_pipeline.serving.gallery import load_gallery
+    from vmnet_pipeline.types import CollectionPlaces
 
     make_gallery(folder)
-    return load_gallery(CollectionPlaces(folder, folder, folder / "none", folder, ()), 3)
+    return load_gallery(CollectionPlaces(folder, folder, folder / "none", folder, (), folder), 3)
 
 
 def read_search_body(folder: Path) -> Any:

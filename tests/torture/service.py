@@ -27,7 +27,7 @@ from serve_process import ServeProcess, find_port, make_collection
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vmnet_pipeline.serving.config import CollectionPlaces
+    from vmnet_pipeline.types import CollectionPlaces
 
 KEY = "open-sesame-8f3a1c"
 LIMIT_S = 1.0

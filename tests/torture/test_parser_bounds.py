@@ -25,7 +25,7 @@ from vmnet_pipeline.backends.torch_weights import load_torch_file
 from vmnet_pipeline.errors import CheckpointError, IngestError, SearchIndexError, VmnetError, WeightsError
 from vmnet_pipeline.ingestion import tables
 from vmnet_pipeline.storage.arrays import map_array, read_array, read_array_shape
-from vmnet_pipeline.storage.parsing import parse_json, read_document, read_frame
+from vmnet_pipeline.storage.checksummed import parse_json, read_document, read_frame
 from vmnet_pipeline.storage.row_log import RowLog
 from vmnet_pipeline.storage.tensor_files import check_tensor_file
 

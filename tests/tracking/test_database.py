@@ -94,7 +94,7 @@ def test_a_disk_without_hard_links(made, tmp_path, monkeypatch, caplog, code):
     make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert [found.name for found in tmp_path.iterdir()] == ["mlflow.db"]
     check_database(tmp_path / "mlflow.db")
-    assert caplog.text.count("There are no hard links here") == 1
+    assert caplog.text.count("No hard links here") == 1
 
 
 def test_without_hard_links_the_database_of_another_run_stays(made, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import mlflow
 import pytest
 
 from tiny_pairs import draw_pairs, narrow_params
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import CompareParams, TuneParams
 from vmnet_pipeline.pipelines.compare.nodes import measure_variants
 from vmnet_pipeline.pipelines.train.nodes import train_network
@@ -30,7 +30,7 @@ def make_pairs():
 
     sides = {"train": draw_pairs(40, 1), "val": draw_pairs(12, 2), "test": draw_pairs(16, 3)}
     parts = sides.values()
-    return PairSet(
+    return PairFiles(
         tuple(i for part in parts for i in part.ids), tuple(g for part in parts for g in part.groups),
         np.concatenate([part.music for part in parts]), np.concatenate([part.video for part in parts]),
         {name: len(part) for name, part in sides.items()},

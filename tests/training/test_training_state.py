@@ -225,5 +225,5 @@ def test_weights_that_the_disk_has_changed_are_not_trained_on(
     path.write_bytes(content)
     again = train_model(TRAIN, VAL, params, state_dir=tmp_path / "cut")
     assert again.resumed_from == 0
-    assert "does not fit its checksum" in caplog.text
+    assert "does not match its checksum" in caplog.text
     assert same_weights(again, whole)

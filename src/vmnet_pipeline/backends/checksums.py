@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.storage.atomic import write_text_atomically
-from vmnet_pipeline.storage.checksummed import hash_file
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import hash_file, parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path

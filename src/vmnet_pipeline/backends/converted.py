@@ -10,14 +10,13 @@ import hashlib
 import json
 import logging
 import shutil
-import uuid
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.storage.checksummed import check_files, describe_files
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.atomic import replace_folder
+from vmnet_pipeline.storage.checksummed import check_files, describe_files, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,15 +60,10 @@ class ConvertedModels:
         return openvino.Core().read_model(str(self.folder / "model.xml"))
 
     def _write(self, openvino: Any, model: Any) -> None:
-        temporary = self.folder.with_name(f".incoming-{uuid.uuid4().hex}")
-        temporary.mkdir(parents=True)
-        try:
+        with replace_folder(self.folder) as temporary:
             openvino.save_model(model, str(temporary / "model.xml"), compress_to_fp16=False)
             checksums = describe_files(temporary, MODEL_FILES)
             (temporary / "checksums.json").write_text(json.dumps(checksums), encoding="utf-8")
-            temporary.rename(self.folder)  # fails where another process was faster: its model is the same
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @cache

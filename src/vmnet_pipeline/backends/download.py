@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.backends.checksums import FileCheck, read_stamp, verify_file, write_stamp
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.storage.atomic import lock_folder
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

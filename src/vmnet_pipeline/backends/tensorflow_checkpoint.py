@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmnet_pipeline.errors import WeightsError
-from vmnet_pipeline.storage.parsing import read_document
+from vmnet_pipeline.storage.checksummed import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

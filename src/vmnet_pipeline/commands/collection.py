@@ -1,8 +1,7 @@
-"""Which collection a command works on: the options that say it, and where its parts are."""
+"""Options that choose a collection, and the locations of its parts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.ingestion.ids import name_collection
+from vmnet_pipeline.types import CollectionPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,27 +20,6 @@ INTERMEDIATE = Path("data/02_intermediate")
 FEATURES = Path("data/04_feature")
 MODELS = Path("data/06_models")
 OUTPUT = Path("data/07_model_output")
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the parts of one collection and variant are.
-
-    Attributes:
-        media: The media folder, or its media.csv, as it was given.
-        manifest: Table of the collection.
-        features: Folder with its feature stores.
-        checkpoint: Folder of the checkpoint.
-        output: Folder with `music_index`, `video_index` and the embeddings that they were made of.
-        weights: Weight files of the feature backends.
-    """
-
-    media: str
-    manifest: Path
-    features: Path
-    checkpoint: Path
-    output: Path
-    weights: Path
 
 
 choose_weights = click.option(
@@ -66,7 +45,7 @@ _OPTIONS = (
 
 
 def choose_collection(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say which collection is meant; it gets `places`."""
+    """Give a command the options that choose a collection; it gets `places`, with the media folder as given."""
 
     @wraps(command)
     def call(
@@ -80,13 +59,13 @@ def choose_collection(command: Callable[..., None]) -> Callable[..., None]:
         **others: Any,
     ) -> None:
         name = name_collection(media_dir, collection)
-        places = Places(
-            media=media_dir,
-            manifest=INTERMEDIATE / name / "manifest.parquet",
-            features=FEATURES / name,
-            checkpoint=checkpoint or MODELS / name / variant / "checkpoint",
+        places = CollectionPlaces(
             output=index_dir or OUTPUT / name / variant,
-            weights=weights_dir,
+            checkpoint=checkpoint or MODELS / name / variant / "checkpoint",
+            manifest=INTERMEDIATE / name / "manifest.parquet",
+            weights_dir=weights_dir,
+            media_roots=(Path(media_dir),),
+            features=FEATURES / name,
         )
         command(places=places, **others)
 

@@ -1,4 +1,4 @@
-"""`kedro features`: find the stores that are meant, look after each, say it in lines."""
+"""`kedro features`: find feature stores, and report on each or clean it up."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _store = click.option(
 
 @click.group(name="features", cls=ProjectGroup, short_help="Feature stores: count, verify, clean up.")
 def manage_features() -> None:
-    """Feature stores: what they hold, whether their files are whole, removal of what nobody needs."""
+    """Feature stores: count items, verify files, remove garbage."""
 
 
 def find_stores(store: str | None) -> list[FeatureStore]:
-    """The stores that a command is to look after.
+    """Find the stores that a command works on.
 
     Args:
         store: Folder or URL of one, or name of a backend for its stores of all collections; None for all stores.
     """
     from vmnet_pipeline.features.store import INDEX_FOLDER, FeatureStore
-    from vmnet_pipeline.hooks.project import configure_project_storage
+    from vmnet_pipeline.hooks.run_checks import configure_project_storage
     from vmnet_pipeline.storage.paths import is_remote
 
     if store is not None and is_remote(store):
@@ -59,7 +59,7 @@ def find_stores(store: str | None) -> list[FeatureStore]:
 @_store
 @tell_errors()
 def show_status(store: str | None) -> None:
-    """Count what is done and what failed, and why."""
+    """Count finished and failed items, with the reasons."""
     from vmnet_pipeline.features.maintenance import describe_store
 
     for one in find_stores(store):
@@ -104,15 +104,15 @@ def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
     default=None,
     help="Also remove the features of items that are not in this manifest.parquet.",
 )
-@click.option("--dry-run", is_flag=True, help="Remove nothing, only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Remove nothing, only report what would be removed.")
 @tell_errors()
 def remove_garbage(store: str | None, manifest: Path | None, dry_run: bool) -> None:
-    """Remove what killed writers left, and feature files that the index does not have."""
+    """Remove leftovers of killed writers, and feature files without an index entry."""
     from vmnet_pipeline.features.maintenance import collect_garbage
 
     stores = find_stores(store)
     if manifest is not None and len(stores) > 1:
-        raise click.UsageError("--manifest belongs to one collection: give the folder of one store with --store")
+        raise click.UsageError("--manifest belongs to one collection: choose one store with --store FOLDER")
     keep = None if manifest is None else _read_ids(manifest)
     for one in stores:
         garbage = collect_garbage(one, keep=keep, dry_run=dry_run)

@@ -21,9 +21,17 @@ IMPORTED = MODELS / "imported"
     default=None,
     help=f"Folder of the result.  [default: {IMPORTED}/NAME]",
 )
-@click.option("--music-layers", type=click.IntRange(1, 5), help="num_layer_x of its training, where nothing tells it.")
-@click.option("--video-layers", type=click.IntRange(1, 5), help="num_layer_y of its training, where nothing tells it.")
-@click.option("--linear/--nonlinear", default=None, help="is_linear of its training, where nothing tells it.")
+@click.option(
+    "--music-layers",
+    type=click.IntRange(1, 5),
+    help="num_layer_x of its training, if not recorded.",
+)
+@click.option(
+    "--video-layers",
+    type=click.IntRange(1, 5),
+    help="num_layer_y of its training, if not recorded.",
+)
+@click.option("--linear/--nonlinear", default=None, help="is_linear of its training, if not recorded.")
 @tell_errors(OSError)
 def import_reference_checkpoint(
     path: Path, output: Path | None, music_layers: int | None, video_layers: int | None, linear: bool | None

@@ -1,4 +1,4 @@
-"""`vmnet-pipeline new-project`: a Kedro project folder of one's own that uses the installed package."""
+"""`vmnet-pipeline new-project`: create a Kedro project folder that uses the installed package."""
 
 from __future__ import annotations
 

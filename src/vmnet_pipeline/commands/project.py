@@ -37,7 +37,7 @@ class ProjectGroup(click.Group):
 
 
 class PlaceOrName(click.Path):
-    """A path, or the name of something else: a path only where there is one."""
+    """A path if it exists, else a name."""
 
 
 def find_root(ctx: click.Context) -> Path:

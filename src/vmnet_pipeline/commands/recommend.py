@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vmnet_pipeline.commands.collection import Places, choose_collection
+from vmnet_pipeline.commands.collection import choose_collection
 from vmnet_pipeline.commands.errors import tell_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmnet_pipeline.search.recommendation import Recommendation
-    from vmnet_pipeline.types import Side
+    from vmnet_pipeline.types import CollectionPlaces, Side
 
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 
@@ -41,7 +41,7 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 @choose_collection
 @tell_errors()
 def recommend_items(
-    video: Path | None, music: Path | None, same_side: bool, as_json: bool, places: Places, **options: Any
+    video: Path | None, music: Path | None, same_side: bool, as_json: bool, places: CollectionPlaces, **options: Any
 ) -> None:
     """Recommend music of a collection for VIDEO, best first; with --music FILE, videos for that music.
 
@@ -61,7 +61,7 @@ def recommend_items(
 
 
 def make_ranking(
-    path: Path, query: Side, places: Places, *, same_side: bool, rerank: float | None, **options: Any
+    path: Path, query: Side, places: CollectionPlaces, *, same_side: bool, rerank: float | None, **options: Any
 ) -> list[Recommendation]:
     """Open index, network and, for `rerank`, features of a collection; rank its items for one side of a file.
 
@@ -75,7 +75,7 @@ def make_ranking(
 
     side = target_side(query, same_side=same_side)
     index = load_index(places.output / f"{side}_index")
-    embedder = Embedder.load(places.checkpoint, weights_dir=places.weights)
+    embedder = Embedder.load(places.checkpoint, weights_dir=places.weights_dir)
     store = None if rerank is None else open_features(embedder, places.features, side)
     return recommend(embedder, index, path, query, same_side=same_side, rerank=rerank, store=store, **options)
 

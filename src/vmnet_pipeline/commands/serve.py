@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vmnet_pipeline.commands.collection import Places, choose_collection
+from vmnet_pipeline.commands.collection import choose_collection
 from vmnet_pipeline.commands.errors import tell_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
+    from vmnet_pipeline.serving.config import ServeParams
+    from vmnet_pipeline.types import CollectionPlaces
 
 
 @click.command(name="serve", cls=ProjectCommand, short_help="Start the page and HTTP interface of a collection.")
@@ -33,26 +35,17 @@ if TYPE_CHECKING:
 @click.option("--set", "settings", multiple=True, help="A limit: NAME=VALUE, see docs/parameters.md.")
 @choose_collection
 @tell_errors()
-def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ...], places: Places) -> None:
+def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ...], places: CollectionPlaces) -> None:
     """Serve a collection: a page for people, an HTTP interface for programs.
 
     The collection is embedded and indexed before: kedro run --pipelines=embed,index. With the environment variable
     VMNET_API_KEY set, every request needs that key.
     """
-    from vmnet_pipeline.serving.config import CollectionPlaces
     from vmnet_pipeline.storage.names import find_on_disk
 
-    media = find_on_disk(Path(places.media).expanduser())
+    media = find_on_disk(places.media_roots[0].expanduser())
     default_root = media.parent if media.suffix.lower() == ".csv" else media
-    served = CollectionPlaces(
-        output=places.output,
-        checkpoint=places.checkpoint,
-        manifest=places.manifest,
-        weights_dir=places.weights,
-        media_roots=roots or (default_root,),
-        features=places.features,
-    )
-    run_server(served, read_settings(settings), host, port)
+    run_server(replace(places, media_roots=roots or (default_root,)), read_settings(settings), host, port)
 
 
 def read_settings(settings: tuple[str, ...]) -> ServeParams:
@@ -66,7 +59,7 @@ def read_settings(settings: tuple[str, ...]) -> ServeParams:
     import yaml
     from pydantic import ValidationError
 
-    from vmnet_pipeline.errors import ParameterError
+    from vmnet_pipeline.errors import ParameterError, describe_validation
     from vmnet_pipeline.serving.config import ServeParams
 
     values: dict[str, Any] = {}
@@ -77,21 +70,19 @@ def read_settings(settings: tuple[str, ...]) -> ServeParams:
         try:
             values[name.strip()] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ParameterError(f"--set {setting}: this is no YAML; lists are written [a, b]") from error
+            raise ParameterError(f"--set {setting}: not valid YAML; write lists as [a, b]") from error
+    for name in (name for name in values if name not in ServeParams.model_fields):
+        near = get_close_matches(name, ServeParams.model_fields, 1)
+        hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
+        raise ParameterError(f"--set {name}: unknown limit; {hint}")
     try:
         return ServeParams.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            near = get_close_matches(name, ServeParams.model_fields, 1)
-            hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
-            raise ParameterError(f"--set {name}: there is no such limit; {hint}") from error
-        raise ParameterError(f"--set {name}={first['input']}: {first['msg']}; see docs/parameters.md") from error
+        raise ParameterError(f"--set {describe_validation(error, show_value=True)}; see docs/parameters.md") from error
 
 
 def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: int) -> None:
-    """Serve until the process is told to end; what is under way is finished first.
+    """Serve until the process is asked to end; finish running requests first.
 
     Raises:
         SearchIndexError: The collection has no index, or it is damaged.

@@ -41,7 +41,7 @@ def _log(path: Path, connection: Connection) -> int:
         return _log_files(kept, connection)
     results = find_results(path if path.is_dir() else path.parent)
     if not results:
-        raise click.ClickException(f"There is no run and no evaluation.json in {path} that could be logged.")
+        raise click.ClickException(f"{path} has neither a run nor an evaluation.json to log.")
     for run in results:
         with connection.explain():
             log_pending(run, connection.experiment_id)

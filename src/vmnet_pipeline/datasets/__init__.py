@@ -1,4 +1,4 @@
-"""Catalog datasets of the project. Names are resolved on first use, so that the catalog loads quickly."""
+"""Catalog datasets of the project, imported on first use, so that the catalog loads quickly."""
 
 from __future__ import annotations
 

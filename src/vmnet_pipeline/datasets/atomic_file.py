@@ -1,24 +1,29 @@
-"""What datasets of kedro_datasets lack here: files that appear whole.
+"""Datasets of kedro_datasets whose files appear whole.
 
-A kill while one is written would leave half a file, which exists, and which `--only-missing-outputs` takes for done.
+A kill during saving would leave half a file, which exists, and which `--only-missing-outputs` takes for finished.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kedro_datasets.json import JSONDataset as _JSONDataset
-from kedro_datasets.matplotlib import MatplotlibDataset as _MatplotlibDataset
-from kedro_datasets.pandas import CSVDataset as _CSVDataset
-from kedro_datasets.pandas import ParquetDataset as _ParquetDataset
-from kedro_datasets.text import TextDataset as _TextDataset
-
 from vmnet_pipeline.storage.atomic import replace_atomically
 
+PACKAGES = {
+    "CSVDataset": "pandas",
+    "JSONDataset": "json",
+    "MatplotlibDataset": "matplotlib",
+    "ParquetDataset": "pandas",
+    "TextDataset": "text",
+}
+"""Dataset to its package in kedro_datasets."""
 
-class WholeFile:
-    """To be put before a dataset class of one file: saving writes beside the file, then takes its place.
+
+class AtomicFile:
+    """Mixin for a dataset of one file: save to a temporary file, then replace.
 
     In an object store files appear whole anyway.
     """
@@ -40,21 +45,11 @@ class WholeFile:
                 self._filepath = place
 
 
-class CSVDataset(WholeFile, _CSVDataset):  # type: ignore[misc]  # kedro_datasets has no types
-    """A csv file that appears whole; all else is as in kedro_datasets."""
-
-
-class JSONDataset(WholeFile, _JSONDataset):  # type: ignore[misc]  # kedro_datasets has no types
-    """A JSON file that appears whole; all else is as in kedro_datasets."""
-
-
-class ParquetDataset(WholeFile, _ParquetDataset):  # type: ignore[misc]  # kedro_datasets has no types
-    """A Parquet file that appears whole; all else is as in kedro_datasets."""
-
-
-class MatplotlibDataset(WholeFile, _MatplotlibDataset):  # type: ignore[misc]  # kedro_datasets has no types
-    """A picture of a figure that appears whole; all else is as in kedro_datasets."""
-
-
-class TextDataset(WholeFile, _TextDataset):  # type: ignore[misc]  # kedro_datasets has no types
-    """A text file that appears whole; all else is as in kedro_datasets."""
+@cache
+def __getattr__(name: str) -> Any:
+    """Make a dataset on first use: importing all five packages takes a second, and a run needs few of them."""
+    if name not in PACKAGES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    base = getattr(import_module(f"kedro_datasets.{PACKAGES[name]}"), name)
+    text = f"`kedro_datasets.{PACKAGES[name]}.{name}` whose file appears whole."
+    return type(name, (AtomicFile, base), {"__doc__": text, "__module__": __name__})

@@ -1,25 +1,23 @@
-"""What the datasets of this project share: one place, described and checked in one place."""
+"""Base class and preview of the datasets of this project."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kedro.io import AbstractDataset
 
 from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR, as_path
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _Saved = TypeVar("_Saved")
 _Loaded = TypeVar("_Loaded")
 
 
-class PlaceDataset(AbstractDataset[_Saved, _Loaded]):
-    """A dataset at one place, local or a URL of an object store; `_exists` is true when something is there."""
+class PathDataset(AbstractDataset[_Saved, _Loaded]):
+    """A dataset at one local path or URL of an object store."""
 
     def __init__(
         self,
@@ -52,6 +50,6 @@ PREVIEW_ROWS = 10
 
 
 def preview_rows(frame: pd.DataFrame) -> dict[str, Any]:
-    """A short table as Kedro-Viz takes it: `index`, `columns` and `data`; what is missing is None."""
+    """A short table for Kedro-Viz: `index`, `columns` and `data`; missing values are None."""
     table: dict[str, Any] = json.loads(frame.to_json(orient="split"))
     return table

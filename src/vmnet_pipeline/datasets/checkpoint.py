@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.base import PlaceDataset
+from vmnet_pipeline.datasets.base import PathDataset
 
 if TYPE_CHECKING:
     from vmnet_pipeline.models.checkpoints import Checkpoint
 
 
-class CheckpointDataset(PlaceDataset["Checkpoint", "Checkpoint"]):
+class CheckpointDataset(PathDataset["Checkpoint", "Checkpoint"]):
     """A trained network: `model.safetensors` and `config.json` in one folder.
 
     Example for the catalog:

@@ -9,10 +9,10 @@ from vmnet_pipeline.datasets.mirrored_folder import OptionalFolderDataset
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmnet_pipeline.inference.embeddings import EmbeddingSet, PlannedEmbeddings
+    from vmnet_pipeline.inference.embeddings import EmbeddingPlan, EmbeddingSet
 
 
-class EmbeddingsDataset(OptionalFolderDataset["PlannedEmbeddings", "EmbeddingSet"]):
+class EmbeddingsDataset(OptionalFolderDataset["EmbeddingPlan", "EmbeddingSet"]):
     """Embeddings of one side; loading leaves the vectors on disk, saving makes them, chunk by chunk.
 
     Example for the catalog:
@@ -27,7 +27,7 @@ class EmbeddingsDataset(OptionalFolderDataset["PlannedEmbeddings", "EmbeddingSet
 
         return read_embeddings(folder)
 
-    def save(self, data: PlannedEmbeddings) -> None:
+    def save(self, data: EmbeddingPlan) -> None:
         """Make the embeddings; the folder appears whole or not at all."""
         from vmnet_pipeline.inference.embeddings import write_embeddings
 

@@ -1,18 +1,18 @@
-"""Catalog dataset for everything that was measured on a collection beside one evaluation."""
+"""Catalog dataset for the results of a collection other than one evaluation."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import PlaceDataset
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.datasets.base import PathDataset
+from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class MeasuredResultsDataset(PlaceDataset[None, dict[str, Any]]):
-    """What other variants and the comparison of this one left in the folder of results, as far as it is there.
+class MeasuredResultsDataset(PathDataset[None, dict[str, Any]]):
+    """Evaluations of other variants and the comparison of this one, where the folder of results has them.
 
     Example for the catalog:
 
@@ -72,7 +72,7 @@ def _read_variant(folder: Path) -> dict[str, Any] | None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a file; None when it is not there, or not whole."""
+    """The content of a file; None when it is missing or damaged."""
     try:
         content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -1,17 +1,17 @@
-"""Catalog dataset for what a user's own csv file tells of the items."""
+"""Catalog dataset for item metadata in the user's own csv file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.base import PlaceDataset
+from vmnet_pipeline.datasets.base import PathDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class ExtraColumnsDataset(PlaceDataset[None, "pd.DataFrame"]):
-    r"""Columns of a csv file with a column `id`, e.g. `title` and `licence`; those of paths are left out.
+class ExtraColumnsDataset(PathDataset[None, "pd.DataFrame"]):
+    r"""Columns of a csv file with a column `id`, e.g. `title` and `licence`; those of paths are skipped.
 
     Given a media folder it is the media.csv in it; without one the table is empty.
 
@@ -35,7 +35,7 @@ class ExtraColumnsDataset(PlaceDataset[None, "pd.DataFrame"]):
         """One row per id, all text.
 
         Raises:
-            IngestError: The file is no csv file, or has no column `id`.
+            IngestError: The file is not a csv file, or has no column `id`.
         """
         from vmnet_pipeline.search.item_metadata import read_extra_columns
 

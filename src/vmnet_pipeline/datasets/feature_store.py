@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PathDataset, preview_rows
 from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 
 if TYPE_CHECKING:
     from kedro_datasets._typing import TablePreview
 
 
-class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
+class FeatureStoreDataset(PathDataset[FeatureChunk, FeatureStore]):
     """A folder of `ID.npy` files with an index. Saving adds a chunk; loading gives a lazy handle.
 
-    It exists only when its completion marker is there, which confirming writes: a store that is half
-    filled is never taken for done.
+    It exists only with its completion marker, which confirming writes: a half-filled store never counts as finished.
 
     Example for the catalog:
 
@@ -40,7 +39,7 @@ class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
     """
 
     def load(self) -> FeatureStore:
-        """A handle; that of a folder which is not there is empty."""
+        """A handle; empty for a missing folder."""
         return FeatureStore(self._filepath)
 
     def preview(self, nrows: int = PREVIEW_ROWS) -> TablePreview:
@@ -49,19 +48,18 @@ class FeatureStoreDataset(PlaceDataset[FeatureChunk, FeatureStore]):
         return preview_rows(self.load().rows.to_frame(*names).head(nrows))
 
     def save(self, data: FeatureChunk) -> None:
-        """Add a chunk of features; what is there stays.
+        """Add a chunk of features.
 
         Raises:
             FeatureStoreError: The store has another fingerprint, or cannot be written.
         """
-        store = FeatureStore(self._filepath)
-        store.write(data)
+        FeatureStore(self._filepath).write(data)
 
     def confirm(self) -> None:
-        """Say that every planned item has been dealt with.
+        """Mark the store as complete: every planned item is done or failed.
 
         Raises:
-            FeatureStoreError: A run is still writing here.
+            FeatureStoreError: Another run is writing here.
         """
         store = FeatureStore(self._filepath)
         with store.hold():

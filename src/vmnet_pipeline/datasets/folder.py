@@ -1,14 +1,14 @@
-"""Catalog dataset that is just a place: a folder that a long step keeps its state in."""
+"""Catalog dataset for a folder in which a long step keeps its state."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vmnet_pipeline.datasets.base import PlaceDataset
+from vmnet_pipeline.datasets.base import PathDataset
 
 
-class FolderDataset(PlaceDataset[None, Path]):
-    """A folder, made on loading; its files are the business of the step that uses it.
+class FolderDataset(PathDataset[None, Path]):
+    """A folder, created on loading; the step that uses it manages its files.
 
     Example for the catalog:
 
@@ -24,7 +24,7 @@ class FolderDataset(PlaceDataset[None, Path]):
     """
 
     def load(self) -> Path:
-        """The folder, made if need be."""
+        """The folder, created if needed."""
         self._filepath.mkdir(parents=True, exist_ok=True)
         return self._filepath
 

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PathDataset, preview_rows
 from vmnet_pipeline.ingestion.tables import read_ids
 from vmnet_pipeline.storage.atomic import write_text_atomically
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kedro_datasets._typing import TablePreview
 
 
-class IdListDataset(PlaceDataset[tuple[str, ...], tuple[str, ...]]):
+class IdListDataset(PathDataset[tuple[str, ...], tuple[str, ...]]):
     """Item ids in a csv file with the column `id`; ids are text, `007` stays `007`.
 
     Example for the catalog:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PathDataset, preview_rows
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.ingestion.discovery import list_folder
 from vmnet_pipeline.ingestion.schemas import check_manifest
 from vmnet_pipeline.storage.atomic import replace_atomically
-from vmnet_pipeline.storage.checksummed import write_table
-from vmnet_pipeline.storage.parsing import read_frame
+from vmnet_pipeline.storage.checksummed import read_frame, write_table
 from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR, as_path, local_copy, name_local, storage_errors
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from kedro_datasets._typing import TablePreview
 
 
-class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
+class MediaManifestDataset(PathDataset["pd.DataFrame", "pd.DataFrame"]):
     """One row per item of a collection, in a Parquet file with a checksum of its values.
 
     Given `audio_dir` or `video_dir`, loading lists that folder instead, so that extraction alone needs
@@ -47,7 +46,7 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
 
         Args:
             filepath: The Parquet file.
-            audio_dir: Folder of sound files to list instead of reading the file.
+            audio_dir: Folder of audio files to list instead of reading the file.
             video_dir: Folder of video files to list instead of reading the file.
             save_dir: Where features of listed files go; the ids of these files follow what that disk takes as a name.
             credentials: Options of the object store of `filepath`.
@@ -65,7 +64,7 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
         """The manifest, with the columns of `schemas.MANIFEST_COLUMNS`.
 
         Raises:
-            IngestError: There is no manifest, it is damaged, or the folder to list is not there.
+            IngestError: The manifest is missing or damaged, or the folder to list is missing.
         """
         if self._folders:
             cache_dir = Path(name_local(self._filepath, self._cache_dir)).with_name("probe_cache")
@@ -105,7 +104,7 @@ class MediaManifestDataset(PlaceDataset["pd.DataFrame", "pd.DataFrame"]):
         """Write the manifest; readers see the old one or the new one.
 
         Raises:
-            IngestError: It is none.
+            IngestError: The columns are not those of a manifest.
         """
         import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What the datasets of memory-mapped folders share."""
+"""Base classes of datasets that are memory-mapped folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmnet_pipeline.datasets.base import PlaceDataset
+from vmnet_pipeline.datasets.base import PathDataset
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.storage.mirror import Mirror
 from vmnet_pipeline.storage.paths import DEFAULT_CACHE_DIR
@@ -20,8 +20,8 @@ _Saved = TypeVar("_Saved")
 _Loaded = TypeVar("_Loaded")
 
 
-class MirroredFolderDataset(PlaceDataset[_Saved, _Loaded]):
-    """A folder that is used in its local copy."""
+class MirroredFolderDataset(PathDataset[_Saved, _Loaded]):
+    """A folder that is used through its local copy."""
 
     @abstractmethod
     def _last_file(self) -> str:
@@ -35,7 +35,7 @@ class MirroredFolderDataset(PlaceDataset[_Saved, _Loaded]):
 
 
 class OptionalFolderDataset(MirroredFolderDataset[_Saved, _Loaded | None]):
-    """A folder of results for search that there need not be: what is missing is made anew."""
+    """A folder of search results that may be missing or damaged: it is then rebuilt."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class OptionalFolderDataset(MirroredFolderDataset[_Saved, _Loaded | None]):
 
         Args:
             filepath: The folder.
-            optional: Whether loading gives None, and no error, where there is nothing or something damaged.
+            optional: Whether loading returns None instead of an error where the folder is missing or damaged.
             credentials: Options of the object store of `filepath`.
             cache_dir: Local folder for copies of remote files.
             metadata: Free data for plugins.
@@ -59,10 +59,10 @@ class OptionalFolderDataset(MirroredFolderDataset[_Saved, _Loaded | None]):
         self._optional = optional
 
     def load(self) -> _Loaded | None:
-        """What is in the folder, compared with its checksums; None where it may be missing, and is.
+        """The content, compared with its checksums; None for an optional folder that is missing or damaged.
 
         Raises:
-            SearchIndexError: There is nothing, or it is damaged.
+            SearchIndexError: It is missing or damaged.
         """
         try:
             return self._read(self._mirror().pull())
@@ -70,7 +70,7 @@ class OptionalFolderDataset(MirroredFolderDataset[_Saved, _Loaded | None]):
             if not self._optional:
                 raise
             if self._exists():
-                logger.warning("%s is made anew: %s", self._filepath.name, error)
+                logger.warning("%s is rebuilt: %s", self._filepath.name, error)
             return None
 
     @abstractmethod

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.datasets.mirrored_folder import MirroredFolderDataset
-from vmnet_pipeline.pairs.packing import CONTENT_FILE, PairSet, UnpackedPairs, read_pairs, write_pairs
+from vmnet_pipeline.pairs.packing import CONTENT_FILE, PairFiles, PairPlan, read_pairs, write_pairs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class PackedPairsDataset(MirroredFolderDataset[UnpackedPairs, PairSet]):
+class PackedPairsDataset(MirroredFolderDataset[PairPlan, PairFiles]):
     """Features of both sides, pooled or as sequences, memory-mapped; saving streams, loading keeps nothing in memory.
 
     Example for the catalog:
@@ -23,7 +23,7 @@ class PackedPairsDataset(MirroredFolderDataset[UnpackedPairs, PairSet]):
 
     _verified: tuple[tuple[str, int, int], ...] = ()
 
-    def load(self) -> PairSet:
+    def load(self) -> PairFiles:
         """Packed pairs with memory-mapped arrays, which are compared with their checksums the first time.
 
         Raises:
@@ -35,7 +35,7 @@ class PackedPairsDataset(MirroredFolderDataset[UnpackedPairs, PairSet]):
         self._verified = state
         return pairs
 
-    def save(self, data: UnpackedPairs) -> None:
+    def save(self, data: PairPlan) -> None:
         """Pack, item by item; an old folder is replaced as a whole.
 
         Raises:
@@ -50,7 +50,7 @@ class PackedPairsDataset(MirroredFolderDataset[UnpackedPairs, PairSet]):
 
 
 def _describe_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of change of the files, so that only new content is read for its checksums."""
+    """Names, sizes and modification times of the files, so that only new content is verified."""
     if not folder.is_dir():
         return ()
     stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]

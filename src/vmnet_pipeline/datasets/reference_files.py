@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
-    """Features and csv files that are there already; loading finds them and reads none.
+    """The user's own features and csv files; loading locates them and reads none.
 
     Example for the catalog:
 
@@ -27,7 +27,7 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
         >>> from pathlib import Path
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "test.csv").write_text("id")
-        >>> list(ReferenceFilesDataset(variant="vmnet_musicnn", pairs_dir=str(folder)).load().sides)
+        >>> list(ReferenceFilesDataset(variant="vmnet_musicnn", pairs_dir=str(folder)).load().subsets)
         ['test']
     """
 
@@ -63,21 +63,21 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
         }
         self.metadata = metadata
         self.only_test = False
-        """Set where a run evaluates and does not train: then only the test side is packed."""
+        """Set for a run that evaluates and does not train: then only the test subset is packed."""
 
     def _describe(self) -> dict[str, Any]:
         return {name: str(place) for name, place in self._places.items() if place is not None}
 
     def load(self) -> ReferenceLayout:
-        """Where the files are.
+        """Locate the files.
 
         Raises:
             ParameterError: A folder is given without its csv file, or the variant is unknown.
-            PairsError: There is no such folder, or nothing is in it.
+            PairsError: The folder is missing or empty.
         """
-        from vmnet_pipeline.reference.layout import locate_sides, make_layout
+        from vmnet_pipeline.reference.layout import locate_subsets, make_layout
 
-        return replace(make_layout(locate_sides(**self._places), self._variant), only_test=self.only_test)
+        return replace(make_layout(locate_subsets(**self._places), self._variant), only_test=self.only_test)
 
     def save(self, data: None) -> None:
         """Not possible: these are a user's own files."""
@@ -85,9 +85,9 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
 
     def _exists(self) -> bool:
         from vmnet_pipeline.errors import VmnetError
-        from vmnet_pipeline.reference.layout import locate_sides
+        from vmnet_pipeline.reference.layout import locate_subsets
 
         try:
-            return bool(locate_sides(**self._places))
+            return bool(locate_subsets(**self._places))
         except VmnetError:
             return False

@@ -1,17 +1,17 @@
-"""Catalog dataset for what the stages of a collection took."""
+"""Catalog dataset for time and memory of the nodes of a collection."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import PlaceDataset
+from vmnet_pipeline.datasets.base import PathDataset
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class StageLogDataset(PlaceDataset[None, list[dict[str, Any]]]):
-    """Time and memory of every node that ever ran on a collection; the hooks of the project write it.
+class StageLogDataset(PathDataset[None, list[dict[str, Any]]]):
+    """Time and memory of every node that ran on a collection; hooks write it.
 
     Example for the catalog:
 
@@ -28,7 +28,7 @@ class StageLogDataset(PlaceDataset[None, list[dict[str, Any]]]):
 
     @property
     def folder(self) -> Path:
-        """Where the records are."""
+        """Folder of the records."""
         return self._filepath
 
     def load(self) -> list[dict[str, Any]]:

@@ -1,22 +1,22 @@
-"""Catalog dataset for the history of a training, which a checkpoint from elsewhere does not have."""
+"""Catalog dataset for the history of a training; an imported checkpoint has none."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PlaceDataset, preview_rows
+from vmnet_pipeline.datasets.base import PREVIEW_ROWS, PathDataset, preview_rows
 from vmnet_pipeline.errors import CheckpointError
 from vmnet_pipeline.storage.atomic import write_text_atomically
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 from vmnet_pipeline.storage.paths import storage_errors
 
 if TYPE_CHECKING:
     from kedro_datasets._typing import TablePreview
 
 
-class TrainingHistoryDataset(PlaceDataset[list[dict[str, Any]], list[dict[str, Any]]]):
-    """One row per epoch in a JSON file; without the file there is no history, and that is no error.
+class TrainingHistoryDataset(PathDataset[list[dict[str, Any]], list[dict[str, Any]]]):
+    """One row per epoch in a JSON file; a missing file is an empty history.
 
     Example for the catalog:
 
@@ -36,7 +36,7 @@ class TrainingHistoryDataset(PlaceDataset[list[dict[str, Any]], list[dict[str, A
     """
 
     def load(self) -> list[dict[str, Any]]:
-        """The rows; none when there is no file.
+        """The rows; empty for a missing file.
 
         Raises:
             CheckpointError: The file is damaged.

@@ -26,7 +26,7 @@ from vmnet_pipeline.demo.music import draw_song_style, render_music
 from vmnet_pipeline.demo.pictures import draw_scene_style, render_pictures
 from vmnet_pipeline.errors import IngestError, ParameterError
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, write_text_atomically
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vmnet_pipeline.errors import ParameterError, TrainingError
+from vmnet_pipeline.errors import ParameterError, TrainingError, describe_validation
 from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, find_intervals
 from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.evaluation.results import DIRECTIONS
@@ -106,9 +106,7 @@ def plan_variants(params: CompareParams, train_params: TrainParams, train: PairA
         except ParameterError as error:
             raise ParameterError(f"compare.variants.{name}: {error}") from error
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise ParameterError(f"compare.variants.{name}: {place} {first['msg']}".replace("  ", " ")) from error
+            raise ParameterError(f"compare.variants.{name}: {describe_validation(error)}") from error
     return plan
 
 

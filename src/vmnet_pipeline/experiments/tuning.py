@@ -13,7 +13,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import ParameterError, TuningError, VmnetError
+from vmnet_pipeline.errors import ParameterError, TuningError, VmnetError, describe_validation
 from vmnet_pipeline.training import train_model
 from vmnet_pipeline.training.data import digest_pairs
 from vmnet_pipeline.training.state import NEUTRAL_PARAMS
@@ -98,7 +98,7 @@ def check_space(params: TuneParams, train_params: TrainParams) -> None:
             try:
                 settings = _settings_of({name: value}, train_params, params)
             except ValidationError as error:
-                message = error.errors(include_url=False)[0]["msg"]
+                message = describe_validation(error)
                 raise ParameterError(f"tune.space.{name}: {value!r} is not possible: {message}") from error
             if settings.n_members != 1:
                 raise ParameterError("A search trains one network per trial: leave n_members out of tune.")

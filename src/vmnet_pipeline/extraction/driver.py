@@ -70,7 +70,7 @@ def extract_missing(
         if shard is None:
             store.compact()  # so that rows of earlier runs count as older, whatever the clock has done since
         items = find_unfinished(missing, FeatureStore(store.folder))
-        store.claim(backend.fingerprint())
+        store.set_fingerprint(backend.fingerprint())
         kind = choose_executor(params, len(items))
         n_workers = params.n_workers or count_cores()
         n_cores = {"serial": n_workers, "processes": max(1, count_cores() // n_workers), "dask": None}[kind]

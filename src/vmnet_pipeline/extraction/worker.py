@@ -65,7 +65,7 @@ def _load_backend(job: Job, store: FeatureStore) -> tuple[FeatureBackend, Sandbo
     if job.run_id not in _loaded:
         end_readers()
         _loaded.clear()
-        store.claim(job.backend.fingerprint())
+        store.set_fingerprint(job.backend.fingerprint())
         job.backend.load()
         _loaded[job.run_id] = job.backend, Sandbox(job.limits)
     return _loaded[job.run_id]

@@ -1,4 +1,4 @@
-"""The index of a feature store, kept in columns: one row per item, the latest that counts."""
+"""Index of a feature store, kept in columns: one row per item, the latest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """What the index says of one item.
+    """Index entry of one item.
 
     Attributes:
         id: Item id; the feature is `ID.npy` when `status` is `done`.
@@ -22,14 +22,14 @@ class FeatureRow:
         source_checksum: Content checksum of the media file the feature was made from.
         shape: Shape of the array, empty for a failed item.
         dtype: NumPy name of the dtype, empty for a failed item.
-        n_valid: How many leading entries stem from real signal.
+        n_valid: Number of leading entries that stem from real signal.
         size_bytes: Size of `ID.npy`.
         checksum: sha256 of the bytes of `ID.npy`.
         reason: Slug of the failure, e.g. `undecodable_audio`.
         error: The failure in words.
         seconds: Time spent in decoding and front end.
-        warning: What the user has to know of a feature that is there, e.g. that only a part of the file could be read.
-        adopted_from: The item whose feature this is too, because both have the same content; else empty.
+        warning: What the user must know about the feature, e.g. that only a part of the file could be read.
+        adopted_from: The item whose feature was reused, because both have the same content; else empty.
     """
 
     id: str
@@ -49,31 +49,31 @@ class FeatureRow:
 
 _ARROW_TYPES = {"int": "int64", "float": "double", "tuple[int, ...]": "list<int64>"}
 ROW_COLUMNS = {field.name: _ARROW_TYPES.get(str(field.type), "string") for field in fields(FeatureRow)}
-"""Columns of the index as `row_log.RowLog` wants them."""
+"""Columns of the index for `row_log.RowLog`."""
 
 _DEFAULTS = {field.name: "" if field.default is MISSING else field.default for field in fields(FeatureRow)}
 
 
 class FeatureIndex(Mapping[str, FeatureRow]):
-    """The rows of a store by item id. A row becomes an object only when it is asked for.
+    """The rows of a store by item id. A row becomes an object only on access.
 
     Attributes:
         table: The columns of `ROW_COLUMNS`; every id once.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """Take over a table in which no id stands twice; see `latest`."""
+        """Wrap a table in which no id is repeated; see `latest`."""
         self.table = table
 
     @classmethod
     def latest(cls, table: pa.Table) -> FeatureIndex:
-        """Of all rows, the oldest first, keep the last of every item.
+        """Keep the last row of every item; rows are given oldest first.
 
-        A failure does not take back what is done from the same media file: another writer may have been luckier.
+        A failure does not replace a finished row of the same media file: another writer may have succeeded.
         """
         import pyarrow.compute as pc
 
-        if table["id"].null_count:  # a line of somebody else's
+        if table["id"].null_count:  # a foreign line
             table = table.filter(table["id"].is_valid())
         if pc.count_distinct(table["id"]).as_py() == len(table):
             return cls(table)
@@ -112,7 +112,7 @@ class FeatureIndex(Mapping[str, FeatureRow]):
         return [_make_row(content) for content in found.to_pylist()]
 
     def find_places(self, ids: Sequence[str]) -> pa.Array:
-        """Where in `table` each of `ids` is; null for one that has no row."""
+        """Position in `table` of each of `ids`; null for one without a row."""
         import pyarrow as pa
         import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""Look after a feature store: what it holds, whether its files are what its index says, and what nobody needs."""
+"""Maintain a feature store: count its items, verify its files, remove garbage."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _BATCH_SIZE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What a store holds.
+    """Content of a store.
 
     Attributes:
         fingerprint: Identity of its features.
         n_done: Finished items.
         failures_by_reason: Number of failed items by slug.
-        size_bytes: Sum of the feature files as the index has it; one that several items share counts for each.
-        is_complete: Whether the last plan was carried out to its end.
+        size_bytes: Sum of the feature files according to the index; one shared by several items counts for each.
+        is_complete: Whether every planned item is done or failed.
     """
 
     fingerprint: Fingerprint
@@ -45,13 +45,13 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What comparing files with the index found.
+    """Result of comparing files with the index.
 
     Attributes:
         n_checked: Finished items.
-        missing: Ids whose file is not there.
-        damaged: Ids whose file has other bytes than the index says.
-        unknown: Names of files that no row tells of.
+        missing: Ids whose file is missing.
+        damaged: Ids whose file has another checksum than its row.
+        unknown: Names of files without a row.
     """
 
     n_checked: int
@@ -62,12 +62,12 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What can go from a store.
+    """What can be removed from a store.
 
     Attributes:
         temporaries: Files that killed writers left.
         orphans: Feature files without a row.
-        unlisted: Ids with a row that are not in the collection any more.
+        unlisted: Ids with a row that are no longer in the collection.
         size_bytes: Size of all these files.
     """
 
@@ -78,10 +78,10 @@ class Garbage:
 
 
 def describe_store(store: FeatureStore) -> StoreStatus:
-    """Count what a store holds.
+    """Count the items of a store.
 
     Raises:
-        FeatureStoreError: The folder is no feature store.
+        FeatureStoreError: The folder is not a feature store.
     """
     fingerprint = _require_store(store)
     rows = store.rows.to_frame("status", "reason", "size_bytes")
@@ -95,8 +95,8 @@ def verify_store(store: FeatureStore, *, n_workers: int | None = None) -> Verifi
     """Read every feature file and compare its checksum with the index.
 
     Raises:
-        FeatureStoreError: The folder is no feature store.
-        StorageError: The object store does not answer, so that nothing can be said of its files.
+        FeatureStoreError: The folder is not a feature store.
+        StorageError: The object store does not answer.
     """
     _require_store(store)
     rows = store.rows.to_frame("id", "status", "checksum")
@@ -115,14 +115,14 @@ def verify_store(store: FeatureStore, *, n_workers: int | None = None) -> Verifi
 
 
 def drop_broken(store: FeatureStore, ids: Collection[str]) -> int:
-    """Take rows out of the index whose files are missing or damaged, so that the next run extracts those items.
+    """Remove rows whose files are missing or damaged from the index, so that the next run extracts those items.
 
     Args:
         store: The store.
-        ids: Those that `verify_store` found; one that was mended meanwhile stays.
+        ids: Those that `verify_store` found; one that was repaired meanwhile stays.
 
     Returns:
-        How many rows are gone.
+        Number of removed rows.
 
     Raises:
         FeatureStoreError: A run works on the store, or it cannot be written.
@@ -137,15 +137,15 @@ def drop_broken(store: FeatureStore, ids: Collection[str]) -> int:
 
 
 def collect_garbage(store: FeatureStore, *, keep: Collection[str] | None = None, dry_run: bool = False) -> Garbage:
-    """Remove what killed writers left, feature files without a row and, if asked for, items of no collection.
+    """Remove leftovers of killed writers, feature files without a row and, on request, items of no collection.
 
     Args:
         store: The store.
         keep: Ids of the collection; rows and files of all others are removed. None keeps every row.
-        dry_run: Only find them.
+        dry_run: Only report them.
 
     Raises:
-        FeatureStoreError: The folder is no feature store, or a run works on it, or it cannot be written.
+        FeatureStoreError: The folder is not a feature store, or a run works on it, or it cannot be written.
     """
     _require_store(store)
     with store.hold():
@@ -153,7 +153,7 @@ def collect_garbage(store: FeatureStore, *, keep: Collection[str] | None = None,
         garbage = _find_garbage(store, keep)
         if not dry_run:
             if garbage.unlisted:
-                _drop_rows(store, set(garbage.unlisted))  # first: a row without its file would be the worse half
+                _drop_rows(store, set(garbage.unlisted))  # first: a kill must not leave a row without its file
             for path in (*garbage.temporaries, *garbage.orphans, *(store.file_of(name) for name in garbage.unlisted)):
                 path.unlink(missing_ok=True)
     return garbage
@@ -175,10 +175,10 @@ def _find_garbage(store: FeatureStore, keep: Collection[str] | None) -> Garbage:
 
 
 def _require_store(store: FeatureStore) -> Fingerprint:
-    """The fingerprint; a folder without one may be somebody's own files, where nothing is to be removed."""
+    """The fingerprint; a folder without one may hold the user's own files, of which nothing must be removed."""
     fingerprint = store.fingerprint()
     if fingerprint is None:
-        raise FeatureStoreError(f"{store.folder} is no feature store: it has no {INDEX_FOLDER}/fingerprint.json.")
+        raise FeatureStoreError(f"{store.folder} is not a feature store: it has no {INDEX_FOLDER}/fingerprint.json.")
     return fingerprint
 
 

@@ -1,14 +1,14 @@
-"""The feature store: one folder of `ID.npy` files and an index that says where each came from.
+"""Feature store: one folder of `ID.npy` files and an index with the origin of each.
 
     FOLDER/ID.npy                     one feature, float32 (the contract with users)
     FOLDER/_index/fingerprint.json    the identity of all features in this store
     FOLDER/_index/rows-*.jsonl        one line per finished or failed item, one file per writer
-    FOLDER/_index/rows.parquet        the rows of past writers, put together
-    FOLDER/_index/complete.json       written when every item of a manifest has been dealt with
-    FOLDER/_index/lock*, writers*     who works here, see `locks`
+    FOLDER/_index/rows.parquet        the rows of past writers, compacted
+    FOLDER/_index/complete.json       written when every item of a manifest is done or failed
+    FOLDER/_index/lock*, writers*     locks, see `storage.locks`
 
-A feature file is written under a temporary name, moved into place, and only then gets its row: a
-reader never sees half a file, and what has a row is whole. Item ids never start with `.`; `_index` has no suffix, so
+A feature file is written under a temporary name, renamed, and only then gets its row: a reader never sees half a
+file, and a file with a row is whole. Item ids never start with `.`; `_index` has no suffix, so
 `_index.npy` may be an item.
 """
 
@@ -28,7 +28,7 @@ from vmnet_pipeline.features.index import ROW_COLUMNS, FeatureIndex, FeatureRow
 from vmnet_pipeline.prefetch import run_ahead
 from vmnet_pipeline.storage.arrays import read_array
 from vmnet_pipeline.storage.atomic import flush_file_system, replace_atomically, write_text_atomically
-from vmnet_pipeline.storage.checksummed import hash_file, parse_sealed, seal_json
+from vmnet_pipeline.storage.checksummed import add_checksum, hash_file, parse_checksummed
 from vmnet_pipeline.storage.locks import lock_run, share_writing
 from vmnet_pipeline.storage.paths import N_AHEAD, as_path, explain_access, is_remote, list_files, storage_errors
 from vmnet_pipeline.storage.row_log import RowLog
@@ -48,7 +48,7 @@ INDEX_FOLDER = "_index"
 
 @dataclass(frozen=True, slots=True)
 class FeatureResult:
-    """One item that extraction has dealt with: its row, and its array unless it failed."""
+    """Result of extracting one item: its row, and its array unless it failed."""
 
     row: FeatureRow
     array: np.ndarray | None
@@ -56,21 +56,36 @@ class FeatureResult:
 
 @dataclass(frozen=True, slots=True)
 class FeatureChunk:
-    """Some results under one fingerprint, as extraction hands them to the store."""
+    """Results with one fingerprint, as extraction passes them to the store."""
 
     fingerprint: Fingerprint
     results: tuple[FeatureResult, ...]
 
 
 class FeatureStore:
-    """A folder of features. Cheap to make; an absent folder reads as an empty store."""
+    """A folder of features. Cheap to open; an absent folder reads as an empty store.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> store = FeatureStore(tempfile.mkdtemp())
+        >>> row = FeatureRow("007", "done", source_checksum="sha256:00")
+        >>> features = FeatureResult(row, np.zeros((2, 3), np.float32))
+        >>> store.write(FeatureChunk(Fingerprint("toy", {"layer": 3}), (features,)))
+        >>> store.done_ids(), store.load("007").shape, store.rows["007"].dtype
+        (['007'], (2, 3), 'float32')
+        >>> store.check_fingerprint(Fingerprint("toy", {"layer": 4}))
+        Traceback (most recent call last):
+        ...
+        vmnet_pipeline.errors.FeatureStoreError: The feature store ... holds features of other settings: ...
+    """
 
     def __init__(self, folder: str | Path, *, writer: str | None = None) -> None:
-        """Name the folder.
+        """Open a store.
 
         Args:
-            folder: The store.
-            writer: Name of the rows that this handle writes, for one who wants to read just those; unique by default.
+            folder: Local folder, or URL of an object store.
+            writer: Name of the rows that this handle writes, to read only those later; unique by default.
         """
         self.folder = as_path(folder)
         self._index_folder = self.folder / INDEX_FOLDER
@@ -82,7 +97,7 @@ class FeatureStore:
     # --- identity
 
     def fingerprint(self) -> Fingerprint | None:
-        """The identity of the features in this store, None while it is empty.
+        """Identity of the features in this store, None while it is empty.
 
         Raises:
             FeatureStoreError: The fingerprint file is damaged.
@@ -91,17 +106,17 @@ class FeatureStore:
         path = self._index_folder / "fingerprint.json"
         try:
             with explain_access(path):
-                return Fingerprint(**parse_sealed(path.read_text(encoding="utf-8")))
+                return Fingerprint(**parse_checksummed(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise FeatureStoreError(
-                f"{path} is damaged ({error}). The features beside it may be whole: remove this one file and extract "
-                "with the settings that they were made with."
+                f"{path} is damaged ({error}). The feature files may be whole: remove this one file and extract "
+                "with their original settings."
             ) from error
 
     def check_fingerprint(self, wanted: Fingerprint) -> None:
-        """Refuse to mix features of two kinds.
+        """Refuse to mix features of different settings.
 
         Raises:
             FeatureStoreError: The store holds features of another fingerprint; the message lists the differences.
@@ -111,7 +126,7 @@ class FeatureStore:
             return
         raise FeatureStoreError(
             f"The feature store {self.folder} holds features of other settings: {stored.describe_difference(wanted)}. "
-            "Features of different kinds are never mixed: go back to the old settings, pass another folder with "
+            "Features of different settings are never mixed: restore the old settings, pass another folder with "
             "--params save_dir=FOLDER or another collection=NAME, or remove the store."
         )
 
@@ -123,11 +138,11 @@ class FeatureStore:
         return FeatureIndex.latest(self._log.read())
 
     def file_of(self, item_id: str) -> Path:
-        """Where the feature of an item is, or would be."""
+        """Path of the feature of an item, whether it exists or not."""
         return self.folder / f"{item_id}.npy"
 
     def path_of(self, item_id: str) -> Path:
-        """Path of an item's feature file.
+        """Path of an item's finished feature file.
 
         Raises:
             FeatureStoreError: The store has no finished feature for this id.
@@ -142,10 +157,10 @@ class FeatureStore:
         return row
 
     def load(self, item_id: str) -> np.ndarray:
-        """Feature of one item as float32; its bytes are compared with the checksum in its row.
+        """Load the feature of one item as float32, compared with the checksum in its row.
 
         Raises:
-            FeatureStoreError: There is none, or the file is damaged.
+            FeatureStoreError: It has none, or the file is damaged.
             StorageError: The object store does not answer.
         """
         import numpy as np
@@ -155,23 +170,23 @@ class FeatureStore:
             with explain_access(path):
                 content = path.read_bytes()
             if checksum and hashlib.sha256(content).hexdigest() != checksum:
-                raise ValueError("its bytes do not fit the checksum of its row")
+                raise ValueError("its bytes do not match the checksum of its row")
             array = read_array(content)
         except (OSError, ValueError) as error:
             raise FeatureStoreError(
-                f"{path} cannot be read ({error}). Remove the file and extract again: only missing items are done."
+                f"{path} cannot be read ({error}). Remove the file and extract again: only missing items are extracted."
             ) from error
         return array.astype(np.float32, copy=False)
 
     def reload(self) -> None:
-        """Read the index anew when it is asked for next."""
+        """Read the index again on next use."""
         self.__dict__.pop("rows", None)
 
     def is_whole(self, item_id: str, checksum: str) -> bool:
-        """Whether the file of an item has this sha256, that of its row; one that no disk gives any more has not.
+        """Whether the file of an item has this sha256, that of its row; False when it cannot be read.
 
         Raises:
-            StorageError: The object store does not answer, which says nothing of the file.
+            StorageError: The object store does not answer, which says nothing about the file.
         """
         try:
             with explain_access(self.folder):
@@ -180,7 +195,7 @@ class FeatureStore:
             return False
 
     def measure_files(self, item_ids: Sequence[str]) -> list[int]:
-        """Sizes in bytes of the feature files of items; -1 for one that is not there."""
+        """Sizes in bytes of the feature files of items; -1 for a missing one."""
         if is_remote(self.folder):
             listing = list_files(self.folder)
             sizes = {name: found.size_bytes for name, found in listing.items()}
@@ -201,28 +216,28 @@ class FeatureStore:
         Raises:
             FeatureStoreError: The store has another fingerprint, or the folder cannot be written.
         """
-        self.claim(chunk.fingerprint)
+        self.set_fingerprint(chunk.fingerprint)
         with self.explain_failure():
             self.add_rows([self._write_result(result) for result in chunk.results])
 
-    def claim(self, fingerprint: Fingerprint) -> None:
-        """Make this the store of one kind of features, before any is written.
+    def set_fingerprint(self, fingerprint: Fingerprint) -> None:
+        """Record the identity of the features, before any is written.
 
         Raises:
-            FeatureStoreError: It is that of another kind, or the folder cannot be written.
+            FeatureStoreError: The store has another fingerprint, or the folder cannot be written.
         """
         path = self._index_folder / "fingerprint.json"
         with self.explain_failure():
             self.check_fingerprint(fingerprint)
             if not path.exists():
                 content = {"backend": fingerprint.backend, "settings": fingerprint.settings}
-                write_text_atomically(path, seal_json(content))
+                write_text_atomically(path, add_checksum(content))
 
     def add_all(self, results: Iterable[FeatureResult]) -> Iterator[FeatureRow]:
-        """Store items one by one; in an object store the next ones come while files are on their way.
+        """Store items one by one; into an object store several are uploaded at the same time.
 
         Yields:
-            The row of each, in their order; array and row stay from then on even if this process is killed.
+            The row of each, in order; array and row then survive a kill of this process.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
@@ -234,7 +249,7 @@ class FeatureStore:
             yield row
 
     def sync(self) -> None:
-        """See that the rows added so far outlast a loss of power too.
+        """Make the rows added so far survive a loss of power, too.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
@@ -243,7 +258,7 @@ class FeatureStore:
             self._log.sync()
 
     def read_own_rows(self) -> FeatureIndex:
-        """What this handle's `writer` has added so far, read anew."""
+        """Rows that this handle's `writer` has added so far, read again."""
         return FeatureIndex.latest(self._log.read_own())
 
     def hold(self, shard: Shard | None = None) -> AbstractContextManager[None]:
@@ -255,7 +270,7 @@ class FeatureStore:
         return self._enter(lock_run(self._index_folder, shard))
 
     def share_writing(self, shard: Shard | None = None) -> AbstractContextManager[None]:
-        """Say that this process writes here, so that no later run starts beside it.
+        """Mark this process as writing here, so that no other run starts meanwhile.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
@@ -264,7 +279,7 @@ class FeatureStore:
 
     @contextmanager
     def _enter(self, context: AbstractContextManager[None]) -> Iterator[None]:
-        """Of what is raised, only errors of entering are of this folder."""
+        """Explain only errors of entering the context; those of the block have other causes."""
         with ExitStack() as held:
             with self.explain_failure():
                 held.enter_context(context)
@@ -272,7 +287,7 @@ class FeatureStore:
 
     @contextmanager
     def explain_failure(self) -> Iterator[None]:
-        """Turn an error of writing into one that says what to do.
+        """Turn a write error into one with its remedy.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
@@ -281,8 +296,8 @@ class FeatureStore:
             yield
         except storage_errors() as error:
             raise FeatureStoreError(
-                f"Cannot write to the feature store {self.folder}: {error}. Free some space or correct the rights of "
-                "the folder and run again: everything finished so far is kept."
+                f"Cannot write to the feature store {self.folder}: {error}. Free some space or correct the permissions "
+                "of the folder and run again: everything finished so far is kept."
             ) from error
 
     def _write_result(self, result: FeatureResult) -> FeatureRow:
@@ -304,7 +319,7 @@ class FeatureStore:
         )
 
     def add_rows(self, rows: Iterable[FeatureRow]) -> None:
-        """Add rows to the index, whose files are in place; they are on the disk when this returns.
+        """Add rows to the index whose files are in place; they are on disk on return.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
@@ -314,12 +329,12 @@ class FeatureStore:
         self.reload()
 
     def compact(self) -> None:
-        """Put the rows of all past writers into one file, the latest row per item; not while another one writes."""
+        """Merge the rows of past writers into one file, the latest row per item; not while another process writes."""
         if not self._log.is_compact():
             self.replace_index(FeatureIndex.latest(self._log.read()))
 
     def replace_index(self, index: FeatureIndex) -> None:
-        """Let `index` be all that this store lists; not while another one writes.
+        """Replace the index; not while another process writes.
 
         Raises:
             FeatureStoreError: The folder cannot be written.
@@ -331,9 +346,9 @@ class FeatureStore:
     # --- completion
 
     def mark_complete(self) -> None:
-        """Write the marker that says: everything that was planned has been dealt with.
+        """Write the marker that every planned item is done or failed.
 
-        No one looks at the features of a store that has it, so they are on the disk first.
+        Later runs trust it without looking at the features, so these are flushed to disk first.
         """
         content = {"n_done": len(self.done_ids()), "n_items": len(self.rows)}
         with self.explain_failure():
@@ -342,12 +357,12 @@ class FeatureStore:
             write_text_atomically(self._index_folder / "complete.json", json.dumps(content))
 
     def clear_complete(self) -> None:
-        """Take the completion marker away, because there is work to do."""
+        """Remove the completion marker, because there is work to do."""
         with self.explain_failure():
             (self._index_folder / "complete.json").unlink(missing_ok=True)
 
     def is_complete(self) -> bool:
-        """Whether the marker is there."""
+        """Whether the completion marker exists."""
         return (self._index_folder / "complete.json").exists()
 
 

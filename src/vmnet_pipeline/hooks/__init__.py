@@ -1,1 +1,1 @@
-"""What happens around every Kedro run: checks, configuration, error messages, results."""
+"""Hooks around every Kedro run: configuration, checks, error messages, tracking, results."""

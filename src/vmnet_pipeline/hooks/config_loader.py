@@ -1,7 +1,7 @@
-"""Reads the configuration, with names and places as they are written.
+"""Read the configuration, keeping names and paths as text.
 
-YAML makes the number 7 of `collection: 007`, 202401 of `2024_01` and a truth value of `on`, and Kedro reads values of
-`--params` as YAML. What is written is still known where YAML is parsed, so that is where it is kept.
+YAML turns `collection: 007` into the number 7, `2024_01` into 202401 and `on` into a truth value, and Kedro reads
+values of `--params` as YAML. The original text is known only to the YAML parser, so it is kept there.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader  # the rules by which OmegaConf tells numbers from text
+from omegaconf._utils import get_yaml_loader  # the rules by which OmegaConf distinguishes numbers from text
 
-from vmnet_pipeline.params.text import is_text, write_out
+from vmnet_pipeline.storage.project import PATH_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+TEXT_PARAMETERS = PATH_NAMES | {"address", "against", "collection", "music_tower", "video_tower"}
+"""Last parts of the names of parameters that are text; no other parameter has such a part."""
 
 
 class ProjectConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, but for what is said above; `null` in a file still means none."""
+    """Kedro's loader with names and paths as text; `null` in a file still means none."""
 
     def __init__(self, conf_source: str, env: str | None = None, runtime_params: Any = None, **options: Any) -> None:
         """Take the arguments of `OmegaConfigLoader`."""
@@ -47,7 +49,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
 
 
 def load_as_written(text: str) -> Any:
-    """Content of a YAML file, in which names and places are text as they are written."""
+    """Content of a YAML file with names and paths as text."""
 
     class Loader(get_yaml_loader()):  # type: ignore[misc]
         def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
@@ -62,9 +64,9 @@ def load_as_written(text: str) -> Any:
 
 
 def quote_names(params: str) -> str:
-    """The value of `--params` in which names and places are quoted, so that YAML leaves them as they are.
+    """Quote names and paths in a value of `--params`, so that YAML leaves them as they are.
 
-    A part without `=` belongs to the place before it, which has a comma in its name.
+    A part without `=` belongs to the path before it, which has a comma in its name.
 
     Args:
         params: `NAME=VALUE,...`; an empty value means none.
@@ -87,3 +89,20 @@ def _quote(part: str) -> str:
         return part
     text = json.dumps(value, ensure_ascii=False).replace(",", "\\u002c")  # Kedro splits at commas
     return f"{name}={text}"
+
+
+def is_text(name: str) -> bool:
+    """Whether a parameter, e.g. `media_dir` or `extract.executor.address`, is a name or a path."""
+    return name.strip().rpartition(".")[2] in TEXT_PARAMETERS
+
+
+def write_out(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters in which numbers given for names or paths are text."""
+    return {name: _write_value(str(name), value) for name, value in params.items()}
+
+
+def _write_value(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return write_out(value)
+    is_scalar = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_text(name) and is_scalar else value

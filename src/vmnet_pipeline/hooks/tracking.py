@@ -118,7 +118,7 @@ class TrackingHooks:
     def on_pipeline_error(
         self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """End the run as failed; the error of the run is the one that is told."""
+        """End the run as failed; the error of the run is the one that is reported."""
         if TRACKER.failure is None:
             with TRACKER.guard():
                 self._inner.on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
@@ -176,7 +176,7 @@ def _is_params(name: str) -> bool:
 
 
 def find_pending(catalog: Any, project: Path) -> Path:
-    """The folder with runs that are still to be logged, beside the reports of all collections."""
+    """The folder with runs that are still to be logged, next to the reports of all collections."""
     log: Any = catalog.get("stage_log")
     folder = None if log is None else log.folder
     return (project / REPORTING if folder is None or is_remote(folder) else folder.parents[1]) / FOLDER

@@ -16,11 +16,9 @@ from vmnet_pipeline.errors import EmbedderError, SearchIndexError
 from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_shapes, digest_checkpoint
 from vmnet_pipeline.progress import track
-from vmnet_pipeline.storage.array_writer import ArrayWriter
-from vmnet_pipeline.storage.arrays import map_array
+from vmnet_pipeline.storage.arrays import ArrayWriter, map_array
 from vmnet_pipeline.storage.atomic import replace_folder
-from vmnet_pipeline.storage.checksummed import check_files, describe_files, parse_sealed, seal_json
-from vmnet_pipeline.storage.parsing import read_frame
+from vmnet_pipeline.storage.checksummed import add_checksum, check_files, describe_files, parse_checksummed, read_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.models.two_tower import VMNet
-    from vmnet_pipeline.pairs.packing import PairSet
+    from vmnet_pipeline.pairs.packing import PairFiles
     from vmnet_pipeline.types import Side
 
 VECTORS = "vectors.npy"
@@ -59,7 +57,7 @@ class EmbeddingSet:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedEmbeddings:
+class EmbeddingPlan:
     """Embeddings that are made while they are written.
 
     Attributes:
@@ -87,7 +85,7 @@ def plan_store_embeddings(
     side: Side,
     known: EmbeddingSet | None = None,
     batch_size: int = 1024,
-) -> PlannedEmbeddings:
+) -> EmbeddingPlan:
     """Embed the items of a feature store that are among `ids`.
 
     Args:
@@ -117,12 +115,10 @@ def plan_store_embeddings(
         return np.stack([known.vectors[old_rows[i]] if known and i in old_rows else made[i] for i in chunk_ids])
 
     chunks = (make_chunk(wanted[start : start + batch_size]) for start in range(0, len(wanted), batch_size))
-    return PlannedEmbeddings(tuple(wanted), sources, _measure_dim(model, checkpoint), digest, chunks, len(old_rows))
+    return EmbeddingPlan(tuple(wanted), sources, _measure_dim(model, checkpoint), digest, chunks, len(old_rows))
 
 
-def plan_pair_embeddings(
-    pairs: PairSet, checkpoint: Checkpoint, side: Side, batch_size: int = 1024
-) -> PlannedEmbeddings:
+def plan_pair_embeddings(pairs: PairFiles, checkpoint: Checkpoint, side: Side, batch_size: int = 1024) -> EmbeddingPlan:
     """Embed all packed pairs, train, val and test; for feature files without a store.
 
     Raises:
@@ -133,7 +129,7 @@ def plan_pair_embeddings(
     starts = range(0, len(array), batch_size)
     chunks = (embed_side(model, side, array[start : start + batch_size]) for start in starts)
     dim, digest = _measure_dim(model, checkpoint), digest_checkpoint(checkpoint)
-    return PlannedEmbeddings(pairs.ids, ("",) * len(pairs.ids), dim, digest, chunks)
+    return EmbeddingPlan(pairs.ids, ("",) * len(pairs.ids), dim, digest, chunks)
 
 
 def _find_reusable(
@@ -167,7 +163,7 @@ def _measure_dim(model: VMNet, checkpoint: Checkpoint) -> int:
     return int(embed_side(model, "video", spec.blank).shape[1])
 
 
-def write_embeddings(folder: Path, planned: PlannedEmbeddings) -> None:
+def write_embeddings(folder: Path, planned: EmbeddingPlan) -> None:
     """Make and write embeddings; the folder appears whole or not at all."""
     with replace_folder(folder) as temporary:
         with ArrayWriter(temporary / VECTORS, (planned.dim,)) as writer, track(folder.name, len(planned.ids)) as bar:
@@ -181,7 +177,7 @@ def write_embeddings(folder: Path, planned: PlannedEmbeddings) -> None:
             "n_items": len(planned.ids),
             "files": describe_files(temporary, (VECTORS, ITEMS)),
         }
-        (temporary / CONTENTS).write_text(seal_json(contents), encoding="utf-8")
+        (temporary / CONTENTS).write_text(add_checksum(contents), encoding="utf-8")
 
 
 def read_embeddings(folder: Path) -> EmbeddingSet:
@@ -191,7 +187,7 @@ def read_embeddings(folder: Path) -> EmbeddingSet:
         SearchIndexError: There are none, or they are damaged.
     """
     try:
-        contents = parse_sealed((folder / CONTENTS).read_text(encoding="utf-8"))
+        contents = parse_checksummed((folder / CONTENTS).read_text(encoding="utf-8"))
         check_files(folder, contents.get("files", {}))
         table = read_frame(folder / ITEMS)
         vectors = map_array(folder / VECTORS)
@@ -206,7 +202,7 @@ def read_embeddings(folder: Path) -> EmbeddingSet:
     return embeddings
 
 
-def list_rows(embeddings: EmbeddingSet | PlannedEmbeddings) -> pd.DataFrame:
+def list_rows(embeddings: EmbeddingSet | EmbeddingPlan) -> pd.DataFrame:
     """Columns `id` and `source`, one row per vector."""
     import pandas as pd
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import IngestError
-from vmnet_pipeline.storage.parsing import read_document
+from vmnet_pipeline.storage.checksummed import read_document
 from vmnet_pipeline.storage.paths import storage_errors
 
 if TYPE_CHECKING:

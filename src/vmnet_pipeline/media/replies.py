@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.storage.arrays import NUMBER_KINDS
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection

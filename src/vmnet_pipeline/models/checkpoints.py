@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vmnet_pipeline.errors import CheckpointError, ParameterError
+from vmnet_pipeline.errors import CheckpointError, ParameterError, describe_validation
 from vmnet_pipeline.params import SEQUENCE_TOWERS
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically, write_text_atomically
-from vmnet_pipeline.storage.checksummed import hash_file, parse_sealed, seal_json
+from vmnet_pipeline.storage.checksummed import add_checksum, hash_file, parse_checksummed
 from vmnet_pipeline.storage.paths import is_remote, local_copy
 from vmnet_pipeline.storage.tensor_files import check_tensor_file
 from vmnet_pipeline.types import Fingerprint, Modality
@@ -136,7 +136,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "git_revision": checkpoint.git_revision,
         "versions": checkpoint.versions,
     }
-    write_text_atomically(folder / CONFIG_FILE, seal_json(content, indent=2), durable=True)
+    write_text_atomically(folder / CONFIG_FILE, add_checksum(content, indent=2), durable=True)
     if not is_remote(folder):
         remove_stale_temporaries(folder, folder / CONFIG_FILE)
 
@@ -301,16 +301,14 @@ def _read_config(path: Path) -> _ConfigSchema:
             raise CheckpointError(f"{path} is larger than any checkpoint's configuration; {REMEDY}")
         text = path.read_bytes()
         config = _ConfigSchema.model_validate_json(text)
-        parse_sealed(text)
+        parse_checksummed(text)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint: {path} is missing; train first") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {REMEDY}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise CheckpointError(
-            f"{path} is not a checkpoint's configuration: {place}: {first['msg']}; {REMEDY}"
+            f"{path} is not a checkpoint's configuration: {describe_validation(error)}; {REMEDY}"
         ) from error
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error}); {REMEDY}") from error

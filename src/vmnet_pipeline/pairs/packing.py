@@ -1,10 +1,10 @@
-"""Packed pairs: pooled features of both sides in two memory-mapped arrays, ordered train, val, test.
+"""Pack pairs: pooled features of both sides in two memory-mapped arrays, ordered train, val, test.
 
-Every feature is read once: checked, pooled and packed in one pass. What is wrong is collected and told at the end in
-one report, so that nobody repairs a collection file by file.
+Every feature is read once: checked, pooled and packed in one pass. All problems come in one report at the end, so that
+a collection need not be repaired file by file.
 
-A folder with `music.npy`, (n, D) or (n, T, D) float32; `video.npy`, (n, D) float32; and `pairs.json`: ids, groups,
-sizes of the sides, fingerprints of both features, checksums of the other files and of itself. A side that is packed as
+A folder holds `music.npy`, (n, D) or (n, T, D) float32; `video.npy`, (n, D) float32; and `pairs.json`: ids, groups,
+sizes of the subsets, fingerprints of both features, checksums of the other files and of itself. A side packed as
 sequences has its steps in these files, see `sequences`, and its limit of steps in `pairs.json`.
 """
 
@@ -22,11 +22,9 @@ from vmnet_pipeline.ingestion.splits import SUBSETS, Split
 from vmnet_pipeline.pairs.sequences import SequenceWriter, read_sequences, take_steps
 from vmnet_pipeline.prefetch import run_ahead
 from vmnet_pipeline.progress import track_each
-from vmnet_pipeline.storage.array_writer import ArrayWriter
-from vmnet_pipeline.storage.arrays import map_array
+from vmnet_pipeline.storage.arrays import ArrayWriter, map_array
 from vmnet_pipeline.storage.atomic import replace_folder, write_text_atomically
-from vmnet_pipeline.storage.checksummed import check_files, describe_files, parse_sealed, seal_json
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import add_checksum, check_files, describe_files, parse_checksummed, parse_json
 from vmnet_pipeline.storage.paths import N_AHEAD, is_remote
 from vmnet_pipeline.types import Fingerprint, PairArrays
 
@@ -45,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureSource(Protocol):
-    """Where the features of one side come from: a feature store, or a user's own files."""
+    """Source of the features of one side: a feature store, or the user's own files."""
 
     @property
     def folder(self) -> Path:
@@ -94,20 +92,20 @@ class FeatureSide:
 
 
 @dataclass(frozen=True, slots=True)
-class UnpackedPairs:
-    """What is to be packed: ids in order with their side, and where the features come from.
+class PairPlan:
+    """Pairs to pack: ids in order with their subset, and the sources of their features.
 
     Attributes:
         music: Music features.
         video: Video features.
-        split: Ids of the three sides.
-        groups: Group of each item; an item that is not named is a group of its own.
+        split: Ids of the three subsets.
+        groups: Group of each item; an item that is not named is its own group.
         left_out: Ids of the split that have no features.
-        problems: What was found wrong before any feature was read; packing adds to it and then refuses.
+        problems: Problems found before any feature was read; packing adds to them and then refuses.
         source_key: Digest of everything that decides the packed content; packing is skipped when the folder was
             packed under the same key. Empty: pack always.
-        accepted_keys: Keys of other packings that hold all of this one, and do as well.
-        ids: Id of each item of the split that stands there under another name, because an id stands there twice.
+        accepted_keys: Keys of other packings that contain this one.
+        ids: Id of each item that has another name in the split, because its id is repeated there.
     """
 
     music: FeatureSide
@@ -122,7 +120,7 @@ class UnpackedPairs:
 
 
 @dataclass(frozen=True, slots=True)
-class PairSet:
+class PairFiles:
     """Packed pairs, memory-mapped.
 
     Attributes:
@@ -130,7 +128,7 @@ class PairSet:
         groups: Group of each item.
         music: (n, D) or (n, T, D) float32, or sequences of such steps.
         video: (n, D) float32, or sequences.
-        sizes: Number of items per side.
+        sizes: Number of items per subset.
         fingerprints: Identity of the features of each modality; empty for features of unknown origin.
         split_checksum: Checksum of the split that was packed.
         left_out: Ids of the split that have no features.
@@ -145,9 +143,9 @@ class PairSet:
     split_checksum: str = ""
     left_out: tuple[str, ...] = ()
 
-    def side(self, name: str) -> PairArrays:
-        """The pairs of one side (`train`, `val` or `test`) as views; nothing is copied."""
-        start = sum(self.sizes[side] for side in SUBSETS[: SUBSETS.index(name)])
+    def subset(self, name: str) -> PairArrays:
+        """The pairs of `train`, `val` or `test` as views; nothing is copied."""
+        start = sum(self.sizes[subset] for subset in SUBSETS[: SUBSETS.index(name)])
         part = slice(start, start + self.sizes[name])
         return PairArrays(self.ids[part], self.groups[part], self.music[part], self.video[part])
 
@@ -155,35 +153,35 @@ class PairSet:
         return len(self.ids)
 
 
-def plan_pairs(music: FeatureSide, video: FeatureSide, split: Split, groups: Mapping[str, str]) -> UnpackedPairs:
+def plan_pairs(music: FeatureSide, video: FeatureSide, split: Split, groups: Mapping[str, str]) -> PairPlan:
     """Keep the ids of the split that have both features.
 
     Raises:
         PairsError: Nothing is left for training or for testing.
     """
     usable = {*music.store.done_ids()} & {*video.store.done_ids()}
-    kept = {side: tuple(item_id for item_id in getattr(split, side) if item_id in usable) for side in SUBSETS}
-    left_out = tuple(item_id for side in SUBSETS for item_id in getattr(split, side) if item_id not in usable)
-    for side in ("train", "test"):
-        if getattr(split, side) and not kept[side]:
+    kept = {subset: tuple(item_id for item_id in getattr(split, subset) if item_id in usable) for subset in SUBSETS}
+    left_out = tuple(item_id for subset in SUBSETS for item_id in getattr(split, subset) if item_id not in usable)
+    for subset in ("train", "test"):
+        if getattr(split, subset) and not kept[subset]:
             raise PairsError(
-                f"None of the {len(getattr(split, side))} ids of {side}.csv has features in both {music.store.folder} "
-                f"and {video.store.folder}. Run `kedro run --pipeline extract_{music.backend}` and "
-                f"`kedro run --pipeline extract_{video.backend}` on this collection first."
+                f"None of the {len(getattr(split, subset))} ids of {subset}.csv has features in both "
+                f"{music.store.folder} and {video.store.folder}. Run `kedro run --pipeline extract_{music.backend}` "
+                f"and `kedro run --pipeline extract_{video.backend}` on this collection first."
             )
-    return UnpackedPairs(music, video, Split(**kept), groups, left_out)
+    return PairPlan(music, video, Split(**kept), groups, left_out)
 
 
-def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
+def write_pairs(folder: Path, pairs: PairPlan) -> None:
     """Check, pool and pack features one item at a time; the folder appears whole or not at all.
 
     Raises:
         PairsError: Something is wrong; the message lists every problem of every item, not only the first.
     """
     if pairs.source_key and _packed_key(folder) in (pairs.source_key, *pairs.accepted_keys):
-        logger.info("%s is packed already: the files are as they were", folder)
+        logger.info("%s is packed already: no file has changed", folder)
         return
-    ids = [item_id for side in SUBSETS for item_id in getattr(pairs.split, side)]
+    ids = [item_id for subset in SUBSETS for item_id in getattr(pairs.split, subset)]
     with replace_folder(folder) as temporary:
         problems = list(pairs.problems)
         for name, side in _sides_of(pairs):
@@ -191,7 +189,7 @@ def write_pairs(folder: Path, pairs: UnpackedPairs) -> None:
         _refuse_problems(problems, folder.with_name(f"{folder.name}_problems.txt"))
         files = describe_files(temporary, sorted(path.name for path in temporary.iterdir()))
         content = {**_describe_pairs(pairs, ids), "files": files}
-        (temporary / CONTENT_FILE).write_text(seal_json(content), encoding="utf-8")
+        (temporary / CONTENT_FILE).write_text(add_checksum(content), encoding="utf-8")
 
 
 def _packed_key(folder: Path) -> str:
@@ -216,7 +214,7 @@ def _refuse_problems(problems: list[str], listing: Path) -> None:
 
 
 def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
-    """Pack one side and give what is wrong with it; the file is of no use if anything is."""
+    """Pack one side and return its problems; with any, the file is unusable."""
     writer: SequenceWriter | ArrayWriter | None = None
     shape, problems = side.shape, []
     loads = run_ahead(side.store.load, ids, N_AHEAD if is_remote(side.store.folder) else 0)
@@ -233,12 +231,12 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
                 opened.enter_context(contextlib.closing(writer))
             writer.add(rows)
     if writer is None and not problems:
-        problems.append(f"There is nothing to pack from {side.store.folder}.")
+        problems.append(f"Nothing to pack from {side.store.folder}.")
     return problems
 
 
 def _make_rows(side: FeatureSide, item_id: str, feature: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
-    """What is written of one item: its steps, (T, D) float32, or one row, (1, *shape) float32.
+    """Rows written for one item: its steps, (T, D) float32, or one row, (1, *shape) float32.
 
     Raises:
         PairsError: It does not pool to `shape`, or is not finite.
@@ -254,20 +252,20 @@ def _make_rows(side: FeatureSide, item_id: str, feature: np.ndarray, shape: tupl
     if shape is not None and rows.shape[1:] != shape:
         raise PairsError(
             f"Item {item_id!r} ({path}) pools to shape {rows.shape[1:]}, the other items to {shape}. "
-            "All features of one side must have one width: make it again or remove it."
+            "All features of one side must have the same width: extract it again or remove it."
         )
     if not np.isfinite(rows).all():
-        raise PairsError(f"Item {item_id!r} ({path}) has NaN or infinity. Make it again or remove it.")
+        raise PairsError(f"Item {item_id!r} ({path}) has NaN or infinity. Extract it again or remove it.")
     return rows
 
 
-def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
+def _describe_pairs(pairs: PairPlan, ids: list[str]) -> dict[str, Any]:
     stores: dict[Modality, FeatureSource] = {"audio": pairs.music.store, "video": pairs.video.store}
     fingerprints = {modality: store.fingerprint() for modality, store in stores.items()}
     return {
         "ids": [pairs.ids.get(key, key) for key in ids],
         "groups": [pairs.groups.get(item_id, item_id) for item_id in ids],
-        "sizes": {side: len(getattr(pairs.split, side)) for side in SUBSETS},
+        "sizes": {subset: len(getattr(pairs.split, subset)) for subset in SUBSETS},
         "fingerprints": {modality: json.loads(item.to_json()) for modality, item in fingerprints.items() if item},
         "split_checksum": pairs.split.checksum,
         "left_out": list(pairs.left_out),
@@ -276,11 +274,11 @@ def _describe_pairs(pairs: UnpackedPairs, ids: list[str]) -> dict[str, Any]:
     }
 
 
-def _sides_of(pairs: UnpackedPairs) -> tuple[tuple[str, FeatureSide], tuple[str, FeatureSide]]:
+def _sides_of(pairs: PairPlan) -> tuple[tuple[str, FeatureSide], tuple[str, FeatureSide]]:
     return ("music", pairs.music), ("video", pairs.video)
 
 
-def read_pairs(folder: Path, *, verify: bool = False) -> PairSet:
+def read_pairs(folder: Path, *, verify: bool = False) -> PairFiles:
     """Open packed pairs; the arrays stay on disk until they are used.
 
     Args:
@@ -291,14 +289,14 @@ def read_pairs(folder: Path, *, verify: bool = False) -> PairSet:
         PairsError: The folder is missing or damaged.
     """
     try:
-        content = parse_sealed((folder / CONTENT_FILE).read_text(encoding="utf-8"))
+        content = parse_checksummed((folder / CONTENT_FILE).read_text(encoding="utf-8"))
         if verify:
             check_files(folder, content.get("files", {}))
         max_steps = {name: min(int(n), sys.maxsize) for name, n in content.get("max_steps", {}).items()}
         music = _open_side(folder / "music.npy", max_steps.get("music"))
         video = _open_side(folder / "video.npy", max_steps.get("video"))
-        sizes = {side: int(content["sizes"][side]) for side in SUBSETS}
-        pairs = PairSet(
+        sizes = {subset: int(content["sizes"][subset]) for subset in SUBSETS}
+        pairs = PairFiles(
             tuple(content["ids"]), tuple(content["groups"]), music, video, sizes,
             {modality: Fingerprint(**item) for modality, item in content["fingerprints"].items()},
             content["split_checksum"], tuple(content["left_out"]),

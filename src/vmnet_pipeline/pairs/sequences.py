@@ -1,4 +1,4 @@
-"""Sequences of steps on disk and in memory: features that keep their time, for towers that look at every step.
+"""Sequences of steps on disk and in memory: features over time, for towers that read every step.
 
 Two files: NAME.npy, (total, D) float32, the steps of all items one after the other, and NAME_offsets.npy, (n + 1,)
 int64, where each item begins. Nothing but one item at a time is in memory while they are written.
@@ -10,8 +10,7 @@ import io
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.storage.array_writer import ArrayWriter
-from vmnet_pipeline.storage.arrays import map_array, read_array
+from vmnet_pipeline.storage.arrays import ArrayWriter, map_array, read_array
 from vmnet_pipeline.types import Sequences
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class SequenceWriter:
         import numpy as np
 
         self._writer.close()
-        content = io.BytesIO()  # np.save into a file would not tell why it cannot be written
+        content = io.BytesIO()  # np.save into a file hides why it cannot be written
         np.save(content, _sum_lengths(self._lengths))
         offsets_path(self._path).write_bytes(content.getvalue())
 
@@ -114,7 +113,7 @@ def read_sequences(path: Path, max_steps: int) -> Sequences:
 
 
 def offsets_path(path: Path) -> Path:
-    """File of the offsets beside the file of the values."""
+    """File of the offsets that belong to a file of values."""
     return path.with_name(f"{path.stem}_offsets.npy")
 
 

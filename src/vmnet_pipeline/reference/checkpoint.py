@@ -17,7 +17,7 @@ from vmnet_pipeline.models.checkpoints import Checkpoint, StartPoint, build_from
 from vmnet_pipeline.models.factory import MUSIC_LAYERS, VIDEO_LAYERS
 from vmnet_pipeline.reference.variables import (
     BATCH_NORM,
-    ToldTowers,
+    GivenTowers,
     Towers,
     map_variables,
     parts_of,
@@ -65,7 +65,7 @@ def import_checkpoint(
             does not tell what its towers are.
     """
     prefix = find_prefix(Path(path).expanduser())
-    return _import(prefix, _read_variables(prefix), ToldTowers(music_layers, video_layers, linear))[0]
+    return _import(prefix, _read_variables(prefix), GivenTowers(music_layers, video_layers, linear))[0]
 
 
 def import_start(path: str | Path) -> StartPoint:
@@ -76,7 +76,7 @@ def import_start(path: str | Path) -> StartPoint:
     """
     prefix = find_prefix(Path(path).expanduser())
     variables = _read_variables(prefix)
-    checkpoint, wanted = _import(prefix, variables, ToldTowers())
+    checkpoint, wanted = _import(prefix, variables, GivenTowers())
     moments = {
         ours: (
             _convert_variable(f"{name}/Adam", variables[f"{name}/Adam"], name, prefix),
@@ -109,11 +109,11 @@ def _read_variables(prefix: Path) -> Variables:
         raise CheckpointError(f"{prefix}: not a readable TensorFlow checkpoint ({error}); copy it again") from error
 
 
-def _import(prefix: Path, variables: Variables, told: ToldTowers) -> tuple[Checkpoint, dict[str, str]]:
+def _import(prefix: Path, variables: Variables, given: GivenTowers) -> tuple[Checkpoint, dict[str, str]]:
     """The checkpoint, and which variable went where."""
     weights = {name: value for name, value in variables.items() if not _SLOT.match(name)}
     slots = variables.keys() - weights.keys()
-    towers = recognise_towers(weights, slots, _read_graph(prefix.with_name(f"{prefix.name}.meta")), told, prefix)
+    towers = recognise_towers(weights, slots, _read_graph(prefix.with_name(f"{prefix.name}.meta")), given, prefix)
     wanted = map_variables(weights, towers, prefix)
     tensors = {ours: _convert_variable(name, weights[name], name, prefix) for name, ours in wanted.items()}
     tensors |= _count_batches(towers)

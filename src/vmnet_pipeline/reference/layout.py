@@ -30,8 +30,8 @@ N_SAMPLED = 16
 
 
 @dataclass(frozen=True, slots=True)
-class SideFiles:
-    """Where one side of the split is.
+class SubsetFiles:
+    """Where one subset of the split is.
 
     Attributes:
         csv_path: File with the ids.
@@ -48,61 +48,63 @@ class ReferenceLayout:
 
     Attributes:
         variant: `vmnet_vggish` (patches in time) or `vmnet_musicnn` (one vector per item).
-        sides: Files of `train`, `val` and `test`, as far as there are any.
-        only_test: Whether only the test side is wanted.
+        subsets: Files of `train`, `val` and `test`, as far as there are any.
+        only_test: Whether only the test subset is wanted.
     """
 
     variant: Variant
-    sides: Mapping[str, SideFiles]
+    subsets: Mapping[str, SubsetFiles]
     only_test: bool = False
 
 
 # --- where the files are
 
 
-def locate_sides(
+def locate_subsets(
     pairs_dir: str | Path | None = None,
     train_data_dir: str | Path | None = None,
     train_csv_path: str | Path | None = None,
     test_data_dir: str | Path | None = None,
     test_csv_path: str | Path | None = None,
-) -> dict[str, SideFiles]:
-    """Find the files of each side; a place given on its own goes before the one in `pairs_dir`.
+) -> dict[str, SubsetFiles]:
+    """Find the files of each subset; a place given on its own goes before the one in `pairs_dir`.
 
-    A side of which nothing is there is left out, so that a test set alone can be evaluated.
+    A subset of which nothing is there is left out, so that a test set alone can be evaluated.
 
     Raises:
         ParameterError: A folder is given without its csv file or the other way round.
-        PairsError: `pairs_dir` is not there, or there is no side at all.
+        PairsError: `pairs_dir` is not there, or there is no subset at all.
     """
     root = None if pairs_dir is None else find_on_disk(Path(pairs_dir).expanduser())
     if root is not None and not root.is_dir():
         raise PairsError(f"There is no folder {root}. Pass one with train.csv, test.csv, train/ and test/.")
     given = {"train": (train_data_dir, train_csv_path), "test": (test_data_dir, test_csv_path)}
-    located = {side: _locate_side(side, root, *places) for side, places in given.items()}
-    sides = {side: files for side, files in located.items() if files is not None}
+    located = {subset: _locate_subset(subset, root, *places) for subset, places in given.items()}
+    subsets = {subset: files for subset, files in located.items() if files is not None}
     if root is not None and (table := _find_entry(root, "val.csv")).is_file():
-        train_dir = sides["train"].data_dir if "train" in sides else _find_entry(root, "train")
+        train_dir = subsets["train"].data_dir if "train" in subsets else _find_entry(root, "train")
         own_dir = _find_entry(root, "val")
-        sides["val"] = SideFiles(table, own_dir if own_dir.is_dir() else train_dir)
-    if not sides.keys() & {"train", "test"}:
+        subsets["val"] = SubsetFiles(table, own_dir if own_dir.is_dir() else train_dir)
+    if not subsets.keys() & {"train", "test"}:
         raise PairsError(f"{root} has neither train.csv nor test.csv, neither train/ nor test/.")
-    return sides
+    return subsets
 
 
-def _locate_side(
-    side: str, root: Path | None, data_dir: str | Path | None, csv_path: str | Path | None
-) -> SideFiles | None:
+def _locate_subset(
+    subset: str, root: Path | None, data_dir: str | Path | None, csv_path: str | Path | None
+) -> SubsetFiles | None:
     if root is None and (data_dir is None) != (csv_path is None):
-        missing = f"{side}_csv_path" if csv_path is None else f"{side}_data_dir"
-        raise ParameterError(f"{missing} is missing: give {side}_data_dir and {side}_csv_path together, or pairs_dir")
+        missing = f"{subset}_csv_path" if csv_path is None else f"{subset}_data_dir"
+        raise ParameterError(
+            f"{missing} is missing: give {subset}_data_dir and {subset}_csv_path together, or pairs_dir"
+        )
     if root is None and data_dir is None:
         return None
     base = root or Path()
-    folder = _find_entry(base, side) if data_dir is None else find_on_disk(Path(data_dir).expanduser())
-    table = _find_entry(base, f"{side}.csv") if csv_path is None else find_on_disk(Path(csv_path).expanduser())
+    folder = _find_entry(base, subset) if data_dir is None else find_on_disk(Path(data_dir).expanduser())
+    table = _find_entry(base, f"{subset}.csv") if csv_path is None else find_on_disk(Path(csv_path).expanduser())
     is_absent = data_dir is None and csv_path is None and not folder.is_dir() and not table.is_file()
-    return None if is_absent else SideFiles(table, folder)
+    return None if is_absent else SubsetFiles(table, folder)
 
 
 def _find_entry(folder: Path, name: str) -> Path:
@@ -114,21 +116,21 @@ def _find_entry(folder: Path, name: str) -> Path:
 # --- which variant
 
 
-def recognise_variant(sides: Mapping[str, SideFiles]) -> Variant:
+def recognise_variant(subsets: Mapping[str, SubsetFiles]) -> Variant:
     """Tell the variant from the shapes of some music files.
 
     Raw VGGish (T, C, time, mel) and pooled VGGish of 60 s, (62, 512), are `vmnet_vggish` when more than half of the
     files have such a shape; everything else, one vector (D,) or vectors over time (T, D), is `vmnet_musicnn`. Files
     of another extractor that happen to be (62, 512), or patches of another number, need the parameter `variant`.
     """
-    shapes = [shape for shape in _sample_music_shapes(sides) if shape]
+    shapes = [shape for shape in _sample_music_shapes(subsets) if shape]
     n_vggish = sum(len(shape) == 4 or shape == (N_PATCHES, N_VGGISH_CHANNELS) for shape in shapes)
     return "vmnet_vggish" if 2 * n_vggish > len(shapes) else "vmnet_musicnn"
 
 
-def _sample_music_shapes(sides: Mapping[str, SideFiles]) -> Iterator[tuple[int, ...] | None]:
-    for side in sides.values():
-        folder = find_side_folder(side.data_dir, "audio")
+def _sample_music_shapes(subsets: Mapping[str, SubsetFiles]) -> Iterator[tuple[int, ...] | None]:
+    for subset in subsets.values():
+        folder = find_side_folder(subset.data_dir, "audio")
         paths = sorted(folder.glob("*.npy"))[:N_SAMPLED] if folder.is_dir() else []
         yield from (read_shape(path) for path in paths)
 
@@ -141,7 +143,7 @@ def read_shape(path: Path) -> tuple[int, ...] | None:
         return None
 
 
-def make_layout(sides: Mapping[str, SideFiles], variant: str | None = None) -> ReferenceLayout:
+def make_layout(subsets: Mapping[str, SubsetFiles], variant: str | None = None) -> ReferenceLayout:
     """Files with their variant: the given one, or the one that is recognised.
 
     Raises:
@@ -150,4 +152,4 @@ def make_layout(sides: Mapping[str, SideFiles], variant: str | None = None) -> R
     known = get_args(Variant)
     if variant is not None and variant not in known:
         raise ParameterError(f"there is no variant {variant!r}; choose one of {', '.join(known)}")
-    return ReferenceLayout(cast("Variant", variant) if variant else recognise_variant(sides), sides)
+    return ReferenceLayout(cast("Variant", variant) if variant else recognise_variant(subsets), subsets)

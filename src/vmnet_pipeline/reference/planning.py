@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.ingestion.splits import SUBSETS, Split, split_by_group
-from vmnet_pipeline.pairs.packing import FeatureSide, UnpackedPairs
+from vmnet_pipeline.pairs.packing import FeatureSide, PairPlan
 from vmnet_pipeline.reference.feature_files import FeatureFiles, hint_at_case
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.reference.shapes import check_axes, explain_axes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.reference.layout import ReferenceLayout, SideFiles, Variant
+    from vmnet_pipeline.reference.layout import ReferenceLayout, SubsetFiles, Variant
     from vmnet_pipeline.reference.tables import ReferenceTables
     from vmnet_pipeline.types import Fingerprint, Modality
 
@@ -126,7 +126,7 @@ def plan_reference_pairs(
     music_steps: int | None = None,
     video_steps: int | None = None,
     allows_repeats: bool = False,
-) -> UnpackedPairs:
+) -> PairPlan:
     """Read the csv files and the headers of all features; packing the result reads and checks every value.
 
     Args:
@@ -141,14 +141,14 @@ def plan_reference_pairs(
     Raises:
         PairsError: The csv files contradict themselves; the message lists every problem.
     """
-    tables = read_tables(layout.sides, allows_repeats=allows_repeats)
-    split, paths = tables.split, _list_paths(layout.sides, tables)
+    tables = read_tables(layout.subsets, allows_repeats=allows_repeats)
+    split, paths = tables.split, _list_paths(layout.subsets, tables)
     if split.train and not split.val and holds_out_val:
         split = _hold_out_val(split, tables.groups, val_share, seed)
     form = _describe_form(layout.variant, music_steps, video_steps)
     key = _digest_sources(form, split, tables.groups, paths)
-    if layout.only_test and "test" in layout.sides and len(layout.sides) > 1:
-        test = replace(layout, sides={"test": layout.sides["test"]})
+    if layout.only_test and "test" in layout.subsets and len(layout.subsets) > 1:
+        test = replace(layout, subsets={"test": layout.subsets["test"]})
         plan = plan_reference_pairs(
             test,
             val_share=val_share,
@@ -158,7 +158,7 @@ def plan_reference_pairs(
             allows_repeats=allows_repeats,
         )
         return replace(plan, accepted_keys=(key,))
-    return UnpackedPairs(
+    return PairPlan(
         *_plan_sides(layout, paths, _read_shapes(paths), music_steps, video_steps),
         split,
         tables.groups,
@@ -175,8 +175,8 @@ def peek_shapes(
 
     Of a side that is packed as sequences it is (most steps, D).
     """
-    sides = {name: files for name, files in layout.sides.items() if name == "test"}
-    paths = _list_paths(sides, read_tables(sides, allows_repeats=True))
+    subsets = {name: files for name, files in layout.subsets.items() if name == "test"}
+    paths = _list_paths(subsets, read_tables(subsets, allows_repeats=True))
     shapes = _read_shapes(paths)
     if not any(shapes["audio"].values()) or not any(shapes["video"].values()):
         return None
@@ -186,10 +186,10 @@ def peek_shapes(
     return (music_steps, *music) if music_steps else music, (video_steps, *video) if video_steps else video
 
 
-def _list_paths(sides: Mapping[str, SideFiles], tables: ReferenceTables) -> Paths:
+def _list_paths(subsets: Mapping[str, SubsetFiles], tables: ReferenceTables) -> Paths:
     def list_modality(modality: Modality) -> dict[str, Path]:
-        files = {side: FeatureFiles(found.data_dir, modality) for side, found in sides.items()}
-        return {key: files[side].find(tables.id_of(key)) for side in SUBSETS for key in tables.rows[side]}
+        files = {subset: FeatureFiles(found.data_dir, modality) for subset, found in subsets.items()}
+        return {key: files[subset].find(tables.id_of(key)) for subset in SUBSETS for key in tables.rows[subset]}
 
     return {"audio": list_modality("audio"), "video": list_modality("video")}
 
@@ -217,7 +217,7 @@ def _plan_sides(
 ) -> tuple[FeatureSide, FeatureSide]:
     for what, modality in MODALITY_OF.items():
         check_axes(what, shapes[modality])
-    root = _common_folder(layout.sides)
+    root = _common_folder(layout.subsets)
     music, video = (FileSource(root, paths[modality]) for modality in ("audio", "video"))
     return (
         _plan_music(music, shapes["audio"], layout.variant, music_steps),
@@ -255,9 +255,9 @@ def _commonest(values: Sequence[int]) -> int | None:
     return max(counts, key=lambda value: (counts[value], value)) if counts else None
 
 
-def _common_folder(sides: Mapping[str, SideFiles]) -> Path:
-    folders = {side.data_dir.parent for side in sides.values()}
-    return folders.pop() if len(folders) == 1 else next(iter(sides.values())).data_dir
+def _common_folder(subsets: Mapping[str, SubsetFiles]) -> Path:
+    folders = {files.data_dir.parent for files in subsets.values()}
+    return folders.pop() if len(folders) == 1 else next(iter(subsets.values())).data_dir
 
 
 def _describe_form(variant: Variant, music_steps: int | None, video_steps: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The csv files of the reference's layout: which items are on which side, and what is wrong with them."""
+"""Read the csv files of the reference layout: the items of each subset, and every problem with them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from vmnet_pipeline.reference.layout import SideFiles
+    from vmnet_pipeline.reference.layout import SubsetFiles
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class ReferenceTables:
-    """What the csv files say.
+    """Content of the csv files.
 
     Attributes:
-        rows: Key of each row, by side in file order. A key is the id; where an id stands several times, the later rows
+        rows: Key of each row, by subset in file order. A key is the id; where an id is repeated, the later rows
             have keys of their own.
         ids: Id of each key that is not the id itself.
         groups: Group of each key: the column `group`, else the id.
-        problems: What must be mended, one sentence each.
-        repeated: What was kept though it stands twice or on two sides.
+        problems: What must be corrected, one sentence each.
+        repeated: What was kept though it is repeated or in two subsets.
     """
 
-    rows: dict[str, list[str]] = field(default_factory=lambda: {side: [] for side in SUBSETS})
+    rows: dict[str, list[str]] = field(default_factory=lambda: {subset: [] for subset in SUBSETS})
     ids: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -41,48 +41,48 @@ class ReferenceTables:
 
     @property
     def split(self) -> Split:
-        """The keys of the three sides."""
-        return Split(*(tuple(self.rows[side]) for side in SUBSETS))
+        """The keys of the three subsets."""
+        return Split(*(tuple(self.rows[subset]) for subset in SUBSETS))
 
     def id_of(self, key: str) -> str:
         """The id that a row has in its csv file."""
         return self.ids.get(key, key)
 
 
-def read_tables(sides: Mapping[str, SideFiles], *, allows_repeats: bool = False) -> ReferenceTables:
+def read_tables(subsets: Mapping[str, SubsetFiles], *, allows_repeats: bool = False) -> ReferenceTables:
     """Read the csv files.
 
     Args:
-        sides: Where they are.
-        allows_repeats: Keep ids that stand twice or on two sides, and groups on two sides, and take any first line for
+        subsets: Where they are.
+        allows_repeats: Keep repeated ids, and ids and groups in two subsets, and take any first line for
             a header, each with a warning, as the original does; else each is a problem.
     """
     tables = ReferenceTables()
-    side_of_id: dict[str, str] = {}
-    side_of_group: dict[str, str] = {}
-    for side in (side for side in SUBSETS if side in sides):
-        path = sides[side].csv_path
-        for row in _read_rows(sides[side], tables.problems, takes_any_header=allows_repeats):
+    subset_of_id: dict[str, str] = {}
+    subset_of_group: dict[str, str] = {}
+    for subset in (subset for subset in SUBSETS if subset in subsets):
+        path = subsets[subset].csv_path
+        for row in _read_rows(subsets[subset], tables.problems, takes_any_header=allows_repeats):
             item_id, group = row["id"], row.get("group") or row["id"]
             if not _can_be_file_name(item_id):
                 tables.problems.append(f"{path}: the id {item_id!r} cannot be a file name. Use ids without slashes.")
                 continue
-            found = _find_repeat(path, side, item_id, group, side_of_id, side_of_group)
+            found = _find_repeat(path, subset, item_id, group, subset_of_id, subset_of_group)
             (tables.repeated if allows_repeats else tables.problems).extend(found)
-            if item_id in side_of_id and not allows_repeats:
+            if item_id in subset_of_id and not allows_repeats:
                 continue
-            _add(tables, side, item_id, group)
-            side_of_id.setdefault(item_id, side)
-            side_of_group.setdefault(group, side)
+            _add(tables, subset, item_id, group)
+            subset_of_id.setdefault(item_id, subset)
+            subset_of_group.setdefault(group, subset)
     if tables.repeated:
         logger.warning(
-            "%d id(s) or group(s) stand twice or on two sides and are kept, as the original does, e.g. %s",
+            "%d id(s) or group(s) are repeated or in two subsets and are kept, as in the original, e.g. %s",
             len(tables.repeated), tables.repeated[0],
         )  # fmt: skip
     return tables
 
 
-def _add(tables: ReferenceTables, side: str, item_id: str, group: str) -> None:
+def _add(tables: ReferenceTables, subset: str, item_id: str, group: str) -> None:
     key, number = item_id, 1
     while key in tables.groups:
         number += 1
@@ -90,10 +90,10 @@ def _add(tables: ReferenceTables, side: str, item_id: str, group: str) -> None:
     if key != item_id:
         tables.ids[key] = item_id
     tables.groups[key] = group
-    tables.rows[side].append(key)
+    tables.rows[subset].append(key)
 
 
-def _read_rows(files: SideFiles, problems: list[str], *, takes_any_header: bool) -> list[dict[str, str]]:
+def _read_rows(files: SubsetFiles, problems: list[str], *, takes_any_header: bool) -> list[dict[str, str]]:
     """Rows with an id, which is the column `id`, or the first one where there is none."""
     path = files.csv_path
     try:
@@ -110,7 +110,7 @@ def _read_rows(files: SideFiles, problems: list[str], *, takes_any_header: bool)
         rows = [{**row, "id": row[name]} for row in rows]
     rows = [row for row in rows if row["id"]]
     if not rows:
-        problems.append(f"{path} has no ids. Add some, or remove the file and the folder of its side.")
+        problems.append(f"{path} has no ids. Add some, or remove the file and the folder of the subset.")
     return rows
 
 
@@ -120,14 +120,19 @@ def _can_be_file_name(item_id: str) -> bool:
 
 
 def _find_repeat(
-    path: Path, side: str, item_id: str, group: str, side_of_id: Mapping[str, str], side_of_group: Mapping[str, str]
+    path: Path,
+    subset: str,
+    item_id: str,
+    group: str,
+    subset_of_id: Mapping[str, str],
+    subset_of_group: Mapping[str, str],
 ) -> list[str]:
-    if item_id in side_of_id:
-        where = "there twice" if side_of_id[item_id] == side else f"in the csv file of {side_of_id[item_id]} too"
-        return [f"{path}: the id {item_id!r} stands {where}. Remove one."]
-    if side_of_group.get(group, side) != side:
+    if item_id in subset_of_id:
+        where = "repeated" if subset_of_id[item_id] == subset else f"in the csv file of {subset_of_id[item_id]}, too"
+        return [f"{path}: the id {item_id!r} is {where}. Remove one."]
+    if subset_of_group.get(group, subset) != subset:
         return [
-            f"{path}: group {group!r} of item {item_id!r} stands in {side_of_group[group]} too; results would be "
-            "too good. Put all items of a group on one side."
+            f"{path}: group {group!r} of item {item_id!r} is in {subset_of_group[group]}, too; results would be "
+            "inflated by leakage. Put all items of a group into one subset."
         ]
     return []

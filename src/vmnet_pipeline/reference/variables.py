@@ -46,7 +46,7 @@ _UNUSED: dict[Variant, re.Pattern[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class ToldTowers:
+class GivenTowers:
     """What a user says of the towers; None is read from the checkpoint.
 
     Attributes:
@@ -151,7 +151,7 @@ def parts_of(layer: str) -> dict[str, str]:
 
 
 def recognise_towers(
-    variables: Variables, slots: Collection[str], graph_linear: bool | None, told: ToldTowers, prefix: Path
+    variables: Variables, slots: Collection[str], graph_linear: bool | None, given: GivenTowers, prefix: Path
 ) -> Towers:
     """Tell variant, depth and linearity.
 
@@ -159,7 +159,7 @@ def recognise_towers(
         variables: All variables but those of the optimiser.
         slots: Names of the optimiser's.
         graph_linear: What the graph beside the checkpoint says of `is_linear`; None if it says nothing.
-        told: What the user says.
+        given: What the user says.
         prefix: To name in messages.
 
     Raises:
@@ -167,10 +167,10 @@ def recognise_towers(
     """
     variant = _recognise_variant(variables, prefix)
     assumed: list[str] = []
-    music = _count_layers(variables, slots, "X_network", told.music_layers, prefix, assumed)
-    video = _count_layers(variables, slots, "Y_network", told.video_layers, prefix, assumed)
+    music = _count_layers(variables, slots, "X_network", given.music_layers, prefix, assumed)
+    video = _count_layers(variables, slots, "Y_network", given.video_layers, prefix, assumed)
     by_slots = _read_linear(slots, variant, {"X_network": music, "Y_network": video})
-    evidence = {"the graph": graph_linear, "the optimiser's slots": by_slots, "linear": told.linear}
+    evidence = {"the graph": graph_linear, "the optimiser's slots": by_slots, "linear": given.linear}
     linear = _decide_linear(evidence, variant, max(music, video) > 1, prefix, assumed)
     for sentence in assumed:
         logger.warning("%s: %s", prefix, sentence)
@@ -188,24 +188,24 @@ def _recognise_variant(variables: Variables, prefix: Path) -> Variant:
 
 
 def _count_layers(
-    variables: Variables, slots: Collection[str], network: Network, told: int | None, prefix: Path, assumed: list[str]
+    variables: Variables, slots: Collection[str], network: Network, given: int | None, prefix: Path, assumed: list[str]
 ) -> int:
     """Fully connected layers of a tower: fc5 takes what the last layer before it gives, and those were trained."""
     last, published = variables.get(f"{network}/fc5/W"), PUBLISHED_LAYERS[network]
     if last is None or last.ndim != 2 or f"{network}/fc1/W" not in variables:
-        return told or published  # what is missing is told later, by name
+        return given or published  # missing variables are reported later, by name
     widths = _list_widths(variables, network)
     fits = [n for n, width in widths.items() if width == last.shape[0]]
     if network == "X_network" and 3 in fits:  # its graph has fc3 and fc4 unless there are three layers
         has_more = "X_network/fc3/W" in variables
         fits = [n for n in fits if n != 3] if has_more else [3]
     by_slots = _count_trained(slots, network)
-    left = [n for n in fits if by_slots in (None, n) and told in (None, n)]
+    left = [n for n in fits if by_slots in (None, n) and given in (None, n)]
     ours, original = ORIGINAL_NAMES[network]
     if not left:
         raise CheckpointError(
             f"{prefix}: the number of layers of {network} is not clear: fc5/W takes {last.shape[0]} values, which fits "
-            f"{fits or 'none'}; the optimiser's slots say {by_slots or 'nothing'}; {ours} says {told or 'nothing'}"
+            f"{fits or 'none'}; the optimiser's slots say {by_slots or 'nothing'}; {ours} says {given or 'nothing'}"
         )
     if len(left) > 1 and published not in left:
         raise CheckpointError(
@@ -249,12 +249,12 @@ def _read_linear(slots: Collection[str], variant: Variant, n_layers: Mapping[str
 def _decide_linear(
     evidence: Mapping[str, bool | None], variant: Variant, matters: bool, prefix: Path, assumed: list[str]
 ) -> bool:
-    told = {name: value for name, value in evidence.items() if value is not None}
-    if len(set(told.values())) > 1:
-        words = ", ".join(f"{name} says {'linear' if value else 'with ReLU'}" for name, value in told.items())
+    given = {name: value for name, value in evidence.items() if value is not None}
+    if len(set(given.values())) > 1:
+        words = ", ".join(f"{name} says {'linear' if value else 'with ReLU'}" for name, value in given.items())
         raise CheckpointError(f"{prefix}: whether its towers are linear is not clear: {words}")
-    if told or not matters:
-        return any(told.values())
+    if given or not matters:
+        return any(given.values())
     if variant == "plain":
         raise CheckpointError(
             f"{prefix}: nothing tells whether its towers are linear, as those of the 2017 code are; "

@@ -26,8 +26,7 @@ from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.params import IndexKind, IndexParams
 from vmnet_pipeline.search.vector_index import VectorIndex, import_faiss
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, lock_folder, replace_folder, write_text_atomically
-from vmnet_pipeline.storage.checksummed import describe_files, hash_file
-from vmnet_pipeline.storage.parsing import read_document, read_frame
+from vmnet_pipeline.storage.checksummed import describe_files, hash_file, read_document, read_frame
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from vmnet_pipeline.params import Params
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MEBIBYTE = 1 << 20
 MAX_PREFIX_LENGTH = 200
@@ -90,24 +86,3 @@ class ServeParams(Params):
     def max_json_bytes(self) -> int:
         """The limit of one JSON body in bytes."""
         return int(self.max_json_mb * MEBIBYTE)
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionPlaces:
-    """Where the parts of the served collection are.
-
-    Attributes:
-        output: Folder with `music_index`, `video_index`, `music_embeddings` and `video_embeddings`.
-        checkpoint: The network that made them.
-        manifest: Table of the collection, with the paths of its media; may be missing, then no media are sent.
-        weights_dir: Weight files of the feature backends.
-        media_roots: Folders that media may be sent from; what is elsewhere, or a link that leads elsewhere, is not.
-        features: Folder with the feature stores of the collection; None: no re-ranking.
-    """
-
-    output: Path
-    checkpoint: Path
-    manifest: Path
-    weights_dir: Path
-    media_roots: tuple[Path, ...]
-    features: Path | None = None

@@ -17,7 +17,7 @@ from vmnet_pipeline.search.recommendation import list_metadata, rank_items
 from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.media_files import open_below
 from vmnet_pipeline.serving.projection import project_sides
-from vmnet_pipeline.storage.parsing import read_frame
+from vmnet_pipeline.storage.checksummed import read_frame
 from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.search.reranking import Reranking
     from vmnet_pipeline.search.vector_index import VectorIndex
-    from vmnet_pipeline.serving.config import CollectionPlaces
-    from vmnet_pipeline.types import Side
+    from vmnet_pipeline.types import CollectionPlaces, Side
 
 PATH_COLUMNS = {"music": "audio_path", "video": "video_path"}
 REMEDY = "run `kedro run --pipelines=embed,index` on this collection"

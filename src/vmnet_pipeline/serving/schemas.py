@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vmnet_pipeline.errors import describe_validation
 from vmnet_pipeline.serving.auth import MAX_KEY_LENGTH
-from vmnet_pipeline.serving.errors import RefusedError, shorten
+from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.types import Side
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_FILTERS = 16
-MAX_PLACE = 100
-"""Characters of a wrong key that a message repeats."""
 MAX_FILTER_LENGTH = 200
 RESULT: dict[str, Any] = {
     "rank": 1, "id": "0104", "score": 0.83, "media": "../v1/items/0104/media?side=music",
@@ -168,9 +167,7 @@ def read_query(model: type[BaseModel], values: bytes | dict[str, Any]) -> Any:
     try:
         return model.model_validate_json(values) if isinstance(values, bytes) else model.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = shorten(".".join(str(part) for part in first["loc"][:2]), MAX_PLACE)
-        raise RefusedError(422, "bad_request", f"{place}: {first['msg']}".removeprefix(": ")) from error
+        raise RefusedError(422, "bad_request", describe_validation(error)) from error
 
 
 def read_features(values: list[Any]) -> np.ndarray:

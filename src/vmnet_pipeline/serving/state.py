@@ -19,7 +19,8 @@ from vmnet_pipeline.types import SIDES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmnet_pipeline.serving.config import CollectionPlaces, ServeParams
+    from vmnet_pipeline.serving.config import ServeParams
+    from vmnet_pipeline.types import CollectionPlaces
 
 logger = logging.getLogger(__name__)
 

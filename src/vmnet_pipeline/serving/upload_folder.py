@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from vmnet_pipeline.serving.errors import RefusedError
+from vmnet_pipeline.storage.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,11 +101,9 @@ def refuse_storage(error: OSError) -> RefusedError:
 
 def _lock_folder(path: Path) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not try_lock(descriptor, alone=True):
         os.close(descriptor)
-        raise
+        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
     return descriptor
 
 

@@ -1,11 +1,10 @@
-"""Writing files so that a reader never sees half of one, whatever happens to the writer."""
+"""Write files and folders so that a reader never sees a part of one, whatever happens to the writer."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import glob
 import os
 import tempfile
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.exchange import discard, put_in_place, recover_folder
+from vmnet_pipeline.storage.locks import try_lock
 from vmnet_pipeline.storage.paths import is_remote, upload
 from vmnet_pipeline.storage.weak_disks import UNABLE, flush, rename_over
 
@@ -29,20 +29,20 @@ _OLD_S = 7 * 24 * 3600.0
 _REMEDIES = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space, or have the quota raised",
-    errno.EFBIG: "Take a file system, or a limit of the shell, that allows larger files",
-    errno.EIO: "See to the disk, or its connection: the log of the system says more",
-    errno.EACCES: "Correct the rights of the folder",
-    errno.EPERM: "Correct the rights of the folder",
-    errno.EROFS: "Take a place that can be written",
+    errno.EFBIG: "Use a file system, or a shell limit, that allows larger files",
+    errno.EIO: "Check the disk, or its connection; the system log says more",
+    errno.EACCES: "Correct the permissions of the folder",
+    errno.EPERM: "Correct the permissions of the folder",
+    errno.EROFS: "Choose a location that can be written",
 }
 _FULL_DATABASE = "database or disk is full"
 
 
 def explain_disk_error(error: BaseException | None) -> StorageError | None:
-    """In words, and with what to do about it, that a disk is full or defect, or lacks rights; None for other errors.
+    """Explain, with the remedy, a disk that is full or defective or lacks permissions; None for other errors.
 
     Args:
-        error: What was raised. Libraries wrap the error of the system, and some keep only its text.
+        error: Libraries wrap the error of the system, and some keep only its text.
     """
     messages = []
     while error is not None:
@@ -57,16 +57,16 @@ def explain_disk_error(error: BaseException | None) -> StorageError | None:
 
 @contextmanager
 def replace_atomically(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit it takes the place of `path`.
+    """Yield a temporary path next to `path`; on a clean exit it replaces `path`.
 
-    The temporary name is unique, so that several writers never collide; the last one wins. When the
-    block raises, the temporary file is removed and `path` is as it was. For a place in an object store the temporary
-    file is a local one, and is uploaded at the end.
+    The temporary name is unique, so several writers never collide; the last one wins. When the block raises, the
+    temporary file is removed and `path` is unchanged. For an object store the temporary file is local, and uploaded at
+    the end.
 
     Args:
-        path: The file.
-        durable: Whether a loss of power too leaves the old content or the new one. It takes some milliseconds, which
-            is for what took long to make.
+        path: The file to replace.
+        durable: Whether the old or the new content also survives a loss of power. Costs some milliseconds: for files
+            that took long to make.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="vmnet-") as folder:
@@ -75,7 +75,7 @@ def replace_atomically(path: Path, *, durable: bool = False) -> Iterator[Path]:
             upload(local, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    temporary = name_temporary(path)
     try:
         yield temporary
         if durable:
@@ -91,10 +91,10 @@ def replace_atomically(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`; on a clean exit it takes the place of `folder`, whole and for good.
+    """Yield a temporary folder next to `folder`; on a clean exit it replaces `folder`, whole and durably.
 
-    A reader that opened files of the old folder keeps them. When the block raises, `folder` is as it was. Of several
-    writers the last one wins. What killed writers left is put in order first: see `exchange` for what is recovered.
+    A reader that opened files of the old folder keeps them. When the block raises, `folder` is unchanged. Of several
+    writers the last one wins. Leftovers of killed writers are cleaned up first: see `exchange` for what is recovered.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     recover_folder(folder)
@@ -106,27 +106,28 @@ def replace_folder(folder: Path) -> Iterator[Path]:
                 flush(path)
             put_in_place(temporary, folder)
             flush(folder.parent)
-            recover_folder(folder)  # what had to step aside is not needed any more
+            recover_folder(folder)  # the folder that had to step aside is not needed any more
         finally:
             discard(temporary)
 
 
-def _name_temporary(folder: Path) -> Path:
-    return folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}-{uuid.uuid4().hex}")
+def name_temporary(path: Path) -> Path:
+    """A unique name next to a file, with its suffix: libraries choose formats by it."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
 
 
 @contextmanager
 def _make_locked_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that is locked as long as this process lives, so that others see that it is in use."""
+    """Yield a temporary folder that is locked while this process lives, so that others see that it is in use."""
     with contextlib.ExitStack() as held:
         while True:
-            temporary = _name_temporary(folder)
+            temporary = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}-{uuid.uuid4().hex}")
             temporary.mkdir()
             with contextlib.suppress(FileNotFoundError):
                 held.enter_context(lock_folder(temporary))
             if temporary.exists():
                 break
-            held.close()  # somebody took it for stale before it was locked
+            held.close()  # another process took it for stale before it was locked
         yield temporary
 
 
@@ -135,20 +136,15 @@ def lock_folder(folder: Path, *, waits: bool = True) -> Iterator[bool]:
     """Lock a local folder until the block ends, if the file system can.
 
     Args:
-        folder: A folder that is there.
-        waits: Whether to wait until nobody else has it.
+        folder: An existing folder.
+        waits: Whether to wait for the process that holds it.
 
     Yields:
-        Whether this process has it now.
+        Whether this process holds it now.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        except OSError:
-            yield False
-            return
-        yield True
+        yield try_lock(handle, alone=True, waits=waits)
     finally:
         os.close(handle)
 
@@ -161,12 +157,12 @@ def _remove_stale_folders(folder: Path) -> None:
 
 
 def _is_old(path: Path) -> bool:
-    """Whether nobody can be at a folder any more, for disks without locks."""
+    """Whether no process can still use a folder, for disks without locks."""
     return time.time() - path.stat().st_mtime > _OLD_S
 
 
 def flush_file_system(folder: Path) -> None:
-    """Have everything written that is on its way to the file system of a local folder, whoever wrote it."""
+    """Flush all pending writes to the file system of a local folder, whoever wrote them."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):
         os.sync()
@@ -183,7 +179,7 @@ def flush_file_system(folder: Path) -> None:
 
 
 def write_text_atomically(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write UTF-8 text; readers see the old content or the new one, never a part. See `replace_atomically`."""
+    """Write UTF-8 text; readers see the old content or the new one, see `replace_atomically`."""
     with replace_atomically(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -193,11 +189,11 @@ def remove_stale_temporaries(folder: Path, newest: Path, older_than_s: float = 3
 
     Args:
         folder: A local folder with few files.
-        newest: A file that was written just now: its time is that of the file system, not of this machine's clock.
-        older_than_s: Another writer may still be at younger ones.
+        newest: A file that was just written: its time is that of the file system, not of this machine's clock.
+        older_than_s: Younger ones may still be in use by another writer.
     """
     with contextlib.suppress(OSError):
         now_s = newest.stat().st_mtime
-        for path in folder.glob(".tmp*"):  # not only our own: safetensors has such files, too
+        for path in folder.glob(".tmp*"):  # not only our own: safetensors makes such files, too
             if path.is_file() and now_s - path.stat().st_mtime >= older_than_s:
                 path.unlink()

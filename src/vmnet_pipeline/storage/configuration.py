@@ -1,4 +1,4 @@
-"""Where the settings are: in `conf/` of a project folder, or in the copy that comes with the package."""
+"""Find the configuration: `conf/` of a project folder, or the copy that comes with the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find_conf(project: Path | None = None) -> Path:
 
 
 def find_shipped_conf() -> Path:
-    """The settings that come with the package; in a checkout, those beside `src/`."""
+    """The configuration that comes with the package; in a checkout, `conf/` next to `src/`."""
     package = Path(str(resources.files("vmnet_pipeline")))
     shipped = package / "conf"
     return shipped if shipped.is_dir() else package.parents[1] / "conf"

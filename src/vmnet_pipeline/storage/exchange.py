@@ -1,9 +1,9 @@
-"""Put a folder in the place of another one, so that at no moment the only copy is one that somebody may remove.
+"""Replace a folder by another one without a moment in which the only copy could be removed.
 
-Linux and macOS exchange two names in one step: the place is never empty. Where the system or the file system cannot
-(NFS, FAT, some FUSE), the old folder steps aside under a name of its own, `.replaced-NAME-TOKEN`, for the moment
-between two renames. A process that is killed then leaves the place empty; whoever writes next puts the old one back
-before it removes anything.
+Linux and macOS exchange two names in one step: the name always exists. Where the system or the file system cannot
+(NFS, FAT, some FUSE), the old folder steps aside under its own name, `.replaced-NAME-TOKEN`, for the moment between
+two renames. A process killed then leaves the name missing; the next writer puts the old folder back before it removes
+anything.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def put_in_place(new: Path, folder: Path) -> None:
-    """Have `new` take the place of `folder`, however many others do so at the same time; the last one wins.
+    """Replace `folder` by `new`; of several processes that do so at once the last one wins.
 
-    Afterwards `new` is what was in that place, if it could be exchanged, or is gone.
+    Afterwards `new` is the old folder, if they could be exchanged, or is gone.
     """
     while True:
         try:
@@ -72,18 +72,18 @@ def exchange(first: Path, second: Path) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Put back what a killed process left under another name, and remove what has been replaced for good.
+    """Put back a folder that a killed process left under another name, and remove those that have been replaced.
 
-    It needs no lock: a process that is just between its two renames finds the place taken and begins again.
+    It needs no lock: a process between its two renames finds the name taken and begins again.
     """
     replaced = sorted(
         folder.parent.glob(f"{REPLACED_PREFIX}{glob.escape(folder.name)}-{'?' * 32}"), key=_read_time, reverse=True
     )
     for path in replaced:
         if not os.path.lexists(folder):
-            with contextlib.suppress(OSError):  # somebody else was faster
+            with contextlib.suppress(OSError):  # another process was faster
                 path.rename(folder)
-        # Looked for before `folder` was: so what is there now came after it.
+        # `replaced` was listed before `folder` was looked for: so `folder` is the newer one.
         elif os.path.lexists(path):
             discard(path)
 
@@ -103,7 +103,7 @@ def _step_aside(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a folder or whatever else has its name; what cannot be removed stays."""
+    """Remove a folder, or a file of that name; what cannot be removed stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return

@@ -1,11 +1,11 @@
-"""Who works in a folder of an object store, where no lock goes away with the process that holds it.
+"""Leases on a folder of an object store, which has no lock that ends with the process holding it.
 
-    FOLDER/claims/KIND.TOKEN.json     pid, host and start of a process that lives
+    FOLDER/claims/KIND.TOKEN.json     pid, host and start of a live process
 
-A process announces itself first and looks around then; listings are consistent in all object stores that are taken
-here, so of two that start at once at least one sees the other, and nobody goes on beside another. A claim is renewed
-while its process lives and counts for nothing after `EXPIRES_S` without that, by the clock of the store; at once, when
-the process was one of this very machine and is gone.
+A process writes its lease first and lists the others afterwards. Listings are consistent in all supported object
+stores, so of two processes that start at once at least one sees the other, and conflicting ones never both continue. A
+lease is renewed while its process lives and expires `EXPIRES_S` after the last renewal by the clock of the store;
+immediately, when its process ran on this machine and has ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import FeatureStoreError
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 from vmnet_pipeline.storage.paths import list_files, storage_errors
 
 if TYPE_CHECKING:
@@ -37,18 +37,18 @@ FOLDER = "claims"
 
 
 @contextmanager
-def claim(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Iterator[None]:
-    """Work in `folder` until the block ends.
+def hold_lease(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Iterator[None]:
+    """Hold a lease on `folder` until the block ends.
 
     Args:
         folder: A folder of an object store.
-        kind: What this process does there, safe as a file name and without a dot.
-        conflicts: Whether another process of some kind may not be there at the same time.
+        kind: Task of this process, safe as a file name and without a dot.
+        conflicts: Whether a process of another kind must not work there at the same time.
 
     Raises:
-        FeatureStoreError: Such a process is there; or this one stood still for so long that its claim ran out.
+        FeatureStoreError: A conflicting process is there; or this one was suspended until its lease expired.
     """
-    own = _Claim(folder, kind)
+    own = _Lease(folder, kind)
     own.renew()
     try:
         others = find_live(folder, than=own.path)
@@ -65,9 +65,9 @@ def claim(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Iterator
 
 
 def find_live(folder: Path, *, than: Path | None = None) -> list[str]:
-    """Names of the claims in `folder` that are renewed, except `than`; the others are removed.
+    """Names of the live leases in `folder`, except `than`; expired ones are removed.
 
-    Time is told by the store: it is that of the claim `than`, which was written just now, or of a file for that.
+    The time is that of the store: of the lease `than`, which was just written, or of a file written to read it.
     """
     clock = than or folder / FOLDER / f"clock.{uuid.uuid4().hex}.json"
     if than is None:
@@ -89,7 +89,7 @@ def find_live(folder: Path, *, than: Path | None = None) -> list[str]:
 
 
 def _has_ended(path: Path) -> bool:
-    """Whether a claim is that of a process of this machine that is not there any more."""
+    """Whether the process of a lease ran on this machine and has ended."""
     try:
         holder = parse_json(path.read_text(encoding="utf-8"))
         if not _name_machine() or holder["machine"] != _name_machine():
@@ -103,7 +103,7 @@ def _has_ended(path: Path) -> bool:
 
 
 def _name_machine() -> str:
-    """This start of this machine, or of this container, in which a process id means one process; empty if unknown."""
+    """Identify this boot of this machine or container, within which a process id is unique; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
@@ -112,13 +112,13 @@ def _name_machine() -> str:
 
 
 def describe_self() -> dict[str, Any]:
-    """What a claim or a lock file says of this process."""
+    """Content of a lease or a lock file for this process."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
 
 def describe_holder(path: Path) -> str:
-    """The process that a claim or a lock file tells of, in words; empty when it tells of none."""
+    """The process named in a lease or a lock file, in words; empty when there is none."""
     try:
         holder = parse_json(path.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
@@ -127,22 +127,22 @@ def describe_holder(path: Path) -> str:
 
 
 def explain_holder(store: Path, holder: str) -> str:
-    """Why no run can begin on a store, and what to do."""
+    """Say why no run can begin on a store, and what to do."""
     return (
         f"The feature store {store} is being worked on by {holder}. Wait until it has ended, or stop it, and run "
         "again: everything finished is kept."
     )
 
 
-class _Claim:
-    """A file that a thread keeps fresh."""
+class _Lease:
+    """A file that a thread renews."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.path = folder / FOLDER / f"{kind}.{uuid.uuid4().hex}.json"
         self._content = json.dumps({**describe_self(), "machine": _name_machine()}).encode()
         self._ended = threading.Event()
         self._is_lost = False
-        self._thread = threading.Thread(target=self._keep, name="claim", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def renew(self) -> None:
         self.path.write_bytes(self._content)
@@ -153,7 +153,7 @@ class _Claim:
     def _keep(self) -> None:
         while not self._ended.wait(RENEW_S):
             try:
-                if not self.path.exists():  # somebody took it for dead and may work here now
+                if not self.path.exists():  # another process took it for expired and may work here now
                     self._is_lost = True
                     return
                 self.renew()
@@ -163,7 +163,7 @@ class _Claim:
     def check(self) -> None:
         if self._is_lost:
             raise FeatureStoreError(
-                f"This run stood still for more than {EXPIRES_S:.0f} s, or could not reach {self.path.parent}, and "
+                f"This run was suspended for more than {EXPIRES_S:.0f} s, or could not reach {self.path.parent}, and "
                 "another one may have begun. Run again: everything finished is kept."
             )
 

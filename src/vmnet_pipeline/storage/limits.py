@@ -1,6 +1,6 @@
-"""Limits of the shell and the system (`ulimit`): told in words, before or after they are met.
+"""Explain limits of the shell and the system (`ulimit`), before or after they are reached.
 
-Nothing heavy is imported here: with little memory or few processes the import of other modules is what fails.
+Nothing heavy is imported here: with little memory or few processes it is the imports that fail.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 _KEPT = "Everything finished so far is kept."
 _REMEDIES = {
-    "memory": f"There is not enough memory, or the shell allows too little (ulimit -v). {_KEPT}",
+    "memory": f"Not enough memory, or the shell allows too little (ulimit -v). {_KEPT}",
     "threads": f"No more threads or processes can be started. Raise the limit (ulimit -u), or end others. {_KEPT}",
     "files": f"Too many files are open. Raise the limit (ulimit -n). {_KEPT}",
-    "temporary": "There is no usable folder for temporary files. Free some space in /tmp, or set TMPDIR. " + _KEPT,
+    "temporary": "No usable folder for temporary files. Free some space in /tmp, or set TMPDIR. " + _KEPT,
 }
 _SIGNS = {
     os.strerror(errno.ENOMEM): "memory",
@@ -41,10 +41,10 @@ _is_watching = False
 
 
 def explain_limit(error: BaseException | None) -> LimitError | None:
-    """Say in words which limit was met; None for other errors.
+    """Explain which limit was reached; None for other errors.
 
     Args:
-        error: What was raised. Libraries wrap the error of the system, and some keep only its text.
+        error: Libraries wrap the error of the system, and some keep only its text.
     """
     while error is not None:
         if isinstance(error, MemoryError):
@@ -60,10 +60,10 @@ def explain_limit(error: BaseException | None) -> LimitError | None:
 
 
 def watch_limits() -> None:
-    """Have this process, the one of a command, tell in one sentence that it meets a limit.
+    """Make this process, that of a command, report a limit in one sentence.
 
     Raises:
-        LimitError: So few threads can be started that libraries would abort the process.
+        LimitError: So few threads are left that libraries would abort the process.
     """
     global _is_watching
     if _is_watching:
@@ -85,7 +85,7 @@ def _print_limit(kind: type[BaseException], error: BaseException, traceback: Tra
 
 
 def _watch_processor_time() -> None:
-    """The system ends a process at its hard limit without a word: be told somewhat earlier."""
+    """Lower the soft limit: at the hard one the system kills the process without a message."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -97,7 +97,7 @@ def _watch_processor_time() -> None:
             f"\nLimitError: The processor time that the shell allows is used up (ulimit -t {soft}). Raise it, and run "
             "again: everything finished so far is kept.\n"
         )
-        raise SystemExit(1)  # unlike an error, nothing on the way takes it for one of its own
+        raise SystemExit(1)  # unlike an error, no handler on the way catches it
 
     signal.signal(signal.SIGXCPU, end)
     if hard != resource.RLIM_INFINITY:
@@ -106,7 +106,7 @@ def _watch_processor_time() -> None:
 
 
 def _check_threads(count: int) -> None:
-    """Start some threads for a moment: a library in C++ that cannot start one ends the process.
+    """Start some threads for a moment: a C++ library that cannot start one aborts the process.
 
     Raises:
         LimitError: They cannot be started.

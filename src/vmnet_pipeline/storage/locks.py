@@ -1,11 +1,11 @@
-"""Locks between the processes that work on one feature store, on one machine or through a shared folder.
+"""Lock a feature store between processes, on one machine or through a shared folder.
 
     FOLDER/lock                  a run over the whole store holds it alone; the workers of an array job share it
     FOLDER/lock-I-of-N           worker I of an array job of N
     FOLDER/writers*              shared by the processes that write features; a new run waits until they are gone
 
-The system takes a lock away when its holder ends, however it ends: nothing stale is ever left. In an object store,
-which has no locks, files that are renewed stand for them, see `claims`.
+The system releases a lock when its holder ends, however it ends: nothing stale is ever left. An object store has no
+locks; leases take their place, see `leases`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import FeatureStoreError
-from vmnet_pipeline.storage.leases import claim, describe_holder, describe_self, explain_holder, find_live
+from vmnet_pipeline.storage.leases import describe_holder, describe_self, explain_holder, find_live, hold_lease
 from vmnet_pipeline.storage.paths import is_remote
 from vmnet_pipeline.storage.weak_disks import warn_once
 
@@ -39,11 +39,12 @@ SAY_EVERY_S = 30.0
 
 @contextmanager
 def lock_run(folder: Path, shard: Shard | None = None) -> Iterator[None]:
-    """Hold a store for one run, or for one worker of an array job; waits for writers that an earlier run left.
+    """Hold a store for one run, or for one worker of an array job; wait for writers that an earlier run left.
 
     Args:
-        folder: Where the lock files are; made if need be.
-        shard: (I, N) of worker I of an array job of N, which leaves the other workers alone; None for the whole store.
+        folder: Folder of the lock files; created if needed.
+        shard: (I, N) for worker I of an array job of N, which may run next to the other workers; None for the whole
+            store.
 
     Raises:
         FeatureStoreError: Another run holds it; the message names its process, machine and start.
@@ -51,7 +52,7 @@ def lock_run(folder: Path, shard: Shard | None = None) -> Iterator[None]:
     """
     if is_remote(folder):
         kind = "run" if shard is None else f"run-{_name(shard)}"
-        with claim(folder, kind, lambda other: _excludes(kind, other)):
+        with hold_lease(folder, kind, lambda other: _excludes(kind, other)):
             _wait_for_writers(folder, shard)
             yield
         return
@@ -69,13 +70,13 @@ def lock_run(folder: Path, shard: Shard | None = None) -> Iterator[None]:
 
 @contextmanager
 def share_writing(folder: Path, shard: Shard | None = None) -> Iterator[None]:
-    """Say that this process writes features, until the block ends or the process does."""
+    """Mark this process as writing features until the block or the process ends."""
     if is_remote(folder):
-        with claim(folder, _writers_path(folder, shard).name, lambda other: False):
+        with hold_lease(folder, _writers_path(folder, shard).name, lambda other: False):
             yield
         return
     with _writers_path(folder, shard).open("a+", encoding="utf-8") as file:
-        try_lock(file, alone=False, waits=True)  # a run that looks whether somebody writes has it for a moment
+        try_lock(file, alone=False, waits=True)  # a run that checks for writers holds it for a moment
         yield
 
 
@@ -84,7 +85,7 @@ def _name(shard: Shard) -> str:
 
 
 def _excludes(kind: str, other: str) -> bool:
-    """Whether two runs may not work side by side; workers of one array job may, if they are different ones."""
+    """Whether two runs must not work at the same time; different workers of one array job may."""
     if not other.startswith("run"):
         return False
     is_same_array = "-of-" in kind and kind.partition("-of-")[2] == other.partition("-of-")[2]
@@ -100,22 +101,22 @@ def _lock_or_refuse(path: Path, *, alone: bool) -> Iterator[None]:
     with path.open("a+", encoding="utf-8") as file:
         if not try_lock(file, alone=alone):
             raise FeatureStoreError(explain_holder(path.parent.parent, _find_holder(path)))
-        with contextlib.suppress(OSError):  # a full disk is found, and said, where features are written
+        with contextlib.suppress(OSError):  # a full disk is reported where features are written
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), json.dumps(describe_self()).encode())
         yield
 
 
 def _find_holder(path: Path) -> str:
-    """The run that holds a lock, in words; of an array job any of its workers."""
+    """The run that holds a lock, in words; for an array job any of its workers."""
     candidates = [path, *sorted(path.parent.glob(f"{path.name}-*"))] if path.name == "lock" else [path]
     return next(filter(None, map(describe_holder, reversed(candidates))), "another process")
 
 
 def _refuse_other_arrays(folder: Path, shard: Shard) -> None:
-    """Workers of arrays of different sizes would take the same items.
+    """Refuse workers of an array of another size: they would take the same items.
 
-    They are looked for with a shared lock, as other workers of this array may be looking at the same moment.
+    A shared lock is used to look for them, as other workers of this array may do so at the same moment.
     """
     for path in sorted(folder.glob("lock-*-of-*")):
         if path.name.endswith(f"-of-{shard[1]}"):
@@ -125,7 +126,7 @@ def _refuse_other_arrays(folder: Path, shard: Shard) -> None:
 
 
 def _wait_for_writers(folder: Path, shard: Shard | None) -> None:
-    """Let workers that outlived their run, as those of a cluster do, finish their batch."""
+    """Let workers that outlived their run, as cluster workers do, finish their batch."""
     said = -SAY_EVERY_S
     while _find_writers(folder, shard):
         if time.monotonic() - said >= SAY_EVERY_S:
@@ -135,7 +136,7 @@ def _wait_for_writers(folder: Path, shard: Shard | None) -> None:
 
 
 def _find_writers(folder: Path, shard: Shard | None) -> list[str]:
-    """Those that still write, of this worker of an array job or of anybody."""
+    """Writers that are still active: those of this worker of an array job, or all."""
     own = _writers_path(folder, shard).name
     if is_remote(folder):
         kinds = [name.partition(".")[0] for name in find_live(folder)]
@@ -149,12 +150,23 @@ def _is_free(path: Path) -> bool:
         return try_lock(file, alone=True)
 
 
-def try_lock(file: TextIO, *, alone: bool, waits: bool = False) -> bool:
-    """Take a lock until `file` is closed; False when somebody else has it. True where the file system has no locks."""
+def try_lock(file: TextIO | int, *, alone: bool, waits: bool = False) -> bool:
+    """Lock an open file, or the descriptor of a folder, until it is closed.
+
+    Args:
+        file: Where the file system has no locks, a file counts as locked, with a warning, and a folder as not locked.
+        alone: Whether no other process may share the lock.
+        waits: Whether to wait for other holders.
+
+    Returns:
+        Whether this process has the lock; False when another process has it.
+    """
     try:
         fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
+        if isinstance(file, int):
+            return False
         warn_once("%s cannot be locked (%s): see that only one run works on this folder", file.name, error.strerror)
     return True

@@ -1,10 +1,10 @@
-"""Memory that tables have left behind."""
+"""Release memory of Arrow tables."""
 
 from __future__ import annotations
 
 
 def release_memory() -> None:
-    """Give the system back what Arrow has freed and kept for later: of a million rows a third of what they took."""
+    """Return memory that Arrow has freed but kept: a third of what a million rows took."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()

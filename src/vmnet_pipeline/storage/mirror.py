@@ -1,4 +1,4 @@
-"""A folder of an object store with a local copy, for what is mapped into memory and so must be a local file."""
+"""Mirror a folder of an object store locally, for files that are memory-mapped."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.atomic import lock_folder, write_text_atomically
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 from vmnet_pipeline.storage.paths import copy_to_local, is_remote, list_files, name_local, upload
 
 _ATTEMPTS = 3
 
 
 class Mirror:
-    """A place and its local copy, which is fetched only when the place has changed. A local place is its own copy.
+    """A folder and its local copy, which is fetched only after changes. A local folder is its own copy.
 
     Attributes:
         place: The folder.
-        local: The copy; it grows as large as the folder and may be deleted at any time.
+        local: The copy; as large as the folder, and may be deleted at any time.
     """
 
     def __init__(self, place: Path, cache_dir: str, last_file: str) -> None:
-        """Name both.
+        """Choose both.
 
         Args:
             place: Local or remote folder.
             cache_dir: Local folder for all copies.
-            last_file: The file without which the folder counts as absent. It is taken away first and written last, so
-                that nobody takes half of the old and half of the new content for one.
+            last_file: The file without which the folder counts as absent. It is removed first and written last, so that
+                no reader mixes old and new content.
         """
         self.place = place
         self.local = Path(name_local(place, cache_dir))
@@ -42,18 +42,18 @@ class Mirror:
         return (self.place / self._last_file).exists()
 
     def pull(self) -> Path:
-        """Bring the copy to the state of the folder.
+        """Update the copy from the folder.
 
         Returns:
-            The copy; there is none if the folder is absent.
+            The copy; missing if the folder is absent.
 
         Raises:
-            StorageError: The folder changed all the time.
+            StorageError: The folder kept changing.
         """
         if not is_remote(self.place):
             return self.local
         self.local.parent.mkdir(parents=True, exist_ok=True)
-        with lock_folder(self.local.parent):  # of several processes one fetches, and the others wait for that
+        with lock_folder(self.local.parent):  # of several processes one fetches, and the others wait
             for _ in range(_ATTEMPTS):
                 wanted = self._describe()
                 if self._last_file not in wanted and self._was_being_pushed():
@@ -68,10 +68,10 @@ class Mirror:
                 if self._describe() == wanted:
                     self._write_state(wanted)
                     return self.local
-        raise StorageError(f"{self.place} changed while it was read; another run writes there. Run again after it.")
+        raise StorageError(f"{self.place} changed while it was read: another run writes there. Run again later.")
 
     def push(self) -> None:
-        """Bring the folder to the state of the copy. One that is killed is completed by the next `pull` here."""
+        """Update the folder from the copy. A killed push is completed by the next `pull` on this machine."""
         if not is_remote(self.place):
             return
         write_text_atomically(self._push_record, "")
@@ -93,7 +93,7 @@ class Mirror:
         return {name: f"{found.size_bytes} {found.modified_s} {found.version}" for name, found in listing.items()}
 
     def _fetch(self, names: dict[str, str]) -> None:
-        self._push_record.unlink(missing_ok=True)  # somebody else's content is whole
+        self._push_record.unlink(missing_ok=True)  # content pushed from elsewhere is whole
         self._state.unlink(missing_ok=True)
         shutil.rmtree(self.local, ignore_errors=True)
         self.local.mkdir(parents=True)
@@ -101,7 +101,7 @@ class Mirror:
             copy_to_local(self.place / name, self.local / name)
 
     def _read_state(self) -> dict[str, str] | None:
-        """What the copy is a copy of; None when it is not there or not whole."""
+        """Listing that the copy was made from; None when it is missing or not whole."""
         if not (self.local / self._last_file).is_file():
             return None
         try:

@@ -1,4 +1,4 @@
-"""File names as different systems spell them: composed or decomposed letters, upper and lower case.
+"""Compare file names as different systems spell them: composed or decomposed letters, upper and lower case.
 
 A Mac may write `é` as two characters (NFD) where Linux and Windows have one (NFC). Names are compared normalised, and
 files are found on disk as they are.
@@ -19,18 +19,18 @@ def normalise(text: str) -> str:
 
 
 def fold_case(text: str) -> str:
-    """What two names have in common that are one file where upper and lower case are the same."""
+    """Key under which two names are one file on a case-insensitive file system."""
     return normalise(text.casefold())
 
 
 class DiskNames:
-    """Finds files whose names are composed or decomposed otherwise than they are given; each folder is listed once."""
+    """Find files whose names are composed differently on disk; each folder is listed once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str:
-        """The path of a file or folder as the disk has it; `path` itself if it is there, or not under any spelling."""
+        """The path of a file or folder as spelled on disk; `path` itself if it exists, or under no spelling."""
         if path.isascii() or is_remote(path) or os.path.lexists(path):
             return path
         head, _, name = path.rpartition("/")
@@ -49,7 +49,7 @@ class DiskNames:
 
 
 def find_on_disk(path: Path) -> Path:
-    """One path as the disk has it; see `DiskNames`."""
+    """One path as spelled on disk; see `DiskNames`."""
     text = str(path)
     found = DiskNames().find(text)
     return path if found == text else Path(found)
@@ -59,9 +59,9 @@ def find_entry(folder: Path, names: tuple[str, ...], *, is_folder: bool = True) 
     """Entries of a folder with one of some names in any case, those that come first in `names` first.
 
     Args:
-        folder: A folder, local or remote; one that is not there has none.
+        folder: A folder, local or remote; a missing one has none.
         names: In lower case.
-        is_folder: Whether folders are wanted, or files.
+        is_folder: Whether to find folders, or files.
     """
     try:  # names, of which a folder may have a million, and not as many paths
         entries = [path.name for path in folder.iterdir()] if is_remote(folder) else os.listdir(folder)  # noqa: PTH208
@@ -75,7 +75,7 @@ def find_entry(folder: Path, names: tuple[str, ...], *, is_folder: bool = True) 
 
 
 def tells_case(folder: Path) -> bool:
-    """Whether upper and lower case make two files in a folder, there or yet to be made. Nothing is written."""
+    """Whether a folder, existing or not, is case-sensitive. Nothing is written."""
     if is_remote(folder):
         return True
     place = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay

@@ -1,8 +1,8 @@
-"""Places that are local paths or URLs of an object store (`s3://bucket/folder`), used alike wherever that is possible.
+"""Use local paths and URLs of object stores (`s3://bucket/folder`) alike.
 
-`as_path` gives a `Path` for a local place, and for a URL an object of universal_pathlib with the same methods. What an
-object store does in its own way is here: a file appears whole (no temporary file beside it), listing is cheap and
-asking for single files is not, nothing is mapped into memory, and errors and credentials are of their own kind.
+`as_path` returns a `Path` for a local path, and for a URL an object of universal_pathlib with the same methods. The
+differences of object stores are handled here: a file appears whole (no temporary file), listing is cheap and single
+requests are not, nothing can be memory-mapped, and errors and credentials differ.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.prefetch import run_ahead
 
 PROTOCOLS = ("s3", "gs", "az", "abfs", "memory")
-"""Object stores that are taken; a media.csv of somebody else's shall not have this machine call any address."""
+"""Supported object stores; a foreign media.csv must not make this machine call arbitrary addresses."""
 
 DEFAULT_CACHE_DIR = "data/cache"
 N_AHEAD = 16
-"""So many requests are on their way at the same time."""
+"""Number of concurrent requests."""
 
 _STAMPS = ("LastModified", "updated", "last_modified", "modified", "created")  # as the stores call it
 _configured: dict[str, dict[str, Any]] = {}
@@ -34,7 +34,7 @@ _configured: dict[str, dict[str, Any]] = {}
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file as a listing of an object store has it.
+    """One file in a listing of an object store.
 
     Attributes:
         size_bytes: Its size.
@@ -53,7 +53,7 @@ def is_remote(place: object) -> bool:
 
 
 def as_path(place: str | Path, credentials: Mapping[str, Any] | None = None) -> Path:
-    """The object through which a place is used.
+    """The path object for a local path or URL.
 
     Args:
         place: Local path, or URL.
@@ -61,7 +61,7 @@ def as_path(place: str | Path, credentials: Mapping[str, Any] | None = None) -> 
             for those of all places.
 
     Raises:
-        StorageError: A URL of another kind than `PROTOCOLS`, with a password in it, or without its package.
+        StorageError: A URL that is not of `PROTOCOLS`, contains a password, or needs a missing package.
     """
     if isinstance(place, Path):
         return place
@@ -73,10 +73,10 @@ def as_path(place: str | Path, credentials: Mapping[str, Any] | None = None) -> 
     protocol, _, rest = text.partition("://")
     if "@" in rest.partition("/")[0]:
         raise StorageError(
-            f"A {protocol}:// URL has a name or password in it. Give credentials in conf/local/credentials.yml."
+            f"A {protocol}:// URL contains a name or password. Put credentials into conf/local/credentials.yml."
         )
     if protocol not in PROTOCOLS or "::" in text:
-        raise StorageError(f"{text} cannot be used: a place is a local path, or a URL of {', '.join(PROTOCOLS)}.")
+        raise StorageError(f"{text} cannot be used: give a local path, or a URL of {', '.join(PROTOCOLS)}.")
     try:
         from upath import UPath
 
@@ -113,12 +113,12 @@ def configure_storage(options: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def get_configuration() -> dict[str, dict[str, Any]]:
-    """What `configure_storage` was given, for another process of this run; it has secrets in it."""
+    """The options given to `configure_storage`, for other processes of this run; they contain secrets."""
     return {protocol: dict(own) for protocol, own in _configured.items()}
 
 
 def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """Kinds of exceptions that reading and writing may raise, and `others`; those of stores are not all OSErrors."""
+    """Exceptions that reading and writing may raise, and `others`; those of object stores are not all OSErrors."""
     if "botocore" not in sys.modules:
         return (OSError, *others)
     from botocore.exceptions import BotoCoreError
@@ -128,11 +128,11 @@ def storage_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
 
 @contextmanager
 def explain_access(place: str | Path) -> Iterator[None]:
-    """Turn what an object store answers into an error that says what to do.
+    """Turn an error of an object store into one with its remedy.
 
     Raises:
-        FileNotFoundError: The store answers, and has no such file.
-        StorageError: It cannot be reached, does not know the credentials, or does not let them in.
+        FileNotFoundError: The store has no such file.
+        StorageError: It cannot be reached, or rejects the credentials.
     """
     try:
         yield
@@ -151,9 +151,9 @@ def explain_access(place: str | Path) -> Iterator[None]:
 
 
 def list_files(folder: Path, *, recursive: bool = False) -> dict[str, StoredFile]:
-    """Files in a remote folder by their path in it; one request for a thousand of them. Empty if there is no folder.
+    """Files in a remote folder by their path in it, one request per thousand. Empty for a missing folder.
 
-    An object whose name leads out of the folder (`..`) is left out: its copy would lie anywhere on this machine.
+    An object whose name leads out of the folder (`..`) is skipped: its copy could be written anywhere on this machine.
     """
     file_system, prefix = _split(folder)
     try:
@@ -181,9 +181,9 @@ def _describe(entry: Mapping[str, Any]) -> StoredFile:
 
 
 def find_files(urls: Sequence[str]) -> dict[str, StoredFile]:
-    """Those of the given remote files that are there; their folders are listed, not each file asked for.
+    """Those of the given remote files that exist; their folders are listed, not each file requested.
 
-    A URL of a kind that is refused has no file here; opening it says why.
+    A URL that is refused is not listed; opening it gives the reason.
     """
     folders = sorted({url.rpartition("/")[0] for url in urls})
     listings = run_ahead(_list_acceptable, folders, N_AHEAD)
@@ -203,7 +203,7 @@ def _list_acceptable(folder: str) -> dict[str, StoredFile]:
 
 
 def number_version(found: StoredFile) -> int:
-    """The version of a file as a number, for tables that have the time of change of local files there."""
+    """The version of a file as a number, for columns that hold the modification time of local files."""
     return int(hashlib.sha256(found.version.encode()).hexdigest()[:15], 16)
 
 
@@ -211,22 +211,22 @@ def number_version(found: StoredFile) -> int:
 
 
 def read_files(paths: Sequence[Path]) -> list[bytes]:
-    """Content of some small remote files, read at the same time.
+    """Read some small remote files concurrently.
 
     Raises:
-        FileNotFoundError: One is not there any more.
+        FileNotFoundError: One has been removed.
     """
     return [read() for read in run_ahead(lambda path: path.read_bytes(), paths, N_AHEAD)]
 
 
 def upload(local: Path, target: Path) -> None:
-    """Put a local file into an object store; readers see the old object or the new one."""
+    """Upload a local file to an object store; readers see the old object or the new one."""
     file_system, name = _split(target)
     file_system.put_file(str(local), name)
 
 
 def copy_to_local(source: Path, local: Path) -> None:
-    """Copy a file, local or remote, to a local place."""
+    """Copy a file, local or remote, to a local path."""
     if not is_remote(source):
         shutil.copyfile(source, local)
         return
@@ -237,7 +237,7 @@ def copy_to_local(source: Path, local: Path) -> None:
 
 @contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
-    """A local file or folder with the content of `path` for as long as the block lasts: itself when it is local."""
+    """Yield a local file or folder with the content of `path`: itself when it is local, else a temporary copy."""
     if not is_remote(path):
         yield path
         return
@@ -252,11 +252,11 @@ def local_copy(path: Path) -> Iterator[Path]:
 
 
 def name_local(place: str | Path, cache_dir: str | Path = DEFAULT_CACHE_DIR) -> str:
-    """A local path for what cannot be kept at a remote place; a local place is its own.
+    """A local path for files that cannot be kept at a URL; a local path is returned as it is.
 
     Args:
-        place: Where it would be.
-        cache_dir: Local folder for everything of that kind.
+        place: The path or URL.
+        cache_dir: Local folder for all such files.
     """
     if not is_remote(place):
         return str(place)
@@ -265,6 +265,6 @@ def name_local(place: str | Path, cache_dir: str | Path = DEFAULT_CACHE_DIR) -> 
 
 
 def _split(path: Path) -> tuple[Any, str]:
-    """File system of a remote path, and the path as that file system wants it."""
+    """File system of a remote path, and the path within it."""
     remote = cast("Any", path)
     return remote.fs, str(remote.path)

@@ -1,7 +1,6 @@
-"""The root folder of a project, on which everything hangs, and the folder that a command was called in.
+"""Resolve paths against the project root, or against the folder in which a command was called.
 
-Relative paths of the configuration are relative to the root. Those that a person types are relative to the folder in
-which they are typed, as everywhere.
+Relative paths of the configuration are relative to the root, those on a command line to the current folder.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ PATH_NAMES = frozenset(
         "weights_dir",
     }
 )
-"""Parameters that are places, also within others, as in `musicnn.weights_dir`."""
+"""Parameters that are paths, also within others, as in `musicnn.weights_dir`."""
 
 _Place = TypeVar("_Place", str, Path)
 _callers: dict[Path, Path] = {}
@@ -44,7 +43,7 @@ def enter_project(root: Path, *given: dict[str, Any]) -> None:
 
     Args:
         root: The folder.
-        given: Parameters that a person gave; those that are paths are changed, so that they mean what they meant.
+        given: Parameters of the command line; paths among them are changed so that they keep their meaning.
     """
     caller = Path.cwd()
     if caller == root.resolve():
@@ -56,7 +55,7 @@ def enter_project(root: Path, *given: dict[str, Any]) -> None:
 
 
 def find_caller() -> Path:
-    """The folder in which the command was called that works in the current one."""
+    """The folder in which the running command was called."""
     return _callers.get(Path.cwd(), Path.cwd())
 
 

@@ -1,12 +1,15 @@
-"""A table that only grows, in a folder: many writers without a lock, and a kill costs no more than an unfinished line.
+"""Append-only table in a folder: many writers without a lock; a kill costs at most an unfinished line.
 
     FOLDER/rows-*.jsonl    one line per row with its checksum, one file per writer
-    FOLDER/rows.parquet    the rows of past writers, once they have been compacted, with a checksum of all
+    FOLDER/rows.parquet    the rows of past writers once compacted, with one checksum
 
-An object store cannot append: there a writer has a file `rows-WRITER_PART.jsonl` for some hundred rows, which is
-written whole at each addition, and then another.
+An append is one write of whole lines to a file of that writer alone, so no lock is needed, and a kill or a full disk
+can only cut the last line: readers skip a line without its end or with a wrong checksum, and later lines still count.
 
-Rows are read as Arrow columns: a million rows of an index take a second and some 0.3 GB, as objects ten times that.
+An object store cannot append: there a writer rewrites a file `rows-WRITER_PART.jsonl` at each addition, and begins
+another after some hundred rows.
+
+Rows are read as Arrow columns: a million index rows take a second and 0.3 GB, as Python objects ten times that.
 """
 
 from __future__ import annotations
@@ -23,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import VmnetError
 from vmnet_pipeline.storage.atomic import replace_atomically
-from vmnet_pipeline.storage.checksummed import check_table, write_table
-from vmnet_pipeline.storage.parsing import check_table_size, parse_json
+from vmnet_pipeline.storage.checksummed import check_table, check_table_size, parse_json, write_table
 from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote, list_files, read_files
 from vmnet_pipeline.storage.weak_disks import flush
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 8 << 20
 _ATTEMPTS = 5
 _PART_ROWS = 200
-_SEAL_LENGTH = len(',"_crc":"01234567"}\n')
+_CHECKSUM_LENGTH = len(',"_crc":"01234567"}\n')
 
 
 class RowLog:
@@ -47,10 +49,10 @@ class RowLog:
         """Describe the table.
 
         Args:
-            folder: Where its files are.
-            columns: Column to Arrow type: `string`, `int64`, `double` or `list<int64>`. A column that a stored row does
-                not have is null; one that is not named here is left out.
-            writer: Name of what this handle appends, for one who wants to read just that; unique by default.
+            folder: Folder of its files.
+            columns: Column to Arrow type: `string`, `int64`, `double` or `list<int64>`. A column that a stored row
+                lacks is null; one that is not named here is skipped.
+            writer: Name of the rows of this handle, to read only those later; unique by default.
         """
         self.folder = as_path(folder)
         self._columns = dict(columns)
@@ -59,12 +61,12 @@ class RowLog:
         self._part_path, self._part_text, self._part_rows = self._own_path, "", _PART_ROWS
 
     def append(self, rows: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
-        """Add rows; they outlast this process when this returns, and a loss of power too unless `sync` is False.
+        """Add rows; on return they survive a kill, and a loss of power too unless `sync` is False.
 
         Raises:
             OSError: The folder cannot be written.
         """
-        lines = [_seal_line(json.dumps(row, ensure_ascii=False)) for row in rows]
+        lines = [_add_line_checksum(json.dumps(row, ensure_ascii=False)) for row in rows]
         if not lines:
             return
         if is_remote(self.folder):
@@ -89,7 +91,7 @@ class RowLog:
         self._part_path.write_text(self._part_text, encoding="utf-8")
 
     def sync(self) -> None:
-        """See that what this handle appended outlasts a loss of power.
+        """Make the rows of this handle survive a loss of power.
 
         Raises:
             OSError: It cannot be written.
@@ -99,16 +101,16 @@ class RowLog:
                 flush(file.fileno())
 
     def read_own(self) -> pa.Table:
-        """The rows of this handle's writer, the oldest first."""
+        """Rows of this handle's writer, oldest first."""
         if is_remote(self.folder):
             return self._read_all(self._list_files(f"{self._own_path.stem}_*.jsonl"))
         return self._read_file(self._own_path) if self._own_path.exists() else self.schema().empty_table()
 
     def read(self) -> pa.Table:
-        """All rows, the oldest first.
+        """All rows, oldest first.
 
         Raises:
-            VmnetError: A file is damaged, and not just cut off in its last line.
+            VmnetError: A file is damaged beyond its last line.
             StorageError: The object store does not answer.
         """
         with explain_access(self.folder):
@@ -127,7 +129,7 @@ class RowLog:
         return pa.concat_tables([self.schema().empty_table(), *tables]).combine_chunks()
 
     def compact(self, table: pa.Table) -> None:
-        """Put `table` in the place of everything that is there; only safe while nobody appends."""
+        """Replace all rows by `table`; only safe while no writer appends."""
         old = self._find_lines()
         with replace_atomically(self.folder / "rows.parquet", durable=True) as temporary:
             write_table(table, temporary)
@@ -139,7 +141,7 @@ class RowLog:
         return not self._find_lines()
 
     def schema(self) -> pa.Schema:
-        """The columns as Arrow has them."""
+        """The columns as an Arrow schema."""
         import pyarrow as pa
 
         types = {
@@ -151,13 +153,13 @@ class RowLog:
         return pa.schema([(name, types[kind]) for name, kind in self._columns.items()])
 
     def _find_lines(self) -> list[Path]:
-        """What writers have left since the last compaction, in no order."""
+        """Files of writers since the last compaction, unordered."""
         if is_remote(self.folder):
             return self._list_files("rows-*.jsonl")
         return list(self.folder.glob("rows-*.jsonl"))
 
     def _list_files(self, pattern: str = "rows*") -> list[Path]:
-        """All files, the oldest first; in an object store only those that fit `pattern`."""
+        """All files, oldest first; in an object store only those that match `pattern`."""
         compacted = self.folder / "rows.parquet"
         if is_remote(self.folder):
             listing = list_files(self.folder)
@@ -168,7 +170,7 @@ class RowLog:
         return [compacted, *lines] if compacted.exists() else lines
 
     def _read_file(self, path: Path, content: bytes | None = None) -> pa.Table:
-        """One file, whose content may be at hand."""
+        """Read one file, or its content where it has been read."""
         import pyarrow as pa
 
         try:
@@ -179,9 +181,9 @@ class RowLog:
                 table = self._read_parquet(path if content is None else io.BytesIO(content), n_bytes)
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk; damage in a Parquet file is an OSError without a number
+                raise  # of the disk; damage in a Parquet file is an OSError without errno
             raise VmnetError(
-                f"{path} is damaged ({error}). Remove it and run again: what it listed is made anew."
+                f"{path} is damaged ({error}). Remove it and run again: its items are processed again."
             ) from error
         return table
 
@@ -201,14 +203,14 @@ class RowLog:
         return pa.table(columns, schema=schema)
 
     def _read_lines(self, content: bytes) -> pa.Table:
-        """A line that a killed writer left unfinished has no end; one that a full disk cut has another behind it.
+        """Parse whole lines: one cut by a kill has no end, one cut by a full disk is followed by the next.
 
-        A damaged line is as good as none: what it tells of is made anew.
+        A damaged line is skipped: its item is processed again.
         """
         import pyarrow as pa
 
         lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
-        whole = b"".join(line for line in lines if _is_sealed(line))
+        whole = b"".join(line for line in lines if _is_whole_line(line))
         try:
             return self._parse_lines(whole)
         except pa.ArrowInvalid:
@@ -238,16 +240,16 @@ def _ends_a_line(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def _seal_line(text: str) -> str:
-    """A JSON object as a line with a checksum of what stands before it."""
+def _add_line_checksum(text: str) -> str:
+    """A JSON object as a line that ends with a checksum of the rest."""
     text = text[:-1]
     return f'{text},"_crc":"{zlib.crc32(text.encode()):08x}"}}\n'
 
 
-def _is_sealed(line: bytes) -> bool:
-    """Whether a line is as it was written; one of an older version has no checksum and is taken as it is."""
-    text, seal = line[:-_SEAL_LENGTH], line[-_SEAL_LENGTH:]
-    return not seal.startswith(b',"_crc":"') or seal[9:17] == b"%08x" % zlib.crc32(text)
+def _is_whole_line(line: bytes) -> bool:
+    """Whether a line matches its checksum; one of an older version has none and is accepted."""
+    text, end = line[:-_CHECKSUM_LENGTH], line[-_CHECKSUM_LENGTH:]
+    return not end.startswith(b',"_crc":"') or end[9:17] == b"%08x" % zlib.crc32(text)
 
 
 def _is_row(line: bytes) -> bool:

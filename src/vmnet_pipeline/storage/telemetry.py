@@ -1,4 +1,4 @@
-"""No command of this project reports its use, nor does what it calls."""
+"""Disable the telemetry of Kedro and MLflow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _SWITCHES = {"KEDRO_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def disable_telemetry() -> None:
-    """Set what Kedro and MLflow read; before MLflow is imported.
+    """Set the variables that Kedro and MLflow read; call before importing MLflow.
 
-    A project has `.telemetry` for Kedro too, which is easily left behind when it is copied.
+    A project also has `.telemetry` for Kedro, but it is easily lost when a project is copied.
     """
     for name, value in _SWITCHES.items():
         if not os.environ.get(name):

@@ -1,20 +1,20 @@
-"""The header of a safetensors file, looked at before the library does: its time grows with the tensors it names."""
+"""Check the header of a safetensors file before the library parses it, in time that grows with the named tensors."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_TENSORS = 20_000
-"""An ensemble of 64 networks with the states of their optimisers has some 10,000."""
+"""An ensemble of 64 networks with optimiser states has some 10,000."""
 
 MAX_HEADER_BYTES = 16 << 20
-"""Of names and shapes, and of the history of a training."""
+"""For names and shapes, and the history of a training."""
 
 _LENGTH_BYTES = 8
 
@@ -24,7 +24,7 @@ def check_tensor_file(path: Path) -> None:
 
     Raises:
         OSError: It is missing or cannot be read.
-        ValueError: It is none, or names too many tensors.
+        ValueError: It is not a safetensors file, or names too many tensors.
     """
     with path.open("rb") as file:
         n_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -35,4 +35,4 @@ def check_tensor_file(path: Path) -> None:
         raise ValueError(f"it names more than {MAX_TENSORS} tensors")
     content = parse_json(header)
     if not isinstance(content, dict) or len(content) > MAX_TENSORS + 1:
-        raise ValueError(f"its header is no JSON object of at most {MAX_TENSORS} tensors")
+        raise ValueError(f"its header is not a JSON object of at most {MAX_TENSORS} tensors")

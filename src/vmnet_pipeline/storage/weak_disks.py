@@ -1,6 +1,6 @@
-"""What some disks cannot do (FAT, SMB, NFS, buckets that are mounted), and what is done there instead.
+"""Work around what some disks cannot do (FAT, SMB, NFS, mounted buckets).
 
-Each is said once per process, where something is less safe than elsewhere.
+A workaround that is less safe is logged once per process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 UNABLE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY)
 _FOLDER_UNABLE = (*UNABLE, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 IN_USE = (errno.EBUSY, errno.ETXTBSY, errno.EACCES, errno.EPERM, errno.EEXIST)
-"""What renaming over a file that is open may raise."""
+"""Error numbers of renaming over an open file."""
 
 PATIENCE_S = 2.0
 _POLL_S = 0.1
@@ -31,17 +31,17 @@ _said: set[str] = set()
 
 
 def warn_once(message: str, *values: object) -> None:
-    """Log a warning, unless this process has logged it."""
+    """Log a warning once per process."""
     if message not in _said:
         _said.add(message)
         logger.warning(message, *values)
 
 
 def flush(place: Path | int) -> None:
-    """Have the disk write a file, or the names in a folder, now: until then a loss of power may take it away.
+    """Flush a file, or the names in a folder, to disk, so that it survives a loss of power.
 
     Args:
-        place: The file or folder, or the number of one that is open.
+        place: The file or folder, or an open descriptor.
 
     Raises:
         OSError: It cannot be written.
@@ -68,15 +68,15 @@ def _flush_open(handle: int) -> None:
         is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
         if error.errno not in (_FOLDER_UNABLE if is_folder else UNABLE):
             raise
-        if not is_folder:  # few disks can do it to a folder
+        if not is_folder:  # few disks can flush a folder
             warn_once("Files cannot be flushed to this disk (%s): a loss of power may take the latest", error.strerror)
 
 
 def rename_over(temporary: Path, path: Path) -> None:
-    """Rename a file, also over one that is open where the disk refuses that.
+    """Rename a file, also over an open one where the disk refuses that.
 
     Raises:
-        StorageError: The old one is in use, and cannot step aside.
+        StorageError: The old file is in use and cannot be moved away.
         OSError: It cannot be renamed.
     """
     end = time.monotonic() + PATIENCE_S
@@ -94,14 +94,14 @@ def rename_over(temporary: Path, path: Path) -> None:
 
 
 def _step_aside(temporary: Path, path: Path, reason: OSError) -> None:
-    """Move the old file away first; for a moment there is none."""
+    """Move the old file away first; for a moment the name is missing."""
     aside = temporary.with_suffix(".old")
     try:
         path.replace(aside)
     except OSError:
         raise StorageError(
             f"{path} cannot be replaced ({reason.strerror}). Close the programs that have it open, or correct its "
-            "rights, and run again: everything finished so far is kept."
+            "permissions, and run again: everything finished so far is kept."
         ) from reason
     try:
         temporary.replace(path)

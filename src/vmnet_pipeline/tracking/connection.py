@@ -12,7 +12,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import ParameterError, StorageError
+from vmnet_pipeline.errors import ParameterError, StorageError, describe_validation
 from vmnet_pipeline.tracking.database import SCHEME, check_database, find_database, make_database, rebase_artifacts
 
 if TYPE_CHECKING:
@@ -81,13 +81,11 @@ def _check(settings: Mapping[str, Any]) -> None:
     try:
         KedroMlflowConfig.model_validate(settings)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ParameterError(f"mlflow.yml: {name}: {first['msg']}") from error
+        raise ParameterError(f"mlflow.yml: {describe_validation(error)}") from error
 
 
 def _read_environment() -> dict[str, str]:
-    """What the user has set; MLflow and kedro-mlflow set some of these variables for child processes."""
+    """Variables that the user has set; MLflow and kedro-mlflow set some of them for child processes."""
     found = {name: os.environ.get(name) for name in _VARIABLES}
     return {name: value for name, value in found.items() if value and value != _exported.get(name)}
 

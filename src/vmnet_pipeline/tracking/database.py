@@ -1,7 +1,7 @@
-"""The database of MLflow in a file: made whole or not at all, looked at before it is used, at home where it lies.
+"""Create, check and relocate the SQLite database of MLflow.
 
-MLflow makes it table by table, and neither it nor a later run can go on with one that a kill left half made. It keeps
-absolute paths of artifacts, which lead astray as soon as the project is moved or copied.
+MLflow creates it table by table, and neither it nor a later run can use one that a kill left half made: here it is
+created whole or not at all. It keeps absolute paths of artifacts, which break when the project is moved or copied.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-import uuid
 from pathlib import Path
 from urllib.parse import quote
 
 from vmnet_pipeline.errors import StorageError
-from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX
+from vmnet_pipeline.storage.atomic import name_temporary
 from vmnet_pipeline.storage.weak_disks import warn_once
 
 logger = logging.getLogger(__name__)
@@ -22,7 +21,7 @@ logger = logging.getLogger(__name__)
 SCHEME = "sqlite:///"
 ARTIFACTS = "mlruns"
 BUSY_S = 5.0
-"""So long another process may hold the database."""
+"""Seconds that another process may hold the database."""
 
 _MAX_CHECKED_BYTES = 256 << 20
 _PLACES = (
@@ -31,7 +30,7 @@ _PLACES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-_NO_LINKS = "There are no hard links here (%s): if two first runs of a project begin at the same moment, one is lost"
+_NO_LINKS = "No hard links here (%s): if two first runs of a project start at the same moment, one is lost"
 
 
 def find_database(uri: str) -> Path | None:
@@ -41,7 +40,7 @@ def find_database(uri: str) -> Path | None:
 
 
 def make_database(uri: str) -> None:
-    """Make a database unless there is one; of several processes that do so at once one wins, and all use its.
+    """Create a database unless one exists; of several processes that do so at once one wins, and all use its database.
 
     Args:
         uri: `sqlite:///FILE`; a server or another database is left alone.
@@ -55,7 +54,7 @@ def make_database(uri: str) -> None:
     import mlflow
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    temporary = name_temporary(path)
     try:
         mlflow.MlflowClient(tracking_uri=f"{SCHEME}{temporary}").search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):
@@ -66,7 +65,7 @@ def make_database(uri: str) -> None:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Unlike renaming, a link never takes the place of another process's; but not every disk has links."""
+    """Link, not rename: a link never replaces the database of another process; but not every disk has links."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
@@ -79,10 +78,10 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def check_database(path: Path) -> None:
-    """Find out in seconds what MLflow would try again for minutes.
+    """Check in seconds what MLflow would retry for minutes.
 
     Raises:
-        StorageError: It is no database, damaged, locked, or cannot be written.
+        StorageError: It is not a database, damaged, locked, or not writable.
     """
     if path.is_dir():
         raise StorageError(f"{path} is a folder, not a database")
@@ -108,10 +107,10 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def rebase_artifacts(path: Path, project: Path) -> None:
-    """Have the places of artifacts follow a project that was moved or copied.
+    """Update artifact paths after a project was moved or copied.
 
-    Only those below the `mlruns` that MLflow makes beside its database are changed; a place of the user's own stays. A
-    run whose artifacts were left behind keeps the place where they are.
+    Only paths below the `mlruns` that MLflow creates next to its database are changed, not the user's own. A run whose
+    artifacts were left behind keeps their path.
 
     Raises:
         StorageError: The database cannot be read or written.
@@ -129,7 +128,7 @@ def rebase_artifacts(path: Path, project: Path) -> None:
 
 
 def _find_moved(connection: sqlite3.Connection, path: Path, project: Path) -> list[tuple[str, str]]:
-    """Experiments whose artifacts belong into the folder that the project was in."""
+    """Experiments whose artifact paths lie in the former folder of the project."""
     tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
     if "experiments" not in tables:
         return []

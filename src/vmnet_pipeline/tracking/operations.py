@@ -1,4 +1,4 @@
-"""What can be logged to the active MLflow run: operations of a kind and plain content, done now or much later.
+"""Log to the active MLflow run: operations of a kind with plain content, done now or much later.
 
 Every one may be repeated in the same run: nothing is doubled, but for a model, of which there is another version.
 """
@@ -83,7 +83,7 @@ def log_checkpoint(place: str, music_shape: Sequence[int], video_shape: Sequence
     package = Path(vmnet_pipeline.__file__).parent
     versions = read_versions(("mlflow", "numpy", "pandas", "torch", "safetensors", "pydantic"))
     with local_copy(as_path(place)) as local, warnings.catch_warnings():
-        # The signature is given, so an example of the input would tell nothing more.
+        # The signature is given, so an input example would add nothing.
         warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
         mlflow.pyfunc.log_model(
             name="model",
@@ -117,7 +117,7 @@ def _run_id() -> str:
 
     run = mlflow.active_run()
     if run is None:
-        raise RuntimeError("there is no active MLflow run")
+        raise RuntimeError("no active MLflow run")
     return str(run.info.run_id)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.atomic import write_text_atomically
-from vmnet_pipeline.storage.checksummed import hash_file, parse_sealed, seal_json
+from vmnet_pipeline.storage.checksummed import add_checksum, hash_file, parse_checksummed
 from vmnet_pipeline.storage.paths import is_remote
 from vmnet_pipeline.tracking.operations import KINDS, carry_out
 
@@ -60,7 +60,7 @@ class PendingRun:
         tags: Its tags.
         run_id: Its id, where MLflow has it already.
         children: Ids of its child runs by name, where MLflow has them.
-        operations: What is to be done.
+        operations: What is still to be logged.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Tracker:
 
     Attributes:
         failure: What MLflow raised; None as long as it can be used.
-        waiting: What could not be logged.
+        waiting: Operations that could not be logged.
         run_id: The run, once it was started.
         children: Ids of its child runs by name.
     """
@@ -87,7 +87,7 @@ class Tracker:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, with nothing kept."""
+        """Forget everything that was kept."""
         self.failure: Exception | None = None
         self.waiting: list[Operation] = []
         self.run_id: str | None = None
@@ -112,7 +112,7 @@ class Tracker:
             self.fail(error)
 
     def fail(self, error: Exception) -> None:
-        """Stop tracking; the first reason is told."""
+        """Stop tracking; keep the first reason."""
         if self.failure is not None:
             return
         self.failure = error
@@ -165,7 +165,7 @@ def _leave_runs() -> None:
 
 
 def shorten(error: Exception) -> str:
-    """What is wrong, on one line and without a password of an address."""
+    """An error on one line, without passwords in addresses."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return re.sub(r"//[^/@\s]*@", "//", line)[:_MAX_REASON].rstrip(". ")
 
@@ -183,7 +183,7 @@ def write_pending(folder: Path, run: PendingRun) -> Path:
         _make_relative(operation)
         operation.checksum = digest_place(operation)
     path = folder / f"{run.started_ms}-{re.sub(r'[^A-Za-z0-9]+', '-', run.name)[:40]}.json"
-    write_text_atomically(path, seal_json(asdict(run)), durable=True)
+    write_text_atomically(path, add_checksum(asdict(run)), durable=True)
     return path
 
 
@@ -202,7 +202,7 @@ def read_pending(path: Path) -> PendingRun:
         StorageError: It is damaged.
     """
     try:
-        content = parse_sealed(path.read_bytes())
+        content = parse_checksummed(path.read_bytes())
         run = PendingRun(**{**content, "operations": [Operation(**part) for part in content["operations"]]})
         if any(operation.kind not in KINDS for operation in run.operations):
             raise ValueError("an operation is of no known kind")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import StorageError
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 from vmnet_pipeline.tracking.operations import carry_out
 from vmnet_pipeline.tracking.pending import (
     Operation,
@@ -90,7 +90,7 @@ def _make_run(client: Any, experiment_id: str, name: str, run: PendingRun, tags:
 
 
 def log_all_pending(folder: Path, experiment_id: str) -> None:
-    """Log what earlier runs kept; one that cannot be logged stays, and is told of."""
+    """Log the runs that were kept; one that cannot be logged stays, with a message."""
     for path in list_pending(folder):
         try:
             log_file_of_run(path, experiment_id)
@@ -134,7 +134,7 @@ def _describe_results(evaluation: Path) -> PendingRun:
         figures = list_figures(parse_json(evaluation.read_bytes()))
         points = [[name, float(value), ended_ms, 0] for name, value in figures.items()]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StorageError(f"{evaluation} is no evaluation of this project, or damaged ({error!r})") from error
+        raise StorageError(f"{evaluation} is not an evaluation of this project, or is damaged ({error!r})") from error
     folder = evaluation.parent
     places = sorted(path for pattern in _RESULTS for path in folder.glob(pattern))
     operations = [Operation("", "metrics", {"points": points})]

@@ -1,7 +1,7 @@
-"""What goes to MLflow: the curves of training as they grow, and what the catalog marks with `metadata: mlflow`.
+"""Log to MLflow: training curves as they grow, and datasets that the catalog marks with `metadata: mlflow`.
 
 Nothing here raises what MLflow raises: a run goes on without it, see `pending`. The same scalars go into TensorBoard
-event files beside the checkpoint.
+event files next to the checkpoint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.params import flatten_settings
 from vmnet_pipeline.tracking.event_files import append_event, write_events
 from vmnet_pipeline.tracking.pending import TRACKER
 
@@ -33,7 +32,7 @@ class EventLog:
         self._path = folder / "train" / "events.out.tfevents.train"
 
     def add(self, record: EpochRecord) -> None:
-        """Add one epoch; the first one begins the file anew."""
+        """Add one epoch; the first one overwrites the file."""
         if record.epoch == 1 or not self._path.exists():
             write_events(self._path, [])
         append_event(self._path, record.epoch, name_figures(record))
@@ -93,6 +92,8 @@ def log_history(history: Sequence[EpochRecord]) -> None:
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
     """Log resolved parameters, flattened to names like `train.loss.margin`."""
+    from vmnet_pipeline.params import flatten_settings
+
     flat = {name: str(value) for name, value in flatten_settings(parameters).items()}
     if flat:
         TRACKER.send("parameters", values=flat)

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks import hook_impl
 
-from vmnet_pipeline.params import flatten_settings
 from vmnet_pipeline.storage.atomic import write_text_atomically
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,17 +37,17 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a node took, with loading its inputs and saving its outputs.
+    """Time and memory of a node, including loading its inputs and saving its outputs.
 
     Attributes:
         name: Of the node, with its namespace.
-        seconds: Wall time of the longest run: what is done already is not done again, so this is the one that did most.
-        memory_bytes: Most resident memory of the process in that run.
-        workers_bytes: The same of all its worker processes together, looked at twice a second; 0 without any.
+        seconds: Wall time of the longest run: later runs skip finished work, so this is the one that did most.
+        memory_bytes: Peak resident memory of the process in that run.
+        workers_bytes: The same for all its worker processes together, sampled twice a second; 0 without any.
         last_s: Wall time of the last run.
-        n_runs: How many runs there were.
-        command: Of the last run.
-        ended: When that was, UTC, ISO 8601.
+        n_runs: Number of runs.
+        command: Command of the last run.
+        ended: End of the last run, UTC, ISO 8601.
     """
 
     name: str
@@ -78,7 +77,7 @@ class StageHooks:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: DataCatalog) -> None:
-        """Find out where the records go."""
+        """Find the folder of the records."""
         self._command = describe_command(run_params)
         log: Any = catalog.get("stage_log")
         self._folder = None if log is None else log.folder
@@ -87,12 +86,12 @@ class StageHooks:
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        """Stop looking."""
+        """Stop sampling."""
         self._workers.stop()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Stop looking."""
+        """Stop sampling."""
         self._workers.stop()
 
     @hook_impl
@@ -106,7 +105,7 @@ class StageHooks:
 
     @hook_impl
     def after_dataset_saved(self, node: Node) -> None:
-        """Write what it took so far; the record of the last output stands."""
+        """Write the record; that of the last output stays."""
         running = self._running.get(node.name)
         if self._folder is not None and running is not None:
             stage = _end_stage(node.name, running, self._workers.peak_bytes, self._command)
@@ -123,7 +122,7 @@ def _end_stage(name: str, running: _Running, workers_bytes: int, command: str) -
 
 
 def read_stages(folder: Path) -> list[dict[str, Any]]:
-    """The records of a folder as plain data, in the order in which the nodes last ended; damaged ones are left out."""
+    """The records of a folder as plain data, in the order in which the nodes last ended; damaged ones are skipped."""
     found = (_read_stage(path) for path in folder.glob("*.json")) if folder.is_dir() else ()
     return [asdict(stage) for stage in sorted((stage for stage in found if stage), key=lambda stage: stage.ended)]
 
@@ -139,11 +138,13 @@ def _path_of(folder: Path, name: str) -> Path:
 
 
 def describe_command(run_params: Mapping[str, Any]) -> str:
-    """The `kedro run` that a run was started by, to be typed again.
+    """The `kedro run` command of a run, to repeat it.
 
     Args:
-        run_params: What Kedro hands to the hooks of a run.
+        run_params: Run parameters that Kedro passes to hooks.
     """
+    from vmnet_pipeline.params import flatten_settings
+
     given = flatten_settings(run_params.get("runtime_params") or {})
     options = {
         "pipelines": run_params.get("pipeline_names"),
@@ -168,13 +169,13 @@ def _write(value: Any) -> str:
 
 
 def _reset_peak_memory() -> None:
-    """Have the system count the peak anew, where it can (Linux); otherwise it is that of the process so far."""
+    """Reset the peak that the system records, on Linux; elsewhere it stays that of the process so far."""
     with suppress(OSError):
         (_SELF / "clear_refs").write_text(_RESET_PEAK)
 
 
 def _measure_peak_memory() -> int:
-    """Most resident memory of this process since the last reset, in bytes."""
+    """Peak resident memory of this process since the last reset, in bytes."""
     try:
         return _read_memory(_SELF, "VmHWM")
     except OSError:  # not on every system
@@ -189,10 +190,12 @@ def _read_memory(process: Path, field: str) -> int:
 
 
 class _WorkerWatch:
-    """A thread that looks at the worker processes of this one from time to time.
+    """Sample the memory of worker processes in a thread.
+
+    /proc is read directly: finding children with psutil reads every process of the machine, 75 times the cost.
 
     Attributes:
-        peak_bytes: Most resident memory of all of them together since this was last set to 0.
+        peak_bytes: Peak resident memory of all workers together since this was last set to 0.
     """
 
     def __init__(self) -> None:
@@ -217,7 +220,7 @@ class _WorkerWatch:
 
 
 def _find_workers() -> set[str]:
-    """Numbers of all processes that this one has started."""
+    """Ids of the child processes of this one."""
     found: set[str] = set()
     with suppress(OSError):  # not on every system
         for task in (_SELF / "task").iterdir():
@@ -227,7 +230,7 @@ def _find_workers() -> set[str]:
 
 
 def _measure_workers(pids: set[str]) -> int:
-    """Resident memory of processes, in bytes, without small helpers."""
+    """Resident memory of processes, in bytes, without small helper processes."""
     total = 0
     for pid in pids:
         with suppress(OSError):

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from vmnet_pipeline.models.checkpoints import add_tensors, digest_checkpoint
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically
-from vmnet_pipeline.storage.parsing import parse_json
+from vmnet_pipeline.storage.checksummed import parse_json
 from vmnet_pipeline.storage.paths import is_remote, local_copy
 from vmnet_pipeline.storage.tensor_files import check_tensor_file
 from vmnet_pipeline.training.data import digest_pairs
@@ -251,7 +251,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     text = metadata.get("state", "")
     if metadata.get("checksum", "") not in ("", _digest_content(tensors, text)):
-        raise ValueError("its content does not fit its checksum")
+        raise ValueError("its content does not match its checksum")
     return tensors, text
 
 

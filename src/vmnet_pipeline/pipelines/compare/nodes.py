@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import CompareParams, TrainParams
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ else:  # Kedro reads the annotations to check parameters; this would be slow to 
 
 
 def measure_variants(
-    pairs: PairSet, comparison_state: Path, train_params: TrainParams, params: CompareParams
+    pairs: PairFiles, comparison_state: Path, train_params: TrainParams, params: CompareParams
 ) -> dict[str, Any]:
     """Train every variant with every seed and measure all of them, and the baselines, on the test side.
 
@@ -33,7 +33,7 @@ def measure_variants(
     from vmnet_pipeline.ingestion.splits import SUBSETS
     from vmnet_pipeline.tracking.runs import child_run
 
-    sides = {side: pairs.side(side) for side in SUBSETS}
+    sides = {side: pairs.subset(side) for side in SUBSETS}
     comparison = compare_variants(sides, train_params, params, state_dir=comparison_state, open_log=child_run)
     return comparison | {"split_checksum": pairs.split_checksum}
 

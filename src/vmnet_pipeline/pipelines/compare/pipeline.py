@@ -8,11 +8,11 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.compare.nodes import measure_variants, plot_comparison
-from vmnet_pipeline.pipelines.train.pipeline import create_packing, create_reference_packing
+from vmnet_pipeline.pipelines.train.pipeline import Backends, with_packing
 
 
-def create_comparison(variant: str) -> Pipeline:
-    """Packed pairs to the comparison."""
+def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+    """The `compare` pipeline of a variant; see `with_packing` for `backends`."""
     nodes = [
         node(
             measure_variants,
@@ -22,20 +22,5 @@ def create_comparison(variant: str) -> Pipeline:
         ),
         node(plot_comparison, "comparison", "comparison_plot", name="plot_comparison"),
     ]
-    return Pipeline(nodes, namespace=variant, parameters={"params:train", "params:compare"})
-
-
-def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    """The `compare` pipeline of a variant.
-
-    Args:
-        variant: Name of the variant, the namespace of its datasets.
-        music_backend: Backend of the music features.
-        video_backend: Backend of the video features.
-    """
-    return create_packing(variant, music_backend, video_backend) + create_comparison(variant)
-
-
-def create_reference_pipeline(variant: str) -> Pipeline:
-    """The `compare` pipeline on your own feature files."""
-    return create_reference_packing(variant) + create_comparison(variant)
+    comparison = Pipeline(nodes, namespace=variant, parameters={"params:train", "params:compare"})
+    return with_packing(comparison, variant, backends)

@@ -6,18 +6,18 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import EmbedParams
 from vmnet_pipeline.types import MODALITY_OF, SIDES
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from vmnet_pipeline.inference.embeddings import EmbeddingSet, PlannedEmbeddings
+    from vmnet_pipeline.inference.embeddings import EmbeddingPlan, EmbeddingSet
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.types import Side
 else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
-    DataFrame = Checkpoint = EmbeddingSet = PlannedEmbeddings = Side = Any
+    DataFrame = Checkpoint = EmbeddingSet = EmbeddingPlan = Side = Any
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def embed_side(
     checkpoint: Checkpoint,
     backend_params: dict[str, Any],
     params: EmbedParams,
-) -> PlannedEmbeddings:
+) -> EmbeddingPlan:
     """Plan the embeddings of all items with features of one side; saving the result makes those not there already.
 
     Args:
@@ -58,7 +58,7 @@ def embed_side(
     return planned
 
 
-def embed_music_pairs(pairs: PairSet, checkpoint: Checkpoint, params: EmbedParams) -> PlannedEmbeddings:
+def embed_music_pairs(pairs: PairFiles, checkpoint: Checkpoint, params: EmbedParams) -> EmbeddingPlan:
     """Plan the embeddings of the music of all packed pairs.
 
     Raises:
@@ -69,7 +69,7 @@ def embed_music_pairs(pairs: PairSet, checkpoint: Checkpoint, params: EmbedParam
     return plan_pair_embeddings(pairs, checkpoint, "music", params.batch_size)
 
 
-def embed_video_pairs(pairs: PairSet, checkpoint: Checkpoint, params: EmbedParams) -> PlannedEmbeddings:
+def embed_video_pairs(pairs: PairFiles, checkpoint: Checkpoint, params: EmbedParams) -> EmbeddingPlan:
     """The same for video."""
     from vmnet_pipeline.inference.embeddings import plan_pair_embeddings
 

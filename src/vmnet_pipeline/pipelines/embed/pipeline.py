@@ -4,7 +4,7 @@ features (music) ──embed_music──► music_embeddings ──┐
 checkpoint ──┤                                       ├──► index
 features (video) ──embed_video──► video_embeddings ──┘
 
-What was embedded before is taken over. With files of one's own (`pairs_dir`) the packed pairs are embedded.
+Unchanged items keep their embeddings. With the user's own files (`pairs_dir`) the packed pairs are embedded.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.embed.nodes import embed_music_pairs, embed_side, embed_video_pairs
-from vmnet_pipeline.pipelines.train.pipeline import create_reference_packing
+from vmnet_pipeline.pipelines.train.pipeline import Backends, with_packing
 
 EMBED_PAIRS = {"music": embed_music_pairs, "video": embed_video_pairs}
 
 
-def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    """The `embed` pipeline of a variant.
+def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+    """The `embed` pipeline of a variant; see `with_packing` for `backends`."""
+    return _embed_pairs(variant) if backends is None else _embed_features(variant, *backends)
 
-    Args:
-        variant: Name of the variant, the namespace of its datasets.
-        music_backend: Backend of the music features.
-        video_backend: Backend of the video features.
-    """
+
+def _embed_features(variant: str, music_backend: str, video_backend: str) -> Pipeline:
     nodes = [
         node(
             embed_side,
@@ -57,11 +55,9 @@ def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pip
     )
 
 
-def create_reference_pipeline(variant: str) -> Pipeline:
-    """The `embed` pipeline on feature files of one's own."""
+def _embed_pairs(variant: str) -> Pipeline:
     nodes = [
         node(function, ["pairs", "checkpoint", "params:embed"], f"{side}_embeddings", name=f"embed_{side}")
         for side, function in EMBED_PAIRS.items()
     ]
-    embedding = Pipeline(nodes, namespace=variant, parameters={"params:embed"})
-    return create_reference_packing(variant) + embedding
+    return with_packing(Pipeline(nodes, namespace=variant, parameters={"params:embed"}), variant, None)

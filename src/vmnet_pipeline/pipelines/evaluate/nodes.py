@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import EvaluateParams, Params
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ else:  # Kedro reads the annotations to check parameters; these would be slow to
 
 
 def evaluate_checkpoint(
-    pairs: PairSet, checkpoint: Checkpoint, params: EvaluateParams
+    pairs: PairFiles, checkpoint: Checkpoint, params: EvaluateParams
 ) -> tuple[dict[str, Any], DataFrame]:
     """Embed the test side with a checkpoint and measure retrieval in both directions.
 
@@ -35,14 +35,14 @@ def evaluate_checkpoint(
     from vmnet_pipeline.evaluation.evaluate import evaluate_retrieval
     from vmnet_pipeline.models.embed import embed_arrays
 
-    test, model = pairs.side("test"), _build_model(checkpoint, pairs)
+    test, model = pairs.subset("test"), _build_model(checkpoint, pairs)
     music, video = embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)
     evaluation = evaluate_retrieval(music, video, test.ids, test.groups, params)
     return evaluation.to_dict(), pd.DataFrame([_flatten_answers(row) for row in evaluation.query_rows])
 
 
 def rerank_answers(
-    pairs: PairSet,
+    pairs: PairFiles,
     checkpoint: Checkpoint,
     music_features: FeatureStore,
     video_features: FeatureStore,
@@ -71,10 +71,10 @@ def rerank_answers(
 
     music = open_side("music", music_features, music_params)
     video = open_side("video", video_features, video_params)
-    return measure_reranking(model, pairs.side("val"), pairs.side("test"), music, video, params)
+    return measure_reranking(model, pairs.subset("val"), pairs.subset("test"), music, video, params)
 
 
-def _build_model(checkpoint: Checkpoint, pairs: PairSet) -> VMNet:
+def _build_model(checkpoint: Checkpoint, pairs: PairFiles) -> VMNet:
     """The network of a checkpoint that fits the pairs."""
     from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_fingerprints, check_shapes
 
@@ -98,7 +98,7 @@ def write_report(
     query_ranks: DataFrame,
     training_history: list[dict[str, Any]],
     checkpoint: Checkpoint,
-    pairs: PairSet,
+    pairs: PairFiles,
     measured_results: dict[str, Any],
     stage_log: list[dict[str, Any]],
     parameters: dict[str, Any],

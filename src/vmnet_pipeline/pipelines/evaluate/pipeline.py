@@ -15,7 +15,7 @@ from vmnet_pipeline.pipelines.evaluate.nodes import (
     rerank_answers,
     write_report,
 )
-from vmnet_pipeline.pipelines.train.pipeline import create_packing, create_reference_packing
+from vmnet_pipeline.pipelines.train.pipeline import Backends, with_packing
 
 
 def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
@@ -47,31 +47,24 @@ def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
     return Pipeline(nodes, namespace=variant, inputs=outside, parameters={"params:evaluate", "parameters"})
 
 
-def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    """The `evaluate` pipeline of a variant.
-
-    Args:
-        variant: Name of the variant, the namespace of its datasets.
-        music_backend: Backend of the music features.
-        video_backend: Backend of the video features.
-    """
+def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+    """The `evaluate` pipeline of a variant; see `with_packing` for `backends`."""
+    if backends is None:
+        return with_packing(create_evaluation(variant, {}), variant, None)
     sources = {
         "reranking": f"{variant}.reranking",
         "manifest": "manifest",
         "ingest_summary": "ingest_summary",
         "split_summary": "split_summary",
-        "music_extraction": f"{music_backend}.extraction_summary",
-        "video_extraction": f"{video_backend}.extraction_summary",
+        "music_extraction": f"{backends[0]}.extraction_summary",
+        "video_extraction": f"{backends[1]}.extraction_summary",
     }
-    return (
-        create_packing(variant, music_backend, video_backend)
-        + create_evaluation(variant, sources)
-        + create_reranking(variant, music_backend, video_backend)
-    )
+    rest = create_evaluation(variant, sources) + create_reranking(variant, *backends)
+    return with_packing(rest, variant, backends)
 
 
 def create_reranking(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    """What re-ranking gains; features over time are needed, so feature files alone have none."""
+    """Measure the gain of re-ranking; it needs features over time, which the user's own files do not have."""
     inputs = ["pairs", "checkpoint", "music_features", "video_features", "params:music", "params:video"]
     reranking = node(rerank_answers, [*inputs, "params:evaluate"], "reranking", name="rerank_answers")
     return Pipeline(
@@ -84,8 +77,3 @@ def create_reranking(variant: str, music_backend: str, video_backend: str) -> Pi
             "params:evaluate": "params:evaluate",
         },
     )
-
-
-def create_reference_pipeline(variant: str) -> Pipeline:
-    """The `evaluate` pipeline on your own feature files."""
-    return create_reference_packing(variant) + create_evaluation(variant, {})

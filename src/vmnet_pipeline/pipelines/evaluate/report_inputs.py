@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vmnet_pipeline.models.checkpoints import Checkpoint
-    from vmnet_pipeline.pairs.packing import PairSet
+    from vmnet_pipeline.pairs.packing import PairFiles
     from vmnet_pipeline.types import Modality
 
 NO_MEDIA = "These pairs came as files of features: there are no media to show or to play."
@@ -67,7 +67,7 @@ class Evidence:
     query_rows: Sequence[Mapping[str, Any]]
     history: Sequence[Mapping[str, Any]]
     checkpoint: Checkpoint
-    pairs: PairSet
+    pairs: PairFiles
     settings: Mapping[str, Any]
     manifest: pd.DataFrame | None = None
     summaries: Mapping[str, Mapping[str, Any] | None] | None = None
@@ -183,7 +183,7 @@ def _complete(name: str, settings: Any) -> Any:
 
 def _measure_split(evidence: Evidence) -> dict[str, dict[str, Any]]:
     pairs = evidence.pairs
-    ids = {side: pairs.side(side).ids for side in SUBSETS}
+    ids = {side: pairs.subset(side).ids for side in SUBSETS}
     return measure_sides(ids, dict(zip(pairs.ids, pairs.groups, strict=True)), evidence.manifest)
 
 

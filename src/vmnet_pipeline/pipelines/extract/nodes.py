@@ -24,13 +24,13 @@ def plan_missing(
 
     Args:
         manifest: The collection.
-        stored_features: What is there already.
+        stored_features: Features extracted before.
         backend_params: Parameters of the backend, with its name as `backend`.
         params: Which part of the collection this run is for.
 
     Raises:
         FeatureStoreError: The store holds features made with other settings.
-        WeightsError: The weights are not to be had.
+        WeightsError: The weights are not available.
     """
     from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.extraction.driver import select_shard

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import IndexParams
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def describe_collection(
     Tags come from the stored musicnn features, if there are any that tags can be had from.
 
     Raises:
-        WeightsError: Tags are wanted and the weights that name them are not to be had.
+        WeightsError: Tags are wanted and the weights that name them are not available.
     """
     from vmnet_pipeline.backends.musicnn_tags import make_tagger
     from vmnet_pipeline.search.item_metadata import collect_tags, describe_items
@@ -39,8 +39,8 @@ def describe_collection(
     return describe_items(manifest, extra_columns, tags)
 
 
-def describe_pairs(pairs: PairSet) -> DataFrame:
-    """What is known of packed pairs: id and group."""
+def describe_pairs(pairs: PairFiles) -> DataFrame:
+    """Describe packed pairs: id and group."""
     import pandas as pd
 
     return pd.DataFrame({"id": pairs.ids, "title": pairs.ids, "group": pairs.groups}, dtype="str")
@@ -49,7 +49,7 @@ def describe_pairs(pairs: PairSet) -> DataFrame:
 def index_music(
     music_embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams
 ) -> VectorIndex:
-    """Bring the index of all music to the state of its embeddings: add, remove, or build anew."""
+    """Update the music index from its embeddings: add, remove, or rebuild."""
     return _update(music_embeddings, items, stored_index, params, "music")
 
 

@@ -15,7 +15,7 @@ _NODES = {"music": index_music, "video": index_video}
 
 
 def create_indexing(variant: str) -> Pipeline:
-    """Embeddings and the table of items to both indexes."""
+    """Build both indexes from embeddings and the item table."""
     nodes = [
         node(
             function,
@@ -42,6 +42,6 @@ def create_pipeline(variant: str) -> Pipeline:
 
 
 def create_reference_pipeline(variant: str) -> Pipeline:
-    """The `index` pipeline on feature files of one's own."""
+    """The `index` pipeline on the user's own feature files."""
     describing = Pipeline([node(describe_pairs, "pairs", "items", name="describe_pairs")], namespace=variant)
     return describing + create_indexing(variant)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.pairs.packing import PairSet, UnpackedPairs
+from vmnet_pipeline.pairs.packing import PairFiles, PairPlan
 from vmnet_pipeline.params import SplitParams, TrainParams
 from vmnet_pipeline.reference.layout import ReferenceLayout
 from vmnet_pipeline.types import EpochRecord, PairArrays
@@ -42,7 +42,7 @@ def pack_pairs(
     music_params: dict[str, Any],
     video_params: dict[str, Any],
     train_params: TrainParams,
-) -> UnpackedPairs:
+) -> PairPlan:
     """Choose the ids that have both features; saving the result pools and packs them one by one.
 
     Features keep their time where the towers take sequences.
@@ -70,8 +70,8 @@ def pack_pairs(
 
 def pack_reference_pairs(
     reference_files: ReferenceLayout, split_params: SplitParams, train_params: TrainParams
-) -> UnpackedPairs:
-    """Plan the packing of feature files of one's own; saving the result reads, checks and packs them.
+) -> PairPlan:
+    """Plan the packing of the user's own feature files; saving the result reads, checks and packs them.
 
     Without a val.csv some training groups are held out for model selection, except under `protocol: reference`.
 
@@ -91,8 +91,10 @@ def pack_reference_pairs(
     )
 
 
-def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> tuple[Checkpoint, list[dict[str, Any]]]:
-    """Train on the train side, keep the epoch that is best on the val side; several members make one network.
+def train_network(
+    pairs: PairFiles, training_state: Path, params: TrainParams
+) -> tuple[Checkpoint, list[dict[str, Any]]]:
+    """Train on the train subset, keep the epoch that is best on the val subset; several members make one network.
 
     Args:
         pairs: Packed pairs.
@@ -104,13 +106,13 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
 
     Raises:
         TrainingError: Too few pairs (less than a batch, under `protocol: reference`), or the loss is not finite.
-        CheckpointError: What `start_from` names is not there, or takes other features.
+        CheckpointError: The checkpoint of `start_from` is missing, or takes other features.
     """
     from vmnet_pipeline.models.checkpoints import Checkpoint, read_git_revision, read_versions
     from vmnet_pipeline.storage.paths import is_remote
     from vmnet_pipeline.training.ensembles import join_results, train_members
 
-    train, val = pairs.side("train"), pairs.side("val")
+    train, val = pairs.subset("train"), pairs.subset("val")
     _check_sizes(train, params)
     template = Checkpoint(
         model_config={},
@@ -126,7 +128,7 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
         params,
         state_dir=training_state,
         open_log=partial(_log_member, training_state.with_name("logs"), params.n_members),
-        watch=partial(_watch_steps, training_state.parent, params, pairs.side("test"), template),
+        watch=partial(_watch_steps, training_state.parent, params, pairs.subset("test"), template),
         start=_open_start(pairs, params),
     )
     result = join_results(members, val, params)
@@ -140,7 +142,7 @@ def train_network(pairs: PairSet, training_state: Path, params: TrainParams) -> 
     return checkpoint, _list_epochs(members)
 
 
-def _open_start(pairs: PairSet, params: TrainParams) -> StartPoint | None:
+def _open_start(pairs: PairFiles, params: TrainParams) -> StartPoint | None:
     if params.start_from is None:
         return None
     from vmnet_pipeline.inference.embedder import open_start
@@ -154,7 +156,7 @@ def _open_start(pairs: PairSet, params: TrainParams) -> StartPoint | None:
 def _watch_steps(
     folder: Path, params: TrainParams, test: PairArrays, template: Checkpoint, number: int
 ) -> StepLog | None:
-    """What is written between the steps of a member; None where nothing is."""
+    """Log of the steps of a member; None where nothing is logged between steps."""
     if params.curve_every_steps is None and params.keep_every_steps is None:
         return None
     from vmnet_pipeline.pipelines.train.step_log import StepLog
@@ -204,7 +206,7 @@ def _list_epochs(members: Sequence[TrainingResult]) -> list[dict[str, Any]]:
 
 def _check_sizes(train: PairArrays, params: TrainParams) -> None:
     if not len(train):
-        raise TrainingError("There are no training items: give a train.csv with ids and their features.")
+        raise TrainingError("No training items: give a train.csv with ids and their features.")
     if params.protocol == "reference" and len(train) < params.batch_size:
         raise TrainingError(
             f"{len(train)} training items do not fill one batch of {params.batch_size}, and protocol 'reference' drops "

@@ -3,7 +3,7 @@
 features (music, video) ──┐
 train_ids, val_ids, test_ids ──pack_pairs──► pairs ──train_network──► checkpoint, training_history
 
-With files of one's own (`pairs_dir`) the packing is another one: reference_files ──pack_reference_pairs──► pairs
+The user's own feature files (`pairs_dir`) are packed instead: reference_files ──pack_reference_pairs──► pairs
 """
 
 from __future__ import annotations
@@ -12,9 +12,22 @@ from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.train.nodes import pack_pairs, pack_reference_pairs, train_network
 
+Backends = tuple[str, str]
+"""Names of the music and the video backend."""
 
-def create_packing(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    """The step that training and evaluation share."""
+
+def with_packing(rest: Pipeline, variant: str, backends: Backends | None) -> Pipeline:
+    """A pipeline that takes packed pairs, preceded by the packing.
+
+    Args:
+        rest: The nodes after the packing.
+        variant: Name of the variant, the namespace of its datasets.
+        backends: Backends of the features to pack; None for the user's own feature files.
+    """
+    return (_pack_files(variant) if backends is None else _pack_features(variant, *backends)) + rest
+
+
+def _pack_features(variant: str, music_backend: str, video_backend: str) -> Pipeline:
     shared = ["manifest", "train_ids", "val_ids", "test_ids"]
     settings = ["params:music", "params:video", "params:train"]
     return Pipeline(
@@ -40,8 +53,7 @@ def create_packing(variant: str, music_backend: str, video_backend: str) -> Pipe
     )
 
 
-def create_reference_packing(variant: str) -> Pipeline:
-    """The same step for feature files of one's own."""
+def _pack_files(variant: str) -> Pipeline:
     packing = node(
         pack_reference_pairs,
         ["reference_files", "params:split", "params:train"],
@@ -51,28 +63,12 @@ def create_reference_packing(variant: str) -> Pipeline:
     return Pipeline([packing], namespace=variant, parameters={"params:split", "params:train"})
 
 
-def create_training(variant: str) -> Pipeline:
-    """Packed pairs to a checkpoint."""
+def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+    """The `train` pipeline of a variant; see `with_packing` for `backends`."""
     training = node(
         train_network,
         ["pairs", "training_state", "params:train"],
         ["checkpoint", "training_history"],
         name="train_network",
     )
-    return Pipeline([training], namespace=variant, parameters={"params:train"})
-
-
-def create_pipeline(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    """The `train` pipeline of a variant.
-
-    Args:
-        variant: Name of the variant, the namespace of its datasets.
-        music_backend: Backend of the music features.
-        video_backend: Backend of the video features.
-    """
-    return create_packing(variant, music_backend, video_backend) + create_training(variant)
-
-
-def create_reference_pipeline(variant: str) -> Pipeline:
-    """The `train` pipeline on feature files of one's own."""
-    return create_reference_packing(variant) + create_training(variant)
+    return with_packing(Pipeline([training], namespace=variant, parameters={"params:train"}), variant, backends)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.pairs.packing import PairSet
+from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import TrainParams, TuneParams
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ else:  # Kedro reads the annotations to check parameters; this would be slow to 
 
 
 def search_settings(
-    pairs: PairSet, tuning_state: Path, train_params: TrainParams, params: TuneParams
+    pairs: PairFiles, tuning_state: Path, train_params: TrainParams, params: TuneParams
 ) -> tuple[dict[str, Any], DataFrame, str]:
     """Search for the training settings that are best on the val side; the test side is not looked at.
 
@@ -36,6 +36,6 @@ def search_settings(
     from vmnet_pipeline.reporting.tuning import tabulate_trials, write_settings
     from vmnet_pipeline.tracking.runs import child_run
 
-    train, val = pairs.side("train"), pairs.side("val")
+    train, val = pairs.subset("train"), pairs.subset("val")
     tuning = search(train, val, train_params, params, folder=tuning_state, open_log=child_run)
     return tuning, tabulate_trials(tuning), write_settings(tuning)

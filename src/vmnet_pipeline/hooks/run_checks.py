@@ -1,0 +1,177 @@
+"""Check a run before anything is computed: parameter names, access to stores, checkpoint against features."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from vmnet_pipeline.errors import ParameterError, StorageError, describe_validation
+from vmnet_pipeline.hooks.results import path_of
+from vmnet_pipeline.storage.configuration import find_conf
+from vmnet_pipeline.storage.paths import configure_storage, explain_access, is_remote
+
+if TYPE_CHECKING:
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+
+    from vmnet_pipeline.datasets import ReferenceFilesDataset
+    from vmnet_pipeline.types import Fingerprint, Modality
+
+logger = logging.getLogger(__name__)
+
+
+def check_names(config_loader: Any) -> None:
+    """Refuse an unknown name in `--params`: misspelt, it would silently have no effect.
+
+    Raises:
+        ParameterError: Neither the configuration nor a backend has the name.
+    """
+    given = {str(name) for name in getattr(config_loader, "runtime_params", None) or {}}
+    if not given:
+        return
+    from difflib import get_close_matches
+
+    from vmnet_pipeline.backends.registry import BACKENDS
+
+    known = {*BACKENDS, *_find_names(Path(config_loader.conf_source))}
+    for name in sorted(given - known):
+        near = get_close_matches(name, sorted(known), 1)
+        hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
+        raise ParameterError(f"--params {name}: unknown parameter; {hint}")
+
+
+def refuse_parallel_runner(catalog: DataCatalog) -> None:
+    """Refuse ParallelRunner: it shares neither the datasets in memory nor the MLflow run between processes.
+
+    Raises:
+        ParameterError: It was chosen.
+    """
+    from kedro.io.data_catalog import SharedMemoryDataCatalog
+
+    if isinstance(catalog, SharedMemoryDataCatalog):
+        raise ParameterError(
+            "--runner=ParallelRunner cannot be used: each step uses all cores by itself (extract.n_workers), and "
+            "machines share a collection as an array job, see docs/scaling.md. Omit --runner."
+        )
+
+
+def _find_names(conf: Path) -> set[str]:
+    """First parts of the names that `--params` accepts: parameter keys, and names that the configuration reads."""
+    names: set[str] = set()
+    for path in (path for path in conf.rglob("*.y*ml") if "credentials" not in path.name):
+        text = path.read_text(encoding="utf-8")
+        names.update(re.findall(r"\$\{runtime_params:\s*(\w+)", text))
+        if "parameters" in path.relative_to(conf).as_posix():
+            names.update(re.findall(r"^[\"']?(\w+)[\"']?\s*:", text, re.MULTILINE))
+    return names
+
+
+def configure_project_storage(config_loader: Any = None) -> None:
+    """Set the options of object stores given under `storage` in conf/local/credentials.yml.
+
+    They go to fsspec, which every dataset uses, and nowhere else. Without them the default credentials of the store
+    apply.
+
+    Args:
+        config_loader: The loader of a run; by default that of the project in this folder.
+
+    Raises:
+        StorageError: They do not have the form of options.
+    """
+    from kedro.config import MissingConfigException, OmegaConfigLoader
+
+    if config_loader is None:
+        config_loader = OmegaConfigLoader(str(find_conf()), base_env="base", default_run_env="local")
+    try:
+        options = config_loader["credentials"].get("storage") or {}
+    except (MissingConfigException, KeyError):
+        return
+    if not isinstance(options, dict):
+        raise StorageError("`storage` in credentials.yml must name object stores, with their options below.")
+    configure_storage(options)
+
+
+def choose_variant(parameters: dict[str, Any]) -> str | None:
+    """The variant to use with the user's own feature files; None when the run has none."""
+    from pydantic import ValidationError
+
+    from vmnet_pipeline.params import ReferenceParams
+
+    try:
+        params = ReferenceParams.model_validate(parameters.get("reference") or {})
+    except ValidationError as error:
+        raise ParameterError(f"reference.{describe_validation(error, show_value=True)}") from error
+    if not params.places:
+        return None
+    from vmnet_pipeline.reference.layout import locate_subsets, make_layout
+
+    layout = make_layout(locate_subsets(**params.places), params.variant)
+    logger.info("Using your own feature files with %s", layout.variant)
+    return layout.variant
+
+
+def skip_training_files(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Do not read the training features when every node of a run that reads the pairs needs only the test subset."""
+    for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):
+        takers = [node for node in pipeline.nodes if name in node.inputs]
+        files = f"{name.removesuffix('.pairs')}.reference_files"
+        if takers and files in pipeline.inputs() and all("test_side" in node.tags for node in takers):
+            cast("ReferenceFilesDataset", catalog.get(files)).only_test = True
+
+
+def check_access(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Check that an object store can be used before anything is computed.
+
+    Raises:
+        StorageError: It cannot be reached, or rejects the credentials.
+    """
+    places = (path_of(catalog, name) for name in sorted(pipeline.datasets()) if name in catalog)
+    place = next((place for place in places if is_remote(place)), None)
+    if place is not None:
+        with explain_access(place):
+            place.exists()
+
+
+def check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Check a checkpoint against the features before they are packed.
+
+    Raises:
+        ParameterError: A checkpoint to evaluate is given to a run that trains, which would overwrite it.
+        CheckpointError: It is missing, damaged, or made for other features.
+    """
+    trained = [name for name in pipeline.all_outputs() if name.endswith(".checkpoint")]
+    if trained and "checkpoint" in (run_params.get("runtime_params") or {}):
+        raise ParameterError(
+            "checkpoint=PATH names a checkpoint to evaluate, but this run trains and would overwrite it. Run `kedro "
+            "run --pipeline evaluate`, or omit checkpoint; summaries_dir=FOLDER sets where a new one is written."
+        )
+    for name in (name for name in pipeline.inputs() if name.endswith(".checkpoint")):
+        checkpoint = catalog.load(name)
+        _compare_with_features(checkpoint, name.removesuffix(".checkpoint"), pipeline, catalog)
+
+
+def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    from vmnet_pipeline.models.checkpoints import check_fingerprints, check_form, check_shapes
+    from vmnet_pipeline.params import TrainParams
+    from vmnet_pipeline.pipeline_registry import VARIANTS
+
+    if "params:train" not in pipeline.inputs():
+        return  # nothing is packed
+    model = TrainParams.model_validate(catalog.load("params:train")).model
+    check_form(checkpoint, model.music_steps, model.video_steps)
+    if f"{variant}.reference_files" in pipeline.inputs():
+        from vmnet_pipeline.reference.planning import peek_shapes
+
+        shapes = peek_shapes(catalog.load(f"{variant}.reference_files"), model.music_steps, model.video_steps)
+        if shapes is not None:
+            check_shapes(checkpoint, *shapes)
+        return
+    modalities: tuple[Modality, Modality] = ("audio", "video")
+    found: dict[Modality, Fingerprint] = {}
+    for modality, backend in zip(modalities, VARIANTS.get(variant, ()), strict=False):
+        if f"{backend}.features" in pipeline.inputs():
+            fingerprint = catalog.load(f"{backend}.features").fingerprint()
+            found |= {modality: fingerprint} if fingerprint else {}
+    check_fingerprints(checkpoint, found)
