@@ -183,7 +183,7 @@ def test_one_report_lists_every_problem_of_every_kind(data, tmp_path):
         pack(data, tmp_path / "pairs")
     lines = str(caught.value).splitlines()
     expected = [
-        ("train.csv", "'001'", "twice"), ("test.csv", "'030'", "train too"), ("'../x'", "file name"),
+        ("train.csv", "'001'", "repeated"), ("test.csv", "'030'", "train, too"), ("'../x'", "file name"),
         ("000.npy", "missing"), ("001.npy", "(99,)", "(24,)"), ("002.npy", "NaN"), ("003.npy", "not a readable"),
         ("004.npy", "not numbers"), ("005.npy", "empty"), ("006.npy", "neither", "vmnet_vggish"),
         ("video/007.npy", "missing"), ("test/video/024.npy", "infinity"), ("video/008.npy", "not a readable"),

@@ -84,7 +84,7 @@ def test_a_command_takes_its_defaults_from_the_project_and_paths_from_the_caller
     assert done.exit_code == 0, done.output
     assert seen["folder"] == root
     assert seen["video"] == Path("docs/film.mp4")
-    assert seen["places"].media == "clips"
+    assert seen["places"].media_roots == (Path("clips"),)
     assert seen["places"].output == Path("docs/index")
     assert seen["places"].checkpoint == Path("data/06_models/x/vmnet_musicnn/checkpoint")
     assert seen["places"].weights == Path("data/06_models/weights")
