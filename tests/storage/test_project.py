@@ -87,7 +87,7 @@ def test_a_command_takes_its_defaults_from_the_project_and_paths_from_the_caller
     assert seen["places"].media_roots == (Path("clips"),)
     assert seen["places"].output == Path("docs/index")
     assert seen["places"].checkpoint == Path("data/06_models/x/vmnet_musicnn/checkpoint")
-    assert seen["places"].weights == Path("data/06_models/weights")
+    assert seen["places"].weights_dir == Path("data/06_models/weights")
 
 
 def test_a_store_is_a_folder_of_the_caller_or_the_name_of_a_backend(root):

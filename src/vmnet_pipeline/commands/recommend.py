@@ -76,7 +76,7 @@ def make_ranking(
     side = target_side(query, same_side=same_side)
     index = load_index(places.output / f"{side}_index")
     embedder = Embedder.load(places.checkpoint, weights_dir=places.weights_dir)
-    store = None if rerank is None else open_features(embedder, places.features, side)
+    store = None if rerank is None or places.features is None else open_features(embedder, places.features, side)
     return recommend(embedder, index, path, query, same_side=same_side, rerank=rerank, store=store, **options)
 
 
