@@ -200,7 +200,7 @@ def test_settings_of_a_page_are_valid(page):
 
 def test_addresses_of_the_service_exist():
     source = (ROOT / "src/vmnet_pipeline/serving/app.py").read_text(encoding="utf-8")
-    routes = {re.sub(r"\{\w+\}", "ID", route) for route in re.findall(r'@app\.(?:get|post)\("([^"]+)"', source)}
+    routes = {re.sub(r"\{\w+\}", "ID", route) for route in re.findall(r'@app\.(?:get|post)\(\s*"([^"]+)"', source)}
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     shown = re.findall(r"(?::8321|`GET |`POST )(/[a-z]\w*(?:/\w+)*)", text)
     assert len(shown) > 8
