@@ -113,7 +113,7 @@ def test_what_reranking_gains_is_in_the_report_where_it_is_measured(demo_project
     report = demo_project.folder / REPORTING / "report.html"
     demo_project.kedro("run", "--pipeline", "evaluate", "--params", "evaluate.rerank.n_candidates=3")
     assert "<h2>Re-ranking</h2>" in report.read_text()
-    assert "The 3 best answers of each query were compared again, in pieces of 3 s." in report.read_text()
+    assert "The 3 best results of each query were compared again, in pieces of 3 s." in report.read_text()
     demo_project.kedro("run", "--pipeline", "evaluate")
     assert "<h2>Re-ranking</h2>" not in report.read_text()
 
