@@ -20,7 +20,7 @@ def test_ones_own_features_are_trained_on_and_tested_without_media(project, tmp_
         "run", "--pipelines=train,evaluate", "--params", f"pairs_dir={data},train.epochs=8,train.batch_size=8"
     )
     assert "R@10" in output
-    assert "used with vmnet_musicnn" in output
+    assert "Using your own feature files with vmnet_musicnn" in output
     (collection,) = (project.folder / "data/06_models").glob("old-*")
     assert load_checkpoint(collection / "vmnet_musicnn/checkpoint").model_config["video_shape"] == [30]
     assert not (project.folder / "data/02_intermediate").exists()

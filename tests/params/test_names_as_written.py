@@ -16,9 +16,8 @@ from vmnet_pipeline.__main__ import make_program
 from vmnet_pipeline.commands import run
 from vmnet_pipeline.commands.run import make_run_command
 from vmnet_pipeline.demo import make_clip
-from vmnet_pipeline.hooks.config_loader import ProjectConfigLoader, load_as_written
+from vmnet_pipeline.hooks.config_loader import TEXT_PARAMETERS, ProjectConfigLoader, load_as_written
 from vmnet_pipeline.ingestion.ids import name_collection
-from vmnet_pipeline.params import text
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS, CONFIG_LOADER_CLASS
 
 ROOT = Path(__file__).parents[2]
@@ -145,8 +144,8 @@ def test_every_parameter_that_is_free_text_is_known_and_no_other_is_called_so():
     models = [value for value in vars(params).values() if isinstance(value, type) and issubclass(value, BaseModel)]
     found = {leaf for model in models for leaf in leaves(model)}
     free = {name for name, kind in found if kind in (str, Path)}
-    assert free - {"name"} <= text.TEXT_PARAMETERS
-    assert not {name for name, kind in found if kind not in (str, Path, type(None))} & text.TEXT_PARAMETERS
+    assert free - {"name"} <= TEXT_PARAMETERS
+    assert not {name for name, kind in found if kind not in (str, Path, type(None))} & TEXT_PARAMETERS
 
 
 def test_every_place_that_the_catalog_reads_is_known():
@@ -156,7 +155,7 @@ def test_every_place_that_the_catalog_reads_is_known():
     for path in (ROOT / "conf/base").rglob("*.yml"):
         read |= set(re.findall(r"\$\{runtime_params:\s*(\w+)", path.read_text()))
     values = {"gpu_idx", "n_workers", "pool_size", "seed", "shuffle_pairs", "worker", "variant", "weights"}
-    assert read - values <= text.TEXT_PARAMETERS
+    assert read - values <= TEXT_PARAMETERS
 
 
 @pytest.mark.process

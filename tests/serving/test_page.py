@@ -136,7 +136,7 @@ def test_filters_leave_some(with_results):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"words, not a film " * 99, "not a video or sound file"), (b"", "empty"), (b"x" * (5 << 20), "limit")],
+    [(b"words, not a film " * 99, "Not a readable video or audio file"), (b"", "empty"), (b"x" * (5 << 20), "limit")],
 )
 def test_a_bad_file_is_told_in_words(page, tmp_path, content, sentence):
     (tmp_path / "clip.mp4").write_bytes(content)
@@ -150,7 +150,7 @@ def test_a_file_may_be_dropped(page):
         "const data = new DataTransfer(); data.items.add(new File(['words'.repeat(99)], 'a.mp4', {type: 'video/mp4'}));"
         "document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}))"
     )
-    page.wait(lambda: "not a video or sound file" in page.one("#error").text)
+    page.wait(lambda: "Not a readable video or audio file" in page.one("#error").text)
 
 
 def test_a_key_is_asked_for_once(browser, places):

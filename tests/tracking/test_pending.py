@@ -169,7 +169,7 @@ def test_results_are_runs_that_can_be_logged(client, tmp_path, demo_evaluation):
     assert client.get_run(run_id).data.metrics["pool_size"] == 4
     assert {part.path for part in client.list_artifacts(run_id)} == {"evaluation.json", "report.html"}
     (folder / "evaluation.json").write_text("{}")
-    with pytest.raises(StorageError, match=r"evaluation\.json is no evaluation"):
+    with pytest.raises(StorageError, match=r"evaluation\.json is not an evaluation"):
         replay.find_results(tmp_path)
 
 

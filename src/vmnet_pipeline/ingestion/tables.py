@@ -130,10 +130,10 @@ def _recognise(content: bytes, required: Sequence[str]) -> _Dialect:
     encoding = _find_encoding(content)
     # A character that the cut halves at the end is left out; it says nothing of the header.
     head = codecs.getincrementaldecoder(encoding)().decode(content[: 64 * _HEAD_BYTES])
-    if _CONTROLS.search(head):
-        raise ValueError("it is no text; save the table as csv (UTF-8)")
     lines = re.split("\r\n|\r|\n", head)
     n_blank = next((number for number, line in enumerate(lines) if line.strip(" \t,;|\"'")), 0)
+    if _CONTROLS.search("".join(lines[: n_blank + 1])):  # a hostile name further down costs its own row only
+        raise ValueError("it is no text; save the table as csv (UTF-8)")
     header = lines[n_blank]
     if match := _EXCEL_LINE.fullmatch(header):  # how a spreadsheet says it
         return _Dialect(encoding, match[1], n_blank + 1)
