@@ -56,7 +56,7 @@ def test_ones_own_features_are_trained_on_and_tested_without_media(project, tmp_
         "run", "--pipelines=train,evaluate", "--params", f"pairs_dir={data},checkpoint={moved}", ok=False
     )
     assert "ParameterError" in output
-    assert "would be overwritten" in output
+    assert "would overwrite it" in output
     for path in data.rglob("video/*.npy"):
         np.save(path, np.load(path)[:, :29])
     output = project.kedro(

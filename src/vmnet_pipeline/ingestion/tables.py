@@ -132,7 +132,9 @@ def _recognise(content: bytes, required: Sequence[str]) -> _Dialect:
     head = codecs.getincrementaldecoder(encoding)().decode(content[: 64 * _HEAD_BYTES])
     lines = re.split("\r\n|\r|\n", head)
     n_blank = next((number for number, line in enumerate(lines) if line.strip(" \t,;|\"'")), 0)
-    if _CONTROLS.search("".join(lines[: n_blank + 1])):  # a hostile name further down costs its own row only
+    # In valid UTF a hostile name below the header costs its own row only; elsewhere it says that this is a binary file.
+    checked = "".join(lines[: n_blank + 1]) if encoding.startswith("utf") else head
+    if _CONTROLS.search(checked):
         raise ValueError("it is no text; save the table as csv (UTF-8)")
     header = lines[n_blank]
     if match := _EXCEL_LINE.fullmatch(header):  # how a spreadsheet says it
