@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from toy_backend import ToyBackend
-from toy_bench import Bench, find_children
+from toy_bench import Bench
 
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.extraction import driver
@@ -34,7 +34,7 @@ def test_processes_make_what_threads_make(bench, tmp_path):
 
 def test_a_killed_worker_is_replaced_and_nothing_is_done_twice(bench):
     bench.fill(*[str(n) for n in range(80)])  # in batches of ten at first: the 14th is amid the second of a worker
-    with bench.when_done(14, lambda: os.kill(find_children(os.getpid())[0], signal.SIGKILL)):
+    with bench.when_done(14, lambda: os.kill(bench.workers()[0], signal.SIGKILL)):
         bench.extract(ToyBackend(item_s=0.02), batch_size=1, **PROCESSES)
     bench.check_all_done_once()
 
@@ -94,7 +94,7 @@ def test_workers_that_all_die_end_the_run_before_every_item_is_blamed(bench, mon
 def test_no_worker_outlives_the_run(bench):
     bench.fill(*["1"] * 10)
     bench.extract(**PROCESSES)
-    assert find_children(os.getpid()) == []
+    assert bench.workers() == []
 
 
 def test_a_backend_that_cannot_be_pickled_is_an_error_that_says_so(bench):

@@ -35,6 +35,7 @@ class Bench:
         self.media, self.folder = folder / "media", folder / "store"
         self.items: list[MediaItem] = []
         self.started: list[subprocess.Popen[str]] = []
+        self._elder = set(find_children(os.getpid()))  # other tests may have left decoder children
 
     def fill(self, *orders: str) -> None:
         self.items = make_items(self.media, list(orders))
@@ -51,6 +52,10 @@ class Bench:
         process = start_process(command)
         self.started.append(process)
         return process
+
+    def workers(self) -> list[int]:
+        """Child processes of this process that the runs of this bench started."""
+        return [child for child in find_children(os.getpid()) if child not in self._elder]
 
     def close(self) -> None:
         for process in self.started:
@@ -134,4 +139,10 @@ def find_children(pid: int) -> list[int]:
     children = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         children += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in children if b"run_child" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"run_child" in read_command(child)]
+
+
+def read_command(pid: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""

@@ -351,10 +351,9 @@ def test_nothing_is_written_to_the_terminal(tmp_path: Path, capfd: pytest.Captur
 
 def test_failures_leave_no_file_open(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"hello\n" * 5_000)
-    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         refuse("probe", tmp_path / "a.mp4")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert str(tmp_path / "a.mp4") not in map(os.path.realpath, Path("/proc/self/fd").iterdir())
 
 
 def test_wave_module_agrees_on_the_duration(tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ def test_training_curves_of_scant_histories_can_be_drawn(history: list[dict[str,
 
 
 def test_global_plotting_state_is_left_alone(evaluation: dict[str, Any]) -> None:
+    before = list_open_figures()
     plot_recall(evaluation).savefig(io.BytesIO(), format="png", dpi=40)
+    assert list_open_figures() == before
+
+
+def list_open_figures() -> list[int]:
     pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or not pyplot.get_fignums()
+    return [] if pyplot is None else pyplot.get_fignums()

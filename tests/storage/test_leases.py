@@ -69,8 +69,9 @@ def test_a_killed_process_of_this_machine_leaves_nothing_behind(remote):
 
 def test_a_run_that_lost_its_lease_ends_with_an_error(remote, monkeypatch):
     monkeypatch.setattr(leases, "RENEW_S", 0.01)
+    before = set(threading.enumerate())
     with pytest.raises(FeatureStoreError, match="another one may have begun"), lock_run(remote):
-        (lease,) = [thread for thread in threading.enumerate() if thread.name == "lease"]
+        (lease,) = [thread for thread in set(threading.enumerate()) - before if thread.name == "lease"]
         for name in list_files(remote / "claims"):
             (remote / "claims" / name).unlink()
         lease.join(timeout=30)
