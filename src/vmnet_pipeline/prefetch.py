@@ -23,8 +23,6 @@ def map_ahead(
 
     Args:
         function: Must not raise for an item that other items shall outlive.
-        items: Taken one by one as there is room.
-        n_threads: How many work at the same time.
         n_in_flight: How many items may be under way or waiting to be taken.
     """
     waiting: deque[Future[_Result]] = deque()
@@ -48,7 +46,6 @@ def run_ahead(
 
     Args:
         function: Is called in other threads, unless `n_ahead` is 0.
-        items: Taken one by one as there is room.
         n_ahead: 0 calls it when its result is asked for.
 
     Yields:

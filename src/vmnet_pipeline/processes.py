@@ -30,7 +30,6 @@ class ChildProcess:
 
     Attributes:
         connection: To the child. Its messages are pickles: read them only from a child that has read no foreign file.
-        pid: Number of the process.
     """
 
     def __init__(

@@ -37,13 +37,9 @@ def make_clip(
     Args:
         path: File to write; `.mp4`, `.webm`, `.mkv` hold sound and pictures, `.mp3`, `.ogg`, `.flac`, `.wav` sound.
         mood: What the clip expresses; None draws it from the seed.
-        seed: Seed of everything that the mood leaves open.
-        duration_s: Length in seconds.
-        with_audio: Whether the file has an audio stream.
         with_video: Whether the file has a video stream; None = if the suffix allows it.
         width: Pixels per row, even.
         height: Rows, even.
-        frame_rate_hz: Frames per second.
         sample_rate_hz: Sample rate in Hz; None = 48,000 for `.webm`, else 44,100.
         channels: 1 or 2; `.ogg` needs 2.
 

@@ -56,10 +56,6 @@ class DemoSpec:
     """Everything that determines a demo collection.
 
     Attributes:
-        n_pairs: Number of pairs, at least 1.
-        seed: Seed of the whole collection.
-        min_duration_s: Shortest clip in seconds.
-        max_duration_s: Longest clip in seconds.
         mood_noise: Standard deviation of each side's own departure from the shared mood, per dimension.
     """
 
@@ -122,7 +118,6 @@ def make_demo_collection(
     segments of one song over one scene.
 
     Args:
-        folder: Where to; made if it is not there.
         spec: What to make; None = the default collection. The bytes depend on it alone.
         n_workers: Processes; None = one per available processor, 8 at most. 1 stays in this process.
         progress: Called with (pairs done, pairs in all) after every pair.

@@ -29,11 +29,7 @@ class Encoding:
     """How files of one suffix are written.
 
     Attributes:
-        container: FFmpeg's name of the container.
-        audio_codec: FFmpeg's name of the audio encoder.
-        sample_format: Sample format that the audio encoder takes.
         sample_rates_hz: Sample rates that survive a round trip.
-        channels: Channel counts that the encoder takes.
         video_codec: FFmpeg's name of the video encoder; None = sound only.
     """
 
@@ -93,10 +89,8 @@ def write_media(
     Args:
         path: File to write; the suffix chooses container and codecs.
         sound: (n_samples, channels) float32 in [-1, 1]; None = no audio stream.
-        sample_rate_hz: Sample rate of the sound in Hz.
         pictures: Frames of (height, width, 3) uint8 RGB; None = no video stream.
         size: Width and height in pixels, even numbers.
-        frame_rate_hz: Frames per second.
 
     Raises:
         ParameterError: The suffix does not go with the streams, the sample rate or the channels.

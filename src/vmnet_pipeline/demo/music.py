@@ -32,19 +32,14 @@ class SongStyle:
     """What all segments of one song share.
 
     Attributes:
-        tempo_bpm: Beats per minute.
-        scale: Semitones above the root.
         root_midi: MIDI note of the root of the lead register.
         chords: Scale degree of each bar's chord; the progression repeats.
         tilt: Exponent of the overtones' decay: the k-th has amplitude k ** -tilt.
         hollow: Share of the even overtones that is taken away, 0 to 1.
-        notes_per_beat: Lead notes per beat.
         note_chance: Probability that a step of the lead sounds, 0 to 1.
         pluck: 0 = sustained tones with slow attack, 1 = short plucked ones.
         drum_level: Amplitude of the drums; 0 = none.
-        hats_per_beat: Hi-hat strokes per beat.
         drive: Gain before the saturation; 1 is nearly clean.
-        detune_cents: Distance of the second oscillator.
         hiss: Amplitude of the noise floor, relative to the tones.
         rms: Target root mean square of the mix, full scale = 1.
     """
@@ -95,10 +90,7 @@ def render_music(
     """Play one segment of a song.
 
     Args:
-        style: The song.
         rng: Draws the segment: melody, drum fills, noise.
-        duration_s: Length in seconds.
-        sample_rate_hz: Sample rate in Hz.
         channels: 1 or 2.
 
     Returns:

@@ -24,7 +24,6 @@ class SceneStyle:
     Attributes:
         background: Colours of the two ends of the backdrop, RGB in [0, 1].
         palette: Colours of the shapes, RGB in [0, 1].
-        n_shapes: Shapes on the screen.
         size: Radius of a typical shape as a share of the picture's height.
         softness: Width of a shape's edge as a share of its radius.
         spikes: Points of a shape.
@@ -32,7 +31,6 @@ class SceneStyle:
         grain: Amplitude of the texture, 0 to 1.
         grain_cells: Texture cells along the picture's height; many = fine.
         rays: Contrast of the rays on the backdrop, 0 to 1.
-        n_rays: Number of rays.
         speed: Drift of the shapes in picture heights per second.
         beat_hz: Beats per second, those of the music.
         beats_per_cut: Beats between two cuts.
@@ -100,12 +98,7 @@ def render_pictures(
     """Draw the frames of one clip, one at a time.
 
     Args:
-        style: The scene.
         rng: Draws the shots: places, directions, textures.
-        duration_s: Length in seconds.
-        width: Pixels per row.
-        height: Rows.
-        frame_rate_hz: Frames per second.
 
     Yields:
         (height, width, 3) uint8 RGB, `round(duration_s * frame_rate_hz)` times.

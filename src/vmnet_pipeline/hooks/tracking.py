@@ -205,9 +205,7 @@ class Connection:
     """MLflow as a run of this project would use it.
 
     Attributes:
-        experiment_id: Where new runs go.
         pending: Folder with the runs that are still to be logged.
-        place: How to look at what is logged.
     """
 
     experiment_id: str

@@ -56,13 +56,10 @@ class Embedder:
     """A trained network in inference mode. May be used by several threads at once.
 
     Attributes:
-        checkpoint: What was loaded.
         digest: 64 hex digits that identify the network; a search index remembers them.
         music_shape: Shape of one pooled music item, e.g. (500,) or (62, 512);
             of a tower over sequences (most steps, D).
         video_shape: The same of video, e.g. (2048,).
-        embedding_dim: E.
-        sandbox: Child processes that read media files.
 
     Example:
         Features of both sides, pooled over time:
@@ -126,7 +123,6 @@ class Embedder:
             music_backend: Backend that `embed_music` uses: its name as `backend` and its parameters. By default the
                 one that the checkpoint was trained on; checkpoints of the reference do not know theirs.
             video_backend: The same for `embed_video`.
-            weights_dir: Weight files of the backends.
             device: Where the network runs, as torch names it.
             sandbox: Child processes that read media files; by default some of its own, with the default limits.
             music_layers: `num_layer_x` that a checkpoint of the original code was trained with, where it does not
@@ -289,7 +285,6 @@ def open_checkpoint(path: str | Path, **told: Any) -> Checkpoint:
     """Read a checkpoint of this project or of the original code.
 
     Args:
-        path: See `Embedder.load`.
         told: What a checkpoint of the original does not tell: `music_layers`, `video_layers`, `linear`.
 
     Raises:

@@ -44,10 +44,8 @@ class EmbeddingSet:
     """Embeddings of one side of a collection.
 
     Attributes:
-        ids: Item ids.
         sources: Checksum of the feature that each was made from; empty when not known.
         vectors: (n, E) float32, rows of unit length; memory-mapped.
-        checkpoint: Digest of the network.
     """
 
     ids: tuple[str, ...]
@@ -61,12 +59,8 @@ class EmbeddingPlan:
     """Embeddings that are made while they are written.
 
     Attributes:
-        ids: Item ids.
         sources: Checksum of the feature of each, or empty.
-        dim: E.
-        checkpoint: Digest of the network.
         chunks: The rows, in order, some at a time.
-        n_reused: Rows that need not be made again.
     """
 
     ids: tuple[str, ...]
@@ -89,13 +83,9 @@ def plan_store_embeddings(
     """Embed the items of a feature store that are among `ids`.
 
     Args:
-        store: Features of one side.
         ids: Items of the collection; those without a feature are left out.
         pool: Pools one item's feature as in training.
-        checkpoint: The network.
-        side: `music` or `video`.
         known: Embeddings made before; rows of the same network and feature are taken over.
-        batch_size: Items per step.
 
     Raises:
         FeatureStoreError: While the rows are made, a feature is missing or damaged.

@@ -35,9 +35,7 @@ class InputSpec:
     """What one side of a network takes.
 
     Attributes:
-        side: `music` or `video`.
         shape: Of one pooled item, (D,) or (62, 512); of sequences (most steps, D).
-        takes_steps: Whether it takes sequences.
     """
 
     side: Side
@@ -62,7 +60,6 @@ class InputSpec:
 
         Args:
             features: One array per item.
-            pool: The backend's pooling.
 
         Raises:
             EmbedderError: A feature has another shape than the network takes, or is not finite.

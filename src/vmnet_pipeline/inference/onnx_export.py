@@ -39,7 +39,6 @@ def export_towers(checkpoint: Checkpoint, folder: Path) -> dict[Side, Path]:
 
     Args:
         checkpoint: Any; an ensemble is one graph with all members.
-        folder: Where to; made if it is not there.
 
     Returns:
         The file of each side.

@@ -21,10 +21,7 @@ class PieceEmbedder:
         """Check that the features can be cut.
 
         Args:
-            model: The network.
-            spec: What it takes on this side.
             backend: Made the features; not loaded.
-            piece_s: Length of a piece.
 
         Raises:
             ParameterError: The tower takes items of one length, or the backend does not tell times.

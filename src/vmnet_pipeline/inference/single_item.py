@@ -42,10 +42,6 @@ class _Layer(NamedTuple):
 def build_single(scaler: nn.Module, tower: nn.Module) -> RunOne | None:
     """A function from one item's features to its embedding, for a tower in inference mode on the CPU.
 
-    Args:
-        scaler: What is applied to features before the tower.
-        tower: The tower.
-
     Returns:
         A function from (D,) or (T, C) float32 to (E,) float32 of unit length; it may be called by several threads.
         None for towers that are not VM-NET's own: they read little, or take sequences.

@@ -48,7 +48,6 @@ class SourceItem:
     """One item before probing: a picture and its sound, which may be one file.
 
     Attributes:
-        id: Safe unique id.
         video: Absolute path of the file with the picture; empty when there is none.
         audio: Absolute path of the file with the sound; empty when there is none.
         group: Items of one group never stand on two sides of a split; empty when not known.
@@ -74,7 +73,6 @@ def find_items(media_dir: str | Path, recognise: Recognise = recognise_files) ->
     Names are compared normalised, and files are found as the disk spells them.
 
     Args:
-        media_dir: The folder, or a media.csv.
         recognise: See `listing.list_media_files`.
 
     Raises:
@@ -294,8 +292,6 @@ def list_folder(
     The id of a file is its own stem, so that features are called as the files are.
 
     Args:
-        audio_dir: Folder of sound files.
-        video_dir: Folder of video files.
         cache_dir: Where checksums are kept between runs; None to keep none.
         target: Where features go: names that only some disks take are kept where this one takes them.
 

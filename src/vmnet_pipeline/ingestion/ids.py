@@ -67,7 +67,6 @@ def is_id(text: str, *, any_disk: bool = True) -> bool:
     Letters of any language, blanks and a leading `-` or `_` are fine.
 
     Args:
-        text: A name.
         any_disk: Whether disks of Windows count, which refuse some characters that others take.
     """
     if is_safe_name(text):

@@ -32,7 +32,6 @@ def list_media_files(folder: Path, recognise: Recognise) -> list[str]:
     Paths are text here and below: a million of them as objects would take longer to make than to find.
 
     Args:
-        folder: Local, or in an object store.
         recognise: Asked once about all files that are neither text nor of another well-known kind.
     """
     found = walk_files(folder)

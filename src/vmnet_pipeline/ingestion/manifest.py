@@ -35,12 +35,6 @@ def build_manifest(
 ) -> pd.DataFrame:
     """Probe every file once and make the manifest: one row per item, usable or not.
 
-    Args:
-        items: What `ingestion.find_items` found.
-        probe: See `probe_files`.
-        cache_dir: Where the results of probing are kept between runs; None to keep none.
-        n_workers: Files probed at the same time; all cores by default.
-
     Returns:
         Table of `schemas.MANIFEST_COLUMNS`; `status` is ok, failed or duplicate.
     """
@@ -201,8 +195,6 @@ def measure_sides(
     """How much of a collection is on each side of a split.
 
     Args:
-        ids: Side to the ids on it.
-        groups: Group of each id.
         manifest: The collection, for the lengths of the sounds; without it there are none.
 
     Returns:

@@ -38,7 +38,6 @@ def match_names(names: Iterable[str], manifest: pd.DataFrame) -> MatchedNames:
     path: `b`, `b.mp4`, `a/b` and `a/b.mp4` mean the item of the file `.../a/b.mp4`.
 
     Args:
-        names: As a person wrote them.
         manifest: All items, usable or not.
     """
     ids = manifest["id"].tolist()

@@ -112,9 +112,6 @@ def recognise_files(
 
     Args:
         paths: Files whose names do not tell.
-        limits: What one of them may cost.
-        cache_dir: Where results are kept between runs; None to keep none.
-        n_workers: Files read at the same time; all cores by default.
     """
     from vmnet_pipeline.media.probe import probe_media
     from vmnet_pipeline.params import LimitParams

@@ -45,10 +45,6 @@ MANIFEST_COLUMNS: dict[str, str] = {
 def check_manifest(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The manifest with its columns in their order, after it has been checked.
 
-    Args:
-        manifest: A table.
-        path: Where it is or goes, for the message.
-
     Raises:
         IngestError: A column is missing or of another type, an id stands twice or is empty, or a status is unknown.
     """

@@ -58,10 +58,7 @@ def split_by_group(ids: Sequence[str], groups: Sequence[str], shares: Mapping[st
     met only on average. A side with fewer than two groups takes those placed nearest to it.
 
     Args:
-        ids: Item ids.
-        groups: Group of each item.
         shares: Expected shares of `train`, `val` and `test`, with sum 1; a share of 0 leaves a side empty.
-        seed: Another seed gives another division.
 
     Raises:
         SplitError: There are fewer groups than sides to fill.
@@ -111,7 +108,6 @@ def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
     """What is wrong with a user-made split: errors are raised, doubts are returned in words.
 
     Args:
-        split: Ids as the user gave them.
         groups: Group of every usable item.
 
     Raises:

@@ -50,7 +50,6 @@ def read_csv_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
 
     Args:
         path: A file separated by commas, semicolons, tabs or bars, in UTF-8, UTF-16, or a Western 8-bit encoding.
-        required: Columns that it must have.
 
     Raises:
         IngestError: The file is no such text, or a column of `required` is missing.

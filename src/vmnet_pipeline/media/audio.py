@@ -50,7 +50,6 @@ def decode_audio(
 
     Args:
         path: A media file; sound of a film will do.
-        sample_rate_hz: Wanted sample rate, > 0.
         max_duration_s: Length of the window in seconds; None for everything.
         warnings: Takes a sentence on everything that could not be read as the file has it.
 

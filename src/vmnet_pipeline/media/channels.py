@@ -41,7 +41,6 @@ class Mixer:
         """One channel of a frame, (n,) float32, integer formats scaled to [-1, 1).
 
         Args:
-            frame: As decoded.
             start_s: Where in the window it begins.
         """
         channels = _view_channels(frame)

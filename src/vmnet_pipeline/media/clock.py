@@ -110,7 +110,6 @@ class Clock:
 
     Attributes:
         states_times: See the function of this name; frames then stand as long as they say, up to `MAX_HOLD_S`.
-        n_jumps: How often the clock jumped.
     """
 
     states_times: bool

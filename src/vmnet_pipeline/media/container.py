@@ -123,7 +123,6 @@ def open_media_file(path: str | os.PathLike[str], *, streams: bool = False) -> i
     """Open a local file or one of an object store for reading.
 
     Args:
-        path: Path or URL.
         streams: Whether it is read once from its beginning to its end.
 
     Raises:

@@ -46,10 +46,7 @@ def read_crop(file: io.RawIOBase, format_name: str, *, video_index: int, track_i
     """What a file says about one of its video streams; the position of `file` is kept.
 
     Args:
-        file: An open media file.
-        format_name: FFmpeg's name of the container.
         video_index: Which of the file's video streams, from 0.
-        track_id: FFmpeg's id of the stream.
     """
     names = format_name.split(",")
     position = file.tell()

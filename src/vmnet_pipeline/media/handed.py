@@ -34,7 +34,6 @@ class Handed:
     """A file of another process.
 
     Attributes:
-        path: Its name.
         descriptor: The open file, or the connection to who reads it.
         size_bytes: Its size, if it is read by the other process; None for an open file.
     """

@@ -72,9 +72,7 @@ def confirm_lengths(
     """Whether a cheap witness speaks for the declared lengths of the file and of all its streams.
 
     Args:
-        path: Of the file.
         container: The file, of which some has been read; where it is left does not matter.
-        streams: Those whose length matters.
         beginning: What has been read of them.
         n_bytes: How much that was, by the index of the stream.
     """

@@ -83,8 +83,6 @@ class Parts:
 
     Attributes:
         reader: To be set to what reads the part at hand; it knows where reading ended.
-        n_parts: How many were opened.
-        size_bytes: Of the whole file.
         unread_bytes: How much there is of a part that cannot be opened.
     """
 

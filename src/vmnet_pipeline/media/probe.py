@@ -62,7 +62,6 @@ def probe_media(
     Headers alone call a broken file good, so the first frame of each side in `check` is decoded.
 
     Args:
-        path: A media file.
         check: Sides that must decode if present. A side that nobody wants may be left out; it is then
             reported as its header describes it.
         checksum: Of its content, where it is known; it is computed otherwise.

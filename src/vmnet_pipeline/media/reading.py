@@ -66,8 +66,6 @@ class Reader:
     """Reads one side of an open container, or both.
 
     Attributes:
-        streams: What is read.
-        clock: The time line of the file.
         losses: What could not be read so far.
         base_s: When the part begins, in seconds from the first instant of the file.
         end_s: End of the last frame, in seconds from the first instant of the file, as the one who decodes says.
@@ -77,8 +75,6 @@ class Reader:
         """Start nothing yet; of a format without an index the other side is read along, for its clock.
 
         Args:
-            container: A file, or a part of it.
-            streams: What to read.
             base_s: When the part begins, in seconds from the first instant of the file.
         """
         self.base_s, self.end_s = base_s, float(base_s)
@@ -177,7 +173,6 @@ class Reader:
 
         Args:
             index: Of one of the streams that were read; the container may be closed.
-            duration_s: How much of it.
             is_full: Whether nothing more was wanted.
         """
         found = []

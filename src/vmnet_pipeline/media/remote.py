@@ -78,7 +78,6 @@ def open_remote_file(path: str | os.PathLike[str], *, streams: bool = False) -> 
     """Open a non-empty object.
 
     Args:
-        path: Its URL.
         streams: Whether it is read once from its beginning to its end, in large blocks.
 
     Raises:

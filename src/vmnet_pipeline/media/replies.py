@@ -72,7 +72,6 @@ def unpack_reply(content: bytes, packages: Collection[str]) -> Any:
     """Inverse of `pack_reply`; whoever sent it may mean harm.
 
     Args:
-        content: What came.
         packages: First parts of the names of modules whose dataclasses may be in it.
 
     Raises:

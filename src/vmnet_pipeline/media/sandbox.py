@@ -56,11 +56,7 @@ class Sandbox:
     """
 
     def __init__(self, limits: LimitParams) -> None:
-        """Start nothing yet.
-
-        Args:
-            limits: What one call may cost.
-        """
+        """Start nothing yet."""
         self._limits, self._idle, self._owner = limits, list[_Child](), os.getpid()
         self._everyone: set[_Child] = set()
         self._warned = False
@@ -103,8 +99,6 @@ class Sandbox:
         Args:
             function: Raises `MediaError` for a file that cannot be used. It returns what `replies` can pack. One of
                 this package opens the file with `container`; another one may also open it by its path, if it is local.
-            path: Of the media file.
-            options: Sent with it.
 
         Raises:
             MediaError: What the function raised, or `decoder_crashed`, `timed_out`, `out_of_memory`; `internal_error`

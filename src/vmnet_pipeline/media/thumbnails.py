@@ -41,9 +41,6 @@ class PreviewRequest:
     """One side of one item that is to be shown.
 
     Attributes:
-        id: Item id.
-        modality: Its sound or its picture.
-        path: Media file.
         duration_s: Length of that side; 0 where it is not known.
     """
 
@@ -60,9 +57,6 @@ class PreviewRequest:
 
 def make_previews(requests: Sequence[PreviewRequest]) -> dict[tuple[Modality, str], bytes]:
     """Pictures and clips of many items, made in child processes; what cannot be read is logged and left out.
-
-    Args:
-        requests: What to show.
 
     Returns:
         (modality, id) to the bytes of a JPEG or of an MP3 file.
@@ -87,8 +81,6 @@ def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0, max_side_px
     """The picture that is on the screen at a time, small; of a shorter video the first one.
 
     Args:
-        path: A media file.
-        at_s: Time in seconds, >= 0.
         max_side_px: The longer side of the result; nothing is enlarged.
 
     Returns:
@@ -111,8 +103,6 @@ def cut_clip(path: str | os.PathLike[str], *, start_s: float = 0.0, duration_s: 
     """A few seconds of sound, mono; of a shorter file its end.
 
     Args:
-        path: A media file.
-        start_s: Where the clip begins, >= 0.
         duration_s: Its length, > 0; four seconds take 16 kB.
 
     Returns:

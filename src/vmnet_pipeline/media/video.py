@@ -62,7 +62,6 @@ def sample_frames(
     limited where it names none); transparency is dropped.
 
     Args:
-        path: A media file.
         rate_hz: Pictures per second of video, > 0.
         max_duration_s: Length of the window in seconds, > 0; None for everything.
         max_frames: Most pictures to give, >= 1; None for no limit.

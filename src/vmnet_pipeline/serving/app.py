@@ -64,7 +64,6 @@ def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
     """Make the application of one collection; its lifespan starts and stops the workers.
 
     Args:
-        service: The collection.
         key: The API key; None: open to anyone who can reach the address.
     """
     key = key or ApiKey(None)
@@ -180,9 +179,6 @@ async def _read(
     """Read a query: the parameters, and the (1, E) embedding of the item with the warnings about it.
 
     Args:
-        request: JSON, or a media file.
-        service: Limits and folders.
-        state: Gallery and workers that answer.
         model: Form of a JSON body.
         places: Holds the place in the pool until the request is answered, if a worker is needed.
 

@@ -43,7 +43,6 @@ class RefusedError(VmnetError):
     """A request to refuse.
 
     Attributes:
-        status: HTTP status.
         code: Short stable slug.
         retry_after_s: Seconds until a retry makes sense, or None.
     """

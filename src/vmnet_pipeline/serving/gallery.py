@@ -38,7 +38,6 @@ class GallerySide:
     """One side of the gallery.
 
     Attributes:
-        index: To search in.
         vectors: (n, E) float32 unit rows; memory-mapped.
         rows: Row in `vectors` of each id.
         positions: Row in `index.items` of each id that can be found.
@@ -55,9 +54,6 @@ class Gallery:
     """Everything that is served of a collection.
 
     Attributes:
-        version: Names of the versions of the indexes.
-        checkpoint: Digest of the network.
-        sides: Music and video.
         files: Path of the media of each side of each item.
         map_points: Points of the map: id, side, x and y from -1 to 1, title and tags.
     """

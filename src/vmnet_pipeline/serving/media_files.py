@@ -97,7 +97,6 @@ class MediaResponse(Response):
         Args:
             file: Open for reading, without a buffer.
             suffix: Of its name, which tells its type.
-            asked: Headers of the request.
         """
         self._file, about = file, os.fstat(file.fileno())
         self._size, etag = about.st_size, f'"{about.st_mtime_ns:x}-{about.st_size:x}"'

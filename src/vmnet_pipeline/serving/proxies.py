@@ -31,8 +31,6 @@ class TrustedProxies:
         """Stand before `app`.
 
         Args:
-            app: The application.
-            trusted: Addresses and networks of proxies.
             root_path: The prefix where no proxy tells one.
         """
         self._inner = ProxyHeadersMiddleware(cast("Any", app), list(trusted))

@@ -44,10 +44,6 @@ class Service:
     """A served collection. `state` is read by requests and replaced as a whole, so none sees half of a change.
 
     Attributes:
-        places: Where everything is.
-        params: Limits.
-        metrics: Counters.
-        state: The gallery and the workers of now.
         uploads: Private folder of files that are being worked on.
     """
 

@@ -41,18 +41,13 @@ class Task:
     """What to embed: a file, features, or the body of a request that holds features; or items to compare with pieces.
 
     Attributes:
-        side: Which side of it.
-        path: The media file; None for features.
         features: Of one item, float32.
-        pooled: Whether the features are pooled.
-        max_duration_s: Longer files are refused.
         body: A JSON body, which then says the side and the features; else empty.
         model: Name of the body's class in `schemas`.
         with_pieces: Whether the pieces of the item are embedded too, for re-ranking.
         item_id: Item of the collection whose pieces are embedded.
         pieces: (n, E) embedded pieces of a query.
         ids: Items of the collection to compare with these pieces.
-        features_dir: Folder with the feature stores of the collection.
     """
 
     side: Side = "video"

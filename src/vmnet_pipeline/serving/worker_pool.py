@@ -54,13 +54,8 @@ class EmbeddingPool:
         """Describe the pool; `start` starts it.
 
         Args:
-            checkpoint: Folder of the network.
-            weights_dir: Weight files of the backends.
-            n_workers: Number of processes.
-            max_waiting: Tasks that may wait for one.
             file_timeout_s: Longest time for reading a file: less than for a task, so that a decoder that hangs costs
                 the process that decodes, and not the worker with its networks.
-            metrics: Where tasks and lost workers are counted.
         """
         n_threads = max(1, count_cores() // n_workers)
         self._workers = [_Worker(checkpoint, weights_dir, n_threads, file_timeout_s) for _ in range(n_workers)]

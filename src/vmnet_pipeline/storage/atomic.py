@@ -64,7 +64,6 @@ def replace_atomically(path: Path, *, durable: bool = False) -> Iterator[Path]:
     the end.
 
     Args:
-        path: The file to replace.
         durable: Whether the old or the new content also survives a loss of power. Costs some milliseconds: for files
             that took long to make.
     """
@@ -134,10 +133,6 @@ def _make_locked_folder(folder: Path) -> Iterator[Path]:
 @contextmanager
 def lock_folder(folder: Path, *, waits: bool = True) -> Iterator[bool]:
     """Lock a local folder until the block ends, if the file system can.
-
-    Args:
-        folder: An existing folder.
-        waits: Whether to wait for the process that holds it.
 
     Yields:
         Whether this process holds it now.

@@ -177,10 +177,6 @@ def _list_buffers(chunk: pa.Array) -> list[Any]:
 def check_table_size(metadata: pq.FileMetaData, n_bytes: int) -> None:
     """Refuse a Parquet file that unpacks to far more than any table with named rows.
 
-    Args:
-        metadata: Its footer.
-        n_bytes: Size of the file.
-
     Raises:
         ValueError: It declares more than the file can hold.
     """

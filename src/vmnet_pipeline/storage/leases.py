@@ -41,7 +41,6 @@ def hold_lease(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Ite
     """Hold a lease on `folder` until the block ends.
 
     Args:
-        folder: A folder of an object store.
         kind: Task of this process, safe as a file name and without a dot.
         conflicts: Whether a process of another kind must not work there at the same time.
 

@@ -42,7 +42,6 @@ def lock_run(folder: Path, shard: Shard | None = None) -> Iterator[None]:
     """Hold a store for one run, or for one worker of an array job; wait for writers that an earlier run left.
 
     Args:
-        folder: Folder of the lock files; created if needed.
         shard: (I, N) for worker I of an array job of N, which may run next to the other workers; None for the whole
             store.
 
@@ -156,7 +155,6 @@ def try_lock(file: TextIO | int, *, alone: bool, waits: bool = False) -> bool:
     Args:
         file: Where the file system has no locks, a file counts as locked, with a warning, and a folder as not locked.
         alone: Whether no other process may share the lock.
-        waits: Whether to wait for other holders.
 
     Returns:
         Whether this process has the lock; False when another process has it.

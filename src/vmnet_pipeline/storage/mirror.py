@@ -18,7 +18,6 @@ class Mirror:
     """A folder and its local copy, which is fetched only after changes. A local folder is its own copy.
 
     Attributes:
-        place: The folder.
         local: The copy; as large as the folder, and may be deleted at any time.
     """
 
@@ -26,8 +25,6 @@ class Mirror:
         """Choose both.
 
         Args:
-            place: Local or remote folder.
-            cache_dir: Local folder for all copies.
             last_file: The file without which the folder counts as absent. It is removed first and written last, so that
                 no reader mixes old and new content.
         """

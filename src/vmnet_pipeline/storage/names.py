@@ -61,7 +61,6 @@ def find_entry(folder: Path, names: tuple[str, ...], *, is_folder: bool = True) 
     Args:
         folder: A folder, local or remote; a missing one has none.
         names: In lower case.
-        is_folder: Whether to find folders, or files.
     """
     try:  # names, of which a folder may have a million, and not as many paths
         entries = [path.name for path in folder.iterdir()] if is_remote(folder) else os.listdir(folder)  # noqa: PTH208

@@ -37,7 +37,6 @@ class StoredFile:
     """One file in a listing of an object store.
 
     Attributes:
-        size_bytes: Its size.
         modified_s: Time of the last change by the clock of the store, in seconds since 1970.
         version: Differs for every content (ETag), or else for every change.
     """
@@ -56,7 +55,6 @@ def as_path(place: str | Path, credentials: Mapping[str, Any] | None = None) -> 
     """The path object for a local path or URL.
 
     Args:
-        place: Local path, or URL.
         credentials: Options of the object store for this place alone, e.g. `key` and `secret`; see `configure_storage`
             for those of all places.
 
@@ -252,12 +250,7 @@ def local_copy(path: Path) -> Iterator[Path]:
 
 
 def name_local(place: str | Path, cache_dir: str | Path = DEFAULT_CACHE_DIR) -> str:
-    """A local path for files that cannot be kept at a URL; a local path is returned as it is.
-
-    Args:
-        place: The path or URL.
-        cache_dir: Local folder for all such files.
-    """
+    """A local path for files that cannot be kept at a URL; a local path is returned as it is."""
     if not is_remote(place):
         return str(place)
     protocol, _, rest = str(place).partition("://")

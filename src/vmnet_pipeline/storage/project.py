@@ -42,7 +42,6 @@ def enter_project(root: Path, *given: dict[str, Any]) -> None:
     """Make the root of a project the current folder.
 
     Args:
-        root: The folder.
         given: Parameters of the command line; paths among them are changed so that they keep their meaning.
     """
     caller = Path.cwd()

@@ -49,7 +49,6 @@ class RowLog:
         """Describe the table.
 
         Args:
-            folder: Folder of its files.
             columns: Column to Arrow type: `string`, `int64`, `double` or `list<int64>`. A column that a stored row
                 lacks is null; one that is not named here is skipped.
             writer: Name of the rows of this handle, to read only those later; unique by default.

@@ -20,10 +20,7 @@ def measure_variants(
     """Train every variant with every seed and measure all of them, and the baselines, on the test side.
 
     Args:
-        pairs: Packed pairs.
         comparison_state: Folder that an interrupted comparison continues from.
-        train_params: Settings that the variants change.
-        params: What is compared.
 
     Raises:
         ParameterError: The settings of a variant cannot be used.

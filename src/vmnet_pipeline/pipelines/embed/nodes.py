@@ -33,12 +33,9 @@ def embed_side(
     """Plan the embeddings of all items with features of one side; saving the result makes those not there already.
 
     Args:
-        manifest: The collection.
         features: Its music features, or its video features.
         stored_embeddings: Embeddings made before, or None.
-        checkpoint: The network.
         backend_params: Parameters of the backend of the features, which says which side they are of.
-        params: Settings.
 
     Raises:
         CheckpointError: The checkpoint was made for other features.

@@ -22,7 +22,6 @@ def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
     """Packed pairs and a checkpoint to the report.
 
     Args:
-        variant: Name of the variant, the namespace of its datasets.
         sources: Arguments of `write_report` that only pairs made from media have, to their datasets.
     """
     figures = ["evaluation", "query_ranks", "training_history", "checkpoint"]

@@ -53,10 +53,7 @@ class Evidence:
 
     Attributes:
         evaluation: `Evaluation.to_dict()`.
-        query_rows: `Evaluation.query_rows`.
         history: One mapping per epoch of training.
-        checkpoint: The network.
-        pairs: Packed pairs.
         settings: Parameters of all pipelines, as plain data.
         manifest: The collection; None for feature files of the user's own.
         summaries: `ingest`, `split`, and the extractions `music` and `video`, as far as they are there.
@@ -83,7 +80,6 @@ def report_evaluation(
     """The HTML page about an evaluation; opens the media of its best and worst queries.
 
     Args:
-        evidence: The evaluation.
         plots: Name to figure; those of comparisons and of the collection are added.
         measured: Name of this `variant`; its `comparison`, or None; `evaluation` and `query_rows` of other `variants`.
         stages: Time and memory of each stage.
@@ -201,7 +197,6 @@ def preview_queries(
     """Pictures and clips of the best and the worst queries and their answers.
 
     Args:
-        query_rows: `Evaluation.query_rows`.
         manifest: Where the media are; ids that it does not have are left out.
     """
     shown = list_shown(choose_queries(query_rows))

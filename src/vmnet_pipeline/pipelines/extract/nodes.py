@@ -23,10 +23,7 @@ def plan_missing(
     """Find the items that this backend has not dealt with yet; those whose content it knows adopt their features.
 
     Args:
-        manifest: The collection.
-        stored_features: Features extracted before.
         backend_params: Parameters of the backend, with its name as `backend`.
-        params: Which part of the collection this run is for.
 
     Raises:
         FeatureStoreError: The store holds features made with other settings.

@@ -21,7 +21,6 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     """Find the items of the media folder and probe every file that is new or has changed.
 
     Args:
-        params: Where the media are.
         probe_cache: Folder with what earlier runs found out about the files.
 
     Returns:

@@ -23,7 +23,6 @@ def split_items(
     """Divide the usable items into train, val and test by group, or take the user's own csv files.
 
     Args:
-        manifest: The collection.
         params: Shares, seed, and perhaps a folder with csv files.
         ingest_params: The media folder; train.csv and test.csv in it are taken as they are.
 

@@ -97,9 +97,7 @@ def train_network(
     """Train on the train subset, keep the epoch that is best on the val subset; several members make one network.
 
     Args:
-        pairs: Packed pairs.
         training_state: Folder that an interrupted run continues from.
-        params: Settings.
 
     Returns:
         The checkpoint, and one row per epoch (and member).

@@ -20,8 +20,6 @@ def with_packing(rest: Pipeline, variant: str, backends: Backends | None) -> Pip
     """A pipeline that takes packed pairs, preceded by the packing.
 
     Args:
-        rest: The nodes after the packing.
-        variant: Name of the variant, the namespace of its datasets.
         backends: Backends of the features to pack; None for the user's own feature files.
     """
     return (_pack_files(variant) if backends is None else _pack_features(variant, *backends)) + rest

@@ -37,8 +37,6 @@ class StepLog:
     Files, in `folder`: `log.txt`; `logs/original/{train,test}` with event files; `checkpoints/step-N`.
 
     Args:
-        folder: Of this training.
-        params: Settings.
         test: Pairs whose curve is drawn; they decide nothing.
         template: A kept checkpoint but for its network, weights and step.
     """

@@ -20,10 +20,7 @@ def search_settings(
     """Search for the training settings that are best on the val side; the test side is not looked at.
 
     Args:
-        pairs: Packed pairs.
         tuning_state: Folder of the study; a rerun does the trials that are missing.
-        train_params: Settings that trials change.
-        params: What is searched.
 
     Returns:
         The search, its trials as a table, and the best settings as YAML.
