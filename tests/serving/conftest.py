@@ -32,7 +32,7 @@ def live(service):
     """Address of the running service, its networks loaded."""
     with run_live(service) as address:
         deadline = time.monotonic() + 120
-        while not service.is_ready and time.monotonic() < deadline:
+        while service.find_fault() and time.monotonic() < deadline:
             assert not service.state.pool.failure, service.state.pool.failure
             time.sleep(0.05)
         yield address

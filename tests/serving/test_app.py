@@ -54,7 +54,7 @@ def test_an_upload_gets_the_answers_of_the_item_that_it_is(client, manifest, ser
     assert [item["id"] for item in answer["results"]] == [item["id"] for item in expected["results"]]
     embedding = client.post("/v1/embeddings", params={"query": side}, **sent).json()["embedding"]
     np.testing.assert_allclose([embedding], service.state.gallery.find_vector("0002", side), atol=1e-4)
-    assert list(service.upload_dir.iterdir()) == []
+    assert list(service.uploads.path.iterdir()) == []
 
 
 def test_the_answer_says_that_only_a_part_of_an_upload_could_be_read(client, tmp_path):
@@ -142,13 +142,13 @@ def test_files_that_are_no_media(client, service, manifest):
     assert upload(client, b"").json()["error"]["code"] == "no_file"
     answer = upload(client, b"these are words, not a film " * 100)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unknown_format")
-    assert str(service.upload_dir) not in answer.text
+    assert str(service.uploads.path) not in answer.text
     damaged = client.post("/v1/recommendations", content=b"--x\r\n", headers={"content-type": "multipart/form-data"})
     assert damaged.json()["error"]["code"] == "bad_form"
     cut = b'--x\r\ncontent-disposition: form-data; name="file"\r\n\r\nabc'
     kind = {"content-type": "multipart/form-data; boundary=x"}
     assert client.post("/v1/recommendations", content=cut, headers=kind).json()["error"]["code"] == "bad_form"
-    assert list(service.upload_dir.iterdir()) == []
+    assert list(service.uploads.path.iterdir()) == []
 
 
 def make_wav(seconds):
@@ -211,7 +211,7 @@ def test_a_large_file_is_refused_by_its_header_and_without_one(client, service):
     body = json.dumps({"features": [1.5] * 300_000})
     answer = client.post("/v1/embeddings", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 413
-    assert list(service.upload_dir.iterdir()) == []
+    assert list(service.uploads.path.iterdir()) == []
 
 
 def test_more_uploads_than_places_are_refused_or_answered(live, service, manifest):

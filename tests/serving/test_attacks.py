@@ -42,7 +42,7 @@ def test_no_hostile_request_gets_through_or_breaks_anything(server, log, service
     assert [failure for row in rows for failure in row.failures] == []
     assert all(row.tried >= 10 for row in rows)
     assert service.metrics.jobs._value.get() == 0
-    assert list(service.upload_dir.iterdir()) == []
+    assert list(service.uploads.path.iterdir()) == []
 
 
 def test_slow_senders_are_ended(server, log):
@@ -57,7 +57,7 @@ def test_held_connections_do_not_close_the_service_for_long(server, log, service
 
 def test_what_is_too_large_is_refused(server, log, service):
     assert attacks.upload_too_much(server, 1 << 20).failures == []
-    assert list(service.upload_dir.iterdir()) == []
+    assert list(service.uploads.path.iterdir()) == []
 
 
 def test_methods_of_a_clients_own_add_no_series(server):

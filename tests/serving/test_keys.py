@@ -10,9 +10,9 @@ from live_server import run_with
 from serving_middleware import call_guard
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.serving import guesses
-from vmnet_pipeline.serving.auth import ApiKey
-from vmnet_pipeline.serving.guesses import Brake, name_client
+from vmnet_pipeline.serving import auth
+from vmnet_pipeline.serving.auth import ApiKey, Throttle, name_client
+from vmnet_pipeline.serving.config import TRANSPORT
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.slept = 1000.0, 0.0
-        monkeypatch.setattr(guesses, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(guesses, "asyncio", SimpleNamespace(sleep=self.sleep))
+        monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(auth, "asyncio", SimpleNamespace(sleep=self.sleep))
 
     async def sleep(self, seconds):
         self.now += seconds
@@ -96,7 +96,7 @@ def test_many_addresses_are_slowed_down_together_and_take_no_memory(clock):
     for number in range(10_000):
         ask(key, "guess", client=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert clock.slept > 1000
-    assert len(key._brake._each._failures) <= guesses.MAX_CLIENTS
+    assert len(key._per_client._failures) <= auth.MAX_CLIENTS
     before = clock.slept
     assert ask(key, "open sesame", client="192.0.2.1")
     assert clock.slept - before <= 1.0
@@ -109,14 +109,14 @@ def test_an_ipv6_client_is_its_network():
     assert name_client({"client": None}) == ""
 
 
-def test_a_brake_forgets(clock):
-    brake = Brake(n_free=2, forget_s=10.0)
+def test_a_throttle_forgets(clock):
+    throttle = Throttle(n_free=2, forget_s=10.0)
     for _ in range(1000):
-        brake.add_failure("a")
-    assert brake.find_wait("a") == guesses.LONGEST_WAIT_S
-    assert brake.find_wait("b") == 0.0
-    clock.now += 10.0 * (guesses.MAX_OVER + 3)
-    assert brake.find_wait("a") == 0.0
+        throttle.add_failure("a")
+    assert throttle.find_wait("a") == auth.LONGEST_WAIT_S
+    assert throttle.find_wait("b") == 0.0
+    clock.now += 10.0 * (auth.MAX_OVER + 3)
+    assert throttle.find_wait("a") == 0.0
 
 
 def test_who_hangs_up_is_not_waited_for(clock):
@@ -125,7 +125,7 @@ def test_who_hangs_up_is_not_waited_for(clock):
             return True
 
     key = ApiKey("open sesame")
-    scope = {"type": "http", "client": ("10.0.0.1", 1), "extensions": {guesses.TRANSPORT: Transport()}}
+    scope = {"type": "http", "client": ("10.0.0.1", 1), "extensions": {TRANSPORT: Transport()}}
     for _ in range(50):
         asyncio.run(key.admits("guess", scope))
     assert clock.slept == 0.0
@@ -154,4 +154,4 @@ def test_a_request_without_a_key_is_no_guess():
     for _ in range(20):
         assert call_guard("/v1/map", {}, key=key)[0] == 401
         assert call_guard("/v1/map", {"cookie": "vmnet_session=guess"}, key=key)[0] == 401
-    assert not key._brake._each._failures
+    assert not key._per_client._failures

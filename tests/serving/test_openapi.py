@@ -68,4 +68,4 @@ def test_answers_are_those_of_the_description(schema, live, service, mode):
         assert 200 in statuses
     else:
         assert {404, 422} & {*statuses}
-    assert list(service.upload_dir.iterdir()) == []
+    assert list(service.uploads.path.iterdir()) == []

@@ -83,12 +83,12 @@ def test_an_index_of_another_checkpoint_gets_workers_of_its_own(places, tmp_path
         write_side(moved.output, side, np.eye(len(items), 8, dtype=np.float32), items, digest)
     service.reload()
     try:
-        assert service.is_ready
+        assert not service.find_fault()
         assert service.state.pool is not first.pool
         assert service.state.gallery.checkpoint == digest != first.gallery.checkpoint
         answer = asyncio.run(
-            service.state.pool.embed(Task("video", features=np.full(1280, 0.5, np.float32), pooled=True), 60)
-        )
+            service.state.pool.ask(Task("video", features=np.full(1280, 0.5, np.float32), pooled=True), 60)
+        ).embedding
         assert answer.shape == (1, 8)
     finally:
         service.close()
@@ -115,13 +115,13 @@ def test_a_worker_that_hangs_or_crashes_is_replaced(live, service, manifest):
     task = Task("music", path=manifest.loc["0001", "audio_path"])
     lost = service.metrics.lost_workers._value.get()
     with pytest.raises(RefusedError) as caught:
-        asyncio.run(pool.embed(task, 1e-6))
+        asyncio.run(pool.ask(task, 1e-6))
     assert (caught.value.status, caught.value.code) == (504, "timeout")
     assert service.metrics.lost_workers._value.get() == lost + 1
     expected = service.state.gallery.find_vector("0001", "music")
-    np.testing.assert_allclose(asyncio.run(pool.embed(task, 60)), expected, atol=1e-4)
+    np.testing.assert_allclose(asyncio.run(pool.ask(task, 60)).embedding, expected, atol=1e-4)
     kill(pool._workers[0])
-    np.testing.assert_allclose(asyncio.run(pool.embed(task, 60)), expected, atol=1e-4)
+    np.testing.assert_allclose(asyncio.run(pool.ask(task, 60)).embedding, expected, atol=1e-4)
 
 
 def test_a_file_that_takes_too_long_costs_no_worker(places, service, manifest):
@@ -131,7 +131,7 @@ def test_a_file_that_takes_too_long_costs_no_worker(places, service, manifest):
     try:
         process = pool._workers[0]._process.pid
         with pytest.raises(RefusedError) as caught:
-            asyncio.run(pool.embed(Task("music", path=manifest.loc["0001", "audio_path"]), 60))
+            asyncio.run(pool.ask(Task("music", path=manifest.loc["0001", "audio_path"]), 60))
         assert (caught.value.status, caught.value.code) == (422, "timed_out")
         assert pool._workers[0]._process.pid == process
         assert pool._workers[0].is_alive
@@ -152,15 +152,15 @@ def test_a_worker_that_was_started_after_a_training_answers_nothing(places, tmp_
     task = Task("video", features=np.full(1280, 0.5, np.float32), pooled=True)
     pool.start()
     try:
-        before = asyncio.run(pool.embed(task, 60))
+        before = asyncio.run(pool.ask(task, 60)).embedding
         make_checkpoint(moved.checkpoint, places.weights_dir, seed=2)
-        np.testing.assert_array_equal(asyncio.run(pool.embed(task, 60)), before)
+        np.testing.assert_array_equal(asyncio.run(pool.ask(task, 60)).embedding, before)
         kill(pool._workers[0])
         with pytest.raises(RefusedError) as caught:
-            asyncio.run(pool.embed(task, 60))
+            asyncio.run(pool.ask(task, 60))
         assert (caught.value.status, caught.value.code) == (503, "other_checkpoint")
         make_checkpoint(moved.checkpoint, places.weights_dir, seed=1)
-        np.testing.assert_array_equal(asyncio.run(pool.embed(task, 60)), before)
+        np.testing.assert_array_equal(asyncio.run(pool.ask(task, 60)).embedding, before)
     finally:
         pool.close()
 

@@ -122,7 +122,7 @@ def test_a_full_disk_is_no_failure_of_the_service(client, live, service, manifes
         assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 200
     assert client.post("/v1/embeddings?query=music", content=content).status_code == 200
-    assert list(service.upload_dir.iterdir()) == []
+    assert list(service.uploads.path.iterdir()) == []
     assert service.metrics.jobs._value.get() == 0
 
 
@@ -172,13 +172,13 @@ def test_an_upload_that_is_removed_while_it_is_worked_on_is_not_called_bad(clien
 
 
 def test_a_folder_that_is_removed_while_the_service_is_idle(client, service, manifest):
-    shutil.rmtree(service.upload_dir)
+    shutil.rmtree(service.uploads.path)
     assert (
         httpx.get(
             f"{client.base_url}readyz" if str(client.base_url).endswith("/") else f"{client.base_url}/readyz"
         ).status_code
         == 200
     )
-    shutil.rmtree(service.upload_dir)
+    shutil.rmtree(service.uploads.path)
     content = Path(manifest.loc["0001", "audio_path"]).read_bytes()
     assert client.post("/v1/embeddings?query=music", content=content).status_code == 200

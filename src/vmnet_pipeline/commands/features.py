@@ -15,9 +15,7 @@ from vmnet_pipeline.commands.project import PlaceOrName, ProjectGroup
 if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
 
-N_SHOWN = 20
-"""How many names of one kind are listed."""
-
+N_SHOWN = 20  # how many names of one kind are listed
 _store = click.option(
     "--store",
     type=PlaceOrName(),

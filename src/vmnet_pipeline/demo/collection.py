@@ -53,17 +53,13 @@ _FRAME_RATES_HZ = (12, 15)
 
 @dataclass(frozen=True, slots=True)
 class DemoSpec:
-    """Everything that determines a demo collection.
-
-    Attributes:
-        mood_noise: Standard deviation of each side's own departure from the shared mood, per dimension.
-    """
+    """Everything that determines a demo collection."""
 
     n_pairs: int = 200
     seed: int = 20170
     min_duration_s: float = 10.0
     max_duration_s: float = 15.0
-    mood_noise: float = 0.05
+    mood_noise: float = 0.05  # standard deviation of each side's own departure from the shared mood, per dimension
 
     def __post_init__(self) -> None:
         if self.n_pairs < 1:

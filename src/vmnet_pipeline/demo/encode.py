@@ -26,19 +26,14 @@ _BLOCK_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How files of one suffix are written.
-
-    Attributes:
-        sample_rates_hz: Sample rates that survive a round trip.
-        video_codec: FFmpeg's name of the video encoder; None = sound only.
-    """
+    """How files of one suffix are written."""
 
     container: str
     audio_codec: str
     sample_format: str
-    sample_rates_hz: tuple[int, ...] = _ALL_RATES_HZ
+    sample_rates_hz: tuple[int, ...] = _ALL_RATES_HZ  # sample rates that survive a round trip
     channels: tuple[int, ...] = (1, 2)
-    video_codec: str | None = None
+    video_codec: str | None = None  # FFmpeg's name of the video encoder; None = sound only
 
 
 # Opus always decodes at 48 kHz; FFmpeg's own Vorbis encoder knows stereo only.

@@ -13,21 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mood:
-    """What a clip feels like; every dimension lies in [0, 1].
+    """What a clip feels like; every dimension lies in [0, 1]."""
 
-    Attributes:
-        energy: Calm to driving: tempo, loudness and drums; motion, contrast and sharpness.
-        valence: Dark to happy: mode, pads against plucks; cold against warm colours.
-        brightness: Low to high register and overtones; dark to light pictures.
-        density: Few long notes to many short ones; few large shapes to many small ones.
-        roughness: Clean to distorted; smooth round shapes to grainy spiky ones.
-    """
-
-    energy: float = 0.5
-    valence: float = 0.5
-    brightness: float = 0.5
-    density: float = 0.5
-    roughness: float = 0.5
+    energy: float = 0.5  # calm to driving: tempo, loudness and drums; motion, contrast and sharpness
+    valence: float = 0.5  # dark to happy: mode, pads against plucks; cold against warm colours
+    brightness: float = 0.5  # low to high register and overtones; dark to light pictures
+    density: float = 0.5  # few long notes to many short ones; few large shapes to many small ones
+    roughness: float = 0.5  # clean to distorted; smooth round shapes to grainy spiky ones
 
     def __post_init__(self) -> None:
         for name, value in zip(self.__slots__, astuple(self), strict=True):

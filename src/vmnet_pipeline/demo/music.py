@@ -29,36 +29,23 @@ _FADE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class SongStyle:
-    """What all segments of one song share.
-
-    Attributes:
-        root_midi: MIDI note of the root of the lead register.
-        chords: Scale degree of each bar's chord; the progression repeats.
-        tilt: Exponent of the overtones' decay: the k-th has amplitude k ** -tilt.
-        hollow: Share of the even overtones that is taken away, 0 to 1.
-        note_chance: Probability that a step of the lead sounds, 0 to 1.
-        pluck: 0 = sustained tones with slow attack, 1 = short plucked ones.
-        drum_level: Amplitude of the drums; 0 = none.
-        drive: Gain before the saturation; 1 is nearly clean.
-        hiss: Amplitude of the noise floor, relative to the tones.
-        rms: Target root mean square of the mix, full scale = 1.
-    """
+    """What all segments of one song share."""
 
     tempo_bpm: float
     scale: tuple[int, ...]
-    root_midi: float
-    chords: tuple[int, ...]
-    tilt: float
-    hollow: float
+    root_midi: float  # MIDI note of the root of the lead register
+    chords: tuple[int, ...]  # scale degree of each bar's chord; the progression repeats
+    tilt: float  # exponent of the overtones' decay: the k-th has amplitude k ** -tilt
+    hollow: float  # share of the even overtones that is taken away, 0 to 1
     notes_per_beat: int
-    note_chance: float
-    pluck: float
-    drum_level: float
+    note_chance: float  # probability that a step of the lead sounds, 0 to 1
+    pluck: float  # 0 = sustained tones with slow attack, 1 = short plucked ones
+    drum_level: float  # amplitude of the drums; 0 = none
     hats_per_beat: int
-    drive: float
+    drive: float  # gain before the saturation; 1 is nearly clean
     detune_cents: float
-    hiss: float
-    rms: float
+    hiss: float  # amplitude of the noise floor, relative to the tones
+    rms: float  # target root mean square of the mix, full scale = 1
 
 
 def draw_song_style(mood: Mood, rng: np.random.Generator) -> SongStyle:

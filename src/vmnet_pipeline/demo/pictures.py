@@ -19,39 +19,23 @@ Rgb = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class SceneStyle:
-    """What all shots of one scene share.
+    """What all shots of one scene share."""
 
-    Attributes:
-        background: Colours of the two ends of the backdrop, RGB in [0, 1].
-        palette: Colours of the shapes, RGB in [0, 1].
-        size: Radius of a typical shape as a share of the picture's height.
-        softness: Width of a shape's edge as a share of its radius.
-        spikes: Points of a shape.
-        spike_depth: How far the points stand out, 0 = a disc.
-        grain: Amplitude of the texture, 0 to 1.
-        grain_cells: Texture cells along the picture's height; many = fine.
-        rays: Contrast of the rays on the backdrop, 0 to 1.
-        speed: Drift of the shapes in picture heights per second.
-        beat_hz: Beats per second, those of the music.
-        beats_per_cut: Beats between two cuts.
-        flash: How much brighter the picture is on a beat.
-    """
-
-    background: tuple[Rgb, Rgb]
-    palette: tuple[Rgb, ...]
+    background: tuple[Rgb, Rgb]  # colours of the two ends of the backdrop, RGB in [0, 1]
+    palette: tuple[Rgb, ...]  # colours of the shapes, RGB in [0, 1]
     n_shapes: int
-    size: float
-    softness: float
-    spikes: int
-    spike_depth: float
-    grain: float
-    grain_cells: int
-    rays: float
+    size: float  # radius of a typical shape as a share of the picture's height
+    softness: float  # width of a shape's edge as a share of its radius
+    spikes: int  # points of a shape
+    spike_depth: float  # how far the points stand out, 0 = a disc
+    grain: float  # amplitude of the texture, 0 to 1
+    grain_cells: int  # texture cells along the picture's height; many = fine
+    rays: float  # contrast of the rays on the backdrop, 0 to 1
     n_rays: int
-    speed: float
-    beat_hz: float
-    beats_per_cut: int
-    flash: float
+    speed: float  # drift of the shapes in picture heights per second
+    beat_hz: float  # beats per second, those of the music
+    beats_per_cut: int  # beats between two cuts
+    flash: float  # how much brighter the picture is on a beat
 
 
 def draw_scene_style(mood: Mood, tempo_bpm: float, rng: np.random.Generator) -> SceneStyle:

@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NOT_TRACKED = 3
-"""Exit code of a run that did what was asked, but could not be logged."""
-
+NOT_TRACKED = 3  # exit code of a run that did what was asked, but could not be logged
 _RESULTS = (".evaluation", ".comparison", ".tuning")
 _NO_MLFLOW = "MLflow cannot be used: {}. Nothing is lost: run this again when it can."
 REPORTING = Path("data/08_reporting")
@@ -202,14 +200,10 @@ def _end_with(code: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """MLflow as a run of this project would use it.
-
-    Attributes:
-        pending: Folder with the runs that are still to be logged.
-    """
+    """MLflow as a run of this project would use it."""
 
     experiment_id: str
-    pending: Path
+    pending: Path  # folder with the runs that are still to be logged
     place: str
 
     def list(self) -> list[Path]:

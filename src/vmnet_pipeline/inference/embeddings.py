@@ -41,33 +41,23 @@ REMEDY = "run `kedro run --pipeline embed` again"
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSet:
-    """Embeddings of one side of a collection.
-
-    Attributes:
-        sources: Checksum of the feature that each was made from; empty when not known.
-        vectors: (n, E) float32, rows of unit length; memory-mapped.
-    """
+    """Embeddings of one side of a collection."""
 
     ids: tuple[str, ...]
-    sources: tuple[str, ...]
-    vectors: np.ndarray
+    sources: tuple[str, ...]  # checksum of the feature that each was made from; empty when not known
+    vectors: np.ndarray  # (n, E) float32, rows of unit length; memory-mapped
     checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingPlan:
-    """Embeddings that are made while they are written.
-
-    Attributes:
-        sources: Checksum of the feature of each, or empty.
-        chunks: The rows, in order, some at a time.
-    """
+    """Embeddings that are made while they are written."""
 
     ids: tuple[str, ...]
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # checksum of the feature of each, or empty
     dim: int
     checkpoint: str
-    chunks: Iterator[np.ndarray]
+    chunks: Iterator[np.ndarray]  # the rows, in order, some at a time
     n_reused: int = 0
 
 

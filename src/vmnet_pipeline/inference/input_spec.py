@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.types import FeatureArray, Sequences, Side
 
-MAX_STEPS = 100
-"""Longest item that features over time may have without saying that it is one: 300 s of musicnn."""
+MAX_STEPS = 100  # longest item that features over time may have without saying that it is one: 300 s of musicnn
 
 
 def embed_side(model: VMNet, side: Side, features: FeatureArray) -> np.ndarray:
@@ -32,14 +31,10 @@ def embed_side(model: VMNet, side: Side, features: FeatureArray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What one side of a network takes.
-
-    Attributes:
-        shape: Of one pooled item, (D,) or (62, 512); of sequences (most steps, D).
-    """
+    """What one side of a network takes."""
 
     side: Side
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of one pooled item, (D,) or (62, 512); of sequences (most steps, D)
     takes_steps: bool
 
     @classmethod

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
 
 OPSET = 18
-TOLERANCE = 1e-5
-"""Largest difference of any value of an embedding from what torch gives."""
+TOLERANCE = 1e-5  # largest difference of any value of an embedding from what torch gives
 
 
 def export_towers(checkpoint: Checkpoint, folder: Path) -> dict[Side, Path]:

@@ -45,22 +45,14 @@ SIDE_FOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One item before probing: a picture and its sound, which may be one file.
-
-    Attributes:
-        video: Absolute path of the file with the picture; empty when there is none.
-        audio: Absolute path of the file with the sound; empty when there is none.
-        group: Items of one group never stand on two sides of a split; empty when not known.
-        reason: Slug of `error`, e.g. `no_audio_file`; empty for an item that may be usable.
-        error: Why the item cannot be used, when finding it told so already.
-    """
+    """One item before probing: a picture and its sound, which may be one file."""
 
     id: str
-    video: str
-    audio: str
-    group: str = ""
-    reason: str = ""
-    error: str = ""
+    video: str  # absolute path of the file with the picture; empty when there is none
+    audio: str  # absolute path of the file with the sound; empty when there is none
+    group: str = ""  # items of one group never stand on two sides of a split; empty when not known
+    reason: str = ""  # slug of `error`, e.g. `no_audio_file`; empty for an item that may be usable.
+    error: str = ""  # why the item cannot be used, when finding it told so already
 
 
 def find_items(media_dir: str | Path, recognise: Recognise = recognise_files) -> list[SourceItem]:

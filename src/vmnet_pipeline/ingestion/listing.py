@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-N_NAMED = 20
-"""So many files are named in a line of the log; at level DEBUG it has all."""
+N_NAMED = 20  # so many files are named in a line of the log; at level DEBUG it has all
 
 
 def list_media_files(folder: Path, recognise: Recognise) -> list[str]:

@@ -22,8 +22,8 @@ class MatchedNames:
 
     Attributes:
         ids: Name to the id that it means.
-        several: Name to the ids of the items that it fits, where it fits more than one.
-        near: Name that means nothing to an id that differs from it in upper and lower case only.
+        several: Name to the ids of the items that it fits, if several.
+        near: Name that fits nothing to an id that differs from it in case only.
     """
 
     ids: dict[str, str] = field(default_factory=dict)

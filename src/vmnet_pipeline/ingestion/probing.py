@@ -52,9 +52,7 @@ PROBE_COLUMNS = {
 }
 """What is known of a file: `reason` and `error` if it cannot be used, else the rest; null for a side it has not."""
 
-CACHE_VERSION = "3"
-"""To be raised when probing finds something else in the same file."""
-
+CACHE_VERSION = "3"  # to be raised when probing finds something else in the same file
 _NOT_KEPT = frozenset({"internal_error", "missing_file", "not_a_file", "unreadable", *SANDBOX_REASONS})
 _FLUSH_ROWS = 1000
 _FLUSH_S = 2.0

@@ -24,9 +24,7 @@ MIN_GROUPS = 2
 
 MAX_NAMED = 5
 
-MIN_DOUBTFUL = 10
-"""From this many items on, it is worth asking whether really none belong together."""
-
+MIN_DOUBTFUL = 10  # from this many items on, it is worth asking whether really none belong together
 _Border = tuple[str, float, float]
 
 

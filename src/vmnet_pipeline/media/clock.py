@@ -66,37 +66,21 @@ class _Epoch:
 
 @dataclass(slots=True)
 class _Track:
-    """Where a stream is on the time line, in nanoseconds.
+    """Where a stream is on the time line, in nanoseconds."""
 
-    Attributes:
-        epoch: Of its latest packet.
-        next: End of its packets in decoding order.
-        start: When its first frame is shown.
-        shown: When its last frame ends.
-        step: The shortest distance of two packets, for a format that does not say how long they last.
-        ahead: End of a frame that is shown long after the others; it counts when no jump follows.
-        longest: Longest time that a frame stood, as far as the stream alone tells.
-        n_steps: Packets after the first.
-        may_disorder: Whether packets may not come in the order of their times.
-        jumped: By how much its latest jump moved it.
-        n_since: Packets since then.
-        gaps: How long nothing of it came, together.
-        shift: Moves the stream against its epoch, by no more than jitter, so that it has neither gap nor overlap there.
-    """
-
-    epoch: _Epoch
-    next: int
-    start: int
-    shown: int
-    ahead: int
-    step: int = 0
-    longest: int = 0
-    n_steps: int = 0
-    may_disorder: bool = False
-    jumped: int = 0
-    n_since: int = _N_REORDERED
-    gaps: int = 0
-    shift: int = 0
+    epoch: _Epoch  # of its latest packet
+    next: int  # end of its packets in decoding order
+    start: int  # when its first frame is shown
+    shown: int  # when its last frame ends
+    ahead: int  # end of a frame that is shown long after the others; it counts when no jump follows
+    step: int = 0  # the shortest distance of two packets, for a format that does not say how long they last
+    longest: int = 0  # longest time that a frame stood, as far as the stream alone tells
+    n_steps: int = 0  # packets after the first
+    may_disorder: bool = False  # whether packets may not come in the order of their times
+    jumped: int = 0  # by how much its latest jump moved it
+    n_since: int = _N_REORDERED  # packets since then
+    gaps: int = 0  # how long nothing of it came, together
+    shift: int = 0  # moves the stream against its epoch, within jitter, so that neither gap nor overlap remains
 
     @property
     def offset(self) -> int:
@@ -106,13 +90,9 @@ class _Track:
 
 @dataclass(slots=True)
 class Clock:
-    """Moves the timestamps of packets to one time line; packets of all streams come in the order of the file.
+    """Moves the timestamps of packets to one time line; packets of all streams come in the order of the file."""
 
-    Attributes:
-        states_times: See the function of this name; frames then stand as long as they say, up to `MAX_HOLD_S`.
-    """
-
-    states_times: bool
+    states_times: bool  # see the function of this name; frames then stand as long as they say, up to `MAX_HOLD_S`
     n_jumps: int = 0
     _tracks: dict[int, _Track] = field(default_factory=dict)
     _epochs: list[_Epoch] = field(default_factory=lambda: [_Epoch(0)])

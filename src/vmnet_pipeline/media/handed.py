@@ -31,16 +31,11 @@ _MAX_PLACE = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """A file of another process.
-
-    Attributes:
-        descriptor: The open file, or the connection to who reads it.
-        size_bytes: Its size, if it is read by the other process; None for an open file.
-    """
+    """A file of another process."""
 
     path: str
-    descriptor: int
-    size_bytes: int | None
+    descriptor: int  # the open file, or the connection to who reads it
+    size_bytes: int | None  # its size, if it is read by the other process; None for an open file
 
 
 _handed: list[Handed] = []

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
-AGREEMENT_S = 0.25
-"""Encoders fill up the last frame, and some headers count that."""
-
+AGREEMENT_S = 0.25  # encoders fill up the last frame, and some headers count that
 _RATE_AGREEMENT = 0.02
 # Where a file has fewer bits per second than speech takes, a wrong time of the last packet is the likelier cause.
 _MIN_RATE_BPS = 4_000

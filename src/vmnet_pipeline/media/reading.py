@@ -41,25 +41,15 @@ _SIZED_FILES = frozenset({"matroska", "flv", "asf", "avi"})
 
 @dataclass(slots=True)
 class Losses:
-    """What could not be read or decoded of a file.
+    """What could not be read or decoded of a file."""
 
-    Attributes:
-        n_errors: Places at which reading failed.
-        n_damaged: Packets that are not whole.
-        gave_up: Whether the rest was left.
-        is_cut: Whether the last packet is not whole.
-        has_new_streams: Whether streams turned up that the file did not have when it was opened.
-        last_place: Byte at which the last packet begins that was wanted.
-        failed_s: Length of the packets that did not decode.
-    """
-
-    n_errors: int = 0
-    n_damaged: int = 0
-    gave_up: bool = False
-    is_cut: bool = False
-    has_new_streams: bool = False
-    last_place: int | None = None
-    failed_s: float = 0.0
+    n_errors: int = 0  # places at which reading failed
+    n_damaged: int = 0  # packets that are not whole
+    gave_up: bool = False  # whether the rest was left
+    is_cut: bool = False  # whether the last packet is not whole
+    has_new_streams: bool = False  # whether streams turned up that the file did not have when it was opened
+    last_place: int | None = None  # byte at which the last packet begins that was wanted
+    failed_s: float = 0.0  # length of the packets that did not decode
 
 
 class Reader:

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 PICTURE_PX = 144
 CLIP_S = 4.0
-LATEST_START_S = 10.0
-"""Nothing beyond is shown: everything before it has to be decoded."""
-
+LATEST_START_S = 10.0  # nothing beyond is shown: everything before it has to be decoded
 _SAMPLE_RATE_HZ = 22_050
 _BIT_RATE = 32_000
 _FADE_S = 0.02
@@ -38,16 +36,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """One side of one item that is to be shown.
-
-    Attributes:
-        duration_s: Length of that side; 0 where it is not known.
-    """
+    """One side of one item that is to be shown."""
 
     id: str
     modality: Modality
     path: str
-    duration_s: float = 0.0
+    duration_s: float = 0.0  # length of that side; 0 where it is not known
 
     @property
     def start_s(self) -> float:

@@ -22,6 +22,7 @@ from vmnet_pipeline.search.recommendation import target_side
 from vmnet_pipeline.search.reranking import Reranking
 from vmnet_pipeline.serving import schemas
 from vmnet_pipeline.serving.auth import COOKIE, MAX_KEY_LENGTH, ApiKey
+from vmnet_pipeline.serving.config import MEBIBYTE
 from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
 from vmnet_pipeline.serving.media_files import MEDIA_ANSWERS, MediaResponse
 from vmnet_pipeline.serving.middleware import ServiceMiddleware
@@ -61,11 +62,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
-    """Make the application of one collection; its lifespan starts and stops the workers.
-
-    Args:
-        key: The API key; None: open to anyone who can reach the address.
-    """
+    """Make the application of one collection; its lifespan starts and stops the workers. No key: open to everyone."""
     key = key or ApiKey(None)
 
     @asynccontextmanager
@@ -160,7 +157,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
 def _plan_reranking(
     service: Service, state: State, side: Side, found: Answer, weight: float | None
 ) -> Reranking | None:
-    """Have a worker compare pieces, since it has the network; the request holds its place in the pool meanwhile."""
+    """Let a worker, which has the network, compare pieces; the request holds its place in the pool meanwhile."""
     if weight is None:
         return None
     loop = asyncio.get_running_loop()
@@ -176,14 +173,10 @@ def _plan_reranking(
 async def _read(
     request: Request, service: Service, state: State, model: type[schemas.Query], places: ExitStack
 ) -> tuple[Any, Answer]:
-    """Read a query: the parameters, and the (1, E) embedding of the item with the warnings about it.
+    """Read a query: its parameters, and the (1, E) embedding of the item with warnings.
 
     Args:
-        model: Form of a JSON body.
-        places: Holds the place in the pool until the request is answered, if a worker is needed.
-
-    Raises:
-        RefusedError: In all its kinds.
+        places: If a worker is needed, holds the place in the pool until the request is answered.
     """
     if not is_json(request):
         return await _read_upload(request, service, state, model, places)
@@ -217,9 +210,9 @@ def _parse(model: type[schemas.Query], body: bytes) -> tuple[Any, np.ndarray | N
 async def _read_long(
     request: Request, service: Service, state: State, model: type[schemas.Query], places: ExitStack
 ) -> tuple[Any, Answer]:
-    """Parsing a long body takes seconds and a hundred times its size: a worker does it, which can be ended."""
+    """Parsing a long body takes seconds and a hundred times its size, so a worker does it, which can be ended."""
     places.enter_context(state.pool.take_place())
-    body = await read_json_body(request, service.params.max_json_bytes)
+    body = await read_json_body(request, int(service.params.max_json_mb * MEBIBYTE))
     answer = await _embed(Task(body=body, model=model.__name__), service.params, state)
     return model.model_construct(**answer.asked), _check_one(answer)
 
@@ -299,14 +292,8 @@ def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
         if not await key.admits(session.key, request.scope):
             raise RefusedError(401, "no_key", "Invalid API key.")
         response = Response(status_code=204)
-        is_https = request.url.scheme == "https"
+        path, is_https = request.scope.get(PREFIX) or "/", request.url.scheme == "https"
         response.set_cookie(
-            COOKIE,
-            key.make_cookie(),
-            path=request.scope.get(PREFIX) or "/",
-            httponly=True,
-            samesite="strict",
-            secure=is_https,
-            max_age=30 * 24 * 3600,
+            COOKIE, key.make_cookie(), 30 * 24 * 3600, path=path, secure=is_https, httponly=True, samesite="strict"
         )
         return response

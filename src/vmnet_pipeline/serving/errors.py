@@ -30,13 +30,9 @@ MEDIA_SENTENCES = {
     "too_long": "The file is too long.",
     "out_of_memory": "Decoding the file takes too much memory.",
 }
-N_PLACES = 8
-"""Functions named in the log line of a failure."""
-MAX_MESSAGE = 300
-"""In characters. Keys and filters, which messages repeat, may be as long as the request."""
+N_PLACES = 8  # functions named in the log line of a failure
+MAX_MESSAGE = 300  # in characters. Keys and filters, which messages repeat, may be as long as the request.
 MAX_LINE = 1000
-NOT_HTTP = "Not a valid HTTP/1.1 request."
-OTHER_SENTENCE = "The file cannot be decoded."
 
 
 class RefusedError(VmnetError):
@@ -54,11 +50,11 @@ class RefusedError(VmnetError):
 
 def refuse_media(reason: str) -> RefusedError:
     """Refuse a media file, by its `MediaError.reason`, without naming its path."""
-    return RefusedError(422, reason, MEDIA_SENTENCES.get(reason, OTHER_SENTENCE))
+    return RefusedError(422, reason, MEDIA_SENTENCES.get(reason, "The file cannot be decoded."))
 
 
 def refuse_other_checkpoint() -> RefusedError:
-    """Refuse to compare embeddings of two networks, as between a training and the new index."""
+    """Refuse to compare embeddings of two networks, e.g. after a training and before the new index."""
     return RefusedError(503, "other_checkpoint", "The search index was made with another network; try again later.", 60)
 
 
@@ -82,16 +78,14 @@ def describe_failure(error: BaseException) -> str:
         f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
-    reason = getattr(error, "reason", "") if isinstance(error, MediaError) else _name_errno(error)
+    reason = error.reason if isinstance(error, MediaError) else ""
+    if isinstance(error, OSError):
+        reason = errno.errorcode.get(error.errno or 0, "")
     return f"{type(error).__name__}{reason and f' {reason}'} (in {', '.join(places[: -N_PLACES - 1 : -1])})"
 
 
-def _name_errno(error: BaseException) -> str:
-    return errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else ""
-
-
 def make_error_response(status: int, code: str, message: str, retry_after_s: int | None = None) -> JSONResponse:
-    """`{"error": {"code": ..., "message": ...}}`, the form of every error."""
+    """Make a JSON response `{"error": {"code": ..., "message": ...}}`, the form of every error."""
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     return JSONResponse(make_error_body(code, message), status, headers)
 
@@ -103,7 +97,7 @@ def make_error_body(code: str, message: str) -> dict[str, dict[str, str]]:
 
 def write_bad_request(status: HTTPStatus, security_headers: Mapping[str, str]) -> bytes:
     """Write the response to bytes that are not HTTP and never reach the application."""
-    body = json.dumps(make_error_body("http", NOT_HTTP)).encode()
+    body = json.dumps(make_error_body("http", "Not a valid HTTP/1.1 request.")).encode()
     own = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
     own |= {"allow": "GET, HEAD, POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
     headers = {**security_headers, **own, "cache-control": "no-store"}

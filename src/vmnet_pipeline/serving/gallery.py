@@ -35,59 +35,40 @@ REMEDY = "run `kedro run --pipelines=embed,index` on this collection"
 
 @dataclass(frozen=True, slots=True)
 class GallerySide:
-    """One side of the gallery.
-
-    Attributes:
-        vectors: (n, E) float32 unit rows; memory-mapped.
-        rows: Row in `vectors` of each id.
-        positions: Row in `index.items` of each id that can be found.
-    """
+    """One side of the gallery."""
 
     index: VectorIndex
-    vectors: np.ndarray
-    rows: Mapping[str, int]
-    positions: Mapping[str, int]
+    vectors: np.ndarray  # (n, E) float32 unit rows; memory-mapped
+    rows: Mapping[str, int]  # row in `vectors` of each id
+    positions: Mapping[str, int]  # row in `index.items` of each id that can be found
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Everything that is served of a collection.
-
-    Attributes:
-        files: Path of the media of each side of each item.
-        map_points: Points of the map: id, side, x and y from -1 to 1, title and tags.
-    """
+    """Everything served of a collection."""
 
     version: str
     checkpoint: str
     sides: Mapping[Side, GallerySide]
-    files: Mapping[Side, Mapping[str, Path]]
-    map_points: Sequence[Mapping[str, Any]]
+    files: Mapping[Side, Mapping[str, Path]]  # path of the media of each side of each item
+    map_points: Sequence[Mapping[str, Any]]  # points of the map: id, side, x and y from -1 to 1, title and tags
 
     def find_vector(self, item_id: str, side: Side) -> np.ndarray:
-        """(1, E) embedding of one side of an item.
-
-        Raises:
-            RefusedError: 404.
-        """
+        """(1, E) embedding of one side of an item; 404 if it has none."""
         found = self.sides[side].rows.get(item_id)
         if found is None:
             raise RefusedError(404, "no_such_item", f"No item with this id has {side}.")
         return self.sides[side].vectors[found : found + 1]
 
     def check_vector(self, values: Sequence[float], side: Side) -> np.ndarray:
-        """An embedding as a client gives it: (1, E) float32 of unit length.
-
-        Raises:
-            RefusedError: 422 when its length is wrong, or it is not finite, or zero.
-        """
+        """Normalise a client's embedding to (1, E) float32; 422 for a wrong length, all zeros, or non-finite values."""
         import numpy as np
 
         dim, vector = self.sides[side].index.dim, np.asarray([values], np.float64)
         largest = np.abs(vector).max(initial=0.0)
         if vector.shape[1] != dim or not np.isfinite(largest) or largest == 0:
             raise RefusedError(422, "bad_embedding", f"An embedding needs {dim} finite numbers, not all zero.")
-        vector /= largest  # the squares of very large and very small numbers are none
+        vector /= largest  # squares of very large and very small numbers overflow
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
     def search(
@@ -100,11 +81,7 @@ class Gallery:
         exclude: Collection[str] = (),
         reranking: Reranking | None = None,
     ) -> list[dict[str, Any]]:
-        """Rank the items of a side, see `rank_items`, and link their media.
-
-        Raises:
-            RefusedError: 422 for a filter that cannot be used.
-        """
+        """Rank the items of a side, see `rank_items`, and link their media; 422 for a filter that cannot be used."""
         index = self.sides[side].index
         try:
             ranking = rank_items(index, vector, top_k=top_k, filters=filters, exclude=exclude, reranking=reranking)
@@ -113,11 +90,7 @@ class Gallery:
         return [asdict(item) | {"media": self.link_media(item.id, side, n_up=1)} for item in ranking]
 
     def describe_item(self, item_id: str) -> dict[str, Any]:
-        """What is known of one item, and where its media are.
-
-        Raises:
-            RefusedError: 404.
-        """
+        """Metadata and media links of one item; 404 if there is none."""
         known = {side: self.sides[side].positions[item_id] for side in SIDES if item_id in self.sides[side].positions}
         if not known:
             raise RefusedError(404, "no_such_item", "No item has this id.")
@@ -126,21 +99,17 @@ class Gallery:
         return {"id": item_id, "metadata": described, "media": media}
 
     def link_media(self, item_id: str, side: Side, n_up: int) -> str | None:
-        """Where the media of one side of an item are sent from; None if they are not.
+        """Link to the media of one side of an item, or None.
 
-        The link is relative to the address of the request, `n_up` folders below that of the service: it holds behind a
-        proxy too, whatever the proxy puts before our paths.
+        It is relative to the URL of the request, `n_up` folders below the root of the service, so that it also works
+        behind a proxy that adds a prefix.
         """
         if item_id not in self.files[side]:
             return None
         return f"{'../' * n_up}v1/items/{quote(item_id, safe='')}/media?side={side}"
 
     def open_file(self, item_id: str, side: Side, roots: Sequence[Path]) -> tuple[BinaryIO, Path]:
-        """The media file of an item, opened once: what is outside the roots is not sent, whatever its name.
-
-        Raises:
-            RefusedError: 404.
-        """
+        """Open the media file of an item once; 404 for one outside the roots, whatever its name."""
         path = self.files[side].get(item_id)
         file = None if path is None else open_below(path, roots)
         if path is None or file is None:
@@ -149,7 +118,7 @@ class Gallery:
 
 
 def read_version(places: CollectionPlaces) -> str:
-    """What is on disk now; equal texts mean that nothing has changed. Empty where an index is missing."""
+    """Version of the indexes on disk; empty if one is missing."""
     try:
         pointers = [(places.output / f"{side}_index" / POINTER).read_text(encoding="ascii") for side in SIDES]
     except (OSError, ValueError):
@@ -161,7 +130,7 @@ def load_gallery(places: CollectionPlaces, max_map_points: int) -> Gallery:
     """Read indexes, embeddings and the paths of the media.
 
     Raises:
-        SearchIndexError: A part is missing or damaged, or parts do not belong together, as while they are being made.
+        SearchIndexError: A part is missing or damaged, or parts do not match, as while they are being replaced.
     """
     version = read_version(places)
     sides = {side: _load_side(places.output, side) for side in SIDES}
@@ -180,14 +149,14 @@ def _load_side(output: Path, side: Side) -> GallerySide:
     alive = index.alive.nonzero()[0]
     positions = dict(zip(index.ids, alive.tolist(), strict=True))
     if index.about.get("checkpoint") != embeddings.checkpoint or not positions.keys() <= rows.keys():
-        raise SearchIndexError(f"the {side} index in {output} does not belong to the embeddings beside it; {REMEDY}")
+        raise SearchIndexError(f"the {side} index in {output} does not belong to the embeddings next to it; {REMEDY}")
     return GallerySide(index, embeddings.vectors, rows, positions)
 
 
 def _find_files(places: CollectionPlaces, sides: Mapping[Side, GallerySide]) -> dict[Side, dict[str, Path]]:
-    """Paths of the media of items in the gallery, below the media roots by their names.
+    """Paths of media of the gallery's items whose names are below the media roots.
 
-    Links are followed when a file is sent: to do it here would cost a million look-ups on the disk at every reload.
+    Links are followed when a file is sent: doing it here would cost a million disk look-ups at every reload.
     """
     files: dict[Side, dict[str, Path]] = {side: {} for side in SIDES}
     roots = [form for root in places.media_roots for form in (root.absolute(), root.resolve())]
@@ -199,23 +168,22 @@ def _find_files(places: CollectionPlaces, sides: Mapping[Side, GallerySide]) -> 
         raise SearchIndexError(f"{places.manifest} is damaged ({error}); run `kedro run --pipeline ingest`") from error
     for side in SIDES:
         for item_id, text in zip(manifest["id"], manifest[PATH_COLUMNS[side]], strict=True):
-            if text and isinstance(text, str) and item_id in sides[side].positions and _is_below(Path(text), roots):
-                files[side][item_id] = Path(text)
+            if not text or not isinstance(text, str) or item_id not in sides[side].positions:
+                continue
+            path = Path(text)
+            if any(path.is_relative_to(root) for root in roots):
+                files[side][item_id] = path
     return files
 
 
-def _is_below(path: Path, roots: Sequence[Path]) -> bool:
-    return any(path.is_relative_to(root) for root in roots)
-
-
 def _make_map(sides: Mapping[Side, GallerySide], max_points: int) -> list[dict[str, Any]]:
-    """Both sides in one plane: some items of each, always the same ones for the same index."""
+    """Place some items of both sides on a plane; the same index gives the same map."""
     import numpy as np
 
     chosen = {side: _choose_evenly(list(sides[side].positions), max_points) for side in SIDES}
     vectors = {side: sides[side].vectors[[sides[side].rows[i] for i in chosen[side]]] for side in SIDES}
     if not all(np.isfinite(rows).all() for rows in vectors.values()):
-        raise SearchIndexError(f"there are embeddings with NaN or infinity; {REMEDY}")
+        raise SearchIndexError(f"some embeddings have NaN or infinity; {REMEDY}")
     planes = project_sides([vectors[side] for side in SIDES])
     points: list[dict[str, Any]] = []
     for side, plane in zip(SIDES, planes, strict=True):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from vmnet_pipeline.serving.config import TRANSPORT
 from vmnet_pipeline.serving.errors import make_error_response
-from vmnet_pipeline.serving.guesses import TRANSPORT
 from vmnet_pipeline.serving.middleware import IS_HEAD
 from vmnet_pipeline.serving.schemas import ErrorBody
 
@@ -30,25 +30,25 @@ MEDIA_TYPES = {
     ".m4a": "audio/mp4", ".aac": "audio/aac", ".ogg": "audio/ogg", ".oga": "audio/ogg", ".opus": "audio/ogg",
     ".flac": "audio/flac", ".wav": "audio/wav",
 }  # fmt: skip
-"""What is sent as what; everything else is sent as plain bytes, so that no file of a gallery is taken for a page."""
+"""Everything else is sent as plain bytes, so that no file of a gallery is taken for a page."""
 PIECE_BYTES = 65_536
 MAX_RANGE_LENGTH = 64
 _RANGE = re.compile(r"bytes=(?:(?P<first>\d+)-(?P<last>\d+)?|-(?P<length>\d+))", re.ASCII | re.IGNORECASE)
 _WALK = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe with no writer is not waited for
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # do not wait for the writer of a pipe
 
 
 def open_below(path: Path, roots: Sequence[Path]) -> BinaryIO | None:
-    """Open a regular file that is below one of the roots, links followed; None where there is none.
+    """Open a regular file below one of the roots, following links; None if there is none.
 
-    The place that the links lead to is found first, and then opened from its root without following any link: one
-    that is put there in between is refused.
+    Links are resolved first; the result is opened from its root without following any, so one that is placed there in
+    between is refused.
     """
     try:
         place = path.resolve()
         root = next((root for root in (root.resolve() for root in roots) if place.is_relative_to(root)), None)
         return None if root is None or root == place else _open_plain(root, place.relative_to(root).parts)
-    except (OSError, RuntimeError, ValueError):  # RuntimeError: links that lead in a circle
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: a loop of links
         return None
 
 
@@ -69,10 +69,9 @@ def _open_plain(root: Path, parts: Sequence[str]) -> BinaryIO | None:
 
 
 def find_part(header: str, size: int) -> tuple[int, int] | None:
-    """First byte and end of what a `Range` header asks for; the whole file where it does not ask for one part of it.
+    """First byte and end of a `Range` header; None if it is not in the file.
 
-    A client may ask for a part, but has no right to it: several parts at once are not sent. None: the part is not in
-    the file.
+    The whole file for no or several ranges: a server may ignore the header.
     """
     match = _RANGE.fullmatch(header) if len(header) <= MAX_RANGE_LENGTH else None
     if match is None:
@@ -87,17 +86,17 @@ def find_part(header: str, size: int) -> tuple[int, int] | None:
 
 
 class MediaResponse(Response):
-    """A media file, or one part of it; closes the file when it is sent."""
+    """A media file, or one range of it; closes the file.
+
+    Args:
+        file: Open for reading, unbuffered.
+        suffix: Of its name, to choose the media type.
+        asked: Headers of the request.
+    """
 
     media_type = "application/octet-stream"
 
     def __init__(self, file: BinaryIO, suffix: str, asked: Headers) -> None:
-        """Look at what is asked of an open file.
-
-        Args:
-            file: Open for reading, without a buffer.
-            suffix: Of its name, which tells its type.
-        """
         self._file, about = file, os.fstat(file.fileno())
         self._size, etag = about.st_size, f'"{about.st_mtime_ns:x}-{about.st_size:x}"'
         changed = formatdate(about.st_mtime, usegmt=True)
@@ -115,21 +114,19 @@ class MediaResponse(Response):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, as long as the client is there."""
+        """Send it while the client is connected."""
         with self._file:
             if self._part is None:
-                await self._refuse(scope, receive, send)
+                message = f"Range not satisfiable: the file has {self._size} bytes."
+                response = make_error_response(416, "bad_range", message)
+                response.headers["Content-Range"] = f"bytes */{self._size}"
+                await response(scope, receive, send)
                 return
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             if scope.get(IS_HEAD):
                 await send({"type": "http.response.body", "body": b""})
                 return
             await self._send_part(*self._part, send, scope.get("extensions", {}).get(TRANSPORT))
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = make_error_response(416, "bad_range", f"Range not satisfiable: the file has {self._size} bytes.")
-        response.headers["Content-Range"] = f"bytes */{self._size}"
-        await response(scope, receive, send)
 
     async def _send_part(self, first: int, end: int, send: Send, transport: Any) -> None:
         while True:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
+from vmnet_pipeline.serving.config import TRANSPORT
 from vmnet_pipeline.serving.errors import RefusedError, describe_failure, make_error_response
-from vmnet_pipeline.serving.guesses import TRANSPORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,7 @@ SECURITY_HEADERS = {
 }
 
 
-IS_HEAD = "vmnet.is_head"
-"""Key of the scope: the request is a HEAD, which the application sees as a GET."""
+IS_HEAD = "vmnet.is_head"  # key of the scope: the request is a HEAD, which the application sees as a GET
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]{1,45})\]|([^:\[\]/@]{1,255}))(?::\d{0,5})?")
 
 
@@ -53,19 +52,19 @@ class ServiceMiddleware:
         self._app, self._params, self._key, self._metrics = app, params, key, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+        """Refuse a request or pass it on, and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         method = scope["method"]
-        if method == "HEAD":  # by name, a route answers to GET only
+        if method == "HEAD":  # routes are declared for GET only
             scope = {**scope, "method": "GET", IS_HEAD: True}
         started, sender = time.monotonic(), _Sender(send, is_head=method == "HEAD")
         try:
             await self._answer(scope, _Receiver(receive, self._params), sender)
         finally:
-            # `route` is set by the router, by some for a refused method too; what no route took is counted as one, so
-            # that nobody can add series.
+            # Requests without a route share one label, so that clients cannot add series; some routers also set the
+            # route for a refused method.
             route = _name_route(scope) if sender.status != 405 else "unknown"
             method = method if route != "unknown" else "-"
             self._metrics.requests.labels(route, method, str(sender.status)).inc()
@@ -81,7 +80,7 @@ class ServiceMiddleware:
             async with asyncio.timeout(self._params.media_timeout_s if is_media else self._params.request_timeout_s):
                 await self._app(scope, receive, sender)
         except ClientDisconnect:
-            return  # nobody is there to be answered
+            return
         except TimeoutError:
             logger.warning("A request to %s took too long", _name_route(scope))
             self._metrics.refused.labels("timeout").inc()
@@ -107,7 +106,7 @@ class ServiceMiddleware:
             return make_error_response(
                 403, "foreign_page", "Cross-origin requests are not allowed; see `allowed_origins`."
             )
-        # By OPTIONS browsers ask whether they may send a key; nothing else answers to it.
+        # Browsers ask by OPTIONS whether they may send a key; no route accepts it.
         is_open = path == OPEN_PATH or scope["method"] == "OPTIONS"
         if not is_open and not await self._key.allows(scope, headers):
             return make_error_response(401, "no_key", "Missing or invalid API key: send `X-API-Key: KEY`.")
@@ -115,9 +114,9 @@ class ServiceMiddleware:
 
 
 def _is_own_page(headers: Headers, allowed: Sequence[str]) -> bool:
-    """A page of another site may send requests whose answers it cannot read; they are not worked on either.
+    """Whether a request does not come from a page of another site, which could send it without reading the response.
 
-    What it embeds, such as a picture or a film, comes without `Origin`; browsers tell in `Sec-Fetch-Site` who asks.
+    Embedded images and videos come without `Origin`; for them browsers send `Sec-Fetch-Site`.
     """
     origin, host = headers.get("origin"), headers.get("host", "")
     if origin is None:
@@ -126,7 +125,7 @@ def _is_own_page(headers: Headers, allowed: Sequence[str]) -> bool:
         return True
     try:
         return bool(host) and urlsplit(origin).netloc == host
-    except ValueError:  # no address at all
+    except ValueError:
         return False
 
 
@@ -141,7 +140,7 @@ def _is_known_host(host: str, allowed: Sequence[str]) -> bool:
 
 
 def _name_host(text: str) -> str:
-    """A name in small letters; one form for the many ways to write an IPv6 address."""
+    """A host name in lower case, or the canonical form of an IPv6 address."""
     text = text.lower().removeprefix("[").removesuffix("]")
     try:
         return ipaddress.ip_address(text.partition("%")[0]).compressed if ":" in text else text
@@ -150,7 +149,7 @@ def _name_host(text: str) -> str:
 
 
 def _cut_off(scope: Scope) -> None:
-    """End a connection whose answer cannot be finished, also when its client takes nothing of what was sent."""
+    """Abort a connection whose response cannot be completed, even if its client reads nothing."""
     transport = scope.get("extensions", {}).get(TRANSPORT)
     if transport is not None:
         transport.abort()
@@ -161,7 +160,7 @@ def _name_route(scope: Scope) -> str:
 
 
 async def answer_when_full(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of a connection that is one too many: it only says whether the service is well."""
+    """Replace the application on connections above the limit: answer health checks only."""
     if scope["type"] != "http" or scope["path"].endswith(("/healthz", "/readyz")):
         await app(scope, receive, send)
         return
@@ -171,7 +170,7 @@ async def answer_when_full(app: ASGIApp, scope: Scope, receive: Receive, send: S
 
 
 class _Receiver:
-    """Passes a body on as long as it does not come more slowly than is allowed."""
+    """Receives a body, and refuses it when it comes too slowly."""
 
     def __init__(self, receive: Receive, params: ServeParams) -> None:
         self._receive, self._rate = receive, 1024 * params.min_body_kb_s
@@ -192,7 +191,7 @@ class _Receiver:
 
 
 class _Sender:
-    """Passes messages on; remembers the status, adds headers."""
+    """Sends messages; remembers the status and adds headers."""
 
     def __init__(self, send: Send, *, is_head: bool = False) -> None:
         self._send, self.status, self.has_started = send, 499, False

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TURN_S = 0.0003
-"""A turn of parsing ends after so much time of the processor, whatever is left."""
-REST = 3
-"""So many times as long as a turn took is left to everything else before the next one."""
+TURN_S = 0.0003  # CPU time of one turn of parsing
+REST = 3  # pause before the next turn, in lengths of the last one, left to everything else
 
 
 class Pacer:
     """Turns of all connections, one at a time and in order, with a rest after each.
 
-    Whatever many clients send at once, other requests wait for one turn at most, and have most of the time.
+    Other requests wait for at most one turn and get most of the time, however many clients send at once.
     """
 
     def __init__(self) -> None:
@@ -27,7 +25,7 @@ class Pacer:
         self._is_running = False
 
     def submit(self, turn: Callable[[], None]) -> None:
-        """Run `turn`, which takes about `TURN_S`, when those before it are done."""
+        """Run `turn`, of about `TURN_S`, after those submitted before."""
         self._waiting.append(turn)
         if not self._is_running:
             self._is_running = True

@@ -11,16 +11,12 @@ if TYPE_CHECKING:
 
 
 def project_sides(sides: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The two main directions of all sides together, each side about its own mean.
+    """Project (n_i, E) float32 arrays, n_i >= 0, onto their first two principal axes, each side about its own mean.
 
-    Music and video lie in two clouds apart from each other; about their means, what fits together lies together.
-
-    Args:
-        sides: (n_i, E) float32 each; n_i may be 0.
+    Music and video form two separate clouds; about their means, items that match are close.
 
     Returns:
-        (n_i, 2) float64 each, from -1 to 1. Ranks along each direction are mixed in equally, so that a few
-        outliers do not press all others into a spot.
+        (n_i, 2) float64 each, from -1 to 1: the mean of positions and ranks, so that outliers do not compress the rest.
     """
     import numpy as np
 

@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-PREFIX = "vmnet.prefix"
-"""Key of the scope: the path below which the client sees the service; empty for the root."""
+PREFIX = "vmnet.prefix"  # key of the scope: the path below which clients see the service; empty for the root
 
 
 class TrustedProxies:
     """ASGI layer that reads `X-Forwarded-Prefix`, `-For` and `-Proto` of trusted proxies.
 
     The application sees paths without the prefix, whether the proxy strips it or not.
+
+    Args:
+        trusted: Addresses and networks of proxies.
+        root_path: Prefix if no proxy sends one.
     """
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str], root_path: str = "") -> None:
-        """Stand before `app`.
-
-        Args:
-            root_path: The prefix where no proxy tells one.
-        """
         self._inner = ProxyHeadersMiddleware(cast("Any", app), list(trusted))
         self._trusted, self._root_path = [ipaddress.ip_network(text) for text in trusted], root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with the client, the scheme and the prefix that hold for it."""
+        """Pass a request on with its real client, scheme and prefix."""
         if scope["type"] == "http":
             prefix = self._find_prefix(scope)
             if prefix and scope["path"] == prefix:  # the links of the page are relative to its folder
                 await RedirectResponse(f"{prefix}/", headers=SECURITY_HEADERS)(scope, receive, send)
                 return
-            scope[PREFIX], scope["path"] = prefix, _strip(scope["path"], prefix)
+            scope[PREFIX] = prefix
+            if scope["path"].startswith(f"{prefix}/"):
+                scope["path"] = scope["path"][len(prefix) :]
         await cast("Any", self._inner)(scope, receive, send)
 
     def _find_prefix(self, scope: Scope) -> str:
@@ -56,7 +56,3 @@ class TrustedProxies:
         except ValueError:
             return False
         return address is not None and any(address in network for network in self._trusted)
-
-
-def _strip(path: str, prefix: str) -> str:
-    return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path

@@ -141,7 +141,7 @@ SEARCH_PARAMETERS = [
 
 
 def describe_request(model: type[Query], parameters: list[dict[str, Any]]) -> dict[str, Any]:
-    """The part of the OpenAPI document on a body that may be JSON or a media file."""
+    """Describe a body that may be JSON or a media file, for OpenAPI."""
     examples = {
         name: {"value": {key: value for key, value in example["value"].items() if key in model.model_fields}}
         for name, example in SEARCH_EXAMPLES.items()
@@ -157,11 +157,7 @@ def describe_request(model: type[Query], parameters: list[dict[str, Any]]) -> di
 
 
 def read_query(model: type[BaseModel], values: bytes | dict[str, Any]) -> Any:
-    """Check a JSON body, or the parameters of an upload.
-
-    Raises:
-        RefusedError: 422, with the first thing that is wrong.
-    """
+    """Check a JSON body, or the parameters of an upload; 422 with the first error."""
     if isinstance(values, bytes) and not values.strip():
         raise RefusedError(422, "bad_request", "The body is empty; send a JSON object.")
     try:
@@ -171,15 +167,11 @@ def read_query(model: type[BaseModel], values: bytes | dict[str, Any]) -> Any:
 
 
 def read_features(values: list[Any]) -> np.ndarray:
-    """Nested lists of numbers as an array of float32.
-
-    Raises:
-        RefusedError: 422.
-    """
+    """Convert nested lists of numbers to a float32 array; 422 for anything else."""
     import numpy as np
 
     try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+        with np.errstate(over="ignore"):  # too large values become infinite, which is refused
             return np.asarray(values, np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         sentence = "Features must be nested lists of numbers, all of the same length at each depth."

@@ -15,8 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from vmnet_pipeline.serving.config import TRANSPORT
 from vmnet_pipeline.serving.errors import write_bad_request
-from vmnet_pipeline.serving.guesses import TRANSPORT
 from vmnet_pipeline.serving.middleware import SECURITY_HEADERS, answer_when_full
 from vmnet_pipeline.serving.pacing import TURN_S, Pacer
 from vmnet_pipeline.serving.proxies import TrustedProxies
@@ -33,25 +33,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LINGER_S = 30
-"""How long requests that are under way may take when the process is told to end."""
+LINGER_S = 30  # for requests in progress when the process is asked to end
 EVICT_FACTOR = 2
-"""Beyond so many times `max_connections`, a new connection takes the place of the one that has idled longest."""
-_RANKS = itertools.count(1)
-"""Of connections that begin to be idle: many may begin at the same time of the clock."""
+"""Beyond this many times `max_connections`, a new connection replaces the one that has been idle longest."""
+_RANKS = itertools.count(1)  # order in which connections became idle; clock times may be equal
 SPARE_FILES = 256
-MAX_HEAD_BYTES = 65_536
-"""Of a head, of the trailers of a body, of anything else without content."""
+MAX_HEAD_BYTES = 65_536  # of a head, trailers, or anything else without content
 MAX_HEADERS = 256
-SLICE_BYTES = 4096
-"""What the parser gets at once: even in chunks of one byte it takes less than a turn."""
+SLICE_BYTES = 4096  # parsed at once: less than a turn, even in chunks of one byte
 MIN_TAKEN_BYTES = 32_768
-"""What a client has to take of its answers within `write_timeout_s`; less than what lets a sender go on."""
+"""What a client must read of its responses within `write_timeout_s`; less than what resumes a sender."""
 
 
 def configure_server(app: FastAPI, service: Service, host: str, port: int) -> uvicorn.Config:
-    """What uvicorn runs: HTTP/1.1 only, strictly parsed, with heads of at most 64 KiB."""
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it tells what is in a form
+    """Configure uvicorn: HTTP/1.1 only, strictly parsed, with heads of at most 64 KiB."""
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs the content of forms
     params = service.params
     connection = partial(BoundedConnection, params=params, metrics=service.metrics, pacer=Pacer())
     return uvicorn.Config(
@@ -69,7 +65,7 @@ def configure_server(app: FastAPI, service: Service, host: str, port: int) -> uv
 
 
 def allow_connections(limit: int) -> None:
-    """Have enough open files for so many connections, with as many media files, and for those that are evicted."""
+    """Raise the limit of open files for this many connections, a media file each, and those being evicted."""
     if sys.platform == "win32":
         return
     import resource
@@ -80,14 +76,14 @@ def allow_connections(limit: int) -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         if most < wanted:
-            logger.warning("There may be %d open files, too few for max_connections=%d (ulimit -n)", most, limit)
+            logger.warning("The limit of %d open files (ulimit -n) is too low for max_connections=%d", most, limit)
 
 
 class BoundedConnection(HttpToolsProtocol):
     """A connection that costs little, whatever its client does.
 
-    It has to get to its next request in time, and to take its answers in time. What it sends is parsed a moment at a
-    time, in turn with all others. When there are too many, it is refused politely.
+    The client must send its next request, and read its responses, in time. Its data is parsed in short turns with all
+    others. Connections above the limit get a 503.
     """
 
     def __init__(self, *args: Any, params: ServeParams, metrics: Metrics, pacer: Pacer, **kwargs: Any) -> None:
@@ -96,14 +92,13 @@ class BoundedConnection(HttpToolsProtocol):
         self._backlog = memoryview(b"")
         self._is_queued = self._is_deaf = self._is_in_head = False
         self._n_quiet = 0
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self.idle_rank = 0
 
     # --- beginning and end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a new connection, or refuse it."""
+        """Accept a connection, or have its requests refused."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self._feed_later)
         self._watch()
@@ -115,24 +110,24 @@ class BoundedConnection(HttpToolsProtocol):
             self.app = cast("Any", partial(answer_when_full, self.app))
 
     def _evict(self) -> None:
-        """End the connection that has been idle for longest: a new one may be one that asks whether all is well."""
+        """End the connection that has been idle longest: the new one may be a health check."""
         others = [cast("BoundedConnection", other) for other in self.connections]
         oldest = min((other for other in others if other.idle_rank), key=lambda other: other.idle_rank, default=self)
-        oldest.idle_rank = 0  # it is among the connections until the loop gets to it
+        oldest.idle_rank = 0  # it stays in `connections` until the loop has closed it
         self._metrics.refused.labels("dropped").inc()
         oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers and what was not parsed."""
+        """Drop the timers and what was not parsed."""
         self._is_deaf, self._backlog = True, memoryview(b"")
-        self._stop_idle_timer()
-        self._stop_write_timer()
+        self._stop_timer("idle")
+        self._stop_timer("write")
         super().connection_lost(exc)
 
     # --- reading, in turns
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what the client sends."""
+        """Queue data for parsing."""
         self._unset_keepalive_if_required()
         if self._is_deaf:
             return
@@ -141,7 +136,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._feed()
 
     def _feed(self) -> None:
-        """Parse for the time of one turn; what is left waits for the next one, or for the application."""
+        """Parse for one turn; the rest waits for the next turn, or for the application."""
         self._is_queued = False
         began = time.thread_time()
         while len(self._backlog) and self._can_feed:
@@ -164,7 +159,7 @@ class BoundedConnection(HttpToolsProtocol):
         return not (self._is_deaf or self.pipeline or is_full or self.transport.is_closing())
 
     def _feed_later(self) -> bool:
-        """Whether there is something left that comes before what the client sends next."""
+        """Whether data is left that comes before what the client sends next."""
         if not len(self._backlog):
             return False
         if not self._is_queued:
@@ -182,19 +177,19 @@ class BoundedConnection(HttpToolsProtocol):
             self._refuse_request(HTTPStatus.METHOD_NOT_ALLOWED)
         except httptools.HttpParserError:
             self._refuse_request(HTTPStatus.BAD_REQUEST)
-        except httptools.HttpParserUpgrade:  # answered as what it is without the upgrade; what follows is not HTTP
+        except httptools.HttpParserUpgrade:  # answered without the upgrade; what follows is not HTTP
             self._backlog = memoryview(b"")
             self.cycle.keep_alive = False
             self._is_deaf = True
 
     def on_message_begin(self) -> None:
-        """A new request."""
+        """Begin a request."""
         super().on_message_begin()
         self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
         self._is_in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are read over."""
+        """Take a header; skip trailers."""
         if not self._is_in_head:
             return
         super().on_header(name, value)
@@ -202,7 +197,7 @@ class BoundedConnection(HttpToolsProtocol):
             raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
-        """Begin the answer."""
+        """Check the head and begin the response."""
         self._is_in_head, self._n_quiet = False, 0
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             raise ValueError("another version of HTTP")
@@ -213,17 +208,17 @@ class BoundedConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Take a part of the body."""
         self._n_quiet = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """End a request."""
         self._n_quiet = 0
         super().on_message_complete()
 
     def _refuse_request(self, status: HTTPStatus) -> None:
-        """Answer what is no HTTP in the form of every error; what is under way on this connection ends."""
+        """Send an error response to data that is not HTTP, and end the connection."""
         self._is_deaf, self._backlog = True, memoryview(b"")
         is_free = self.cycle is None or self.cycle.response_complete
         if not is_free:
@@ -239,14 +234,14 @@ class BoundedConnection(HttpToolsProtocol):
     # --- writing, as long as the client takes it
 
     def pause_writing(self) -> None:
-        """The client is slower than the answer."""
+        """Watch a client that reads too slowly."""
         super().pause_writing()
         self._watch_writing()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """Stop watching a client that has caught up."""
         super().resume_writing()
-        self._stop_write_timer()
+        self._stop_timer("write")
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -255,16 +250,16 @@ class BoundedConnection(HttpToolsProtocol):
         self._watch_writing()
 
     def _watch_writing(self) -> None:
-        """Have it checked later that the client takes what it asked for."""
+        """Check later that the client reads its response."""
         n_unsent = self.transport.get_write_buffer_size()
         if n_unsent == 0:
-            self._stop_write_timer()
-        elif self._write_timer is None:
+            self._stop_timer("write")
+        elif "write" not in self._timers:
             check = partial(self._check_writing, n_unsent)
-            self._write_timer = self.loop.call_later(self._params.write_timeout_s, check)
+            self._timers["write"] = self.loop.call_later(self._params.write_timeout_s, check)
 
     def _check_writing(self, n_before: int) -> None:
-        self._write_timer = None
+        self._stop_timer("write")
         n_unsent = self.transport.get_write_buffer_size()
         if n_unsent and n_unsent > n_before - MIN_TAKEN_BYTES:
             self._metrics.refused.labels("slow_reader").inc()
@@ -272,29 +267,23 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             self._watch_writing()
 
-    def _stop_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
-
     # --- waiting for the next request
 
     def _watch(self) -> None:
         is_working = self.cycle is not None and not self.cycle.response_complete
         self.idle_rank = 0 if is_working else self.idle_rank or next(_RANKS)
         if is_working or self.transport.is_closing():
-            self._stop_idle_timer()
-        elif self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self._params.head_timeout_s, self.transport.close)
+            self._stop_timer("idle")
+        elif "idle" not in self._timers:
+            self._timers["idle"] = self.loop.call_later(self._params.head_timeout_s, self.transport.close)
 
-    def _stop_idle_timer(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
+    def _stop_timer(self, name: str) -> None:
+        if name in self._timers:
+            self._timers.pop(name).cancel()
 
 
 class _Flow(FlowControl):
-    """Reads on only when nothing is left of what was read before."""
+    """Resumes reading only when everything read before is parsed."""
 
     def __init__(self, transport: asyncio.Transport, feed_rest: Callable[[], bool]) -> None:
         super().__init__(transport)

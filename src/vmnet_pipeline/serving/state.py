@@ -17,20 +17,15 @@ from vmnet_pipeline.serving.worker_pool import EmbeddingPool
 from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.types import CollectionPlaces
 
 logger = logging.getLogger(__name__)
 
-QUICK_S = 30.0
-"""A new index that cannot be read for so long is worth a warning: longer than it takes to write one."""
-
+QUICK_S = 30.0  # A new index that cannot be read for so long is worth a warning: longer than it takes to write one
 FIRST_START_WAIT_S, LONGEST_START_WAIT_S = 1.0, 60.0
 
-FILE_SHARE = 0.8
-"""Part of the time for a task that reading its file may take."""
+FILE_SHARE = 0.8  # part of the time for a task that reading its file may take
 
 
 class State(NamedTuple):
@@ -41,17 +36,13 @@ class State(NamedTuple):
 
 
 class Service:
-    """A served collection. `state` is read by requests and replaced as a whole, so none sees half of a change.
-
-    Attributes:
-        uploads: Private folder of files that are being worked on.
-    """
+    """A served collection. `state` is read by requests and replaced as a whole, so none sees half of a change."""
 
     def __init__(self, places: CollectionPlaces, params: ServeParams) -> None:
         """Read the gallery.
 
         Raises:
-            SearchIndexError: There is none, or it is damaged.
+            SearchIndexError: It is missing or damaged.
         """
         self.places, self.params, self.metrics = places, params, Metrics()
         gallery = load_gallery(places, params.max_map_points)
@@ -67,28 +58,18 @@ class Service:
         self._watcher.start()
 
     def close(self) -> None:
-        """End the workers after what they are at; remove what was uploaded."""
+        """End the workers after their current tasks; remove the uploads."""
         self._ending.set()
         self.state.pool.close()
         self.uploads.remove()
 
     @property
-    def upload_dir(self) -> Path:
-        """Where uploads are now."""
-        return self.uploads.path
-
-    @property
     def is_networked(self) -> bool:
-        """Whether the network that is loaded made the index."""
+        """Whether the index was made with the loaded network."""
         return self.state.pool.digest == self.state.gallery.checkpoint
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether every kind of request can be answered."""
-        return not self.find_fault()
-
     def find_fault(self) -> str:
-        """Why not every kind of request can be answered; empty for no reason."""
+        """Why some kinds of requests cannot be answered; empty if all can."""
         if not self.is_networked:
             return "the networks are not loaded"
         return self.uploads.find_fault()
@@ -123,10 +104,10 @@ class Service:
             self._try_reload(is_late=is_late)
             if is_late:
                 changed = math.inf  # said once
-        self.state.pool.close()  # which may be a new one, of an index that was taken up while the service closed
+        self.state.pool.close()  # it may be a new one, of an index loaded while the service was closing
 
     def _start_workers(self) -> None:
-        """Start the workers, or start them again when they could not be: with longer and longer waits."""
+        """Start the workers; after a failure try again, with increasing waits."""
         pool = self.state.pool
         if pool.digest or time.monotonic() < self._next_start:
             return
@@ -139,17 +120,17 @@ class Service:
     def _try_reload(self, *, is_late: bool) -> None:
         try:
             self.reload()
-        except Exception as error:  # of whatever kind: the old index goes on, and the next one is looked for
-            # While a run replaces one part after the other, they do not belong together.
+        except Exception as error:  # of any kind: the old index stays in use, and a new one is looked for
+            # While a run replaces one part after the other, they do not match.
             level = logging.WARNING if is_late else logging.INFO
-            logger.log(level, "The new index is not taken up yet: %s", write_line(error))
+            logger.log(level, "The new index is not loaded yet: %s", write_line(error))
             self.metrics.reloads.labels("failed").inc()
 
     def reload(self) -> None:
-        """Take up the index that is on disk. Requests that are under way end with the one that they began with.
+        """Load the index on disk. Requests in progress end with the one that they began with.
 
         Raises:
-            SearchIndexError: It cannot be read, or its parts do not belong together.
+            SearchIndexError: It cannot be read, or its parts do not match.
         """
         gallery, old = load_gallery(self.places, self.params.max_map_points), self.state
         pool = old.pool
@@ -158,10 +139,10 @@ class Service:
             pool.start()
             if pool.digest != gallery.checkpoint:
                 pool.close()
-                raise SearchIndexError("the new index was made with another checkpoint than the one that is there")
+                raise SearchIndexError("the new index was made with another checkpoint than the one on disk")
         self.state = State(gallery, pool)
         self._count_items()
         self.metrics.reloads.labels("done").inc()
-        logger.info("Index %s is served now", gallery.version)
+        logger.info("Serving index %s", gallery.version)
         if pool is not old.pool:
             threading.Thread(target=old.pool.close, name="old-workers", daemon=True).start()

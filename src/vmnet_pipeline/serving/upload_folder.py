@@ -1,4 +1,4 @@
-"""The private folder of uploads: recreated when it is removed, and cleaned up after its service, even a killed one."""
+"""The private folder of uploads: recreated if removed, and cleaned up after its service, even a killed one."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "vmnet-uploads-"
-MIN_FREE_BYTES = 1 << 20
-"""With less room than this the service is not ready."""
+MIN_FREE_BYTES = 1 << 20  # with less room than this the service is not ready
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 RETRY_S = 30
 
 
 class UploadFolder:
-    """A folder below that of temporary files, locked as long as this process lives."""
+    """A temporary folder, locked while this process lives."""
 
     def __init__(self) -> None:
-        """Make it, and remove those of services that have ended without doing so."""
+        """Make it, and remove those left by services that were killed."""
         self._lock = threading.Lock()
         self._descriptor = -1
         self.path = Path()
         with suppress(OSError):
             _remove_leftovers(Path(tempfile.gettempdir()))
-        with suppress(OSError):  # a full disk is told by `find_fault` and by uploads, and may be full for a while only
+        with suppress(OSError):  # `find_fault` and uploads report a full disk, which may be temporary
             self._ensure()
 
     def _ensure(self) -> Path:
-        """The folder, made anew if something has removed it."""
+        """The folder, recreated if it was removed."""
         with self._lock:
             if self._descriptor < 0 or not _is_same(self.path, self._descriptor):
                 self._forget()
@@ -50,7 +49,7 @@ class UploadFolder:
 
     @contextmanager
     def open_file(self) -> Iterator[tuple[BinaryIO, Path]]:
-        """A new file for one upload; it is gone when the block ends.
+        """Yield a new file for one upload; it is removed when the block ends.
 
         Raises:
             RefusedError: 507 when the disk is full, 503 when it cannot be written.
@@ -63,13 +62,13 @@ class UploadFolder:
         try:
             yield file, path
         finally:
-            with suppress(OSError):  # what could not be written before cannot be now
+            with suppress(OSError):  # the failure to write was raised before
                 file.close()
             with suppress(OSError):
                 path.unlink()
 
     def find_fault(self) -> str:
-        """Why an upload could not be written now; empty if it could."""
+        """Why an upload cannot be written now; empty if it can."""
         try:
             with self.open_file() as (file, path):
                 free = shutil.disk_usage(path.parent).free
@@ -80,7 +79,7 @@ class UploadFolder:
         return "" if free >= MIN_FREE_BYTES else "the disk of the folder for temporary files is full"
 
     def remove(self) -> None:
-        """Remove the folder and what is in it."""
+        """Remove the folder with its content."""
         with self._lock:
             if self._descriptor >= 0 and _is_same(self.path, self._descriptor):
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -93,7 +92,7 @@ class UploadFolder:
 
 
 def refuse_storage(error: OSError) -> RefusedError:
-    """What a failure to write an upload means for its client."""
+    """Turn a failure to write an upload into an error response."""
     if error.errno in FULL:
         return RefusedError(507, "storage_full", "Insufficient storage on this server; try again later.", RETRY_S)
     return RefusedError(503, "no_storage", "The file cannot be stored on this server; try again later.", RETRY_S)
@@ -115,7 +114,7 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove folders of uploads that nobody holds: their services were killed."""
+    """Remove upload folders that no process holds."""
     for path in sorted(root.glob(f"{PREFIX}*")):
         with suppress(OSError):
             descriptor = _lock_folder(path)

@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from vmnet_pipeline.serving.upload_folder import UploadFolder
 
 MULTIPART = "multipart/form-data"
-ENVELOPE_BYTES = 65_536
-"""What the other parts of a form and its boundaries may add."""
+ENVELOPE_BYTES = 65_536  # for boundaries and other parts of a form
 FILE_FIELD = "file"
 MAX_PARTS = 16
-SHORT_BYTES = 65_536
-"""A JSON body of this size is parsed at once, whatever is in it."""
+SHORT_BYTES = 65_536  # JSON up to this size is parsed in this process
 DRAIN_S = 5.0
 JSON = "application/json"
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
@@ -47,8 +45,8 @@ async def receive_upload(request: Request, folder: UploadFolder, max_bytes: int)
         Path and size in bytes.
 
     Raises:
-        RefusedError: 413 when it is larger than `max_bytes`, 400 when the form is damaged or has no file, 415 when the
-            body is of a type that holds no media, 507 and 503 when it cannot be written.
+        RefusedError: 413 when it is larger than `max_bytes`, 400 when the form is damaged or has no file, 422 when the
+            body looks like JSON, 507 and 503 when it cannot be written.
     """
     kind, options = read_type(request.headers.get("content-type", ""))
     is_form = kind == MULTIPART
@@ -64,14 +62,14 @@ async def receive_upload(request: Request, folder: UploadFolder, max_bytes: int)
         try:
             yield path, sink.size
         except RefusedError as error:
-            if not path.exists():  # something has removed it
+            if not path.exists():  # removed by another process
                 raise refuse_storage(FileNotFoundError()) from error
             raise _explain_type(error, kind) from error
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """What cannot be written is told to the client."""
+    """Turn a failure to write into an error response."""
     try:
         yield
     except OSError as error:
@@ -79,11 +77,7 @@ def _refusing() -> Iterator[None]:
 
 
 def read_type(header: str) -> tuple[str, dict[bytes, bytes]]:
-    """The type of a body, in small letters, and what is said with it; no type is an empty one.
-
-    Raises:
-        RefusedError: 422 for a header that is too long.
-    """
+    """The media type of a body in lower case, empty if none is given, and its options; 422 for too long a header."""
     if len(header) > MAX_TYPE_LENGTH:
         raise RefusedError(422, "wrong_type", "The `Content-Type` header is too long.")
     kind, options = parse_options_header(header)
@@ -91,11 +85,7 @@ def read_type(header: str) -> tuple[str, dict[bytes, bytes]]:
 
 
 def is_json(request: Request) -> bool:
-    """Whether a body says that it is JSON.
-
-    Raises:
-        RefusedError: 422 for a body in a form that is not read: compressed, or in another charset.
-    """
+    """Whether a body is declared as JSON; 422 for a compressed one, or one that is not UTF-8."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         raise RefusedError(422, "wrong_type", "Compressed bodies are not supported: omit `Content-Encoding`.")
@@ -113,7 +103,7 @@ def _refuse_empty(*, is_form: bool) -> RefusedError:
 
 
 def _explain_type(error: RefusedError, kind: str) -> RefusedError:
-    """A body that is no media may have been meant as something else, which its type did not say."""
+    """Mention the type of a body that is not media: it may have been meant as JSON."""
     if error.code != "unknown_format" or kind in MEDIA_TYPES or kind.startswith(("audio/", "video/")):
         return error
     told = f"with `Content-Type: {kind}`" if kind else "without a `Content-Type`"
@@ -121,28 +111,20 @@ def _explain_type(error: RefusedError, kind: str) -> RefusedError:
 
 
 def check_declared_size(request: Request, limit: int) -> None:
-    """Refuse by the header, before a byte of the body is read.
-
-    Raises:
-        RefusedError: 413.
-    """
+    """Refuse with 413 by the header, before any of the body is read."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
 
 
 def is_short(request: Request) -> bool:
-    """Whether the header says that the body is short; one that does not tell its length may be long."""
+    """Whether the header declares a short body."""
     declared = request.headers.get("content-length", "")
     return declared.isdigit() and int(declared) <= SHORT_BYTES
 
 
 async def read_json_body(request: Request, limit: int) -> bytes:
-    """A body that is held in memory, hence short.
-
-    Raises:
-        RefusedError: 413.
-    """
+    """Read a body into memory; 413 if it exceeds `limit` bytes."""
     check_declared_size(request, limit)
     body = bytearray()
     async for piece in request.stream():
@@ -153,7 +135,7 @@ async def read_json_body(request: Request, limit: int) -> bytes:
 
 
 async def discard_body(request: Request, limit: int) -> None:
-    """Read the rest of a refused body and forget it, within limits, so that the client gets to read the answer."""
+    """Read and drop the rest of a refused body, within limits, so that the client reads the response."""
     size = 0
     try:
         async with asyncio.timeout(DRAIN_S):
@@ -161,7 +143,7 @@ async def discard_body(request: Request, limit: int) -> None:
                 size += len(piece)
                 if size > limit:
                     return
-    except (TimeoutError, RuntimeError, RefusedError):  # RuntimeError: the body was read before; refused: too slow
+    except (TimeoutError, RuntimeError, RefusedError):  # the body was read before, or is too slow
         return
 
 
@@ -172,8 +154,8 @@ async def _copy(request: Request, sink: _PlainSink | _FormSink, limit: int, max_
         if n_read > limit:
             raise _too_large(max_bytes)
         if n_read == len(piece) and isinstance(sink, _PlainSink) and piece.lstrip(BLANKS)[:1] in (b"{", b"["):
-            raise RefusedError(422, "wrong_type", f"The body looks like JSON, but its type is another. {JSON_HINT}")
-        # A piece is at most 64 KiB; writing it into the page cache is quicker than a change of threads.
+            raise RefusedError(422, "wrong_type", f"The body looks like JSON but has another type. {JSON_HINT}")
+        # A piece has at most 64 KiB; writing it to the page cache is faster than switching threads.
         with _refusing():
             sink.write(piece)
         if sink.size > max_bytes:
@@ -200,7 +182,7 @@ class _PlainSink:
 
 
 class _FormSink:
-    """The file is one part of a form; other parts are read over."""
+    """The file is one part of a form; other parts are skipped."""
 
     def __init__(self, boundary: bytes, file: BinaryIO) -> None:
         if not boundary:
@@ -245,7 +227,7 @@ class _FormSink:
     def _end_header(self) -> None:
         if self._name.lower() == b"content-disposition":
             _, options = parse_options_header(self._value)
-            # A second file would be written behind the first one.
+            # A second file would be appended to the first one.
             self._is_file = options.get(b"name") == FILE_FIELD.encode() and self.size == 0
         self._name = self._value = b""
 

@@ -32,74 +32,49 @@ if TYPE_CHECKING:
     from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.types import Side
 
-NICENESS = 5
-"""Searches take milliseconds and go before the embedding of uploads, which takes seconds."""
+NICENESS = 5  # searches take milliseconds and go before the embedding of uploads, which takes seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to embed: a file, features, or the body of a request that holds features; or items to compare with pieces.
-
-    Attributes:
-        features: Of one item, float32.
-        body: A JSON body, which then says the side and the features; else empty.
-        model: Name of the body's class in `schemas`.
-        with_pieces: Whether the pieces of the item are embedded too, for re-ranking.
-        item_id: Item of the collection whose pieces are embedded.
-        pieces: (n, E) embedded pieces of a query.
-        ids: Items of the collection to compare with these pieces.
-    """
+    """A file, features, or a request body with features to embed; or stored items to compare with pieces."""
 
     side: Side = "video"
     path: str | None = None
-    features: np.ndarray | None = None
+    features: np.ndarray | None = None  # of one item, float32
     pooled: bool = False
     max_duration_s: float = float("inf")
-    body: bytes = b""
-    model: str = ""
-    with_pieces: bool = False
-    item_id: str = ""
-    pieces: np.ndarray | None = None
-    ids: tuple[str, ...] = ()
+    body: bytes = b""  # JSON with the side and the features
+    model: str = ""  # name of the body's class in `schemas`
+    with_pieces: bool = False  # whether the pieces of the item are embedded too, for re-ranking
+    item_id: str = ""  # item of the collection whose pieces are embedded
+    pieces: np.ndarray | None = None  # (n, E) embedded pieces of a query
+    ids: tuple[str, ...] = ()  # items of the collection to compare with these pieces
     features_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a worker sends back.
+    """Result of a task."""
 
-    Attributes:
-        embedding: (1, E) float32; None if there is an error, or the task was about pieces only.
-        pieces: (n, E) float32 embedded pieces, if they were asked for.
-        agreements: (k,) float64 agreement over time of the items of a task with its pieces.
-        digest: Of the worker's network; in the answer that says that it is ready.
-        asked: What a body says, without its features.
-        kind: `media`, `input` or `other` for an error, else empty; in the name of a worker that cannot answer
-            `timeout`, `crash`, `unavailable` or `other_checkpoint`.
-        reason: `MediaError.reason`, or the code of a body that is refused.
-        warnings: What the client has to know of a file that was embedded, e.g. that only a part could be read.
-        message: Words for the client, of `input` only; they may repeat what it has sent.
-        failure: What failed, for the log: nothing of the request is in it.
-    """
-
-    embedding: np.ndarray | None = None
-    pieces: np.ndarray | None = None
-    agreements: np.ndarray | None = None
-    digest: str = ""
-    asked: dict[str, Any] = field(default_factory=dict)
-    kind: str = ""
-    reason: str = ""
-    message: str = ""
-    failure: str = ""
-    warnings: tuple[str, ...] = ()
+    embedding: np.ndarray | None = None  # (1, E) float32; None if there is an error, or the task was about pieces only
+    pieces: np.ndarray | None = None  # (n, E) float32 embedded pieces, if they were asked for
+    agreements: np.ndarray | None = None  # (k,) float64 agreement over time of the items of a task with its pieces
+    digest: str = ""  # of the network, in the message that the worker is ready
+    asked: dict[str, Any] = field(default_factory=dict)  # content of a JSON body without its features
+    kind: str = ""  # of an error: media, input, other; without a worker: timeout, crash, unavailable, other_checkpoint
+    reason: str = ""  # `MediaError.reason`, or the code of a body that is refused
+    message: str = ""  # for the client, of `input` only; may repeat what it sent
+    failure: str = ""  # what failed, for the log: nothing of the request is in it
+    warnings: tuple[str, ...] = ()  # on the file, e.g. that only a part of it could be read
 
 
 def run_worker(
     connection: Connection, checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: float
 ) -> None:
-    """Load, say so, then answer one task after the other until the connection closes."""
+    """Load the networks, report it, then work on tasks until the connection closes."""
     os.nice(NICENESS)
-    # They go to the whole group, of a terminal or of a unit of systemd; the service decides when to end.
+    # A terminal or systemd signals the whole process group; the service decides when a worker ends.
     for number in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, number):
             signal.signal(getattr(signal, number), signal.SIG_IGN)
@@ -108,24 +83,24 @@ def run_worker(
     except Exception as error:
         _send(connection, Answer(kind="other", failure=f"{type(error).__name__}: {error}"))
         return
-    _be_silent()
-    _have_decoder_ready(embedder.sandbox)
+    _silence()
+    _start_decoder(embedder.sandbox)
     _send(connection, Answer(digest=embedder.digest))
     _answer_all(connection, embedder, file_timeout_s)
 
 
 def _answer_all(connection: Connection, embedder: Embedder, file_timeout_s: float) -> None:
-    """One task after the other, each with one budget of time for all of its reading, until the connection closes."""
+    """Each task has one time budget for all of its reading."""
     with suppress(EOFError, OSError):
         while True:
             task: Task = connection.recv()
             embedder.sandbox.deadline = time.monotonic() + file_timeout_s
             connection.send(_answer(embedder, task))
-            _have_decoder_ready(embedder.sandbox)
+            _start_decoder(embedder.sandbox)
 
 
-def _be_silent() -> None:
-    """What libraries, decoders and their children say of a file goes nowhere: answers tell what failed."""
+def _silence() -> None:
+    """Discard what libraries, decoders and their children print about a file; results name the failure."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
@@ -137,8 +112,8 @@ def _send(connection: Connection, answer: Answer) -> None:
         connection.send(answer)
 
 
-def _have_decoder_ready(sandbox: Sandbox) -> None:
-    """Start a decoder in place of one that was ended, before the next task pays for it."""
+def _start_decoder(sandbox: Sandbox) -> None:
+    """Replace a decoder that was ended before the next task has to wait for it."""
     with suppress(SandboxError):
         sandbox.start(1)
 
@@ -167,7 +142,7 @@ def _answer(embedder: Embedder, task: Task) -> Answer:
         embedding, feature = _embed(embedder, task, warnings)
         pieces = _embed_pieces(embedder, task, feature) if task.with_pieces else None
         return Answer(embedding=embedding, pieces=pieces, asked=asked, warnings=tuple(warnings))
-    except Exception as error:  # one bad request may not end the worker
+    except Exception as error:  # one bad request must not end the worker
         return _explain(error, is_file=task.path is not None)
 
 
@@ -195,7 +170,7 @@ def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
 
 
 def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The embedding of a task, and the feature that it was made from, if the task itself holds one."""
+    """The embedding of a task, and the feature that it was made from, unless that is stored."""
     if task.item_id:
         return None, None
     if task.path is None:
@@ -229,7 +204,7 @@ def _align(embedder: Embedder, task: Task) -> np.ndarray:
 
 
 def _use_store(embedder: Embedder, task: Task, use: Callable[[FeatureStore], np.ndarray]) -> np.ndarray:
-    """Call `use` with the stored features of the task's side; their index is read again only if one does not fit it."""
+    """Call `use` with the stored features of the task's side; reload their index only if one does not match it."""
     with _explaining_reranking():
         store = _open_store(embedder, task.features_dir, task.side)
         try:
@@ -250,7 +225,7 @@ def _open_store(embedder: Embedder, folder: Path | None, side: Side) -> FeatureS
 
 @contextmanager
 def _explaining_reranking() -> Iterator[None]:
-    """Refuse re-ranking in words that name no path."""
+    """Refuse re-ranking without naming a path."""
     try:
         yield
     except (ParameterError, EmbedderError) as error:
@@ -261,7 +236,7 @@ def _explaining_reranking() -> Iterator[None]:
 
 
 def _check_media(sandbox: Sandbox, task: Task) -> None:
-    """Refuse a file without the wanted side, or a longer one than is allowed, before the expensive part.
+    """Refuse a file without the wanted side, or one that is too long, before the expensive part.
 
     Raises:
         MediaError: Reasons of `probe_in_sandbox`, or `too_long`.

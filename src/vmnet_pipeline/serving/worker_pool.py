@@ -10,7 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.processes import ChildProcess
@@ -20,8 +20,6 @@ from vmnet_pipeline.serving.worker import Answer, run_worker
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import numpy as np
 
     from vmnet_pipeline.serving.metrics import Metrics
     from vmnet_pipeline.serving.worker import Task
@@ -36,9 +34,9 @@ FIRST_GUESS_S = 2.0
 
 
 class EmbeddingPool:
-    """Worker processes with the networks loaded; every task takes one of them for itself.
+    """Worker processes with the networks loaded, one task each.
 
-    A thread stands in front of each process and waits for its answer, so that a process that hangs can be ended.
+    A thread waits for the answer of each process, so that a process that hangs can be ended.
     """
 
     def __init__(
@@ -51,11 +49,11 @@ class EmbeddingPool:
         file_timeout_s: float,
         metrics: Metrics,
     ) -> None:
-        """Describe the pool; `start` starts it.
+        """Describe the pool; `start` starts the processes.
 
         Args:
-            file_timeout_s: Longest time for reading a file: less than for a task, so that a decoder that hangs costs
-                the process that decodes, and not the worker with its networks.
+            file_timeout_s: Longest time for reading a file: shorter than for a task, so that a decoder that hangs costs
+                its own process and not the worker with the networks.
         """
         n_threads = max(1, count_cores() // n_workers)
         self._workers = [_Worker(checkpoint, weights_dir, n_threads, file_timeout_s) for _ in range(n_workers)]
@@ -66,28 +64,23 @@ class EmbeddingPool:
         self._lock, self._is_closed = threading.Lock(), False
         self.digest, self.failure = "", ""
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether a network is loaded."""
-        return bool(self.digest) and not self._is_closed
-
     def start(self) -> None:
-        """Start the workers and wait until all are ready, or until one says why it cannot be; takes seconds.
+        """Start the workers and wait, some seconds, until all are ready or one reports why it cannot be.
 
-        After a failure it may be called again; the workers that are ready are kept.
+        Call it again after a failure; workers that are ready are kept.
         """
         threads = [threading.Thread(target=worker.start) for worker in self._workers if not worker.is_alive]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        if self._is_closed:  # while they were loading; one may have been started after all were stopped
+        if self._is_closed:  # while they were loading
             self._stop_workers()
             return
         failures = [worker.failure for worker in self._workers if worker.failure]
         if failures:
             if failures[0] != self.failure:
-                logger.error("Uploads cannot be answered, starting again: %s", write_line(failures[0]))
+                logger.error("The embedding workers failed to start and are restarted: %s", write_line(failures[0]))
             self.failure = failures[0]
             return
         for worker in self._workers:
@@ -96,14 +89,14 @@ class EmbeddingPool:
 
     @contextmanager
     def take_place(self) -> Iterator[None]:
-        """Hold one of the places of the pool: while a file is received, waits, or is worked on.
+        """Hold one place of the pool while a file is received, waits, or is processed.
 
         Raises:
-            RefusedError: 429 when all are taken, 503 when the networks are not loaded, or cannot be.
+            RefusedError: 429 when all are taken, 503 while the networks are not loaded.
         """
         if self.failure:
             raise _refuse_unavailable()
-        if not self.is_ready:
+        if not self.digest or self._is_closed:
             raise RefusedError(503, "loading", "The networks are loading; try again soon.", RETRY_LOADING_S)
         with self._lock:
             if self._n_jobs >= self._max_jobs:
@@ -118,16 +111,12 @@ class EmbeddingPool:
                 self._n_jobs -= 1
             self._metrics.jobs.dec()
 
-    async def embed(self, task: Task, timeout_s: float) -> np.ndarray:
-        """(1, E) float32 of one task, or more rows for features of several items; errors as in `ask`."""
-        return cast("np.ndarray", (await self.ask(task, timeout_s)).embedding)
-
     async def ask(self, task: Task, timeout_s: float) -> Answer:
-        """Have a task done by a worker.
+        """Have a worker do a task.
 
         Raises:
-            RefusedError: 422 when it cannot be embedded, 504 when that takes too long, 503 when the pool closes, or
-                when a worker was started after a training.
+            RefusedError: 422 when it cannot be embedded, 504 when that takes too long, 503 when the pool closes or a
+                worker was started after a training.
         """
         try:
             future = self._threads.submit(self._work, task, timeout_s)
@@ -136,14 +125,14 @@ class EmbeddingPool:
         try:
             answer = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            future.cancel()  # the client has gone; what has not begun is not begun
+            future.cancel()  # the client has gone
             raise
         if answer.kind:
             raise _refuse(answer)
         return answer
 
     def close(self) -> None:
-        """Let the tasks that are there finish, then end the workers."""
+        """Finish the accepted tasks, then end the workers."""
         self._is_closed = True
         self._threads.shutdown(wait=True)
         self._stop_workers()
@@ -168,7 +157,7 @@ class EmbeddingPool:
 
 
 class _Worker:
-    """One process with the networks, started again after it was lost."""
+    """One process with the networks, restarted after it was lost."""
 
     def __init__(self, *arguments: Path | int | float) -> None:
         self._arguments = arguments
@@ -181,7 +170,7 @@ class _Worker:
         return process is not None and process.is_alive
 
     def start(self) -> None:
-        """Start the process and wait until it is ready; `failure` says why it is not."""
+        """Start the process and wait until it is ready; `failure` tells why it is not."""
         try:
             self._process = process = ChildProcess(run_worker, *self._arguments, name="vmnet-embedding")
         except OSError as error:
@@ -191,9 +180,9 @@ class _Worker:
         self.digest, self.failure = answer.digest, answer.failure
 
     def ask(self, task: Task, timeout_s: float, digest: str) -> Answer:
-        """Let the process do a task; the next task replaces one that hangs or crashes.
+        """Have the process do a task. The next task replaces a process that hangs, crashes, or has another network.
 
-        So is one that has another network than that of this digest, because it was started after a training.
+        It has another one than `digest` when it was started after a training.
         """
         if not self.is_alive:
             self.start()
@@ -207,13 +196,12 @@ class _Worker:
         return _receive(process, timeout_s)
 
     def stop(self) -> None:
-        """End the process."""
         if self._process is not None:
             self._process.end()
 
 
 def _receive(process: ChildProcess, timeout_s: float) -> Answer:
-    """The answer of a worker; one that has none is ended."""
+    """The answer of a worker, which is ended if it has none."""
     try:
         answer: Answer = process.receive(timeout_s)
         return answer
@@ -231,8 +219,8 @@ def _refuse_unavailable() -> RefusedError:
 
 
 def _refuse(answer: Answer) -> RefusedError:
-    """What an answer without an embedding means for the client; the log is told nothing of the request."""
-    logger.warning("A task was not done: %s %s %s", answer.kind, answer.reason, answer.failure)
+    """Turn a failure into an error response; the log holds nothing of the request."""
+    logger.warning("A task failed: %s %s %s", answer.kind, answer.reason, answer.failure)
     if answer.kind == "media":
         return refuse_media(answer.reason)
     if answer.kind == "input":

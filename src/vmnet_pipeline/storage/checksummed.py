@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 CHECKSUM = "checksum"
 TABLE_CHECKSUM = b"vmnet_checksum"
 
-MAX_DOCUMENT_BYTES = 16 << 20
-"""For files that describe others: the largest real ones have some kilobytes."""
-
+MAX_DOCUMENT_BYTES = 16 << 20  # for files that describe others: the largest real ones have some kilobytes
 _FREE_ROWS, _ROWS_PER_BYTE = 1 << 16, 8
 _FREE_BYTES, _MOST_PACKED = 64 << 20, 100
 _PIECE_BYTES = 1 << 20

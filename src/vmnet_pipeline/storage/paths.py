@@ -25,25 +25,18 @@ PROTOCOLS = ("s3", "gs", "az", "abfs", "memory")
 """Supported object stores; a foreign media.csv must not make this machine call arbitrary addresses."""
 
 DEFAULT_CACHE_DIR = "data/cache"
-N_AHEAD = 16
-"""Number of concurrent requests."""
-
+N_AHEAD = 16  # number of concurrent requests
 _STAMPS = ("LastModified", "updated", "last_modified", "modified", "created")  # as the stores call it
 _configured: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file in a listing of an object store.
-
-    Attributes:
-        modified_s: Time of the last change by the clock of the store, in seconds since 1970.
-        version: Differs for every content (ETag), or else for every change.
-    """
+    """One file in a listing of an object store."""
 
     size_bytes: int
-    modified_s: float
-    version: str
+    modified_s: float  # time of the last change by the clock of the store, in seconds since 1970
+    version: str  # differs for every content (ETag), or else for every change
 
 
 def is_remote(place: object) -> bool:

@@ -49,26 +49,17 @@ _MODELS: dict[str, type[Params]] = {"ingest": IngestParams, "split": SplitParams
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One evaluation and what it was made of.
+    """One evaluation and what it was made of."""
 
-    Attributes:
-        evaluation: `Evaluation.to_dict()`.
-        history: One mapping per epoch of training.
-        settings: Parameters of all pipelines, as plain data.
-        manifest: The collection; None for feature files of the user's own.
-        summaries: `ingest`, `split`, and the extractions `music` and `video`, as far as they are there.
-        reranking: What re-ranking gains; None where it was not measured.
-    """
-
-    evaluation: Mapping[str, Any]
+    evaluation: Mapping[str, Any]  # `Evaluation.to_dict()`
     query_rows: Sequence[Mapping[str, Any]]
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[Mapping[str, Any]]  # one mapping per epoch of training
     checkpoint: Checkpoint
     pairs: PairFiles
-    settings: Mapping[str, Any]
-    manifest: pd.DataFrame | None = None
-    summaries: Mapping[str, Mapping[str, Any] | None] | None = None
-    reranking: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any]  # parameters of all pipelines, as plain data
+    manifest: pd.DataFrame | None = None  # the collection; None for feature files of the user's own
+    summaries: Mapping[str, Mapping[str, Any] | None] | None = None  # of ingest, split, and extraction: music, video
+    reranking: Mapping[str, Any] | None = None  # what re-ranking gains; None where it was not measured
 
 
 def report_evaluation(

@@ -12,8 +12,7 @@ from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.train.nodes import pack_pairs, pack_reference_pairs, train_network
 
-Backends = tuple[str, str]
-"""Names of the music and the video backend."""
+Backends = tuple[str, str]  # names of the music and the video backend
 
 
 def with_packing(rest: Pipeline, variant: str, backends: Backends | None) -> Pipeline:
