@@ -177,7 +177,7 @@ def test_a_process_that_cannot_be_started_is_told(places, monkeypatch, caplog):
     pool.close()
     assert (caught.value.status, caught.value.code) == (503, "no_networks")
     assert "no process can be started" in pool.failure
-    assert "Uploads cannot be answered" in caplog.text
+    assert "embedding workers failed to start" in caplog.text
 
 
 def test_workers_that_are_loaded_while_the_service_closes_are_ended(places, monkeypatch):
