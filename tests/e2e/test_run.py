@@ -61,9 +61,10 @@ def test_no_group_stands_on_two_sides(demo_project):
     assert sum(len(groups) for groups in sides.values()) == manifest["group"].nunique()
 
 
-def test_mlflow_has_parameters_curves_figures_and_artifacts(demo_project):
+def test_mlflow_has_parameters_curves_figures_and_artifacts(demo_project, monkeypatch):
     import mlflow
 
+    monkeypatch.chdir(demo_project.folder)  # places of artifacts are relative to it
     client = mlflow.MlflowClient(f"sqlite:///{demo_project.folder / 'mlflow.db'}")
     (experiment,) = [entry for entry in client.search_experiments() if entry.name == "vmnet_pipeline"]
     run = client.search_runs([experiment.experiment_id], order_by=["start_time asc"])[0]

@@ -43,6 +43,23 @@ def ask_by_name() -> None:
         asked.sendto(b"x", ("127.0.0.1", 53))
 
 
+def tell_local_service(place: str) -> None:
+    """A packet to a socket of this machine, as the system's log has one; an end of a pair may send anywhere."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with pair[0], pair[1]:
+        pair[0].sendto(b"x", place)
+
+
+def watch(folder: str) -> None:
+    """Hear of every name that is made in a folder."""
+    libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+    check(handle := libc.inotify_init1(0))
+    try:
+        check(libc.inotify_add_watch(handle, folder.encode(), 0x100))
+    finally:
+        os.close(handle)
+
+
 def fork() -> None:
     pid = os.fork()
     if pid == 0:
@@ -99,6 +116,7 @@ def get_ways(folder: str, port: int) -> dict:
         "connect": lambda: connect(port),
         "udp": ask_by_name,
         "unix socket": lambda: socket.socket(socket.AF_UNIX).close(),
+        "local service": lambda: tell_local_service(f"{folder}/log"),
         "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
         "open for writing": lambda: Path(old).open("r+").close(),
         "append": lambda: Path(old).open("a").close(),
@@ -134,6 +152,11 @@ def get_ways(folder: str, port: int) -> dict:
         "shared memory": lambda: call((29, 194), 0x7A7A7A7A, 4096, 0),
         "namespace": lambda: call((272, 97), 0x10000000),
         "read a secret": lambda: Path(f"{folder}/secret.txt").read_text(),
+        "read an attribute": lambda: os.listxattr(old),
+        "watch a folder": lambda: watch(folder),
+        "command line of the parent": lambda: Path(f"/proc/{parent}/cmdline").read_bytes(),
+        "list processes": lambda: list(Path("/proc").iterdir()),
+        "list connections": lambda: Path("/proc/net/tcp").read_text(),
         "list a folder": lambda: list(Path(folder).iterdir()),
     }
 

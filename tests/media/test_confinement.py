@@ -31,8 +31,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process give up rights"),
 ]
 
-READING = {"read a secret", "list a folder"}
-TRIED = 39
+READING = {"read a secret", "list a folder", "command line of the parent", "list processes", "list connections"}
+TRIED = 45
 
 
 @pytest.fixture
@@ -42,7 +42,16 @@ def port():
 
 
 @pytest.fixture
-def folder(tmp_path):
+def local_service(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as service:
+        service.bind("log")
+        monkeypatch.undo()
+        yield service
+
+
+@pytest.fixture
+def folder(tmp_path, local_service):
     for name in ("old.txt", "secret.txt"):
         (tmp_path / name).write_text("kept")
     seen = np.stack([hostile.draw_number(k) for k in range(25)])
@@ -68,7 +77,7 @@ def test_nothing_of_all_that_is_tried_comes_through_and_media_are_still_read(san
     assert len(found) == TRIED
     assert {name: how for name, how in found.items() if how not in ("EPERM", "EACCES")} == {}
     assert (folder / "old.txt").read_text() == "kept"
-    assert sorted(entry.name for entry in folder.iterdir()) == ["a.mp4", "old.txt", "secret.txt"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["a.mp4", "log", "old.txt", "secret.txt"]
 
     assert "wave" in sandbox.call(escapes.use_what_is_left, path)
     info = sandbox.call(probe_media, path)
@@ -95,7 +104,8 @@ def test_without_confinement_all_of_it_comes_through(folder, port):
     )
     names = ["connect", "open for writing", "new file", "folder", "fork", "program", "signal", "ptrace",
              "environment of the parent", "memory of the parent", "read a secret", "signal by descriptor",
-             "signal by pipe", "unix socket", "own memory as a file"]  # fmt: skip
+             "signal by pipe", "unix socket", "own memory as a file", "local service", "watch a folder",
+             "command line of the parent"]  # fmt: skip
     for path, wanted in ((folder, names[:3]), (folder, names[3:])):
         (path / "new.txt").unlink(missing_ok=True)
         done = run_alone(code, str(path / "a.mp4"), str(port), *wanted)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import step_killer
+from disk_store import make_store
 
 from vmnet_pipeline.storage import exchange
 from vmnet_pipeline.storage.arrays import ArrayWriter, read_array
@@ -22,6 +23,7 @@ from vmnet_pipeline.storage.atomic import (
 )
 from vmnet_pipeline.storage.checksummed import add_checksum, describe_files, parse_checksummed, read_frame, write_table
 from vmnet_pipeline.storage.locks import lock_run, share_writing
+from vmnet_pipeline.storage.mirror import Mirror
 from vmnet_pipeline.storage.row_log import RowLog
 
 pytestmark = [
@@ -290,6 +292,31 @@ def test_a_lock_goes_with_its_holder(tmp_path):
             pass
 
     kill_everywhere(place, lambda: None, hold, check, at_least=6)
+
+
+def test_a_pull_that_was_killed_is_done_again_by_the_next(tmp_path, monkeypatch):
+    place = tmp_path / "lab"
+
+    def put(number):
+        for name in ("a", "b", "last"):
+            (store / name).write_text(str(number))
+
+    def prepare():
+        put(1)
+        pull()
+        (store / "b").unlink()
+        put(2)
+
+    def pull():
+        return Mirror(store, str(place / "cache"), "last").pull()
+
+    def check(has_ended):
+        local = pull()
+        assert {path.name: path.read_text() for path in local.iterdir()} == dict.fromkeys(("a", "b", "last"), "2")
+        assert {path.read_text() for path in (place / "store").iterdir()} == {"2"}
+
+    store = make_store(place / "store", monkeypatch)
+    kill_everywhere(place, prepare, pull, check, at_least=10)
 
 
 def test_arrays_tables_and_sealed_texts_are_whole_when_they_have_their_name(tmp_path):

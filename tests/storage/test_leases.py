@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 
+import disk_store
 import pytest
 
 from vmnet_pipeline.errors import FeatureStoreError
@@ -65,6 +67,33 @@ def test_a_killed_process_of_this_machine_leaves_nothing_behind(remote):
     (remote / "claims/run.0.json").write_text(json.dumps(dead))
     with lock_run(remote):
         pass
+
+
+def work_and_be_killed(store, kill_at):
+    """A process that takes a run's lease and one for writing; its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        disk_store.DiskStore.n_requests, disk_store.DiskStore.kill_at = 0, kill_at
+        try:
+            with lock_run(store), share_writing(store):
+                (store / "x").write_text("1")
+        finally:
+            os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
+@pytest.mark.process
+def test_a_process_killed_at_any_request_keeps_nobody_out(tmp_path, monkeypatch):
+    store, n_kills = disk_store.make_store(tmp_path, monkeypatch), 0
+    while work_and_be_killed(store, n_kills) == signal.SIGKILL:
+        with lock_run(store), share_writing(store):
+            pass
+        left = list_files(store / "claims")  # what tells the time is removed when it is old
+        assert {name.partition(".")[0] for name in left} <= {"clock"}
+        for name in left:
+            (store / "claims" / name).unlink()
+        n_kills += 1
+    assert n_kills > 10
 
 
 def test_a_run_that_lost_its_lease_ends_with_an_error(remote, monkeypatch):

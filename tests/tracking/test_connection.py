@@ -27,3 +27,12 @@ def test_a_database_that_fails_amid_a_run_prints_no_traceback(tmp_path):
     finally:
         logging.getLogger("mlflow").removeHandler(handler)
     assert "Traceback" not in printed.getvalue()
+
+
+def test_artifacts_of_a_new_experiment_are_relative_to_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    settings = {"server": {"mlflow_tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}, "tracking": {}}
+    connect(settings, tmp_path, lambda: client.create_experiment("some"))
+    run = client.create_run(client.get_experiment_by_name("some").experiment_id)
+    assert run.info.artifact_uri == f"mlruns/1/{run.info.run_id}/artifacts"

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import shutil
@@ -10,7 +11,7 @@ import pytest
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage import weak_disks
-from vmnet_pipeline.tracking.database import check_database, make_database, rebase_artifacts
+from vmnet_pipeline.tracking.database import check_database, make_database, relate_artifacts
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +214,8 @@ def list_places(project):
 
 def read_report(project, run_id):
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
-    return Path(client.download_artifacts(run_id, "report.html")).read_text()
+    with contextlib.chdir(project):
+        return Path(client.download_artifacts(run_id, "report.html")).read_text()
 
 
 @pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
@@ -224,13 +226,29 @@ def test_artifacts_follow_a_project_that_is_moved_or_copied(tracked, tmp_path, m
     assert len(places) == 4
     there = tmp_path / "there"
     how(project, there)
-    rebase_artifacts(there / "mlflow.db", there)
-    assert list_places(there) == [place.replace(str(project), str(there)) for place in places]
+    relate_artifacts(there / "mlflow.db", there)
+    relative = [place.removeprefix(f"{project}/") for place in places]
+    assert list_places(there) == relative
     assert read_report(there, run_id) == "report"
     if how is shutil.copytree:
         assert list_places(project) == places
-    rebase_artifacts(there / "mlflow.db", there)  # again: nothing to do
+    relate_artifacts(there / "mlflow.db", there)  # again: nothing to do
+    assert list_places(there) == relative
+
+
+def test_a_project_that_was_related_once_may_be_moved_and_is_never_written_elsewhere(tracked, tmp_path, monkeypatch):
+    project, run_id = tracked
+    relate_artifacts(project / "mlflow.db", project)
+    assert not [place for place in list_places(project) if Path(place).is_absolute()]
+    there = tmp_path / "there"
+    shutil.move(project, there)
     assert read_report(there, run_id) == "report"
+    monkeypatch.chdir(there)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{there / 'mlflow.db'}")
+    run = client.create_run("1")
+    client.log_text(run.info.run_id, "more", "more.txt")
+    assert [path.read_text() for path in there.glob("mlruns/1/*/artifacts/more.txt")] == ["more"]
+    assert not project.exists()
 
 
 def test_a_copy_without_its_artifacts_writes_into_itself_and_finds_the_old_ones(tracked, tmp_path, monkeypatch):
@@ -238,8 +256,8 @@ def test_a_copy_without_its_artifacts_writes_into_itself_and_finds_the_old_ones(
     there = tmp_path / "there"
     there.mkdir()
     shutil.copy(project / "mlflow.db", there)
-    rebase_artifacts(there / "mlflow.db", there)
-    assert list_places(there)[:2] == [str(there / "mlruns/0"), str(there / "mlruns/1")]
+    relate_artifacts(there / "mlflow.db", there)
+    assert list_places(there)[:2] == ["mlruns/0", "mlruns/1"]
     assert read_report(there, run_id) == "report"
 
 
@@ -252,7 +270,7 @@ def test_places_of_the_users_own_stay(tracked, tmp_path):
             statement = f"update {table} set {column} = replace({column}, ?, ?)"  # noqa: S608
             connection.execute(statement, (str(project), str(elsewhere)))
     places = list_places(project)
-    rebase_artifacts(project / "mlflow.db", project)
+    relate_artifacts(project / "mlflow.db", project)
     assert list_places(project) == places
     assert read_report(project, run_id) == "report"
 
@@ -260,5 +278,5 @@ def test_places_of_the_users_own_stay(tracked, tmp_path):
 def test_a_database_that_several_projects_share_is_left_alone(tracked, tmp_path):
     project, _ = tracked
     places = list_places(project)
-    rebase_artifacts(project / "mlflow.db", tmp_path / "another project")
+    relate_artifacts(project / "mlflow.db", tmp_path / "another project")
     assert list_places(project) == places

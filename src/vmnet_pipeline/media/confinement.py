@@ -18,10 +18,12 @@ from vmnet_pipeline.media.syscall_filter import install_filter
 
 _NO_NEW_PRIVILEGES = 38
 _CAPABILITIES_VERSION = 0x20080522
-# What the loader, libraries and Python read later; `/proc` of other processes is closed by Landlock itself.
+# What the loader, libraries and Python read later; of `/proc`, only what tells of this process and the hardware.
 _SYSTEM_PLACES = ("/usr", "/lib", "/lib64", "/lib32", "/nix/store", "/gnu/store", "/etc/ld.so.cache",
-                  "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types", "/proc",
-                  "/sys/devices/system", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")  # fmt: skip
+                  "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types", "/proc/self/maps",
+                  "/proc/self/statm", "/proc/self/status", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
+                  "/proc/sys/vm/overcommit_memory", "/sys/devices/system",
+                  "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")  # fmt: skip
 _KEPT_VARIABLES = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP",
                              "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV",
                              "CONDA_PREFIX"})  # fmt: skip

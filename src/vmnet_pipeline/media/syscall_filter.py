@@ -50,11 +50,13 @@ _FILES = {
     "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "removexattrat": (466, 466), "file_setattr": (469, 469), "utime": (132, None), "utimes": (235, None),
     "utimensat": (280, 88), "futimesat": (261, None), "open_by_handle_at": (304, 265),
-    "name_to_handle_at": (303, 264),
+    "name_to_handle_at": (303, 264), "getxattr": (191, 8), "lgetxattr": (192, 9), "fgetxattr": (193, 10),
+    "getxattrat": (464, 464), "listxattr": (194, 11), "llistxattr": (195, 12), "flistxattr": (196, 13),
+    "listxattrat": (465, 465), "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
 }  # fmt: skip
 _NETWORK = {
-    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202),
-    "accept4": (288, 242),
+    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
+    "accept": (43, 202), "accept4": (288, 242),
 }  # fmt: skip
 _KERNEL = {
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "bpf": (321, 280),
@@ -81,7 +83,8 @@ _CAN_MEAN_ITSELF_BY_ZERO = ("prlimit64", "sched_setaffinity")
 _CLONE, _CLONE_THREAD = (56, 220), 0x10000
 _OPEN, _OPENAT = (2, None), (257, 56)
 _OPEN_TO_CHANGE = 0o20001103  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, and the mark of O_TMPFILE
-_FCNTL, _FCNTL_OF_SIGNALS = (72, 25), (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: signals to others, and news of what they do.
+_FCNTL, _FCNTL_OF_SIGNALS = (72, 25), (8, 10, 15, 1024, 1026)
 # TIOCSTI, TIOCLINUX, TIOCSPGRP, TIOCSCTTY, FIOSETOWN, SIOCSPGRP: keys typed into a terminal, and signals.
 _IOCTL, _IOCTL_OF_OTHERS = (16, 29), (0x5412, 0x541C, 0x5410, 0x540E, 0x8901, 0x8902)
 

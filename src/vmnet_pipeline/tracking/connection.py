@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import ParameterError, StorageError, describe_validation
-from vmnet_pipeline.tracking.database import SCHEME, check_database, find_database, make_database, rebase_artifacts
+from vmnet_pipeline.tracking.database import SCHEME, check_database, find_database, make_database, relate_artifacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,16 +121,16 @@ def connect(settings: Mapping[str, Any], project: Path, set_up: Callable[[], Non
     server = settings.get("server", {})
     tracking, registry = server.get("mlflow_tracking_uri"), server.get("mlflow_registry_uri")
     before = {name: os.environ.get(name) for name in _VARIABLES}
-    for uri in filter(None, (tracking, registry)):
-        path = find_database(uri)
-        if path is not None:
-            make_database(uri)
-            check_database(path)
-            rebase_artifacts(path, project)
+    databases = {uri: path for uri in (tracking, registry) if uri and (path := find_database(uri)) is not None}
+    for uri, path in databases.items():
+        make_database(uri)
+        check_database(path)
     if tracking:
         _within_patience(tracking, lambda: _ask(tracking, registry))
     _choose_experiment(settings, tracking)
     set_up()
+    for path in databases.values():
+        relate_artifacts(path, project)
     _note_exported(before)
 
 

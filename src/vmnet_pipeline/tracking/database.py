@@ -1,7 +1,8 @@
 """Create, check and relocate the SQLite database of MLflow.
 
 MLflow creates it table by table, and neither it nor a later run can use one that a kill left half made: here it is
-created whole or not at all. It keeps absolute paths of artifacts, which break when the project is moved or copied.
+created whole or not at all. It writes absolute paths of artifacts, which break when the project is moved or copied;
+here they become relative to it.
 """
 
 from __future__ import annotations
@@ -106,11 +107,11 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None)
 
 
-def rebase_artifacts(path: Path, project: Path) -> None:
-    """Update artifact paths after a project was moved or copied.
+def relate_artifacts(path: Path, project: Path) -> None:
+    """Make artifact paths relative to the project, which is the current folder of every command; it can then be moved.
 
-    Only paths below the `mlruns` that MLflow creates next to its database are changed, not the user's own. A run whose
-    artifacts were left behind keeps their path.
+    Only paths below the `mlruns` that MLflow creates next to its database are changed, here or in the folder that a
+    project was moved or copied from, not the user's own. A run whose artifacts were left behind keeps their path.
 
     Raises:
         StorageError: The database cannot be read or written.
@@ -119,34 +120,35 @@ def rebase_artifacts(path: Path, project: Path) -> None:
         return  # shared by several projects
     try:
         with contextlib.closing(_open(path)) as connection, connection:
-            for number, place in _find_moved(connection, path, project):
-                old, new = place.removesuffix(f"/{number}"), str(project / ARTIFACTS)
-                _rebase(connection, number, old, new)
-                logger.info("MLflow: artifacts of experiment %s are now kept in %s, not in %s", number, new, old)
+            for number, place in _find_absolute(connection, path, project):
+                old = place.removesuffix(f"/{number}")
+                _relate(connection, number, old, project)
+                if Path(old) != project / ARTIFACTS:
+                    logger.info("MLflow: artifacts of experiment %s are now kept here, not in %s", number, old)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StorageError(f"{path}: {error}") from error
 
 
-def _find_moved(connection: sqlite3.Connection, path: Path, project: Path) -> list[tuple[str, str]]:
-    """Experiments whose artifact paths lie in the former folder of the project."""
+def _find_absolute(connection: sqlite3.Connection, path: Path, project: Path) -> list[tuple[str, str]]:
+    """Experiments whose artifact paths name the folder of the project, or its former one."""
     tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
     if "experiments" not in tables:
         return []
-    moved = []
+    found = []
     for number, place in connection.execute("select experiment_id, artifact_location from experiments").fetchall():
         text = str(place).removeprefix("file://")
         old = Path(text.removesuffix(f"/{ARTIFACTS}/{number}"))
-        if text != str(place) or not text.endswith(f"/{ARTIFACTS}/{number}") or old == project:
+        if text != str(place) or not text.endswith(f"/{ARTIFACTS}/{number}"):
             continue
         has_stayed = Path(text).parent.exists() and not (old / path.relative_to(project)).exists()
-        if not has_stayed or (project / ARTIFACTS / str(number)).exists():
-            moved.append((str(number), text))
-    return moved
+        if old == project or not has_stayed or (project / ARTIFACTS / str(number)).exists():
+            found.append((str(number), text))
+    return found
 
 
-def _rebase(connection: sqlite3.Connection, number: str, old: str, new: str) -> None:
+def _relate(connection: sqlite3.Connection, number: str, old: str, project: Path) -> None:
     connection.execute(
-        "update experiments set artifact_location = ? where experiment_id = ?", (f"{new}/{number}", int(number))
+        "update experiments set artifact_location = ? where experiment_id = ?", (f"{ARTIFACTS}/{number}", int(number))
     )
     tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
     for table, column in (entry for entry in _PLACES if entry[0] in tables):
@@ -158,6 +160,6 @@ def _rebase(connection: sqlite3.Connection, number: str, old: str, new: str) -> 
             (len(f"{old}/{number}/"), f"{old}/{number}/"),
         ).fetchall()
         for row, place in rows:
-            target = new + place.removeprefix(old)
-            if Path(target).exists() or not Path(place).exists():
+            target = ARTIFACTS + place.removeprefix(old)
+            if (project / target).exists() or not Path(place).exists():
                 connection.execute(f"update {table} set {column} = ? where rowid = ?", (target, row))  # noqa: S608
