@@ -2,15 +2,18 @@
 
 import doctest
 import importlib
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 
+from vmnet_pipeline.cli import cli
 from vmnet_pipeline.errors import ParameterError, SearchIndexError
 from vmnet_pipeline.models.checkpoints import save_checkpoint
-from vmnet_pipeline.search.index_files import save_index
+from vmnet_pipeline.search.index_files import load_index, save_index
 from vmnet_pipeline.search.recommendation import rank_items, recommend, target_side
 from vmnet_pipeline.search.reranking import Reranking
 from vmnet_pipeline.search.vector_index import VectorIndex
@@ -77,6 +80,23 @@ def test_reranking_needs_features(index, embedder):
         recommend(embedder, index, "a.wav", "music", rerank=0.5)
 
 
+def test_recommend_and_its_command_leave_out_what_is_excluded(embedder, places):
+    index = load_index(places / "music_index")
+    assert name(recommend(embedder, index, "clip.mp4", "video")) == ["m2", "m1"]
+    assert name(recommend(embedder, index, "clip.mp4", "video", exclude=["m2"], top_k=1)) == ["m1"]
+    command = [
+        "recommend",
+        "clip.mp4",
+        "--index-dir",
+        str(places),
+        "--checkpoint",
+        str(places / "checkpoint"),
+        "--json",
+    ]
+    done = CliRunner().invoke(cli, [*command, "--exclude", "m2", "--exclude", "m0"], catch_exceptions=False)
+    assert [item["id"] for item in json.loads(done.stdout)["results"]] == ["m1"]
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [
@@ -85,16 +105,8 @@ def test_reranking_needs_features(index, embedder):
         ("vmnet_pipeline.search.recommendation", "recommend"),
     ],
 )
-def test_examples_in_docstrings_run(module, name, embedder, tmp_path, monkeypatch):
-    from vmnet_pipeline import Embedder
-
-    vectors = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)
-    items = pd.DataFrame({"id": ["m1", "m2"], "title": ["One", "Two"]})
-    save_index(tmp_path / "music_index", VectorIndex.build(vectors, items, about={"checkpoint": embedder.digest}))
-    save_checkpoint(tmp_path / "checkpoint", embedder.checkpoint)
-    monkeypatch.setattr(Embedder, "extract", lambda *_, **__: np.zeros((1, 1280), np.float32))
-    monkeypatch.setattr(Embedder, "embed_feature", lambda *_: np.array([[1.0, 0.0]], np.float32))
-    names = {"checkpoint": tmp_path / "checkpoint", "folder": tmp_path, "video": "clip.mp4"}
+def test_examples_in_docstrings_run(module, name, places):
+    names = {"checkpoint": places / "checkpoint", "folder": places, "video": "clip.mp4"}
     item = getattr(importlib.import_module(module), name)
     tests = [test for test in doctest.DocTestFinder(recurse=False).find(item, name) if test.examples]
     assert tests
@@ -115,3 +127,17 @@ def embedder():
         "embedding_dim": 2, "dropout": 0.1, "standardise": False,
     }  # fmt: skip
     return Embedder(Checkpoint(config, dict(build_model(**config).state_dict())))
+
+
+@pytest.fixture
+def places(embedder, tmp_path, monkeypatch):
+    """A folder with a checkpoint and an index of two items; every file has the embedding of the second one."""
+    from vmnet_pipeline import Embedder
+
+    vectors = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)
+    items = pd.DataFrame({"id": ["m1", "m2"], "title": ["One", "Two"]})
+    save_index(tmp_path / "music_index", VectorIndex.build(vectors, items, about={"checkpoint": embedder.digest}))
+    save_checkpoint(tmp_path / "checkpoint", embedder.checkpoint)
+    monkeypatch.setattr(Embedder, "extract", lambda *_, **__: np.zeros((1, 1280), np.float32))
+    monkeypatch.setattr(Embedder, "embed_feature", lambda *_: np.array([[1.0, 0.0]], np.float32))
+    return tmp_path

@@ -90,16 +90,18 @@ def store_features(folder, fingerprint, ids, features):
 
 
 @contextmanager
-def run_live(service, key=None, lifespan="on"):
+def run_live(service, key=None, lifespan="on", host="127.0.0.1"):
     """A server of its own in a thread; yields its address."""
     import uvicorn
 
+    from vmnet_pipeline.commands.serve import read_host
     from vmnet_pipeline.serving.app import make_app
     from vmnet_pipeline.serving.auth import ApiKey
     from vmnet_pipeline.serving.server import configure_server
 
     app = make_app(service, ApiKey(key))
-    config = configure_server(app, service, "127.0.0.1", 0)
+    host, shown = read_host(host)
+    config = configure_server(app, service, host, 0)
     config.lifespan = lifespan
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -109,7 +111,7 @@ def run_live(service, key=None, lifespan="on"):
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{shown}:{port}"
     finally:
         server.should_exit = True
         thread.join()

@@ -1,8 +1,11 @@
 """What happens over time: new indexes, lost workers, keys, time limits."""
 
 import asyncio
+import contextlib
+import copy
 import dataclasses
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -11,8 +14,10 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from serving_collection import run_live
 from serving_middleware import call_guard
 
+from vmnet_pipeline.commands.serve import read_host
 from vmnet_pipeline.errors import MediaError, SearchIndexError
 from vmnet_pipeline.search.index_files import load_index, save_index
 from vmnet_pipeline.serving.auth import ApiKey
@@ -335,6 +340,23 @@ def test_a_page_that_is_allowed_may_ask_whether_it_may_send_the_key(places):
 )
 def test_only_known_names_are_answered(host, allowed, status):
     assert call_guard("/page.js", {"host": host}, params=ServeParams(allowed_hosts=allowed))[0] == status
+
+
+def has_ipv6():
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_served(service, host):
+    other = copy.copy(service)
+    other.params = service.params.model_copy(update={"allowed_hosts": ("127.0.0.1",)}).admit_host(read_host(host)[0])
+    with run_live(other, lifespan="off", host=host) as address, httpx.Client(base_url=address) as client:
+        assert address.startswith("http://[::1]:")
+        assert [client.get(path).status_code for path in ("/", "/healthz", "/v1/map")] == [200, 200, 200]
+        assert client.get("/v1/map", headers={"host": "[::2]"}).status_code == 400
 
 
 def test_what_failed_is_told_without_words_of_the_request():
