@@ -265,7 +265,37 @@ def drip_the_head(handler):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("answer", "told"), [(drip, "bytes came in"), (drip_the_head, "no answer within")])
+def begin_chunks(handler, first):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + first)
+
+
+def drip_the_head_of_a_chunk(handler):
+    begin_chunks(handler, b"5;")
+    while True:
+        handler.wfile.write(b"x")
+        time.sleep(0.02)
+
+
+def send_trailers_endlessly(handler):
+    begin_chunks(handler, b"1\r\nx\r\n0\r\n")
+    while True:
+        handler.wfile.write(b"X-More: more\r\n" * 1000)
+
+
+def drip_chunks(handler):
+    begin_chunks(handler, b"")
+    while True:
+        handler.wfile.write(b"1\r\nx\r\n")
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (drip_the_head, "no answer within"),
+        *((send, "bytes came in") for send in (drip, drip_chunks, drip_the_head_of_a_chunk, send_trailers_endlessly)),
+    ],
+)
 def test_a_server_that_drips_is_left(monkeypatch, tmp_path, url, answer, told):
     monkeypatch.setattr(download, "SLOW_WINDOW_S", 0.5)
     monkeypatch.setattr(download, "ANSWER_WAIT_S", 0.5)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -243,23 +242,34 @@ def _receive(response: requests.Response, partial: Path, start: int, total: int 
 
 
 def _read_chunks(response: requests.Response) -> Iterator[bytes]:
-    """What has come, as it comes; a server that drips is given up."""
+    """What has come, as it comes; a server that drips, or sends without end what is no content, is left."""
     from urllib3.exceptions import HTTPError
 
-    began, n_bytes = time.monotonic(), 0
-    while True:
-        try:
-            chunk: bytes = response.raw.read1(CHUNK_BYTES)
-        except HTTPError as error:  # of urllib3, which is no OSError
+    n_bytes = 0
+    is_slow, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:  # a thread: headers of chunks, and trailers, are read within one call
+        before = 0
+        while not ended.wait(SLOW_WINDOW_S):
+            if n_bytes - before < SLOW_BYTES:
+                is_slow.set()
+                with suppress(OSError):
+                    response.raw.shutdown()
+                return
+            before = n_bytes
+
+    threading.Thread(target=watch, name="weights-watch", daemon=True).start()
+    try:
+        while chunk := response.raw.read1(CHUNK_BYTES):
+            yield chunk
+            n_bytes += len(chunk)
+    except (HTTPError, OSError) as error:  # that of urllib3 is no OSError
+        if not is_slow.is_set():
             raise OSError(f"{response.url}: {error}") from error
-        if not chunk:
-            return
-        yield chunk
-        n_bytes += len(chunk)
-        if time.monotonic() - began >= SLOW_WINDOW_S:
-            if n_bytes < SLOW_BYTES:
-                raise OSError(f"{response.url}: only {n_bytes} bytes came in {SLOW_WINDOW_S:.0f} s")
-            began, n_bytes = time.monotonic(), 0
+    finally:
+        ended.set()
+    if is_slow.is_set():
+        raise OSError(f"{response.url}: fewer than {SLOW_BYTES} bytes came in {SLOW_WINDOW_S:.0f} s")
 
 
 def _name_origin(partial: Path) -> Path:
