@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from vmnet_pipeline.backends.efficientnet import EfficientnetBackend
+from vmnet_pipeline.demo.frames import draw_scene_style, render_frames
 from vmnet_pipeline.demo.mood import draw_mood
-from vmnet_pipeline.demo.pictures import draw_scene_style, render_pictures
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "media"))
 import hdr
@@ -26,7 +26,7 @@ def draw_scene(seed, speed):
     """Two seconds of a demo film, one picture per field."""
     rng = np.random.default_rng(seed)
     style = draw_scene_style(draw_mood(rng), 120.0, rng)
-    pictures = render_pictures(style, rng, 2.0 * speed, width=WIDTH, height=HEIGHT, frame_rate_hz=RATE_HZ)
+    pictures = render_frames(style, rng, 2.0 * speed, width=WIDTH, height=HEIGHT, frame_rate_hz=RATE_HZ)
     return list(pictures)[::speed]
 
 

@@ -20,9 +20,9 @@ import pytest
 
 from vmnet_pipeline.demo import DemoSpec, Mood, collection, make_clip, make_demo_collection, write_media
 from vmnet_pipeline.demo.encode import ENCODINGS
+from vmnet_pipeline.demo.frames import draw_scene_style, render_frames
 from vmnet_pipeline.demo.mood import blur_mood, draw_mood
 from vmnet_pipeline.demo.music import draw_song_style, render_music
-from vmnet_pipeline.demo.pictures import draw_scene_style, render_pictures
 from vmnet_pipeline.errors import IngestError, ParameterError
 
 TINY = DemoSpec(n_pairs=8, seed=5, min_duration_s=0.6, max_duration_s=0.9)
@@ -80,7 +80,7 @@ def test_sound_survives_every_codec(tmp_path: Path, suffix: str, rate: int, chan
     sound[:, -1] *= 0.5
     path = tmp_path / f"tone{suffix}"
 
-    write_media(path, sound=sound.astype(np.float32), sample_rate_hz=rate)
+    write_media(path, audio=sound.astype(np.float32), sample_rate_hz=rate)
 
     decoded, decoded_rate = decode_sound(path)
     assert decoded_rate == rate
@@ -100,7 +100,7 @@ def test_pictures_survive_every_codec(tmp_path: Path, suffix: str, frame_rate_hz
     frames = [np.broadcast_to(colours[i // frame_rate_hz], (64, 96, 3)) for i in range(3 * frame_rate_hz)]
     path = tmp_path / f"colours{suffix}"
 
-    write_media(path, pictures=frames, size=(96, 64), frame_rate_hz=frame_rate_hz)
+    write_media(path, frames=frames, size=(96, 64), frame_rate_hz=frame_rate_hz)
 
     pictures, times = decode_pictures(path)
     assert pictures.shape == (3 * frame_rate_hz, 64, 96, 3)
@@ -153,7 +153,7 @@ def test_equal_arguments_give_equal_bytes(tmp_path: Path, suffix: str) -> None:
     ("name", "arguments", "message"),
     [
         ("a.avi", {}, "suffixes"),
-        ("a.mp3", {"with_video": True}, "sound only"),
+        ("a.mp3", {"with_video": True}, "audio only"),
         ("a.webm", {"sample_rate_hz": 44_100}, "48000"),
         ("a.ogg", {"channels": 1}, "2 channels"),
         ("a.mp4", {"width": 95}, "even"),
@@ -173,7 +173,7 @@ def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        write_media(tmp_path / "a.mp4", pictures=break_off(), size=(96, 64))
+        write_media(tmp_path / "a.mp4", frames=break_off(), size=(96, 64))
     assert not list(tmp_path.iterdir())
 
 
@@ -206,7 +206,7 @@ def play(mood: Mood, seed: int, duration_s: float = 4.0) -> np.ndarray:
 def film(mood: Mood, seed: int, duration_s: float = 2.0) -> np.ndarray:
     """(n, 90, 160, 3) float."""
     scene_rng, picture_rng = np.random.default_rng(seed).spawn(2)
-    frames = render_pictures(draw_scene_style(mood, 120.0, scene_rng), picture_rng, duration_s, 160, 90, 12)
+    frames = render_frames(draw_scene_style(mood, 120.0, scene_rng), picture_rng, duration_s, 160, 90, 12)
     return np.stack(list(frames)).astype(float)
 
 
@@ -390,7 +390,7 @@ def test_group_shares_song_and_scene_but_not_the_segment(tmp_path: Path, monkeyp
     monkeypatch.setattr(
         collection, "render_music", lambda song, *rest: (songs.append(song), sounds.append(render_music(song, *rest)))
     )
-    monkeypatch.setattr(collection, "render_pictures", lambda scene, *rest: scenes.append(scene))
+    monkeypatch.setattr(collection, "render_frames", lambda scene, *rest: scenes.append(scene))
     monkeypatch.setattr(collection, "write_media", lambda *_, **__: None)
     pairs = collection._plan_pairs(TINY)
     for pair in pairs:

@@ -27,7 +27,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     t_s = np.arange(6 * 48_000) / 48_000
     sound = 0.5 * np.sin(2 * np.pi * 400 * (1 + np.floor(t_s)) * t_s).astype(np.float32)
     pictures = [np.full((96, 192, 3), 40 * (frame // 10), np.uint8) for frame in range(60)]
-    write_media(path, sound=sound[:, None], sample_rate_hz=48_000, pictures=pictures, size=(192, 96), frame_rate_hz=10)
+    write_media(path, audio=sound[:, None], sample_rate_hz=48_000, frames=pictures, size=(192, 96), frame_rate_hz=10)
     return path
 
 

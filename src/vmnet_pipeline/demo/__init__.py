@@ -1,4 +1,4 @@
-"""Synthesise the demo collection: music videos that need no licence, drawn and played from seeds."""
+"""Synthesise the demo collection: music videos that need no licence, made from seeds."""
 
 from vmnet_pipeline.demo.clip import make_clip
 from vmnet_pipeline.demo.collection import DemoSpec, make_demo_collection

@@ -1,7 +1,7 @@
-"""The demo collection: pairs of sound and picture that share a mood, as files of many kinds.
+"""The demo collection: pairs of music and video that share a mood, in many file formats.
 
-A folder is planned from its specification alone, then made file by file, so that neither the number
-of workers nor an interruption changes a byte.
+A folder is planned from its specification alone, then made file by file, so that neither the number of workers nor an
+interruption changes a byte.
 """
 
 from __future__ import annotations
@@ -21,33 +21,32 @@ import numpy as np
 
 from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.demo.encode import find_encoding, write_media
+from vmnet_pipeline.demo.frames import draw_scene_style, render_frames
 from vmnet_pipeline.demo.mood import blur_mood, draw_mood
 from vmnet_pipeline.demo.music import draw_song_style, render_music
-from vmnet_pipeline.demo.pictures import draw_scene_style, render_pictures
 from vmnet_pipeline.errors import IngestError, ParameterError
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, write_text_atomically
 from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 T = TypeVar("T")
 
-# To be raised with every change that gives other bytes, so that an older folder is not continued.
-RECIPE = 1
+RECIPE = 1  # raise it with every change that gives other bytes, so that an older folder is not continued
 
 _TABLE = "media.csv"
 _DONE_MARKER = "demo.json"
 _OPEN_MARKER = "demo.unfinished.json"
 _MAX_WORKERS = 8
 
-# (video suffix, whether the sound is a file of its own), in the shares of the collection.
+# (video suffix, whether the audio is a separate file), in the shares of the collection.
 _KINDS = (
     (".mp4", False), (".mp4", False), (".mp4", False), (".webm", False), (".webm", False), (".mkv", False),
     (".mp4", True), (".webm", True),
 )  # fmt: skip
-_SOUND_SUFFIXES = (".mp3", ".ogg", ".flac", ".wav")
-_PICTURE_SIZES = ((320, 180), (320, 180), (240, 180), (256, 144))
+_AUDIO_SUFFIXES = (".mp3", ".ogg", ".flac", ".wav")
+_FRAME_SIZES = ((320, 180), (320, 180), (240, 180), (256, 144))
 _FRAME_RATES_HZ = (12, 15)
 
 
@@ -77,7 +76,7 @@ class DemoSpec:
 
 @dataclass(frozen=True, slots=True)
 class _PlannedPair:
-    """One row of the table and how its files are made; all that a worker needs."""
+    """One row of the table and how to make its files."""
 
     index: int
     group: int
@@ -109,13 +108,13 @@ def make_demo_collection(
 ) -> Path:
     """Make the demo collection, or continue an unfinished one; a finished one costs nothing.
 
-    The folder gets `video/`, `audio/`, `media.csv` (columns id, video, audio, group; paths relative to
-    the folder; audio empty = the video's own sound) and, last of all, `demo.json`. Clips of one group are
-    segments of one song over one scene.
+    The folder gets `video/`, `audio/`, `media.csv` (columns id, video, audio, group; paths relative to the folder; no
+    audio = that of the video) and, last of all, `demo.json`. Clips of one group are segments of one song over one
+    scene.
 
     Args:
         spec: What to make; None = the default collection. The bytes depend on it alone.
-        n_workers: Processes; None = one per available processor, 8 at most. 1 stays in this process.
+        n_workers: Processes; None = one per available processor, at most 8. 1 uses no other process.
         progress: Called with (pairs done, pairs in all) after every pair.
 
     Returns:
@@ -131,23 +130,25 @@ def make_demo_collection(
     if state is not None and not _find_missing(folder, pairs, state["files"]) and (folder / _TABLE).is_file():
         return folder / _TABLE
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / _OPEN_MARKER, _to_json(_describe_spec(spec)))
+    _write_record(folder / _OPEN_MARKER, _describe_spec(spec))
     (folder / _DONE_MARKER).unlink(missing_ok=True)
     missing = _find_missing(folder, pairs, {} if state is None else state["files"])
-    _render_pairs(missing, folder, n_workers, _count_from(len(pairs) - len(missing), len(pairs), progress))
+    for n_done, _ in enumerate(_render_pairs(missing, folder, n_workers), start=len(pairs) - len(missing) + 1):
+        if progress is not None:
+            progress(n_done, len(pairs))
     _finish_folder(folder, spec, pairs)
     return folder / _TABLE
 
 
 def _plan_pairs(spec: DemoSpec) -> list[_PlannedPair]:
-    """Lay down every pair from the specification alone."""
+    """Plan every pair from the specification alone."""
     rng = np.random.default_rng([spec.seed, 0])
     groups = _draw_groups(spec.n_pairs, rng)
     kinds = _deal(_KINDS, spec.n_pairs, rng)
-    n_sounds = sum(separate for _, separate in kinds)
-    sounds = iter(_deal(_SOUND_SUFFIXES, n_sounds, rng))
+    n_audio = sum(separate for _, separate in kinds)
+    audio_suffixes = iter(_deal(_AUDIO_SUFFIXES, n_audio, rng))
     return [
-        _plan_pair(spec, index, group, suffix, next(sounds) if separate else None, rng)
+        _plan_pair(spec, index, group, suffix, next(audio_suffixes) if separate else None, rng)
         for index, (group, (suffix, separate)) in enumerate(zip(groups, kinds, strict=True))
     ]
 
@@ -162,7 +163,7 @@ def _draw_groups(n_pairs: int, rng: np.random.Generator) -> list[int]:
 
 
 def _deal(cards: Sequence[T], n: int, rng: np.random.Generator) -> list[T]:
-    """Draw n cards, every full round in another order, so that the shares hold for any n."""
+    """Draw n cards, each round in a new order, so that the shares hold for any n."""
     dealt: list[T] = []
     while len(dealt) < n:
         dealt += [cards[place] for place in rng.permutation(len(cards))]
@@ -170,13 +171,13 @@ def _deal(cards: Sequence[T], n: int, rng: np.random.Generator) -> list[T]:
 
 
 def _plan_pair(
-    spec: DemoSpec, index: int, group: int, suffix: str, sound_suffix: str | None, rng: np.random.Generator
+    spec: DemoSpec, index: int, group: int, suffix: str, audio_suffix: str | None, rng: np.random.Generator
 ) -> _PlannedPair:
     name = f"{index + 1:04d}"
-    encoding = find_encoding(Path(name + (sound_suffix or suffix)))
+    encoding = find_encoding(Path(name + (audio_suffix or suffix)))
     # Whole tenths of a second are whole numbers of samples at every sample rate in use.
     duration_s = round(float(rng.uniform(spec.min_duration_s, spec.max_duration_s)), 1)
-    width, height = _PICTURE_SIZES[int(rng.integers(len(_PICTURE_SIZES)))]
+    width, height = _FRAME_SIZES[int(rng.integers(len(_FRAME_SIZES)))]
     return _PlannedPair(
         index=index,
         group=group,
@@ -184,7 +185,7 @@ def _plan_pair(
         mood_noise=spec.mood_noise,
         duration_s=max(0.1, duration_s),
         video=f"video/{name}{suffix}",
-        audio=f"audio/{name}{sound_suffix}" if sound_suffix else "",
+        audio=f"audio/{name}{audio_suffix}" if audio_suffix else "",
         sample_rate_hz=int(rng.choice(encoding.sample_rates_hz)),
         channels=int(rng.choice(encoding.channels)),
         size=(width, height),
@@ -206,12 +207,12 @@ def _check_folder(folder: Path, spec: DemoSpec) -> dict[str, Any] | None:
     marker = next((folder / name for name in (_DONE_MARKER, _OPEN_MARKER) if (folder / name).is_file()), None)
     if marker is None:
         if any(folder.iterdir()):
-            raise IngestError(f"{folder} holds files that are no demo collection; {remedy}")
+            raise IngestError(f"{folder} holds other files than a demo collection; {remedy}")
         return None
     try:
         record = dict(parse_json(marker.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise IngestError(f"{marker} cannot be read as the record of a demo collection; {remedy}") from None
+        raise IngestError(f"{marker} is not a readable record of a demo collection; {remedy}") from None
     if record.get("spec") != _describe_spec(spec)["spec"] or record.get("recipe") != RECIPE:
         raise IngestError(f"{folder} holds a demo collection of another specification; {remedy}")
     return record if marker.name == _DONE_MARKER and isinstance(record.get("files"), dict) else None
@@ -227,22 +228,8 @@ def _find_missing(folder: Path, pairs: Iterable[_PlannedPair], sizes: dict[str, 
     return [pair for pair in pairs if not all(is_there(name) for name in pair.files)]
 
 
-def _count_from(n_done: int, n_pairs: int, progress: Callable[[int, int], None] | None) -> Callable[[], None]:
-    """Make a function that reports one more pair at every call."""
-
-    def count() -> None:
-        nonlocal n_done
-        n_done += 1
-        if progress is not None:
-            progress(n_done, n_pairs)
-
-    return count
-
-
-def _render_pairs(
-    pairs: Sequence[_PlannedPair], folder: Path, n_workers: int | None, count: Callable[[], None]
-) -> None:
-    """Render pairs in a pool of fresh processes, or here where one worker is enough."""
+def _render_pairs(pairs: Sequence[_PlannedPair], folder: Path, n_workers: int | None) -> Iterator[None]:
+    """Render pairs in a pool of fresh processes, or here where one worker is enough; yields after each."""
     n_workers = min(_MAX_WORKERS, count_cores()) if n_workers is None else n_workers
     remaining = {pair.index: pair for pair in pairs}
     if min(n_workers, len(pairs)) > 1:
@@ -253,13 +240,13 @@ def _render_pairs(
                 for job in as_completed(jobs):
                     job.result()
                     del remaining[jobs[job]]
-                    count()
+                    yield
         except BrokenProcessPool:
-            # A script without a `__main__` guard, or one read from standard input, cannot start workers.
+            # Scripts without a `__main__` guard, or read from standard input, cannot start workers.
             warnings.warn("worker processes could not run; the demo is made in this process", stacklevel=3)
     for pair in remaining.values():
         _render_pair(pair, folder)
-        count()
+        yield
 
 
 def _render_pair(pair: _PlannedPair, folder: Path) -> None:
@@ -268,23 +255,23 @@ def _render_pair(pair: _PlannedPair, folder: Path) -> None:
     mood = draw_mood(group_rng)
     song = draw_song_style(blur_mood(mood, group_rng, pair.mood_noise), group_rng)
     scene = draw_scene_style(blur_mood(mood, group_rng, pair.mood_noise), song.tempo_bpm, group_rng)
-    sound_rng, picture_rng = np.random.default_rng([pair.seed, 2, pair.index]).spawn(2)
-    sound = render_music(song, sound_rng, pair.duration_s, pair.sample_rate_hz, pair.channels)
-    pictures = render_pictures(scene, picture_rng, pair.duration_s, *pair.size, pair.frame_rate_hz)
+    audio_rng, frame_rng = np.random.default_rng([pair.seed, 2, pair.index]).spawn(2)
+    audio = render_music(song, audio_rng, pair.duration_s, pair.sample_rate_hz, pair.channels)
+    frames = render_frames(scene, frame_rng, pair.duration_s, *pair.size, pair.frame_rate_hz)
     write_media(
         folder / pair.video,
-        sound=None if pair.audio else sound,
+        audio=None if pair.audio else audio,
         sample_rate_hz=pair.sample_rate_hz,
-        pictures=pictures,
+        frames=frames,
         size=pair.size,
         frame_rate_hz=pair.frame_rate_hz,
     )
     if pair.audio:
-        write_media(folder / pair.audio, sound=sound, sample_rate_hz=pair.sample_rate_hz)
+        write_media(folder / pair.audio, audio=audio, sample_rate_hz=pair.sample_rate_hz)
 
 
 def _finish_folder(folder: Path, spec: DemoSpec, pairs: Sequence[_PlannedPair]) -> None:
-    """Write the table, clear away what an interruption left, and mark the folder as complete."""
+    """Write the table, remove what an interruption left, and mark the folder as complete."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("id", "video", "audio", "group"))
@@ -293,7 +280,7 @@ def _finish_folder(folder: Path, spec: DemoSpec, pairs: Sequence[_PlannedPair]) 
     for leftover in folder.glob(f"*/{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
     sizes = {name: (folder / name).stat().st_size for pair in pairs for name in pair.files}
-    write_text_atomically(folder / _DONE_MARKER, _to_json(_describe_spec(spec) | {"files": sizes}))
+    _write_record(folder / _DONE_MARKER, _describe_spec(spec) | {"files": sizes})
     (folder / _OPEN_MARKER).unlink(missing_ok=True)
 
 
@@ -301,5 +288,5 @@ def _describe_spec(spec: DemoSpec) -> dict[str, Any]:
     return {"recipe": RECIPE, "spec": asdict(spec)}
 
 
-def _to_json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+def _write_record(path: Path, content: dict[str, Any]) -> None:
+    write_text_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -1,7 +1,6 @@
 """Encode arrays to media files, the same bytes every time.
 
-Encoders run on one thread and all writers on the bit-exact setting, which leaves out dates, random
-identifiers and library versions.
+Encoders run on one thread and all muxers are bit-exact, without dates, random identifiers and library versions.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Encoding:
     sample_format: str
     sample_rates_hz: tuple[int, ...] = _ALL_RATES_HZ  # sample rates that survive a round trip
     channels: tuple[int, ...] = (1, 2)
-    video_codec: str | None = None  # FFmpeg's name of the video encoder; None = sound only
+    video_codec: str | None = None  # FFmpeg's name of the video encoder; None = audio only
 
 
 # Opus always decodes at 48 kHz; FFmpeg's own Vorbis encoder knows stereo only.
@@ -49,8 +48,8 @@ ENCODINGS = {
 
 _AUDIO_OPTIONS = {"aac": {"aac_coder": "fast"}, "vorbis": {"strict": "experimental"}}
 _AUDIO_BIT_RATE = {"aac": 96_000, "libopus": 64_000, "ac3": 128_000, "libmp3lame": 96_000, "vorbis": 96_000}
-# The look-ahead of x264 gives other bytes from run to run, depending on what lies in fresh memory; without it they are
-# the same. A fixed pattern of B-frames stays in, so that files have pictures stored out of order, as real ones do.
+# The look-ahead of x264 reads uninitialised memory and gives other bytes from run to run, so it is off. A fixed pattern
+# of B-frames stays, so that frames are stored out of order as in real files.
 _X264_PARAMS = "bframes=2:b-adapt=0:rc-lookahead=0:mbtree=0:weightp=0:weightb=0:scenecut=0"
 _VIDEO_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "27", "x264-params": _X264_PARAMS},
@@ -73,9 +72,9 @@ def find_encoding(path: Path) -> Encoding:
 def write_media(
     path: Path,
     *,
-    sound: np.ndarray | None = None,
+    audio: np.ndarray | None = None,
     sample_rate_hz: int = 44_100,
-    pictures: Iterable[np.ndarray] | None = None,
+    frames: Iterable[np.ndarray] | None = None,
     size: tuple[int, int] = (320, 180),
     frame_rate_hz: int = 12,
 ) -> None:
@@ -83,45 +82,43 @@ def write_media(
 
     Args:
         path: File to write; the suffix chooses container and codecs.
-        sound: (n_samples, channels) float32 in [-1, 1]; None = no audio stream.
-        pictures: Frames of (height, width, 3) uint8 RGB; None = no video stream.
+        audio: (n_samples, channels) float32 in [-1, 1]; None = no audio stream.
+        frames: (height, width, 3) uint8 RGB each; None = no video stream.
         size: Width and height in pixels, even numbers.
 
     Raises:
-        ParameterError: The suffix does not go with the streams, the sample rate or the channels.
+        ParameterError: The suffix does not fit the streams, the sample rate or the channels.
     """
     encoding = find_encoding(path)
-    _check_streams(path, encoding, sound, sample_rate_hz, pictures is not None, size)
+    _check_streams(path, encoding, audio, sample_rate_hz, frames is not None, size)
     with replace_atomically(path) as temporary:
-        _write_streams(temporary, encoding, sound, sample_rate_hz, pictures, size, frame_rate_hz)
+        _write_streams(temporary, encoding, audio, sample_rate_hz, frames, size, frame_rate_hz)
 
 
 def _check_streams(
     path: Path,
     encoding: Encoding,
-    sound: np.ndarray | None,
+    audio: np.ndarray | None,
     sample_rate_hz: int,
     has_video: bool,
     size: tuple[int, int],
 ) -> None:
-    if sound is None and not has_video:
-        raise ParameterError(f"{path.name} would have no stream; ask for sound, pictures or both")
+    if audio is None and not has_video:
+        raise ParameterError(f"{path.name} would have no stream; give audio, frames or both")
     if has_video and encoding.video_codec is None:
-        raise ParameterError(
-            f"{path.name}: a {path.suffix} file holds sound only; use .mp4, .webm or .mkv for pictures"
-        )
+        raise ParameterError(f"{path.name}: a {path.suffix} file holds audio only; use .mp4, .webm or .mkv for video")
     if has_video and (min(size) < 16 or size[0] % 2 or size[1] % 2):
-        raise ParameterError(f"{path.name}: picture size {size} must be even and at least 16 pixels each way")
-    if sound is None:
+        raise ParameterError(f"{path.name}: frame size {size} must be even and at least 16 pixels each way")
+    if audio is None:
         return
     if sample_rate_hz not in encoding.sample_rates_hz:
         rates = ", ".join(map(str, encoding.sample_rates_hz))
         raise ParameterError(
             f"{path.name}: {sample_rate_hz} Hz cannot be written as {encoding.audio_codec}; use {rates}"
         )
-    if sound.ndim != 2 or sound.shape[1] not in encoding.channels:
+    if audio.ndim != 2 or audio.shape[1] not in encoding.channels:
         raise ParameterError(
-            f"{path.name}: sound of shape {sound.shape} cannot be written as {encoding.audio_codec}; "
+            f"{path.name}: audio of shape {audio.shape} cannot be written as {encoding.audio_codec}; "
             f"use (n_samples, channels) with {' or '.join(map(str, encoding.channels))} channels"
         )
 
@@ -129,9 +126,9 @@ def _check_streams(
 def _write_streams(
     path: Path,
     encoding: Encoding,
-    sound: np.ndarray | None,
+    audio: np.ndarray | None,
     sample_rate_hz: int,
-    pictures: Iterable[np.ndarray] | None,
+    frames: Iterable[np.ndarray] | None,
     size: tuple[int, int],
     frame_rate_hz: int,
 ) -> None:
@@ -140,13 +137,13 @@ def _write_streams(
     with av.open(str(path), "w", format=encoding.container, options={"fflags": "+bitexact"}) as container:
         # All streams have to be there before the first packet is written.
         timed = []
-        if pictures is not None:
+        if frames is not None:
             video = _add_video(container, encoding, size, frame_rate_hz)
-            timed.append(_stamp(video, _to_video_frames(pictures, frame_rate_hz)))
-        if sound is not None:
-            audio = _add_audio(container, encoding, sample_rate_hz, sound.shape[1])
-            timed.append(_stamp(audio, _cut_blocks(sound, sample_rate_hz, encoding.sample_format)))
-        # Sound and pictures go in side by side, as muxers hold back what comes much too early.
+            timed.append(_stamp(video, _to_video_frames(frames, frame_rate_hz)))
+        if audio is not None:
+            audio = _add_audio(container, encoding, sample_rate_hz, audio.shape[1])
+            timed.append(_stamp(audio, _cut_blocks(audio, sample_rate_hz, encoding.sample_format)))
+        # Streams are interleaved by time, as muxers buffer what comes too early.
         for _, stream, frame in heapq.merge(*timed, key=lambda entry: entry[0]):
             container.mux(stream.encode(frame))
         for stream in container.streams:
@@ -161,7 +158,7 @@ def _stamp(stream: Any, frames: Iterable[Any]) -> Iterator[tuple[Fraction, Any, 
 
 def _add_video(container: Any, encoding: Encoding, size: tuple[int, int], frame_rate_hz: int) -> Any:
     codec = encoding.video_codec
-    assert codec is not None  # noqa: S101  # for the type checker; `_check_streams` has seen to it
+    assert codec is not None  # noqa: S101  # checked by `_check_streams`
     stream = container.add_stream(codec, rate=frame_rate_hz, options=dict(_VIDEO_OPTIONS[codec]))
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
@@ -192,17 +189,17 @@ def _make_exact(stream: Any) -> Any:
     return stream
 
 
-def _cut_blocks(sound: np.ndarray, sample_rate_hz: int, sample_format: str) -> Iterator[Any]:
-    """Cut the sound into frames of about half a second in the encoder's sample format."""
+def _cut_blocks(audio: np.ndarray, sample_rate_hz: int, sample_format: str) -> Iterator[Any]:
+    """Cut the audio into frames of about half a second in the encoder's sample format."""
     import av
 
     n_block = round(_BLOCK_S * sample_rate_hz)
     if sample_format == "s16":
-        sound = np.round(sound * 32767.0).astype(np.int16)
-    for start in range(0, len(sound), n_block):
-        block = sound[start : start + n_block]
+        audio = np.round(audio * 32767.0).astype(np.int16)
+    for start in range(0, len(audio), n_block):
+        block = audio[start : start + n_block]
         planes = block.T if sample_format == "fltp" else block.reshape(1, -1)
-        layout = "mono" if sound.shape[1] == 1 else "stereo"
+        layout = "mono" if audio.shape[1] == 1 else "stereo"
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format=sample_format, layout=layout)
         frame.sample_rate = sample_rate_hz
         frame.pts = start
@@ -210,15 +207,15 @@ def _cut_blocks(sound: np.ndarray, sample_rate_hz: int, sample_format: str) -> I
         yield frame
 
 
-def _to_video_frames(pictures: Iterable[np.ndarray], frame_rate_hz: int) -> Iterator[Any]:
-    """Turn RGB pictures into the 4:2:0 frames that the encoders take."""
+def _to_video_frames(frames: Iterable[np.ndarray], frame_rate_hz: int) -> Iterator[Any]:
+    """Convert RGB to the 4:2:0 frames that the encoders take."""
     import av
     from av.video.reformatter import VideoReformatter
 
-    # One converter on one thread: its threads cost several times the conversion of so small a picture.
+    # One thread: more cost several times the conversion of such small frames.
     converter = VideoReformatter()
-    for index, picture in enumerate(pictures):
-        frame = converter.reformat(av.VideoFrame.from_ndarray(picture, format="rgb24"), format="yuv420p", threads=1)
+    for index, image in enumerate(frames):
+        frame = converter.reformat(av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p", threads=1)
         frame.pts = index
         frame.time_base = Fraction(1, frame_rate_hz)
         yield frame

@@ -1,4 +1,4 @@
-"""The hidden mood that a demo clip's sound and picture have in common."""
+"""The hidden mood that audio and video of a demo clip have in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Mood:
 
     energy: float = 0.5  # calm to driving: tempo, loudness and drums; motion, contrast and sharpness
     valence: float = 0.5  # dark to happy: mode, pads against plucks; cold against warm colours
-    brightness: float = 0.5  # low to high register and overtones; dark to light pictures
+    brightness: float = 0.5  # low to high register and overtones; dark to light frames
     density: float = 0.5  # few long notes to many short ones; few large shapes to many small ones
     roughness: float = 0.5  # clean to distorted; smooth round shapes to grainy spiky ones
 
@@ -35,7 +35,7 @@ def draw_mood(rng: np.random.Generator) -> Mood:
 def blur_mood(mood: Mood, rng: np.random.Generator, noise: float) -> Mood:
     """Add normal noise of standard deviation `noise` to every dimension and clip to [0, 1].
 
-    Each side of a clip renders its own blurred copy, so that a picture never tells its sound exactly.
+    Each side of a clip renders its own blurred copy, so that the video does not determine the audio exactly.
     """
     steps = rng.normal(0.0, noise, 5)
     return Mood(*(min(1.0, max(0.0, value + float(step))) for value, step in zip(astuple(mood), steps, strict=True)))

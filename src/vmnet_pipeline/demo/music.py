@@ -1,4 +1,4 @@
-"""Music made of pads, plucks, bass and drums, steered by a mood."""
+"""Synthetic music: pads, plucks, bass and drums, controlled by a mood."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SongStyle:
     tilt: float  # exponent of the overtones' decay: the k-th has amplitude k ** -tilt
     hollow: float  # share of the even overtones that is taken away, 0 to 1
     notes_per_beat: int
-    note_chance: float  # probability that a step of the lead sounds, 0 to 1
+    note_chance: float  # probability of a note at each step of the lead, 0 to 1
     pluck: float  # 0 = sustained tones with slow attack, 1 = short plucked ones
     drum_level: float  # amplitude of the drums; 0 = none
     hats_per_beat: int
@@ -74,14 +74,11 @@ def draw_song_style(mood: Mood, rng: np.random.Generator) -> SongStyle:
 def render_music(
     style: SongStyle, rng: np.random.Generator, duration_s: float, sample_rate_hz: int, channels: int
 ) -> np.ndarray:
-    """Play one segment of a song.
+    """Play one segment of a song: (n_samples, channels) float32 in [-1, 1].
 
     Args:
         rng: Draws the segment: melody, drum fills, noise.
         channels: 1 or 2.
-
-    Returns:
-        (n_samples, channels) float32 in [-1, 1].
     """
     n_samples = round(duration_s * sample_rate_hz)
     band = _Band(style, rng, n_samples, sample_rate_hz)
@@ -134,7 +131,7 @@ class _Band:
 
     def play_pads(self) -> np.ndarray:
         """A held chord per bar; loud in dark songs, a mere backing in plucked ones."""
-        track = self._silence()
+        track = np.zeros(self._n_samples, np.float32)
         bar_s = _BEATS_PER_BAR * self._beat_s
         level = 0.9 - 0.65 * self._style.pluck
         for bar in range(math.ceil(self._n_beats / _BEATS_PER_BAR)):
@@ -145,7 +142,7 @@ class _Band:
 
     def play_bass(self) -> np.ndarray:
         """The chord's root two octaves down: once a bar in calm songs, on every beat with drums."""
-        track = self._silence()
+        track = np.zeros(self._n_samples, np.float32)
         every = 1 if self._style.drum_level > 0.2 else _BEATS_PER_BAR
         for beat in range(0, self._n_beats, every):
             midi = max(28.0, self._find_pitch(self._find_chord(beat // _BEATS_PER_BAR), octave=-2))
@@ -156,7 +153,7 @@ class _Band:
     def play_lead(self) -> np.ndarray:
         """A random walk over the scale, pulled back to the chord at every bar."""
         style = self._style
-        track = self._silence()
+        track = np.zeros(self._n_samples, np.float32)
         step_s = self._beat_s / style.notes_per_beat
         steps_per_bar = _BEATS_PER_BAR * style.notes_per_beat
         degree = 0
@@ -175,7 +172,7 @@ class _Band:
 
     def play_drums(self) -> np.ndarray:
         """Kick on one and three, snare on two and four, hats between; silence without drums."""
-        track = self._silence()
+        track = np.zeros(self._n_samples, np.float32)
         if self._style.drum_level <= 0.0:
             return track
         strokes = (self._make_kick(), self._make_snare())
@@ -187,9 +184,6 @@ class _Band:
             for stroke in range(self._style.hats_per_beat):
                 self._add_at(track, (beat + stroke / self._style.hats_per_beat) * self._beat_s, hat)
         return track
-
-    def _silence(self) -> np.ndarray:
-        return np.zeros(self._n_samples, np.float32)
 
     def _find_chord(self, bar: int) -> int:
         chords = self._style.chords

@@ -1,4 +1,4 @@
-"""Pictures made of gradients, rays, grain and drifting shapes, steered by a mood."""
+"""Synthetic video frames: gradients, rays, grain and drifting shapes, controlled by a mood."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ class SceneStyle:
     background: tuple[Rgb, Rgb]  # colours of the two ends of the backdrop, RGB in [0, 1]
     palette: tuple[Rgb, ...]  # colours of the shapes, RGB in [0, 1]
     n_shapes: int
-    size: float  # radius of a typical shape as a share of the picture's height
+    size: float  # radius of a typical shape as a share of the frame height
     softness: float  # width of a shape's edge as a share of its radius
     spikes: int  # points of a shape
-    spike_depth: float  # how far the points stand out, 0 = a disc
+    spike_depth: float  # how far the points protrude, 0 = a disc
     grain: float  # amplitude of the texture, 0 to 1
-    grain_cells: int  # texture cells along the picture's height; many = fine
+    grain_cells: int  # texture cells along the frame height; many = fine
     rays: float  # contrast of the rays on the backdrop, 0 to 1
     n_rays: int
-    speed: float  # drift of the shapes in picture heights per second
+    speed: float  # drift of the shapes in frame heights per second
     beat_hz: float  # beats per second, those of the music
     beats_per_cut: int  # beats between two cuts
-    flash: float  # how much brighter the picture is on a beat
+    flash: float  # how much brighter the frame is on a beat
 
 
 def draw_scene_style(mood: Mood, tempo_bpm: float, rng: np.random.Generator) -> SceneStyle:
     """Choose the scene that expresses a mood; what the mood leaves open is drawn."""
-    # From blue-violet (dark) over green to orange (happy), a path that keeps clear of the red seam of the circle.
+    # From blue-violet (dark) through green to orange (happy): the path avoids red, where hue wraps around.
     hue = 0.70 - 0.62 * mood.valence + float(rng.normal(0.0, 0.02))
     saturation = 0.25 + 0.65 * mood.energy
     value = 0.08 + 0.84 * mood.brightness
     contrast = 0.25 + 0.6 * mood.energy
-    # Shapes stand out towards the side that has room: light on dark, dark on light.
+    # Light shapes on dark backgrounds, dark ones on light.
     shape_value = value + contrast if value < 0.5 else max(0.14, value - contrast)
     return SceneStyle(
         background=(
@@ -76,16 +76,13 @@ def _to_rgb(hue: float, saturation: float, value: float) -> Rgb:
     return colorsys.hsv_to_rgb(hue % 1.0, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value)))
 
 
-def render_pictures(
+def render_frames(
     style: SceneStyle, rng: np.random.Generator, duration_s: float, width: int, height: int, frame_rate_hz: int
 ) -> Iterator[np.ndarray]:
-    """Draw the frames of one clip, one at a time.
+    """Yield the frames of one clip, (height, width, 3) uint8 RGB, `round(duration_s * frame_rate_hz)` times.
 
     Args:
-        rng: Draws the shots: places, directions, textures.
-
-    Yields:
-        (height, width, 3) uint8 RGB, `round(duration_s * frame_rate_hz)` times.
+        rng: Draws the shots: positions, directions, textures.
     """
     shot = _Shot(style, rng, width, height)
     last_cut = 0
@@ -99,7 +96,7 @@ def render_pictures(
 
 
 class _Shot:
-    """One shot: a fixed backdrop and grain, and shapes that drift through the picture."""
+    """One shot: a fixed backdrop and grain, and shapes that drift across the frame."""
 
     def __init__(self, style: SceneStyle, rng: np.random.Generator, width: int, height: int) -> None:
         self._backdrop = _draw_backdrop(style, rng, width, height)
