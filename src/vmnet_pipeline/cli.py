@@ -25,7 +25,7 @@ from vmnet_pipeline.commands.weights import manage_weights
 
 
 class _Commands(click.Group):
-    """With a `run` that is made when it is asked for: Kedro's own, of which it is made, sets up logging on import."""
+    """Makes `run` on demand: importing Kedro's own, on which it is based, sets up logging."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return make_run_command() if cmd_name == "run" else super().get_command(ctx, cmd_name)

@@ -1,8 +1,7 @@
 """Child processes: each runs one function, answers over a connection and ends with its parent.
 
 `multiprocessing` starts children with all that the parent has, and ends them by a thread that needs the interpreter's
-lock. Decoders must have less (variables, output, `__main__`) and must end while they hang in C code. What both need
-is here.
+lock. Decoders must get less (variables, output, `__main__`) and must end even while they hang in C code.
 """
 
 from __future__ import annotations
@@ -41,13 +40,15 @@ class ChildProcess:
             target: Function of a module; called as `target(connection, *arguments)`.
             arguments: Picklable.
             name: Shown in the child's log.
-            environment: All the variables of a child that gets nothing else of this process: neither `__main__` nor
-                standard output. None: it gets all of that.
+            environment: Variables of a child that gets nothing else, neither `__main__` nor standard output; None: it
+                gets all of that.
 
         Raises:
             OSError: No process can be started.
         """
-        preparation = _describe_main(name) if environment is None else None
+        preparation = None
+        if environment is None:  # what a child needs to import `__main__`, without the key for connections
+            preparation = {key: value for key, value in spawn.get_preparation_data(name).items() if key != "authkey"}
         first = [ForkingPickler.dumps(message) for message in (preparation, (target, arguments))]
         ours, theirs = socket.socketpair()
         self.connection, self._lock = Connection(ours.detach()), threading.Lock()
@@ -73,7 +74,7 @@ class ChildProcess:
         return self.receive(timeout_s)
 
     def send(self, message: Any) -> None:
-        """Send a message; that the process has ended is found by `receive`."""
+        """Send a message; `receive` reports a process that has ended."""
         with suppress(OSError):
             self.connection.send(message)
 
@@ -96,12 +97,12 @@ class ChildProcess:
         self._process.kill()
 
     def end(self, grace_s: float = 0.0) -> None:
-        """Give it time to end by itself, then kill it, and wait until it is gone. May be called again."""
+        """Give it time to end, then kill it and wait until it has ended. May be called again."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(grace_s)
         self._process.kill()
         self._process.wait()
-        with self._lock:  # two threads would close descriptors of others
+        with self._lock:  # else two threads could close a reused descriptor
             self.connection.close()
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -112,11 +113,6 @@ class ChildProcess:
         with suppress(ValueError):
             return signal.Signals(-code).name
         return f"exit code {code}"
-
-
-def _describe_main(name: str) -> dict[str, Any]:
-    """What a child needs to import `__main__`, without the key that lets processes of `multiprocessing` connect."""
-    return {key: value for key, value in spawn.get_preparation_data(name).items() if key != "authkey"}
 
 
 def _start_process(descriptor: int, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
@@ -145,7 +141,7 @@ def _block_interrupts() -> Iterator[None]:
 
 
 def run_child(descriptor: int) -> None:
-    """Run the function that the parent sends. The first thing that a child does."""
+    """Run the function that the parent sends."""
     _end_with_parent()
     connection = Connection(descriptor)
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):  # the parent has ended
@@ -154,7 +150,7 @@ def run_child(descriptor: int) -> None:
 
 
 def _receive_target(connection: Connection) -> tuple[Callable[..., None], tuple[Any, ...]]:
-    """Import the parent's `__main__` if it is wanted, then the function, which may be defined there.
+    """Import the parent's `__main__` if it was sent, then the function, which may be defined there.
 
     `_inheriting` is how `multiprocessing` refuses to start children from a script that lacks
     `if __name__ == "__main__"`, which would otherwise start children of children without end.
@@ -172,12 +168,12 @@ def _receive_target(connection: Connection) -> tuple[Callable[..., None], tuple[
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent is gone, however that ended.
+    """Have the kernel end this process when its parent has ended in any way.
 
     Standard input is a pipe that only the parent holds open and never writes to. With `O_ASYNC` the kernel sends SIGIO
     when that end closes, and its default action ends the process, even one that hangs in a decoder. A thread that
     waits would need the interpreter's lock for that, and `PR_SET_PDEATHSIG` fires when the *thread* that started the
-    child ends. Where a system does not signal pipes, the child ends when it next uses its connection.
+    child ends. On systems that do not signal pipes, the child ends when it next uses its connection.
     """
     import fcntl
 

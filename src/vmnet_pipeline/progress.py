@@ -29,14 +29,14 @@ class Progress:
         self._bar = tqdm(total=total, desc=label, unit="item", disable=not sys.stderr.isatty(), leave=False)
 
     def advance(self, done: int = 0, total: int = 0, *, failed: bool = False) -> None:
-        """One more item is finished; `done` and `total` are there for callbacks that pass their own counts."""
+        """Count one item; `done` and `total` are ignored, for callbacks that pass their own counts."""
         if failed:
             self._failed += 1
             self._bar.set_postfix(failed=self._failed, refresh=False)
         self.add(1)
 
     def add(self, n_items: int) -> None:
-        """Some more items are finished."""
+        """Count some items."""
         self._done += n_items
         self._bar.update(n_items)
         now = time.monotonic()
@@ -46,12 +46,14 @@ class Progress:
             logger.info("%s: %s left_s=%.0f", self._label, self._describe(now), left_s)
 
     def close(self, *, interrupted: bool = False) -> None:
-        """End the bar and log what was done."""
+        """End the bar and log the counts."""
         self._bar.close()
         if self._done:
             logger.info("%s: %s", self._label, self._describe(time.monotonic()))
         if interrupted:
-            logger.warning("%s: interrupted. What is finished is kept: the same command goes on from here", self._label)
+            logger.warning(
+                "%s: interrupted. Everything finished is kept; run the same command to continue", self._label
+            )
 
     def _describe(self, now: float) -> str:
         seconds = max(now - self._started, 1e-9)
@@ -63,15 +65,14 @@ class Progress:
 def track(label: str, total: int) -> Iterator[Progress]:
     """Show the progress of a step of `total` items."""
     progress = Progress(label, total)
+    is_interrupted = False
     try:
         yield progress
     except KeyboardInterrupt:
-        progress.close(interrupted=True)
+        is_interrupted = True
         raise
-    except BaseException:
-        progress.close()
-        raise
-    progress.close()
+    finally:
+        progress.close(interrupted=is_interrupted)
 
 
 def track_each(label: str, items: Iterable[_Item], total: int) -> Iterator[_Item]:

@@ -449,7 +449,7 @@ def test_lost_and_cut_files_are_made_again(tiny: Path, tmp_path: Path) -> None:
 def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.mp4").write_bytes(b"precious")
 
-    with pytest.raises(IngestError, match=r"no demo collection.*empty or new folder") as caught:
+    with pytest.raises(IngestError, match=r"other files than a demo collection.*empty or new folder") as caught:
         make_demo_collection(tmp_path, TINY, n_workers=1)
 
     assert str(tmp_path) in str(caught.value)

@@ -142,7 +142,7 @@ def test_a_collection_is_embedded_indexed_and_searched(collection):
     assert table[0].split() == ["rank", "score", "id", "title", "group", "licence", "duration"]
     assert {line.split()[2] for line in table[1:]} == {"001", "003", "005"}
     assert "Dawn" in "".join(table)
-    assert "Nothing in the index meets the filters" in recommend(*options, "--filter", "duration<5")
+    assert "No item matches the filters" in recommend(*options, "--filter", "duration<5")
 
 
 def test_more_like_a_file_and_answers_compared_again(collection):

@@ -34,7 +34,7 @@ _OPTIONS = (
     click.option(
         "--media-dir", type=click.Path(), default=str(DEMO), show_default=True, help="Media folder of the collection."
     ),
-    click.option("--collection", default="", help="Its name, where one was chosen with collection=NAME."),
+    click.option("--collection", default="", help="Name of the collection, if set with collection=NAME."),
     click.option("--variant", default="vmnet_musicnn", show_default=True, help="Variant of the network."),
     click.option("--checkpoint", type=click.Path(path_type=Path), default=None, help="Another checkpoint."),
     click.option(
@@ -45,7 +45,7 @@ _OPTIONS = (
 
 
 def choose_collection(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that choose a collection; it gets `places`, with the media folder as given."""
+    """Add the options that choose a collection to a command, which gets them as `places`."""
 
     @wraps(command)
     def call(

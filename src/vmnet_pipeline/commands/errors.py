@@ -1,4 +1,4 @@
-"""How a command ends when something was wrong: with one sentence and exit code 1."""
+"""End a command that fails with one sentence and exit code 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def tell_errors(*others: type[Exception]) -> Iterator[None]:
-    """Let an error end a command without a traceback: one raised on purpose, of disk or limits, or of `others`."""
+    """End a command without a traceback on a deliberate error, one of the disk or a limit, or one of `others`."""
     expected: tuple[type[Exception], ...] = (VmnetError, *others)
     try:
         yield

@@ -17,8 +17,8 @@ from vmnet_pipeline.commands.project import ProjectCommand
 def export_onnx(checkpoint: Path, folder: Path) -> None:
     """Write FOLDER/music.onnx and FOLDER/video.onnx, to embed features without this project.
 
-    CHECKPOINT is a checkpoint, the folder of a variant, or one of the original code, as in `Embedder.load`. Each file
-    is compared with the network before it is kept. Needs the extra `onnx`.
+    CHECKPOINT is a checkpoint, the folder of a variant, or a checkpoint of the original code, as in `Embedder.load`.
+    Each file is compared with the network before it is kept. Needs the extra `onnx`.
     """
     from vmnet_pipeline.inference.embedder import open_checkpoint
     from vmnet_pipeline.inference.onnx_export import OPSET, export_towers

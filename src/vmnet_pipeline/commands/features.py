@@ -15,7 +15,7 @@ from vmnet_pipeline.commands.project import PlaceOrName, ProjectGroup
 if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
 
-N_SHOWN = 20  # how many names of one kind are listed
+N_SHOWN = 20  # names listed of each kind
 _store = click.option(
     "--store",
     type=PlaceOrName(),
@@ -31,11 +31,7 @@ def manage_features() -> None:
 
 
 def find_stores(store: str | None) -> list[FeatureStore]:
-    """Find the stores that a command works on.
-
-    Args:
-        store: Folder or URL of one, or name of a backend for its stores of all collections; None for all stores.
-    """
+    """Find the stores of a command: that at a folder or URL, those of a backend in all collections, or all of them."""
     from vmnet_pipeline.features.store import INDEX_FOLDER, FeatureStore
     from vmnet_pipeline.hooks.run_checks import configure_project_storage
     from vmnet_pipeline.storage.paths import is_remote

@@ -13,32 +13,19 @@ from vmnet_pipeline.commands.project import ProjectCommand
 IMPORTED = MODELS / "imported"
 
 
-@click.command(name="import-checkpoint", cls=ProjectCommand, short_help="Take over a checkpoint of the original code.")
+@click.command(name="import-checkpoint", cls=ProjectCommand, short_help="Import a checkpoint of the original code.")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default=None,
-    help=f"Folder of the result.  [default: {IMPORTED}/NAME]",
-)
-@click.option(
-    "--music-layers",
-    type=click.IntRange(1, 5),
-    help="num_layer_x of its training, if not recorded.",
-)
-@click.option(
-    "--video-layers",
-    type=click.IntRange(1, 5),
-    help="num_layer_y of its training, if not recorded.",
-)
+@click.option("--output", type=click.Path(path_type=Path), help=f"Output folder.  [default: {IMPORTED}/NAME]")
+@click.option("--music-layers", type=click.IntRange(1, 5), help="num_layer_x of its training, if not recorded.")
+@click.option("--video-layers", type=click.IntRange(1, 5), help="num_layer_y of its training, if not recorded.")
 @click.option("--linear/--nonlinear", default=None, help="is_linear of its training, if not recorded.")
 @tell_errors(OSError)
 def import_reference_checkpoint(
     path: Path, output: Path | None, music_layers: int | None, video_layers: int | None, linear: bool | None
 ) -> None:
-    """Read a TensorFlow 1 checkpoint of the original code, both variants, into one of this project.
+    """Convert a TensorFlow 1 checkpoint of the original code, of either variant.
 
-    PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training: its latest checkpoint is taken.
+    PATH is a prefix `.../model.ckpt-N`, or the summaries_dir of a training, whose latest checkpoint is used.
     """
     from vmnet_pipeline.ingestion.ids import make_safe_name, short_digest
     from vmnet_pipeline.models.checkpoints import save_checkpoint

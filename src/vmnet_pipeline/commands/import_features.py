@@ -1,4 +1,4 @@
-"""`kedro import-features`: features that the code of 2017 has pickled as .npy files."""
+"""`kedro import-features`: pickled features of the 2017 code to .npy files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import click
 from vmnet_pipeline.commands.errors import tell_errors
 
 
-@click.command(name="import-features", short_help="Take over pickled features of the 2017 code.")
+@click.command(name="import-features", short_help="Import pickled features of the 2017 code.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
 @tell_errors(OSError)
 def import_pickled_features(folder: Path, output: Path) -> None:
-    """Read FOLDER/ID.pkl, one vector each, and write OUTPUT/ID.npy. Nothing that a pickle names is run.
+    """Convert FOLDER/ID.pkl, one vector each, to OUTPUT/ID.npy without running any code of the pickles.
 
-    Files that hold something else are named and left out; the command then ends with exit code 1.
+    Other files are reported and left out; the exit code is then 1.
     """
     import numpy as np
 
@@ -26,7 +26,7 @@ def import_pickled_features(folder: Path, output: Path) -> None:
 
     paths = sorted(folder.glob("*.pkl"))
     if not paths:
-        raise click.ClickException(f"{folder} has no .pkl files. Give the folder that the extractor has written.")
+        raise click.ClickException(f"{folder} has no .pkl files. Give the output folder of the extractor.")
     output.mkdir(parents=True, exist_ok=True)
     n_failed = 0
     for path in paths:

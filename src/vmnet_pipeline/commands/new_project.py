@@ -17,12 +17,12 @@ source_dir = "."
 IGNORED = "data/\nmlflow.db\nmlruns/\n.viz/\nconf/local/*\n!conf/local/.gitkeep\n"
 
 
-@click.command(name="new-project", short_help="Make a project folder with settings of its own.")
+@click.command(name="new-project", short_help="Make a project folder with its own settings.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def make_project(folder: Path) -> None:
-    """Make FOLDER a project with settings of its own, in which `kedro run`, `kedro viz` and all other commands work.
+    """Make FOLDER a project, in which `kedro run`, `kedro viz` and all other commands work.
 
-    The settings are a copy of those that come with the package. A folder that is a project already is left as it is.
+    Its settings are a copy of those in the package. An existing project is left as it is.
     """
     import kedro
 
@@ -30,7 +30,7 @@ def make_project(folder: Path) -> None:
 
     for taken in (folder / "pyproject.toml", folder / "conf"):
         if taken.exists():
-            raise click.ClickException(f"{taken} is there already. Give a folder without one.")
+            raise click.ClickException(f"{taken} exists already. Give another folder.")
     shipped = find_shipped_conf()
     (folder / "conf").mkdir(parents=True)
     for place in (path for path in shipped.iterdir() if path.name != "local"):  # a checkout has private settings there

@@ -1,4 +1,4 @@
-"""Commands work in the root of the project, in whichever of its folders they are called."""
+"""Run commands in the root of the project, whichever of its folders they are called in."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 class ProjectCommand(click.Command):
-    """A command whose paths are relative to the folder of the caller where they were typed, else to the project."""
+    """A command whose typed paths are relative to the folder of the caller, others to the project."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Enter the project, then do what the command does."""
+        """Enter the project, then run the command."""
         from vmnet_pipeline.hooks.project import enter
 
         caller, root = Path.cwd(), find_root(ctx)
@@ -41,7 +41,7 @@ class PlaceOrName(click.Path):
 
 
 def find_root(ctx: click.Context) -> Path:
-    """The project that Kedro has found, or the current folder."""
+    """Root of the project that Kedro has found, or the current folder."""
     from kedro.framework.startup import ProjectMetadata
     from kedro.utils import find_kedro_project
 

@@ -24,9 +24,7 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 
 @click.command(name="recommend", cls=ProjectCommand, short_help="Find music for a video, or videos for music.")
 @click.argument("video", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--music", type=click.Path(path_type=Path), default=None, help="The other direction: videos for this music."
-)
+@click.option("--music", type=click.Path(path_type=Path), default=None, help="Recommend videos for this music instead.")
 @click.option("--same-side", is_flag=True, help="More like this: videos like VIDEO, or music like the music.")
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="Number of results.")
 @click.option(
@@ -45,9 +43,7 @@ def recommend_items(
 ) -> None:
     """Recommend music of a collection for VIDEO, best first; with --music FILE, videos for that music.
 
-    VIDEO and FILE are files on this machine.
-
-    Embed and index the collection first: kedro run --pipelines=embed,index
+    VIDEO and FILE are local files. Embed and index the collection first: kedro run --pipelines=embed,index
     """
     if (video is None) == (music is None):
         raise click.UsageError("give either a VIDEO or --music FILE")
@@ -63,7 +59,7 @@ def recommend_items(
 def make_ranking(
     path: Path, query: Side, places: CollectionPlaces, *, same_side: bool, rerank: float | None, **options: Any
 ) -> list[Recommendation]:
-    """Open index, network and, for `rerank`, features of a collection; rank its items for one side of a file.
+    """Rank the items of a collection for one side of a file.
 
     Raises:
         VmnetError: A file, the checkpoint or the index is missing or cannot be used.
@@ -87,17 +83,19 @@ def format_json(path: Path, direction: str, ranking: Sequence[Recommendation]) -
 
 
 def format_table(ranking: Sequence[Recommendation]) -> str:
-    """Format results for people: one line each, without columns that are empty throughout."""
+    """Format results for people: one line each, without empty columns."""
     if not ranking:
-        return "Nothing in the index meets the filters."
+        return "No item matches the filters."
     columns = [name for name in WIDTHS if name == "id" or any(item.metadata.get(name) for item in ranking)]
     has_duration = any(item.metadata.get("duration_s") for item in ranking)
     rows = [["rank", "score", *columns, *(["duration"] if has_duration else [])]]
     for item in ranking:
         cells = {"id": item.id, **item.metadata}
         texts = [_cut(cells.get(name), WIDTHS[name]) for name in columns]
-        durations = [_format_duration(item.metadata.get("duration_s"))] if has_duration else []
-        rows.append([str(item.rank), f"{item.score:.3f}", *texts, *durations])
+        if has_duration:
+            seconds = item.metadata.get("duration_s")
+            texts.append("" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}")
+        rows.append([str(item.rank), f"{item.score:.3f}", *texts])
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -107,7 +105,3 @@ def format_table(ranking: Sequence[Recommendation]) -> str:
 def _cut(value: Any, width: int) -> str:
     text = str(value or "")
     return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _format_duration(seconds: float | None) -> str:
-    return "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

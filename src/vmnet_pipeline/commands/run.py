@@ -1,4 +1,4 @@
-"""`kedro run`: that of Kedro, with names and paths in `--params` kept as text."""
+"""`kedro run` of Kedro, with names and paths in `--params` kept as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_run_command() -> click.Command:
-    """Kedro's command with other readers for `--params`, and for `params` in a file of `--config`."""
+    """Copy Kedro's command, with other parsers for `--params` and for `params` in a file of `--config`."""
     from kedro.framework.cli.project import run
 
     command = copy.copy(run)
@@ -39,7 +39,7 @@ def _read_params(parse: Callable[..., Any], ctx: click.Context, option: click.Pa
 
 
 def _read_file(parse: Callable[..., Any], ctx: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Options of a file; its `params` are read again, as Kedro has already parsed them."""
+    """Read the options of a file; its `params` from the text, as Kedro has already parsed them."""
     result = parse(ctx, option, value)
     if value and ctx.default_map and "params" in ctx.default_map:
         content = load_as_written(Path(value).read_text(encoding="utf-8"))

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     "roots",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Folder that media may be sent from.  [default: the media folder]",
+    help="Folder whose media may be served; repeatable.  [default: the media folder]",
 )
-@click.option("--set", "settings", multiple=True, help="A limit: NAME=VALUE, see docs/parameters.md.")
+@click.option("--set", "settings", multiple=True, help="A setting NAME=VALUE, see docs/parameters.md; repeatable.")
 @choose_collection
 @tell_errors()
 def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ...], places: CollectionPlaces) -> None:
-    """Serve a collection: a page for people, an HTTP interface for programs.
+    """Serve a collection: a web page and an HTTP API.
 
-    The collection is embedded and indexed before: kedro run --pipelines=embed,index. With the environment variable
+    Embed and index the collection first: kedro run --pipelines=embed,index. With the environment variable
     VMNET_API_KEY set, every request needs that key.
     """
     from vmnet_pipeline.storage.names import find_on_disk
@@ -49,7 +49,7 @@ def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ..
 
 
 def read_settings(settings: tuple[str, ...]) -> ServeParams:
-    """`NAME=VALUE` pairs to checked parameters; values are YAML, e.g. `allowed_hosts=[example.org]`.
+    """Parse `NAME=VALUE` settings; values are YAML, e.g. `allowed_hosts=[example.org]`.
 
     Raises:
         ParameterError: A name is unknown or a value cannot be used.
@@ -82,7 +82,7 @@ def read_settings(settings: tuple[str, ...]) -> ServeParams:
 
 
 def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: int) -> None:
-    """Serve until the process is asked to end; finish running requests first.
+    """Serve until the process is asked to end; finish requests in progress first.
 
     Raises:
         SearchIndexError: The collection has no index, or it is damaged.
@@ -106,14 +106,14 @@ def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: i
 
 
 def read_host(host: str) -> tuple[str, str]:
-    """An address to listen at without brackets, and as it is written in a URL."""
+    """The listening address without brackets, and as written in a URL."""
     bare = host.strip().removeprefix("[").removesuffix("]")
     return bare, f"[{bare}]" if ":" in bare else bare
 
 
 @contextmanager
 def _ending_on_hangup() -> Iterator[None]:
-    """A terminal that is closed, and SIGQUIT, end the service as SIGTERM does; what is ignored (nohup) stays so."""
+    """Treat SIGHUP (a closed terminal) and SIGQUIT like SIGTERM, unless they are ignored (nohup)."""
     numbers = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path, exists=True))
 @tell_errors(OSError)
 def track_runs(paths: tuple[Path, ...]) -> None:
-    """Log runs that ended with exit code 3, because MLflow could not be used; all of them without a PATH.
+    """Log runs that ended with exit code 3 because MLflow could not be used; without a PATH, all of them.
 
-    PATH is what such a run named, or a folder of results: what a run kept for it is logged, and without that the
-    evaluations in it, each as a run of its own.
+    PATH is the file that such a run named, or a folder of results: its unlogged run, or else each evaluation in it as a
+    separate run, is logged.
     """
     from vmnet_pipeline.hooks.tracking import open_connection
 
@@ -41,7 +41,7 @@ def _log(path: Path, connection: Connection) -> int:
         return _log_files(kept, connection)
     results = find_results(path if path.is_dir() else path.parent)
     if not results:
-        raise click.ClickException(f"{path} has neither a run nor an evaluation.json to log.")
+        raise click.ClickException(f"{path} has neither an unlogged run nor an evaluation.json.")
     for run in results:
         with connection.explain():
             log_pending(run, connection.experiment_id)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @click.group(name="weights", cls=ProjectGroup, short_help="Weights of the feature networks: list, fetch, verify.")
 def manage_weights() -> None:
-    """Weight files of the feature backends: what is there, fetch, verify."""
+    """Weight files of the feature backends: list, fetch, verify."""
 
 
 @manage_weights.command(name="list")
 @choose_weights
 @tell_errors()
 def list_weight_sets(weights_dir: Path) -> None:
-    """List all weight sets: whether they are here, licence, where they come from."""
+    """List all weight sets: presence, licence, source."""
     for row in list_weights(weights_dir):
         state = "here" if row["present"] else "-"
         click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<12} {row['homepage']}")
@@ -35,7 +35,7 @@ def list_weight_sets(weights_dir: Path) -> None:
 @choose_weights
 @tell_errors()
 def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
-    """Fetch weight sets by name and check them; what is there already costs nothing."""
+    """Fetch weight sets by name and verify them; those already present are not fetched again."""
     for name in names:
         resolved = resolve_weights(name, weights_dir)
         click.echo(f"{name}: {', '.join(str(path) for path in resolved.paths)}")
@@ -46,7 +46,7 @@ def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
 @choose_weights
 @tell_errors()
 def verify_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
-    """Read weight files again and compare them with their checksums; all sets that are there by default."""
+    """Compare weight files with their checksums; by default all that are present."""
     for name in names or [row["name"] for row in list_weights(weights_dir) if row["present"]]:
         verify_weights(name, weights_dir)
         click.echo(f"{name}: good")

@@ -138,11 +138,11 @@ def _write_streams(
         # All streams have to be there before the first packet is written.
         timed = []
         if frames is not None:
-            video = _add_video(container, encoding, size, frame_rate_hz)
-            timed.append(_stamp(video, _to_video_frames(frames, frame_rate_hz)))
+            stream = _add_video(container, encoding, size, frame_rate_hz)
+            timed.append(_stamp(stream, _to_video_frames(frames, frame_rate_hz)))
         if audio is not None:
-            audio = _add_audio(container, encoding, sample_rate_hz, audio.shape[1])
-            timed.append(_stamp(audio, _cut_blocks(audio, sample_rate_hz, encoding.sample_format)))
+            stream = _add_audio(container, encoding, sample_rate_hz, audio.shape[1])
+            timed.append(_stamp(stream, _cut_blocks(audio, sample_rate_hz, encoding.sample_format)))
         # Streams are interleaved by time, as muxers buffer what comes too early.
         for _, stream, frame in heapq.merge(*timed, key=lambda entry: entry[0]):
             container.mux(stream.encode(frame))
