@@ -17,7 +17,7 @@ def test_what_kedro_refuses_is_said_without_a_traceback(capsys):
         ),
         (
             ValueError("Failed to find the pipeline named 'trian'. Did you mean one of these instead?\n    train"),
-            "There is no pipeline trian. Did you mean train? `kedro registry list` names all.",
+            "There is no pipeline trian. Did you mean train? `kedro registry list` lists all.",
         ),
     ]:
         error_messages._print_error(type(error), error, None)

@@ -75,7 +75,7 @@ def test_raw_and_pooled_vggish():
     np.testing.assert_allclose(embedder([raw[0], None]).music[0], both[0], atol=1e-6)
     np.testing.assert_allclose(embedder([raw.mean(axis=(3, 4)), None], pooled=True).music, both, atol=1e-6)
     np.testing.assert_allclose(embedder([raw[1].mean(axis=(2, 3)), None], pooled=True).music[0], both[1], atol=1e-6)
-    with pytest.raises(EmbedderError, match=r"\(12, 5\).*\(12, 5, time, mel\) per item.*say pooled=True"):
+    with pytest.raises(EmbedderError, match=r"\(12, 5\).*\(12, 5, time, mel\) per item.*give pooled=True"):
         embedder([raw[0].mean(axis=(2, 3)), None])
     with pytest.raises(EmbedderError, match=r"\(11, 5, 6, 4\), but this checkpoint takes \(12, 5, time, mel\)"):
         embedder([raw[0, :11], None])
@@ -100,8 +100,8 @@ def test_towers_over_sequences_take_all_steps():
         ([None, None], False, r"give \[music features, video features\]"),
         (draw(2, 3, 6), False, r"give \[music features, video features\]"),
         ([draw(20, 6)], False, r"give \[music features, video features\]"),
-        ([draw(6), None], False, r"shape \(6,\).*\(T, 6\).*say pooled=True"),
-        ([draw(4, 9, 6), None], True, r"takes \(6,\) per item.*leave pooled=True out"),
+        ([draw(6), None], False, r"shape \(6,\).*\(T, 6\).*give pooled=True"),
+        ([draw(4, 9, 6), None], True, r"takes \(6,\) per item.*omit pooled=True"),
         ([draw(20, 5), None], False, r"music features have shape \(20, 5\).*\(T, 6\)"),
         ([None, draw(2, 20, 6)], False, r"video features have shape \(20, 6\).*\(T, 7\)"),
         ([draw(2, 3, 4, 6), None], False, "music features have shape"),

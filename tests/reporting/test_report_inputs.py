@@ -79,9 +79,7 @@ def test_variants_are_compared_where_they_were_measured_alike(evidence: Evidence
     }
     (found,), notes = find_comparisons(evidence, make_measured(variants=variants))
     assert [row["name"] for row in found.results["rows"]] == ["vmnet_musicnn", "vmnet_vggish"]
-    assert notes == [
-        "Measured on other test pairs or by another protocol, and not shown: csls, mismatched, other_pairs."
-    ]
+    assert notes == ["Evaluated on other test pairs or by another protocol, not shown: csls, mismatched, other_pairs."]
     assert find_comparisons(evidence, make_measured()) == ([], [])
 
 

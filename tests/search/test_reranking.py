@@ -135,7 +135,7 @@ def test_what_cannot_be_cut_is_told():
         PieceEmbedder(model, InputSpec("music", (62, DIM), takes_steps=False), Backend(), 3.0)
     backend = Backend()
     backend.step_s = None
-    with pytest.raises(ParameterError, match="'toy' does not say how far apart"):
+    with pytest.raises(ParameterError, match="'toy' does not state the interval"):
         PieceEmbedder(model, InputSpec("music", (DIM,), takes_steps=False), backend, 3.0)
     with pytest.raises(ParameterError, match="stored pooled"):
         make_pieces(model, "music").embed(np.ones(DIM, np.float32))

@@ -32,7 +32,6 @@ class ProjectConfigLoader(OmegaConfigLoader):
     """Kedro's loader with names and paths as text; `null` in a file still means none."""
 
     def __init__(self, conf_source: str, env: str | None = None, runtime_params: Any = None, **options: Any) -> None:
-        """Take the arguments of `OmegaConfigLoader`."""
         super().__init__(conf_source, env, None if runtime_params is None else write_out(runtime_params), **options)
 
     def _read_dir_configs(
@@ -41,11 +40,9 @@ class ProjectConfigLoader(OmegaConfigLoader):
         configs: dict[Path, DictConfig] = super()._read_dir_configs(conf_path, patterns, key, *others, **options)
         if key not in ("parameters", "globals"):
             return configs
-        return {path: OmegaConf.create(self._read_file(path) or {}) for path in configs}
-
-    def _read_file(self, path: Path) -> Any:
-        with self._fs.open(path.as_posix()) as file:
-            return load_as_written(file.read().decode("utf-8"))
+        return {
+            path: OmegaConf.create(load_as_written(self._fs.cat(path.as_posix()).decode()) or {}) for path in configs
+        }
 
 
 def load_as_written(text: str) -> Any:
@@ -64,17 +61,13 @@ def load_as_written(text: str) -> Any:
 
 
 def quote_names(params: str) -> str:
-    """Quote names and paths in a value of `--params`, so that YAML leaves them as they are.
+    """Quote names and paths in `NAME=VALUE,...`, the value of `--params`, so that YAML keeps them; empty means none.
 
     A part without `=` belongs to the path before it, which has a comma in its name.
-
-    Args:
-        params: `NAME=VALUE,...`; an empty value means none.
     """
     parts: list[str] = []
     for part in params.split(","):
-        is_rest = "=" not in part and part.strip() and parts and is_text(parts[-1].partition("=")[0])
-        if is_rest:
+        if "=" not in part and part.strip() and parts and is_text(parts[-1].partition("=")[0]):
             parts[-1] += f",{part}"
         else:
             parts.append(part)

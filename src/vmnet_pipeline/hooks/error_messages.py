@@ -45,11 +45,9 @@ def _explain_wrong_call(error: BaseException) -> ParameterError | None:
 
     if isinstance(error, ParameterValidationError):
         return ParameterError("\n".join(line for line in str(error).splitlines() if "errors.pydantic.dev" not in line))
-    missing = (
-        re.match(r"Failed to find the pipeline named '(.*?)'", str(error)) if isinstance(error, ValueError) else None
-    )
-    if missing is None:
+    missing = re.match(r"Failed to find the pipeline named '(.*?)'", str(error))
+    if missing is None or not isinstance(error, ValueError):
         return None
     near = str(error).partition("Did you mean one of these instead?\n")[2].split()
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return ParameterError(f"There is no pipeline {missing[1]}. {hint}`kedro registry list` names all.")
+    return ParameterError(f"There is no pipeline {missing[1]}. {hint}`kedro registry list` lists all.")

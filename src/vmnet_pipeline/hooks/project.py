@@ -1,4 +1,4 @@
-"""Hooks of the project: prepare and check a run, log what it made, print its results."""
+"""Hooks of the project: prepare and check a run, log and print its results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ProjectHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
-        """Give every backend the common parameters below its own: its module and its registry line are enough.
+        """Complete the parameters of every backend by the common ones, so that a backend needs no file in conf/.
 
         Raises:
             ParameterError: ParallelRunner was chosen.
@@ -117,7 +117,7 @@ class ProjectHooks:
 class FolderHooks:
     """Resolve relative paths from the project root, whichever folder a run is started in."""
 
-    @hook_impl(tryfirst=True)  # before anything else has to do with paths
+    @hook_impl(tryfirst=True)  # before anything uses a path
     def after_context_created(self, context: KedroContext) -> None:
         """Make the project root the current folder."""
         given = (context.config_loader.runtime_params, context._runtime_params)  # the same, or copies

@@ -1,4 +1,4 @@
-"""Print the results of a run: tables, and where everything is."""
+"""Print the results of a run: tables and locations of files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ def print_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
             click.echo(f"Settings    {path_of(catalog, name.replace('.tuning', '.best_settings'))}")
     for name in evaluations:
         variant = name.removesuffix(".evaluation")
-        report = path_of(catalog, f"{variant}.report")
         click.echo(f"\n{variant}\n{format_recall_table(catalog.load(name))}\n")
-        click.echo(f"Report      {report}")
+        click.echo(f"Report      {path_of(catalog, f'{variant}.report')}")
     click.echo(ingested, nl=bool(ingested))

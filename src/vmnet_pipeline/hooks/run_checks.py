@@ -71,14 +71,10 @@ def _find_names(conf: Path) -> set[str]:
 def configure_project_storage(config_loader: Any = None) -> None:
     """Set the options of object stores given under `storage` in conf/local/credentials.yml.
 
-    They go to fsspec, which every dataset uses, and nowhere else. Without them the default credentials of the store
-    apply.
-
-    Args:
-        config_loader: The loader of a run; by default that of the project in this folder.
+    They are passed only to fsspec, which every dataset uses. Without them the default credentials of the store apply.
 
     Raises:
-        StorageError: They do not have the form of options.
+        StorageError: They are not options of object stores.
     """
     from kedro.config import MissingConfigException, OmegaConfigLoader
 
@@ -113,7 +109,7 @@ def choose_variant(parameters: dict[str, Any]) -> str | None:
 
 
 def skip_training_files(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    """Do not read the training features when every node of a run that reads the pairs needs only the test subset."""
+    """Skip the training features when every node of a run that reads the pairs needs only the test subset."""
     for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):
         takers = [node for node in pipeline.nodes if name in node.inputs]
         files = f"{name.removesuffix('.pairs')}.reference_files"
@@ -148,8 +144,7 @@ def check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: Da
             "run --pipeline evaluate`, or omit checkpoint; summaries_dir=FOLDER sets where a new one is written."
         )
     for name in (name for name in pipeline.inputs() if name.endswith(".checkpoint")):
-        checkpoint = catalog.load(name)
-        _compare_with_features(checkpoint, name.removesuffix(".checkpoint"), pipeline, catalog)
+        _compare_with_features(catalog.load(name), name.removesuffix(".checkpoint"), pipeline, catalog)
 
 
 def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, catalog: DataCatalog) -> None:

@@ -1,4 +1,4 @@
-"""The hooks of kedro-mlflow, held so that no failure of MLflow ends a run, delays it for long, or loses its figures."""
+"""Wrap the hooks of kedro-mlflow so that no failure of MLflow ends a run, delays it for long, or loses its metrics."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NOT_TRACKED = 3  # exit code of a run that did what was asked, but could not be logged
+NOT_TRACKED = 3  # exit code of a run that succeeded but could not be logged
 _RESULTS = (".evaluation", ".comparison", ".tuning")
 _NO_MLFLOW = "MLflow cannot be used: {}. Nothing is lost: run this again when it can."
 REPORTING = Path("data/08_reporting")
 
 
 class TrackingHooks:
-    """Track a run in MLflow, or keep what is to be tracked."""
+    """Track a run in MLflow, or keep its data to be logged later."""
 
     def __init__(self) -> None:
         self._inner: Any = None
@@ -48,7 +48,7 @@ class TrackingHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Connect; kedro-mlflow does its part behind a guard."""
+        """Connect; failures of kedro-mlflow are caught."""
         from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
 
         TRACKER.reset()
@@ -95,11 +95,12 @@ class TrackingHooks:
             with TRACKER.guard():
                 self._inner.before_node_run(node=node, catalog=catalog, inputs=inputs, is_async=is_async)
                 return
-        log_parameters({name.removeprefix("params:"): value for name, value in inputs.items() if _is_params(name)})
+        given = {name: value for name, value in inputs.items() if name == "parameters" or name.startswith("params:")}
+        log_parameters({name.removeprefix("params:"): value for name, value in given.items()})
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """End the run; where it could not be logged, try once more, or keep it."""
+        """End the run; if it could not be logged, try once more, or keep it."""
         if TRACKER.failure is None:
             with TRACKER.guard():
                 self._inner.after_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
@@ -110,13 +111,16 @@ class TrackingHooks:
         if trouble:
             _end_with(NOT_TRACKED)
         elif TRACKER.failure is None:
-            self._log_earlier(folder)
+            from vmnet_pipeline.tracking.replay import log_all_pending
+
+            with TRACKER.guard():
+                log_all_pending(folder, self._experiment_id())
 
     @hook_impl
     def on_pipeline_error(
         self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """End the run as failed; the error of the run is the one that is reported."""
+        """End the run as failed, without hiding its own error."""
         if TRACKER.failure is None:
             with TRACKER.guard():
                 self._inner.on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
@@ -124,11 +128,7 @@ class TrackingHooks:
             logger.warning(self._keep(find_pending(catalog, Path(self._context.project_path))))
 
     def _settle(self, folder: Path) -> list[str]:
-        """Log the run after all, if MLflow answers again, or keep it.
-
-        Returns:
-            The reason why it could not be logged, and what to do; empty where there is nothing to do any more.
-        """
+        """Log the run if MLflow answers again, else keep it and return the reason and what to do."""
         from vmnet_pipeline.tracking.replay import log_pending
 
         try:
@@ -136,7 +136,7 @@ class TrackingHooks:
             log_pending(self._take_run(), self._experiment_id())
         except Exception as error:
             return [f"not logged: {shorten(error)}", self._keep(folder)]
-        logger.info("MLflow can be used again, and has everything of this run")
+        logger.info("MLflow is available again and has logged the whole run")
         return []
 
     def _experiment_id(self) -> str:
@@ -155,12 +155,6 @@ class TrackingHooks:
             return f"Nor could it be kept ({error}). Later: kedro track FOLDER, with the folder of the results"
         return f"Kept in {_shorten_path(path)}: the next run logs it, or: kedro track {_shorten_path(path)}"
 
-    def _log_earlier(self, folder: Path) -> None:
-        from vmnet_pipeline.tracking.replay import log_all_pending
-
-        with TRACKER.guard():
-            log_all_pending(folder, self._experiment_id())
-
 
 def _tell(lines: list[str]) -> None:
     import click
@@ -169,12 +163,8 @@ def _tell(lines: list[str]) -> None:
     click.echo("Pipelines   kedro viz\n")
 
 
-def _is_params(name: str) -> bool:
-    return name == "parameters" or name.startswith("params:")
-
-
 def find_pending(catalog: Any, project: Path) -> Path:
-    """The folder with runs that are still to be logged, next to the reports of all collections."""
+    """The folder of unlogged runs, next to the reports of all collections."""
     log: Any = catalog.get("stage_log")
     folder = None if log is None else log.folder
     return (project / REPORTING if folder is None or is_remote(folder) else folder.parents[1]) / FOLDER
@@ -189,7 +179,7 @@ def _now_ms() -> int:
 
 
 def _end_with(code: int) -> None:
-    """End the command with an exit code; a run that a program started only has the warning."""
+    """End the command with an exit code; a run started by a program only warns."""
     import click
 
     command = click.get_current_context(silent=True)
@@ -200,19 +190,19 @@ def _end_with(code: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """MLflow as a run of this project would use it."""
+    """MLflow as a run of this project uses it."""
 
     experiment_id: str
-    pending: Path  # folder with the runs that are still to be logged
+    pending: Path  # folder of unlogged runs
     place: str
 
     def list(self) -> list[Path]:
-        """The runs that are still to be logged, the oldest first."""
+        """Unlogged runs, oldest first."""
         return list_pending(self.pending)
 
     @contextmanager
     def explain(self) -> Iterator[None]:
-        """Turn what MLflow raises into an error that says what to do."""
+        """Turn an error of MLflow into one with its remedy."""
         try:
             yield
         except (VmnetError, OSError):

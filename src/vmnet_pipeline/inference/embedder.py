@@ -56,10 +56,9 @@ class Embedder:
     """A trained network in inference mode. May be used by several threads at once.
 
     Attributes:
-        digest: 64 hex digits that identify the network; a search index remembers them.
-        music_shape: Shape of one pooled music item, e.g. (500,) or (62, 512);
-            of a tower over sequences (most steps, D).
-        video_shape: The same of video, e.g. (2048,).
+        digest: 64 hex digits that identify the network; a search index stores them.
+        music_shape: Shape of one pooled music item, e.g. (500,) or (62, 512); for sequences (most steps, D).
+        video_shape: The same for video, e.g. (2048,).
 
     Example:
         Features of both sides, pooled over time:
@@ -118,20 +117,19 @@ class Embedder:
         """Read a checkpoint once; everything else is fast.
 
         Args:
-            path: Folder of a checkpoint, or the folder of a variant with `checkpoint/` in it; or of the reference:
-                a `summaries_dir`, whose latest checkpoint is taken, or `.../model.ckpt-N`.
-            music_backend: Backend that `embed_music` uses: its name as `backend` and its parameters. By default the
-                one that the checkpoint was trained on; checkpoints of the reference do not know theirs.
+            path: Folder of a checkpoint, or of a variant with `checkpoint/` in it; or of the reference: a
+                `summaries_dir`, whose latest checkpoint is used, or `.../model.ckpt-N`.
+            music_backend: Backend for `embed_music`: its name as `backend`, and its parameters. By default the one that
+                the checkpoint was trained on, which checkpoints of the reference do not record.
             video_backend: The same for `embed_video`.
-            device: Where the network runs, as torch names it.
-            sandbox: Child processes that read media files; by default some of its own, with the default limits.
-            music_layers: `num_layer_x` that a checkpoint of the original code was trained with, where it does not
-                tell it; the error says so.
+            device: Device of torch.
+            sandbox: Child processes that read media files; by default its own ones, with the default limits.
+            music_layers: `num_layer_x` of a checkpoint of the original code that does not record it.
             video_layers: Its `num_layer_y`.
             linear: Its `is_linear`.
 
         Raises:
-            CheckpointError: There is no checkpoint, it is damaged, or does not tell what its towers are.
+            CheckpointError: It is missing, damaged, or does not record what its towers are.
         """
         backends = {"music_backend": music_backend, "video_backend": video_backend}
         checkpoint = open_checkpoint(path, music_layers=music_layers, video_layers=video_layers, linear=linear)
@@ -141,17 +139,17 @@ class Embedder:
         """Embed features of both sides, or of one.
 
         Args:
-            x: `[music, video]`; either may be None. Each is one item or, with one more axis, n items; items of
-                different length may also be given as a list. One item is what extraction gives:
-                (62, 512, 6, 4) for VGGish, (T, D) for everything else.
-            pooled: The items are pooled already: (62, 512) or (D,) each. Not for towers over sequences.
+            x: `[music, video]`; either may be None. Each is one item or, with one more axis, n items, or a list of
+                items of different lengths. One item is the stored feature: (62, 512, 6, 4) for VGGish, (T, D) for all
+                others.
+            pooled: Whether items are pooled already, (62, 512) or (D,) each. Not for towers over sequences.
 
         Returns:
             `(music, video)`, each (n, E) float32 of unit rows, or None.
 
         Raises:
-            EmbedderError: A shape is wrong or not clear, a value is not finite, or the sides differ in number (a
-                warning where the network is of the original code or was trained by `protocol: reference`).
+            EmbedderError: A shape is wrong or ambiguous, a value is not finite, or the sides differ in number (only a
+                warning for networks of the original code or trained by `protocol: reference`).
         """
         if not isinstance(x, (list, tuple)) or len(x) != 2 or all(side is None for side in x):
             raise EmbedderError("give [music features, video features] as a list of two; one of them may be None")
@@ -184,14 +182,14 @@ class Embedder:
         return self.embed_feature("video", self.extract("video", path, warnings=warnings))
 
     def _refuse_unequal(self, n_music: int, n_video: int) -> None:
-        """Raise, or, for a network of the original or one trained by its protocol, warn: it never asked for pairs."""
+        """Raise, or warn for a network of the original or trained by its protocol, which accepts unequal numbers."""
         message = f"there are {n_music} music and {n_video} video items"
         params = self.checkpoint.params
         if params.get("protocol") == "reference" or "imported_from" in params:
             logger.warning("%s in one call; each side is embedded by itself", message)
             return
         raise EmbedderError(
-            f"{message}; give pairs, or one side at a time with None for the other (one item has one axis less than a "
+            f"{message}; give pairs, or one side at a time and None for the other (one item has one axis less than a "
             "batch)"
         )
 
@@ -204,7 +202,7 @@ class Embedder:
     # --- media files
 
     def extract(self, side: Side, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
-        """The feature of one side of a media file as the backend stores it; the rest as in `embed_music`."""
+        """Extract the feature of one side of a media file as the backend stores it; otherwise like `embed_music`."""
         backend = self.backend(side)
         prepared = self.sandbox.call(backend.prepare, DiskNames().find(str(path)))
         if warnings is not None:
@@ -214,7 +212,7 @@ class Embedder:
         return backend.finish(backend.infer(prepared.inputs))
 
     def embed_feature(self, side: Side, feature: np.ndarray) -> np.ndarray:
-        """What `extract` gave to (1, E) float32 of unit length.
+        """Embed a result of `extract`: (1, E) float32 of unit length.
 
         Raises:
             EmbedderError: It does not fit the network.
@@ -224,7 +222,7 @@ class Embedder:
         return self._embed(side, self._specs[side].pack([np.asarray(feature, np.float32)], self.backend(side).pool))
 
     def cut_pieces(self, side: Side, piece_s: float) -> PieceEmbedder:
-        """What embeds the pieces of items of one side, of about `piece_s` seconds.
+        """Make an embedder for pieces of about `piece_s` seconds of items of one side.
 
         Raises:
             ParameterError: The features of this side, or its tower, cannot be cut.
@@ -236,11 +234,11 @@ class Embedder:
         return PieceEmbedder(self._model, self._specs[side], backend, piece_s)
 
     def backend(self, side: Side) -> FeatureBackend:
-        """The feature backend of one side, loaded; made when it is first asked for.
+        """The feature backend of one side, loaded on first use.
 
         Raises:
-            CheckpointError: It is not the one that the checkpoint was trained on, or is not known.
-            ParameterError: There is no such backend, or a parameter is wrong.
+            CheckpointError: It is unknown, or not the one that the checkpoint was trained on.
+            ParameterError: The name or a parameter of the backend is wrong.
             WeightsError: Its weights are not available.
         """
         with self._lock:
@@ -270,25 +268,21 @@ class Embedder:
 
 
 def _build_singles(model: VMNet, device: str) -> dict[Side, RunOne | None]:
-    """What embeds one item faster than the network itself does, where there is such a thing."""
+    """Faster functions for one item, for the sides that have one."""
     from vmnet_pipeline.inference.single_item import build_single
 
-    if device != "cpu":
-        return {"music": None, "video": None}
-    return {
-        "music": build_single(model.music_scaler, model.music),
-        "video": build_single(model.video_scaler, model.video),
-    }
+    parts: Mapping[Side, Any] = {"music": (model.music_scaler, model.music), "video": (model.video_scaler, model.video)}
+    return {side: build_single(*part) if device == "cpu" else None for side, part in parts.items()}
 
 
 def open_checkpoint(path: str | Path, **told: Any) -> Checkpoint:
     """Read a checkpoint of this project or of the original code.
 
     Args:
-        told: What a checkpoint of the original does not tell: `music_layers`, `video_layers`, `linear`.
+        told: What a checkpoint of the original does not record: `music_layers`, `video_layers`, `linear`.
 
     Raises:
-        CheckpointError: There is none, or it is damaged.
+        CheckpointError: It is missing or damaged.
     """
     folder = as_path(path).expanduser()
     own = find_own_checkpoint(folder)
@@ -307,10 +301,10 @@ def open_checkpoint(path: str | Path, **told: Any) -> Checkpoint:
 
 
 def open_start(path: str | Path) -> StartPoint:
-    """Read a checkpoint to train on from; one of the original code comes with its optimiser's state.
+    """Read a checkpoint to continue training from; one of the original code includes its optimiser state.
 
     Raises:
-        CheckpointError: There is none, or it is damaged.
+        CheckpointError: It is missing or damaged.
     """
     folder = as_path(path).expanduser()
     if find_own_checkpoint(folder) is not None:
@@ -321,7 +315,7 @@ def open_start(path: str | Path) -> StartPoint:
 
 
 def find_own_checkpoint(folder: Path) -> Path | None:
-    """The folder of this project's checkpoint that is meant; None if there is none.
+    """Find a checkpoint of this project in a folder, or None.
 
     Raises:
         CheckpointError: There are several.
@@ -337,12 +331,12 @@ def find_own_checkpoint(folder: Path) -> Path | None:
 
 
 def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:
-    """Parameters, with the backend's name, that make features of this identity.
+    """Name and parameters of the backend that made features with this fingerprint.
 
-    A backend that does not say which of its settings are parameters (`params_type`) is given all of them.
+    A backend that does not declare its parameters (`params_type`) gets all settings.
 
     Raises:
-        ParameterError: There is no such backend here.
+        ParameterError: The backend is unknown.
     """
     from vmnet_pipeline.backends.registry import get_backend
 
@@ -358,6 +352,6 @@ def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:
 
 
 def _leave_out_device(fingerprint: Fingerprint) -> Fingerprint:
-    """A network that was trained on features from a GPU may be used without one: engine and precision still count."""
+    """Allow a network trained on features from a GPU to be used without one; engine and precision still count."""
     settings = {name: value for name, value in fingerprint.settings.items() if name != "device"}
     return Fingerprint(fingerprint.backend, settings)

@@ -51,13 +51,13 @@ class EmbeddingSet:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingPlan:
-    """Embeddings that are made while they are written."""
+    """Embeddings that are computed while they are written."""
 
     ids: tuple[str, ...]
     sources: tuple[str, ...]  # checksum of the feature of each, or empty
     dim: int
     checkpoint: str
-    chunks: Iterator[np.ndarray]  # the rows, in order, some at a time
+    chunks: Iterator[np.ndarray]  # (k, E) float32 rows in order
     n_reused: int = 0
 
 
@@ -75,11 +75,11 @@ def plan_store_embeddings(
     Args:
         ids: Items of the collection; those without a feature are left out.
         pool: Pools one item's feature as in training.
-        known: Embeddings made before; rows of the same network and feature are taken over.
+        known: Embeddings made before; rows of the same network and feature are reused.
 
     Raises:
-        FeatureStoreError: While the rows are made, a feature is missing or damaged.
-        EmbedderError: While the rows are made, features do not fit the network.
+        FeatureStoreError: While the rows are computed, a feature is missing or damaged.
+        EmbedderError: While the rows are computed, features do not fit the network.
     """
     wanted = [item_id for item_id in ids if (row := store.rows.get(item_id)) is not None and row.status == "done"]
     sources = tuple(store.rows[item_id].checksum for item_id in wanted)
@@ -118,8 +118,8 @@ def _find_reusable(
     if known is None or known.checkpoint != digest:
         return {}
     rows = {key: row for row, key in enumerate(zip(known.ids, known.sources, strict=True))}
-    return {item_id: rows[item_id, source] for item_id, source in zip(ids, sources, strict=True) if source
-            and (item_id, source) in rows}  # fmt: skip
+    keys = (key for key in zip(ids, sources, strict=True) if key[1] and key in rows)
+    return {key[0]: rows[key] for key in keys}
 
 
 def _embed_items(
@@ -144,7 +144,7 @@ def _measure_dim(model: VMNet, checkpoint: Checkpoint) -> int:
 
 
 def write_embeddings(folder: Path, planned: EmbeddingPlan) -> None:
-    """Make and write embeddings; the folder appears whole or not at all."""
+    """Compute and write embeddings; the folder appears whole or not at all."""
     with replace_folder(folder) as temporary:
         with ArrayWriter(temporary / VECTORS, (planned.dim,)) as writer, track(folder.name, len(planned.ids)) as bar:
             for chunk in planned.chunks:
@@ -161,10 +161,10 @@ def write_embeddings(folder: Path, planned: EmbeddingPlan) -> None:
 
 
 def read_embeddings(folder: Path) -> EmbeddingSet:
-    """Open embeddings, comparing every byte with its checksum; the vectors stay on disk until they are used.
+    """Open embeddings after comparing all bytes with their checksums; the vectors stay on disk until they are used.
 
     Raises:
-        SearchIndexError: There are none, or they are damaged.
+        SearchIndexError: They are missing or damaged.
     """
     try:
         contents = parse_checksummed((folder / CONTENTS).read_text(encoding="utf-8"))

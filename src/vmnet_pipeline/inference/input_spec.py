@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.types import FeatureArray, Sequences, Side
 
-MAX_STEPS = 100  # longest item that features over time may have without saying that it is one: 300 s of musicnn
+MAX_STEPS = 100  # steps above which unlabelled features over time are ambiguous: 300 s of musicnn
 
 
 def embed_side(model: VMNet, side: Side, features: FeatureArray) -> np.ndarray:
@@ -31,7 +31,7 @@ def embed_side(model: VMNet, side: Side, features: FeatureArray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What one side of a network takes."""
+    """Input of one side of a network."""
 
     side: Side
     shape: tuple[int, ...]  # of one pooled item, (D,) or (62, 512); of sequences (most steps, D)
@@ -51,29 +51,25 @@ class InputSpec:
         return self._stack([zeros[0]]) if self.takes_steps else zeros
 
     def pack(self, features: Sequence[np.ndarray], pool: Callable[[np.ndarray], np.ndarray]) -> FeatureArray:
-        """Features as a backend makes them, at least one, in the form that the network takes.
-
-        Args:
-            features: One array per item.
+        """Convert one or more features, as a backend makes them, to the input of the network.
 
         Raises:
-            EmbedderError: A feature has another shape than the network takes, or is not finite.
+            EmbedderError: A feature does not have the shape that the network takes, or is not finite.
         """
         if self.takes_steps:
             return self._stack(features)
-        pooled = [pool(feature) for feature in features]
-        return self.read(pooled, pooled=True)
+        return self.read([pool(feature) for feature in features], pooled=True)
 
     def read(self, value: Any, *, pooled: bool = False) -> FeatureArray:
-        """Features as a user gives them: one item, a batch with one more axis, or a list of items.
+        """Convert features from a user: one item, a batch with one more axis, or a list of items.
 
         Raises:
-            EmbedderError: A shape is wrong or not clear, or a value is not finite.
+            EmbedderError: A shape is wrong or ambiguous, or a value is not finite.
         """
         import numpy as np
 
         if pooled and self.takes_steps:
-            raise EmbedderError(f"this checkpoint takes all steps of its {self.side} features; leave pooled=True out")
+            raise EmbedderError(f"this checkpoint takes all steps of its {self.side} features; omit pooled=True")
         if isinstance(value, (list, tuple)):
             items = [self._to_numbers(item) for item in value]
         else:
@@ -81,7 +77,12 @@ class InputSpec:
             is_item = array.ndim in self._count_axes(pooled)
             if not is_item and array.ndim - 1 not in self._count_axes(pooled):
                 raise EmbedderError(self._describe_misfit(array.shape, pooled))
-            self._refuse_unclear(array, is_item and not pooled and not self.takes_steps)
+            is_raw = is_item and not pooled and not self.takes_steps
+            if is_raw and array.ndim == 2 and len(array) > MAX_STEPS:
+                raise EmbedderError(
+                    f"{self.side} features of shape {array.shape} may be one item with {len(array)} steps or as many "
+                    "pooled items; give array[None] for the first and pooled=True for the second"
+                )
             items = [array] if is_item else list(array)
         if not items and not self.takes_steps:
             return np.zeros((0, *self.shape), np.float32)
@@ -93,7 +94,7 @@ class InputSpec:
         return self._check_finite(np.stack([item if pooled else self._pool(item) for item in items]))
 
     def _count_axes(self, pooled: bool) -> tuple[int, ...]:
-        """Axes of one item: pooling takes one of two away from vectors over time, and two of four from VGGish."""
+        """Axes of one item: pooling removes one of two for vectors over time, and two of four for VGGish."""
         if self.takes_steps:
             return (2, 4)
         return (len(self.shape),) if pooled else (2 * len(self.shape),)
@@ -107,15 +108,8 @@ class InputSpec:
             return item == self.shape
         return item[1:] == self.shape if len(self.shape) == 1 else item[:2] == self.shape
 
-    def _refuse_unclear(self, array: np.ndarray, is_raw_item: bool) -> None:
-        if is_raw_item and array.ndim == 2 and len(array) > MAX_STEPS:
-            raise EmbedderError(
-                f"{self.side} features of shape {array.shape} may be one item with {len(array)} steps or as many "
-                "pooled items; give array[None] for the first and pooled=True for the second"
-            )
-
     def _pool(self, item: np.ndarray) -> np.ndarray:
-        """Mean over the steps; of VGGish over time and mel inside each patch. In double precision, as packing does."""
+        """Mean over the steps, for VGGish over time and mel inside each patch; in float64 like packing."""
         import numpy as np
 
         from vmnet_pipeline.backends.vggish import average_patches
@@ -164,7 +158,7 @@ class InputSpec:
             raw = f"({self.shape[0]}, {self.shape[1]}, time, mel)"
         hint = ""
         if not self.takes_steps and (self._fits(found, not pooled) or self._fits(found[1:], not pooled)):
-            hint = "; leave pooled=True out for these" if pooled else "; if they are pooled already, say pooled=True"
+            hint = "; omit pooled=True for these" if pooled else "; if they are pooled already, give pooled=True"
         swapped = (*found[:-2], *found[:-3:-1])
         if not pooled and swapped != found and (self._fits(swapped, pooled) or self._fits(swapped[1:], pooled)):
             hint = "; these look transposed: pass array.T of each item"

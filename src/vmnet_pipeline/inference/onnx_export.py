@@ -1,7 +1,7 @@
 """Export the towers of a checkpoint to ONNX.
 
-A file holds one side whole: standardisation, tower, L2 normalisation. It takes what `Embedder` takes with
-`pooled=True`, or sequences with their mask, and it says in its metadata what that is.
+A file holds one whole side: standardisation, tower, L2 normalisation. Its input is that of `Embedder` with
+`pooled=True`, or sequences with their mask; its metadata describe it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,13 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
 
 OPSET = 18
-TOLERANCE = 1e-5  # largest difference of any value of an embedding from what torch gives
+TOLERANCE = 1e-5  # largest difference of any value of an embedding from torch
 
 
 def export_towers(checkpoint: Checkpoint, folder: Path) -> dict[Side, Path]:
-    """Write `music.onnx` and `video.onnx`; each is run and compared with the network before it gets its name.
+    """Write and return `music.onnx` and `video.onnx`; each is compared with the network before it gets its name.
 
-    Args:
-        checkpoint: Any; an ensemble is one graph with all members.
-
-    Returns:
-        The file of each side.
+    An ensemble is one graph with all members.
 
     Raises:
         CheckpointError: The packages of the extra `onnx` are missing, or a file does not compute what the network does.
@@ -58,7 +54,7 @@ def export_towers(checkpoint: Checkpoint, folder: Path) -> dict[Side, Path]:
 
 
 class _OneSide(nn.Module):
-    """Features of one side to embeddings, with tensors for arguments as a graph has them."""
+    """Embeds features of one side; its arguments are tensors, as a graph needs."""
 
     def __init__(self, model: VMNet, side: Side) -> None:
         super().__init__()
@@ -79,7 +75,7 @@ def _export_side(model: VMNet, checkpoint: Checkpoint, side: Side, path: Path) -
     program = _trace(network, spec)
     program.model.metadata_props.update(describe_side(checkpoint, spec))
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # the exporter leaves the call stack there, with paths of this machine
+        node.metadata_props.clear()  # remove the call stack, which has local paths
     with replace_atomically(path) as temporary:
         program.save(str(temporary), external_data=False)
         _compare(network, spec, temporary)
@@ -101,7 +97,7 @@ def _trace(network: _OneSide, spec: InputSpec) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of packages that it does not need and of its own future."""
+    """Hide the exporter's warnings about optional packages and deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -114,7 +110,7 @@ def _quiet() -> Iterator[None]:
 
 
 def describe_side(checkpoint: Checkpoint, spec: InputSpec) -> dict[str, str]:
-    """What a file says of itself, as text: what goes in, what comes out, and of which network it is."""
+    """Metadata of a file: its input, output and network."""
     fingerprint = checkpoint.fingerprints.get(MODALITY_OF[spec.side])
     config = checkpoint.model_config
     if spec.takes_steps:
@@ -160,7 +156,7 @@ def _compare(network: _OneSide, spec: InputSpec, path: Path) -> None:
 
 
 def _draw_batch(spec: InputSpec, n_items: int) -> tuple[Tensor, ...]:
-    """Features of some items, the same every time; of sequences the last item is one step shorter."""
+    """Random features, the same at every call; the last sequence is one step shorter."""
     generator = torch.Generator().manual_seed(n_items)
     if not spec.takes_steps:
         return (torch.rand((n_items, *spec.shape), generator=generator),)

@@ -40,11 +40,11 @@ class _Layer(NamedTuple):
 
 
 def build_single(scaler: nn.Module, tower: nn.Module) -> RunOne | None:
-    """A function from one item's features to its embedding, for a tower in inference mode on the CPU.
+    """Build a function that embeds one item, for a tower in inference mode on the CPU.
 
     Returns:
-        A function from (D,) or (T, C) float32 to (E,) float32 of unit length; it may be called by several threads.
-        None for towers that are not VM-NET's own: they read little, or take sequences.
+        A thread-safe function from (D,) or (T, C) float32 to (E,) float32 of unit length. None for towers that are not
+        VM-NET's own: they have few weights, or take sequences.
     """
     head = tower.head if isinstance(tower, TimeFusionTower) else tower
     if not isinstance(head, PooledTower):

@@ -41,8 +41,7 @@ _FULL_DATABASE = "database or disk is full"
 def explain_disk_error(error: BaseException | None) -> StorageError | None:
     """Explain, with the remedy, a disk that is full or defective or lacks permissions; None for other errors.
 
-    Args:
-        error: Libraries wrap the error of the system, and some keep only its text.
+    Libraries wrap the error of the system, and some keep only its text.
     """
     messages = []
     while error is not None:
@@ -59,13 +58,10 @@ def explain_disk_error(error: BaseException | None) -> StorageError | None:
 def replace_atomically(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path next to `path`; on a clean exit it replaces `path`.
 
-    The temporary name is unique, so several writers never collide; the last one wins. When the block raises, the
-    temporary file is removed and `path` is unchanged. For an object store the temporary file is local, and uploaded at
-    the end.
+    The temporary name is unique, so writers never collide; the last one wins. When the block raises, the temporary file
+    is removed and `path` is unchanged. For an object store the temporary file is local and uploaded at the end.
 
-    Args:
-        durable: Whether the old or the new content also survives a loss of power. Costs some milliseconds: for files
-            that took long to make.
+    With `durable`, old or new content also survives a loss of power; this costs some milliseconds.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="vmnet-") as folder:
@@ -105,7 +101,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
                 flush(path)
             put_in_place(temporary, folder)
             flush(folder.parent)
-            recover_folder(folder)  # the folder that had to step aside is not needed any more
+            recover_folder(folder)  # removes a folder that had to step aside
         finally:
             discard(temporary)
 
@@ -132,11 +128,7 @@ def _make_locked_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def lock_folder(folder: Path, *, waits: bool = True) -> Iterator[bool]:
-    """Lock a local folder until the block ends, if the file system can.
-
-    Yields:
-        Whether this process holds it now.
-    """
+    """Lock an existing local folder until the block ends, and yield whether this process has the lock."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         yield try_lock(handle, alone=True, waits=waits)
@@ -147,13 +139,8 @@ def lock_folder(folder: Path, *, waits: bool = True) -> Iterator[bool]:
 def _remove_stale_folders(folder: Path) -> None:
     for path in folder.parent.glob(f"{TEMPORARY_PREFIX}{glob.escape(folder.name)}-{'?' * 32}"):
         with contextlib.suppress(OSError), lock_folder(path, waits=False) as is_stale:
-            if is_stale or _is_old(path):
+            if is_stale or time.time() - path.stat().st_mtime > _OLD_S:  # by age on disks without locks
                 discard(path)
-
-
-def _is_old(path: Path) -> bool:
-    """Whether no process can still use a folder, for disks without locks."""
-    return time.time() - path.stat().st_mtime > _OLD_S
 
 
 def flush_file_system(folder: Path) -> None:
@@ -189,6 +176,6 @@ def remove_stale_temporaries(folder: Path, newest: Path, older_than_s: float = 3
     """
     with contextlib.suppress(OSError):
         now_s = newest.stat().st_mtime
-        for path in folder.glob(".tmp*"):  # not only our own: safetensors makes such files, too
+        for path in folder.glob(".tmp*"):  # safetensors also makes such files
             if path.is_file() and now_s - path.stat().st_mtime >= older_than_s:
                 path.unlink()

@@ -44,7 +44,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two values they take, so a file with both could mean different things to them."""
+    """Refuse repeated names, of which readers choose different ones."""
     content = dict(pairs)
     if len(content) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
@@ -173,11 +173,7 @@ def _list_buffers(chunk: pa.Array) -> list[Any]:
 
 
 def check_table_size(metadata: pq.FileMetaData, n_bytes: int) -> None:
-    """Refuse a Parquet file that unpacks to far more than any table with named rows.
-
-    Raises:
-        ValueError: It declares more than the file can hold.
-    """
+    """Refuse, with a ValueError, a Parquet file that unpacks to far more than any table with named rows."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if metadata.num_rows > _FREE_ROWS + _ROWS_PER_BYTE * n_bytes:
         raise ValueError(f"it declares {metadata.num_rows} rows in {n_bytes} bytes")

@@ -7,14 +7,7 @@ from pathlib import Path
 
 
 def find_conf(project: Path | None = None) -> Path:
-    """The folder with the environments of settings, `base` among them.
-
-    Args:
-        project: Folder of a project; by default the current one.
-
-    Returns:
-        `conf/` of that folder where it has one, else that of the package.
-    """
+    """`conf/` of a project folder, by default the current one, else that of the package."""
     own = (project or Path()) / "conf"
     return own if (own / "base").is_dir() else find_shipped_conf()
 

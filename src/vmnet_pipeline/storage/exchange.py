@@ -1,4 +1,4 @@
-"""Replace a folder by another one without a moment in which the only copy could be removed.
+"""Replace a folder by another one; at no moment can the only copy be lost.
 
 Linux and macOS exchange two names in one step: the name always exists. Where the system or the file system cannot
 (NFS, FAT, some FUSE), the old folder steps aside under its own name, `.replaced-NAME-TOKEN`, for the moment between

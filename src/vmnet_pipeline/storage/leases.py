@@ -45,7 +45,7 @@ def hold_lease(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Ite
         conflicts: Whether a process of another kind must not work there at the same time.
 
     Raises:
-        FeatureStoreError: A conflicting process is there; or this one was suspended until its lease expired.
+        FeatureStoreError: A conflicting process holds a lease, or this one was suspended until its own expired.
     """
     own = _Lease(folder, kind)
     own.renew()
@@ -66,7 +66,7 @@ def hold_lease(folder: Path, kind: str, conflicts: Callable[[str], bool]) -> Ite
 def find_live(folder: Path, *, than: Path | None = None) -> list[str]:
     """Names of the live leases in `folder`, except `than`; expired ones are removed.
 
-    The time is that of the store: of the lease `than`, which was just written, or of a file written to read it.
+    The clock is that of the store, read from the lease `than`, which was just written, or from a new file.
     """
     clock = than or folder / FOLDER / f"clock.{uuid.uuid4().hex}.json"
     if than is None:
@@ -117,7 +117,7 @@ def describe_self() -> dict[str, Any]:
 
 
 def describe_holder(path: Path) -> str:
-    """The process named in a lease or a lock file, in words; empty when there is none."""
+    """Describe the process named in a lease or a lock file; empty if there is none."""
     try:
         holder = parse_json(path.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"

@@ -41,11 +41,7 @@ _is_watching = False
 
 
 def explain_limit(error: BaseException | None) -> LimitError | None:
-    """Explain which limit was reached; None for other errors.
-
-    Args:
-        error: Libraries wrap the error of the system, and some keep only its text.
-    """
+    """Explain which limit was reached; None for other errors. Some libraries keep only the text of a system error."""
     while error is not None:
         if isinstance(error, MemoryError):
             return LimitError(_REMEDIES["memory"])
@@ -60,7 +56,7 @@ def explain_limit(error: BaseException | None) -> LimitError | None:
 
 
 def watch_limits() -> None:
-    """Make this process, that of a command, report a limit in one sentence.
+    """Make this command report a limit in one sentence.
 
     Raises:
         LimitError: So few threads are left that libraries would abort the process.
@@ -106,11 +102,7 @@ def _watch_processor_time() -> None:
 
 
 def _check_threads(count: int) -> None:
-    """Start some threads for a moment: a C++ library that cannot start one aborts the process.
-
-    Raises:
-        LimitError: They cannot be started.
-    """
+    """Start some threads for a moment, as a C++ library that cannot start one aborts the process."""
     done = threading.Event()
     threads = [threading.Thread(target=done.wait, name="limit", daemon=True) for _ in range(count)]
     started = 0
@@ -121,16 +113,9 @@ def _check_threads(count: int) -> None:
     except RuntimeError as error:
         raise LimitError(
             f"Only {started} more threads or processes can be started, and {count} are needed. Raise the limit "
-            f"({_name_thread_limit()}), or end other processes."
+            f"(ulimit -u, or -v for their stacks), or end other processes."
         ) from error
     finally:
         done.set()
         for thread in threads[:started]:
             thread.join()
-
-
-def _name_thread_limit() -> str:
-    """Each thread has a stack, for which a limit of memory may leave no place."""
-    import resource
-
-    return "ulimit -u" if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY else "ulimit -v or -u"

@@ -39,11 +39,10 @@ SAY_EVERY_S = 30.0
 
 @contextmanager
 def lock_run(folder: Path, shard: Shard | None = None) -> Iterator[None]:
-    """Hold a store for one run, or for one worker of an array job; wait for writers that an earlier run left.
+    """Hold a store for one run, or one worker of an array job; wait for writers that an earlier run left.
 
     Args:
-        shard: (I, N) for worker I of an array job of N, which may run next to the other workers; None for the whole
-            store.
+        shard: (I, N) for worker I of an array job of N, which may run next to the others; None for the whole store.
 
     Raises:
         FeatureStoreError: Another run holds it; the message names its process, machine and start.
@@ -75,7 +74,7 @@ def share_writing(folder: Path, shard: Shard | None = None) -> Iterator[None]:
             yield
         return
     with _writers_path(folder, shard).open("a+", encoding="utf-8") as file:
-        try_lock(file, alone=False, waits=True)  # a run that checks for writers holds it for a moment
+        try_lock(file, alone=False, waits=True)  # a run that looks for writers holds it for a moment
         yield
 
 
@@ -107,30 +106,26 @@ def _lock_or_refuse(path: Path, *, alone: bool) -> Iterator[None]:
 
 
 def _find_holder(path: Path) -> str:
-    """The run that holds a lock, in words; for an array job any of its workers."""
+    """Describe the run that holds a lock; for an array job any of its workers."""
     candidates = [path, *sorted(path.parent.glob(f"{path.name}-*"))] if path.name == "lock" else [path]
     return next(filter(None, map(describe_holder, reversed(candidates))), "another process")
 
 
 def _refuse_other_arrays(folder: Path, shard: Shard) -> None:
-    """Refuse workers of an array of another size: they would take the same items.
-
-    A shared lock is used to look for them, as other workers of this array may do so at the same moment.
-    """
+    """Refuse an array of another size, whose workers would take the same items."""
     for path in sorted(folder.glob("lock-*-of-*")):
-        if path.name.endswith(f"-of-{shard[1]}"):
-            continue
-        with _lock_or_refuse(path, alone=False):
-            pass
+        if not path.name.endswith(f"-of-{shard[1]}"):
+            with _lock_or_refuse(path, alone=False):  # shared, as other workers may look at the same moment
+                pass
 
 
 def _wait_for_writers(folder: Path, shard: Shard | None) -> None:
-    """Let workers that outlived their run, as cluster workers do, finish their batch."""
+    """Let workers that outlive their run, as on a cluster, finish their batch."""
     said = -SAY_EVERY_S
     while _find_writers(folder, shard):
         if time.monotonic() - said >= SAY_EVERY_S:
             said = time.monotonic()
-            logger.warning("Waiting for workers of an earlier run on %s to finish what they hold", folder.parent)
+            logger.warning("Waiting for workers of an earlier run on %s to finish their batches", folder.parent)
         time.sleep(REMOTE_POLL_S if is_remote(folder) else POLL_S)
 
 
@@ -140,24 +135,21 @@ def _find_writers(folder: Path, shard: Shard | None) -> list[str]:
     if is_remote(folder):
         kinds = [name.partition(".")[0] for name in find_live(folder)]
         return [kind for kind in kinds if kind == own or (shard is None and kind.startswith(own))]
-    paths = folder.glob("writers*") if shard is None else [folder / own]
-    return [path.name for path in sorted(paths) if not _is_free(path)]
-
-
-def _is_free(path: Path) -> bool:
-    with path.open("a+", encoding="utf-8") as file:
-        return try_lock(file, alone=True)
+    active = []
+    for path in sorted(folder.glob("writers*") if shard is None else [folder / own]):
+        with path.open("a+", encoding="utf-8") as file:
+            if not try_lock(file, alone=True):
+                active.append(path.name)
+    return active
 
 
 def try_lock(file: TextIO | int, *, alone: bool, waits: bool = False) -> bool:
-    """Lock an open file, or the descriptor of a folder, until it is closed.
+    """Lock an open file, or the descriptor of a folder, until it is closed; return whether this process has the lock.
+
+    On file systems without locks a file counts as locked, with a warning, and a folder as not locked.
 
     Args:
-        file: Where the file system has no locks, a file counts as locked, with a warning, and a folder as not locked.
         alone: Whether no other process may share the lock.
-
-    Returns:
-        Whether this process has the lock; False when another process has it.
     """
     try:
         fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if waits else fcntl.LOCK_NB))
@@ -166,5 +158,7 @@ def try_lock(file: TextIO | int, *, alone: bool, waits: bool = False) -> bool:
     except OSError as error:
         if isinstance(file, int):
             return False
-        warn_once("%s cannot be locked (%s): see that only one run works on this folder", file.name, error.strerror)
+        warn_once(
+            "%s cannot be locked (%s): make sure that only one run works on this folder", file.name, error.strerror
+        )
     return True

@@ -39,10 +39,7 @@ class Mirror:
         return (self.place / self._last_file).exists()
 
     def pull(self) -> Path:
-        """Update the copy from the folder.
-
-        Returns:
-            The copy; missing if the folder is absent.
+        """Update and return the copy; it is missing if the folder is absent.
 
         Raises:
             StorageError: The folder kept changing.
@@ -53,11 +50,11 @@ class Mirror:
         with lock_folder(self.local.parent):  # of several processes one fetches, and the others wait
             for _ in range(_ATTEMPTS):
                 wanted = self._describe()
-                if self._last_file not in wanted and self._was_being_pushed():
-                    self.push()
-                    return self.local
                 if self._last_file not in wanted:
-                    shutil.rmtree(self.local, ignore_errors=True)
+                    if self._push_record.is_file() and (self.local / self._last_file).is_file():
+                        self.push()  # a push from here was killed: only the copy is whole
+                    else:
+                        shutil.rmtree(self.local, ignore_errors=True)
                     return self.local
                 if self._read_state() == wanted:
                     return self.local
@@ -80,10 +77,6 @@ class Mirror:
             upload(self.local / name, self.place / name)
         self._write_state(self._describe())
         self._push_record.unlink(missing_ok=True)
-
-    def _was_being_pushed(self) -> bool:
-        """Whether the folder is absent because a push from here was killed: the copy is then the only whole one."""
-        return self._push_record.is_file() and (self.local / self._last_file).is_file()
 
     def _describe(self) -> dict[str, str]:
         listing = list_files(self.place, recursive=True)

@@ -1,4 +1,4 @@
-"""Compare file names as different systems spell them: composed or decomposed letters, upper and lower case.
+"""Compare file names across systems: composed or decomposed letters, upper and lower case.
 
 A Mac may write `é` as two characters (NFD) where Linux and Windows have one (NFC). Names are compared normalised, and
 files are found on disk as they are.
@@ -30,7 +30,7 @@ class DiskNames:
         self._folders: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str:
-        """The path of a file or folder as spelled on disk; `path` itself if it exists, or under no spelling."""
+        """The path of a file or folder as spelled on disk; `path` itself if it exists, or does not in any spelling."""
         if path.isascii() or is_remote(path) or os.path.lexists(path):
             return path
         head, _, name = path.rpartition("/")
@@ -56,13 +56,11 @@ def find_on_disk(path: Path) -> Path:
 
 
 def find_entry(folder: Path, names: tuple[str, ...], *, is_folder: bool = True) -> list[Path]:
-    """Entries of a folder with one of some names in any case, those that come first in `names` first.
+    """Entries of a folder, local or remote, whose names are among the lower-case `names` in any case, in that order.
 
-    Args:
-        folder: A folder, local or remote; a missing one has none.
-        names: In lower case.
+    A missing folder has none.
     """
-    try:  # names, of which a folder may have a million, and not as many paths
+    try:  # a folder may have a million names: do not make a path of each
         entries = [path.name for path in folder.iterdir()] if is_remote(folder) else os.listdir(folder)  # noqa: PTH208
     except OSError:
         return []

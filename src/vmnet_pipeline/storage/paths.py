@@ -22,7 +22,7 @@ from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.prefetch import run_ahead
 
 PROTOCOLS = ("s3", "gs", "az", "abfs", "memory")
-"""Supported object stores; a foreign media.csv must not make this machine call arbitrary addresses."""
+"""Other protocols are rejected so that an untrusted media.csv cannot make this host contact arbitrary addresses."""
 
 DEFAULT_CACHE_DIR = "data/cache"
 N_AHEAD = 16  # number of concurrent requests
@@ -202,11 +202,7 @@ def number_version(found: StoredFile) -> int:
 
 
 def read_files(paths: Sequence[Path]) -> list[bytes]:
-    """Read some small remote files concurrently.
-
-    Raises:
-        FileNotFoundError: One has been removed.
-    """
+    """Read small remote files concurrently; FileNotFoundError if one has been removed."""
     return [read() for read in run_ahead(lambda path: path.read_bytes(), paths, N_AHEAD)]
 
 

@@ -11,27 +11,11 @@ from typing import Any, TypeVar
 
 from vmnet_pipeline.storage.paths import is_remote
 
-PATH_NAMES = frozenset(
-    {
-        "audio_dir",
-        "cache_dir",
-        "checkpoint",
-        "data_root",
-        "media_dir",
-        "metadata",
-        "pairs_dir",
-        "save_dir",
-        "split_dir",
-        "start_from",
-        "summaries_dir",
-        "test_csv_path",
-        "test_data_dir",
-        "train_csv_path",
-        "train_data_dir",
-        "video_dir",
-        "weights_dir",
-    }
-)
+PATH_NAMES = frozenset({
+    "audio_dir", "cache_dir", "checkpoint", "data_root", "media_dir", "metadata", "pairs_dir", "save_dir", "split_dir",
+    "start_from", "summaries_dir", "test_csv_path", "test_data_dir", "train_csv_path", "train_data_dir", "video_dir",
+    "weights_dir",
+})  # fmt: skip
 """Parameters that are paths, also within others, as in `musicnn.weights_dir`."""
 
 _Place = TypeVar("_Place", str, Path)
@@ -39,11 +23,7 @@ _callers: dict[Path, Path] = {}
 
 
 def enter_project(root: Path, *given: dict[str, Any]) -> None:
-    """Make the root of a project the current folder.
-
-    Args:
-        given: Parameters of the command line; paths among them are changed so that they keep their meaning.
-    """
+    """Make the root of a project the current folder; adapt paths in `given`, parameters of the command line."""
     caller = Path.cwd()
     if caller == root.resolve():
         return

@@ -128,7 +128,7 @@ class RowLog:
         return pa.concat_tables([self.schema().empty_table(), *tables]).combine_chunks()
 
     def compact(self, table: pa.Table) -> None:
-        """Replace all rows by `table`; only safe while no writer appends."""
+        """Replace all rows by `table`; safe only while no writer appends."""
         old = self._find_lines()
         with replace_atomically(self.folder / "rows.parquet", durable=True) as temporary:
             write_table(table, temporary)
@@ -143,13 +143,8 @@ class RowLog:
         """The columns as an Arrow schema."""
         import pyarrow as pa
 
-        types = {
-            "string": pa.string(),
-            "int64": pa.int64(),
-            "double": pa.float64(),
-            "list<int64>": pa.list_(pa.int64()),
-        }
-        return pa.schema([(name, types[kind]) for name, kind in self._columns.items()])
+        lists = {"list<int64>": pa.list_(pa.int64())}
+        return pa.schema([(name, lists.get(kind) or kind) for name, kind in self._columns.items()])
 
     def _find_lines(self) -> list[Path]:
         """Files of writers since the last compaction, unordered."""
@@ -194,12 +189,9 @@ class RowLog:
         table = pq.read_table(source)
         table.validate(full=True)  # also that what says it is text is text
         check_table(table)
-        schema = self.schema()
-        columns = [
-            table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-            for field in schema
-        ]
-        return pa.table(columns, schema=schema)
+        nulls = {field.name: pa.nulls(len(table), field.type) for field in self.schema()}
+        known = {name: table[name] for name in nulls if name in table.column_names}
+        return pa.table({**nulls, **known}).cast(self.schema())
 
     def _read_lines(self, content: bytes) -> pa.Table:
         """Parse whole lines: one cut by a kill has no end, one cut by a full disk is followed by the next.
@@ -213,7 +205,7 @@ class RowLog:
         try:
             return self._parse_lines(whole)
         except pa.ArrowInvalid:
-            return self._parse_lines(b"".join(line for line in whole.splitlines(keepends=True) if _is_row(line)))
+            return self._parse_lines(b"".join(line for line in whole.splitlines(keepends=True) if _is_object(line)))
 
     def _parse_lines(self, content: bytes) -> pa.Table:
         import pyarrow as pa
@@ -251,7 +243,7 @@ def _is_whole_line(line: bytes) -> bool:
     return not end.startswith(b',"_crc":"') or end[9:17] == b"%08x" % zlib.crc32(text)
 
 
-def _is_row(line: bytes) -> bool:
+def _is_object(line: bytes) -> bool:
     try:
         return isinstance(parse_json(line), dict)
     except ValueError:

@@ -10,7 +10,7 @@ from vmnet_pipeline.storage.checksummed import parse_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_TENSORS = 20_000  # an ensemble of 64 networks with optimiser states has some 10,000
+MAX_TENSORS = 20_000  # an ensemble of 64 networks with optimiser states has about 10,000
 MAX_HEADER_BYTES = 16 << 20  # for names and shapes, and the history of a training
 _LENGTH_BYTES = 8
 

@@ -38,14 +38,7 @@ def warn_once(message: str, *values: object) -> None:
 
 
 def flush(place: Path | int) -> None:
-    """Flush a file, or the names in a folder, to disk, so that it survives a loss of power.
-
-    Args:
-        place: The file or folder, or an open descriptor.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Flush a file, an open descriptor, or the names in a folder to disk, to survive a loss of power."""
     if isinstance(place, int):
         _flush_open(place)
         return
@@ -108,6 +101,6 @@ def _step_aside(temporary: Path, path: Path, reason: OSError) -> None:
     except OSError:
         aside.replace(path)
         raise
-    warn_once("%s was replaced in two steps, as this disk renames over no file that is open", path)
+    warn_once("%s was replaced in two steps, as this disk cannot rename over an open file", path)
     with contextlib.suppress(OSError):
         aside.unlink()

@@ -10,33 +10,33 @@ from vmnet_pipeline.params import CompareParams, TrainParams
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-else:  # Kedro reads the annotations to check parameters; this would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     Figure = Any
 
 
 def measure_variants(
     pairs: PairFiles, comparison_state: Path, train_params: TrainParams, params: CompareParams
 ) -> dict[str, Any]:
-    """Train every variant with every seed and measure all of them, and the baselines, on the test side.
+    """Train every variant with every seed, and measure them and the baselines on the test subset.
 
     Args:
         comparison_state: Folder that an interrupted comparison continues from.
 
     Raises:
         ParameterError: The settings of a variant cannot be used.
-        TrainingError: A side has too few pairs, or a training fails.
+        TrainingError: A subset has too few pairs, or a training fails.
     """
     from vmnet_pipeline.experiments.comparison import compare_variants
     from vmnet_pipeline.ingestion.splits import SUBSETS
     from vmnet_pipeline.tracking.runs import child_run
 
-    sides = {side: pairs.subset(side) for side in SUBSETS}
-    comparison = compare_variants(sides, train_params, params, state_dir=comparison_state, open_log=child_run)
+    subsets = {subset: pairs.subset(subset) for subset in SUBSETS}
+    comparison = compare_variants(subsets, train_params, params, state_dir=comparison_state, open_log=child_run)
     return comparison | {"split_checksum": pairs.split_checksum}
 
 
 def plot_comparison(comparison: dict[str, Any]) -> Figure:
-    """Figures of all rows with their intervals."""
+    """Plot all rows with their intervals."""
     from vmnet_pipeline.reporting.comparison import plot_comparison as plot
 
     return plot(comparison)

@@ -13,13 +13,9 @@ from vmnet_pipeline.pipelines.train.pipeline import Backends, with_packing
 
 def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
     """The `compare` pipeline of a variant; see `with_packing` for `backends`."""
+    inputs = ["pairs", "comparison_state", "params:train", "params:compare"]
     nodes = [
-        node(
-            measure_variants,
-            ["pairs", "comparison_state", "params:train", "params:compare"],
-            "comparison",
-            name="measure_variants",
-        ),
+        node(measure_variants, inputs, "comparison", name="measure_variants"),
         node(plot_comparison, "comparison", "comparison_plot", name="plot_comparison"),
     ]
     comparison = Pipeline(nodes, namespace=variant, parameters={"params:train", "params:compare"})

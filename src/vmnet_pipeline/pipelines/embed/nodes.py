@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.inference.embeddings import EmbeddingPlan, EmbeddingSet
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.types import Side
-else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = Checkpoint = EmbeddingSet = EmbeddingPlan = Side = Any
 
 logger = logging.getLogger(__name__)
@@ -30,12 +30,11 @@ def embed_side(
     backend_params: dict[str, Any],
     params: EmbedParams,
 ) -> EmbeddingPlan:
-    """Plan the embeddings of all items with features of one side; saving the result makes those not there already.
+    """Plan the embeddings of all items with features of one side; saving the result computes those that are missing.
 
     Args:
-        features: Its music features, or its video features.
         stored_embeddings: Embeddings made before, or None.
-        backend_params: Parameters of the backend of the features, which says which side they are of.
+        backend_params: Parameters of the features' backend, which determines the side.
 
     Raises:
         CheckpointError: The checkpoint was made for other features.
@@ -51,7 +50,7 @@ def embed_side(
     planned = plan_store_embeddings(
         features, ids, backend.pool, checkpoint, side, stored_embeddings, batch_size=params.batch_size
     )
-    logger.info("%s: %d embeddings, %d of them are there", side, len(planned.ids), planned.n_reused)
+    logger.info("%s: %d embeddings, %d of them reused", side, len(planned.ids), planned.n_reused)
     return planned
 
 
@@ -67,7 +66,7 @@ def embed_music_pairs(pairs: PairFiles, checkpoint: Checkpoint, params: EmbedPar
 
 
 def embed_video_pairs(pairs: PairFiles, checkpoint: Checkpoint, params: EmbedParams) -> EmbeddingPlan:
-    """The same for video."""
+    """Plan the embeddings of the video of all packed pairs; see `embed_music_pairs`."""
     from vmnet_pipeline.inference.embeddings import plan_pair_embeddings
 
     return plan_pair_embeddings(pairs, checkpoint, "video", params.batch_size)

@@ -12,46 +12,27 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.embed.nodes import embed_music_pairs, embed_side, embed_video_pairs
-from vmnet_pipeline.pipelines.train.pipeline import Backends, with_packing
+from vmnet_pipeline.pipelines.train.pipeline import Backends, map_features, map_params, with_packing
 
 EMBED_PAIRS = {"music": embed_music_pairs, "video": embed_video_pairs}
 
 
 def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
     """The `embed` pipeline of a variant; see `with_packing` for `backends`."""
-    return _embed_pairs(variant) if backends is None else _embed_features(variant, *backends)
+    return _embed_pairs(variant) if backends is None else _embed_features(variant, backends)
 
 
-def _embed_features(variant: str, music_backend: str, video_backend: str) -> Pipeline:
-    nodes = [
-        node(
-            embed_side,
-            [
-                "manifest",
-                f"{side}_features",
-                f"stored_{side}_embeddings",
-                "checkpoint",
-                f"params:{side}",
-                "params:embed",
-            ],
-            f"{side}_embeddings",
-            name=f"embed_{side}",
-        )
-        for side in EMBED_PAIRS
-    ]
+def _embed_features(variant: str, backends: Backends) -> Pipeline:
+    nodes = []
+    for side in EMBED_PAIRS:
+        stored = [f"{side}_features", f"stored_{side}_embeddings"]
+        inputs = ["manifest", *stored, "checkpoint", f"params:{side}", "params:embed"]
+        nodes.append(node(embed_side, inputs, f"{side}_embeddings", name=f"embed_{side}"))
     return Pipeline(
         nodes,
         namespace=variant,
-        inputs={
-            "manifest": "manifest",
-            "music_features": f"{music_backend}.features",
-            "video_features": f"{video_backend}.features",
-        },
-        parameters={
-            "params:music": f"params:{music_backend}",
-            "params:video": f"params:{video_backend}",
-            "params:embed": "params:embed",
-        },
+        inputs={"manifest": "manifest", **map_features(backends)},
+        parameters=map_params(backends, "params:embed"),
     )
 
 

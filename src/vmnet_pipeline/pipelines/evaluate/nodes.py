@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.types import Side
-else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = Checkpoint = Figure = Side = VMNet = Any
 
 
 def evaluate_checkpoint(
     pairs: PairFiles, checkpoint: Checkpoint, params: EvaluateParams
 ) -> tuple[dict[str, Any], DataFrame]:
-    """Embed the test side with a checkpoint and measure retrieval in both directions.
+    """Embed the test subset with a checkpoint and measure retrieval in both directions.
 
     Returns:
-        The figures, and one row per query with its rank.
+        The metrics, and one row per query with its rank.
 
     Raises:
         CheckpointError: The checkpoint was made for other features.
@@ -50,7 +50,7 @@ def rerank_answers(
     video_params: dict[str, Any],
     params: EvaluateParams,
 ) -> dict[str, Any]:
-    """What re-ranking by agreement over time gains on the test side; nothing is done where it is left out.
+    """Measure the gain of re-ranking by agreement over time on the test subset, unless it is off.
 
     Raises:
         ParameterError: The features or the towers cannot be cut into pieces, or there are no validation pairs.
@@ -75,7 +75,7 @@ def rerank_answers(
 
 
 def _build_model(checkpoint: Checkpoint, pairs: PairFiles) -> VMNet:
-    """The network of a checkpoint that fits the pairs."""
+    """Build the network of a checkpoint after checking that it fits the pairs."""
     from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_fingerprints, check_shapes
 
     check_fingerprints(checkpoint, pairs.fingerprints)
@@ -109,27 +109,26 @@ def write_report(
     music_extraction: dict[str, Any] | None = None,
     video_extraction: dict[str, Any] | None = None,
 ) -> str:
-    """One self-contained HTML page about this evaluation.
+    """Write one self-contained HTML page about this evaluation.
 
-    Opens the media of the best and the worst queries by the manifest's paths. There is a manifest, a gain of re-ranking
-    and summaries of each step when the pairs come from media; feature files of the user's own have none.
+    Opens the media of the best and worst queries. The user's own feature files have no manifest, re-ranking gain and
+    summaries.
     """
     from vmnet_pipeline.pipelines.evaluate.report_inputs import Evidence, report_evaluation
 
+    summaries = ingest_summary, split_summary, music_extraction, video_extraction
     evidence = Evidence(
         evaluation=evaluation,
         query_rows=_list_rows(query_ranks),
         history=training_history,
         checkpoint=checkpoint,
         pairs=pairs,
-        settings={name: _to_plain(value) for name, value in sorted(parameters.items())},
-        manifest=manifest,
-        summaries={
-            "ingest": ingest_summary,
-            "split": split_summary,
-            "music": music_extraction,
-            "video": video_extraction,
+        settings={
+            name: value.model_dump(mode="json") if isinstance(value, Params) else value
+            for name, value in sorted(parameters.items())
         },
+        manifest=manifest,
+        summaries=dict(zip(("ingest", "split", "music", "video"), summaries, strict=True)),
         reranking=reranking,
     )
     figures = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)
@@ -139,10 +138,6 @@ def write_report(
         for name, results in measured_results["variants"].items()
     }
     return report_evaluation(evidence, plots, {**measured_results, "variants": others}, stage_log)
-
-
-def _to_plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, Params) else value
 
 
 def _flatten_answers(row: dict[str, Any]) -> dict[str, Any]:

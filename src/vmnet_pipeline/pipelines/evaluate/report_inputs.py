@@ -1,4 +1,4 @@
-"""Gather the inputs of an evaluation's report from the steps before it."""
+"""Gather the inputs of the evaluation report from the steps before it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from vmnet_pipeline.pairs.packing import PairFiles
     from vmnet_pipeline.types import Modality
 
-NO_MEDIA = "These pairs came as files of features: there are no media to show or to play."
-UNREADABLE_MEDIA = "The media of these items cannot be read any more: there is nothing to show or to play."
+NO_MEDIA = "These pairs are feature files: there are no media to show or play."
+UNREADABLE_MEDIA = "The media of these items can no longer be read: there is nothing to show or play."
 OTHER_SETTINGS = ("backend_defaults", "compare", "embed", "index", "tune")
 """Of pipelines that an evaluation does not depend on."""
 
@@ -49,7 +49,7 @@ _MODELS: dict[str, type[Params]] = {"ingest": IngestParams, "split": SplitParams
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One evaluation and what it was made of."""
+    """One evaluation and its inputs."""
 
     evaluation: Mapping[str, Any]  # `Evaluation.to_dict()`
     query_rows: Sequence[Mapping[str, Any]]
@@ -68,7 +68,7 @@ def report_evaluation(
     measured: Mapping[str, Any],
     stages: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The HTML page about an evaluation; opens the media of its best and worst queries.
+    """Build the HTML page about an evaluation; opens the media of its best and worst queries.
 
     Args:
         plots: Name to figure; those of comparisons and of the collection are added.
@@ -76,10 +76,14 @@ def report_evaluation(
         stages: Time and memory of each stage.
     """
     comparisons, notes = find_comparisons(evidence, measured)
-    summaries, manifest = evidence.summaries or {}, evidence.manifest
+    summaries, manifest, pairs = evidence.summaries or {}, evidence.manifest, evidence.pairs
+    ids, groups = (
+        {subset: pairs.subset(subset).ids for subset in SUBSETS},
+        dict(zip(pairs.ids, pairs.groups, strict=True)),
+    )
     run_info = {
         **describe_run(evidence),
-        "sides": _measure_split(evidence),
+        "sides": measure_sides(ids, groups, manifest),
         "ingest": summaries.get("ingest"),
         "split": {"doubts": (summaries.get("split") or {}).get("doubts") or []},
         "extraction": {side: summaries.get(side) for side in ("music", "video")},
@@ -116,22 +120,24 @@ def find_comparisons(evidence: Evidence, measured: Mapping[str, Any]) -> tuple[l
         if len(variants["rows"]) > 1:
             comparisons.append(Comparison("variants", "Evaluated on the same test pairs", variants))
     if left_out:
-        notes.append(f"Measured on other test pairs or by another protocol, and not shown: {', '.join(left_out)}.")
+        notes.append(f"Evaluated on other test pairs or by another protocol, not shown: {', '.join(left_out)}.")
     comparison = measured["comparison"]
     if comparison is not None and comparison.get("split_checksum") == evidence.pairs.split_checksum:
         comparisons.append(Comparison("comparison", "Trained with several seeds, with baselines", comparison))
     elif comparison is not None:
-        notes.append("There is a comparison on another split; `kedro run --pipeline compare` makes one on this.")
+        notes.append(
+            "The stored comparison used another split; `kedro run --pipeline compare` makes one on this split."
+        )
     return comparisons, notes
 
 
 def describe_run(evidence: Evidence) -> dict[str, Any]:
-    """What was evaluated, and all that is needed to do it again; keys as `reporting.report.build_report` takes them."""
+    """Describe what was evaluated, and how to reproduce it, for `reporting.report.build_report`."""
     checkpoint = evidence.checkpoint
     backends = [fingerprint.backend for fingerprint in checkpoint.fingerprints.values()]
     left_out = {*OTHER_SETTINGS, *BACKENDS} - {*backends}
     settings = {name: _complete(name, value) for name, value in evidence.settings.items() if name not in left_out}
-    if checkpoint.params:  # it may have been trained by another run than this one
+    if checkpoint.params:  # it may have been trained by another run
         settings["train"] = checkpoint.params
     places = [str(place) for name, place in settings["reference"].items() if place is not None and name != "variant"]
     del settings["ingest" if places else "reference"]
@@ -159,19 +165,13 @@ def describe_run(evidence: Evidence) -> dict[str, Any]:
 
 
 def _complete(name: str, settings: Any) -> Any:
-    """Settings of a step with its defaults; Kedro gives those of steps that are not part of the run without them."""
+    """Add defaults to the settings of a step; Kedro omits them for steps that are not part of the run."""
     if name not in _MODELS:
         return settings
     try:
         return _MODELS[name].model_validate(settings).model_dump(mode="json")
     except ValidationError:  # of a step that this run does not have
         return settings
-
-
-def _measure_split(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    pairs = evidence.pairs
-    ids = {side: pairs.subset(side).ids for side in SUBSETS}
-    return measure_sides(ids, dict(zip(pairs.ids, pairs.groups, strict=True)), evidence.manifest)
 
 
 def _plot_collection(manifest: pd.DataFrame | None) -> dict[str, Figure]:
@@ -185,11 +185,7 @@ def _plot_collection(manifest: pd.DataFrame | None) -> dict[str, Figure]:
 def preview_queries(
     query_rows: Sequence[Mapping[str, Any]], manifest: pd.DataFrame
 ) -> dict[tuple[Modality, str], bytes]:
-    """Pictures and clips of the best and the worst queries and their answers.
-
-    Args:
-        manifest: Where the media are; ids that it does not have are left out.
-    """
+    """Frames and clips of the best and worst queries and their results, as far as the manifest has them."""
     shown = list_shown(choose_queries(query_rows))
     rows = manifest[manifest["id"].isin([item_id for _, item_id in shown])]
     places = {}

@@ -11,7 +11,7 @@ from vmnet_pipeline.types import MediaItem
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-else:  # Kedro reads the annotations to check parameters; pandas would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = Any
 
 logger = logging.getLogger(__name__)
@@ -20,10 +20,7 @@ logger = logging.getLogger(__name__)
 def plan_missing(
     manifest: DataFrame, stored_features: FeatureStore, backend_params: dict[str, Any], params: ExtractParams
 ) -> list[MediaItem]:
-    """Find the items that this backend has not dealt with yet; those whose content it knows adopt their features.
-
-    Args:
-        backend_params: Parameters of the backend, with its name as `backend`.
+    """Find the items that this backend has not processed yet; items with known content adopt the stored features.
 
     Raises:
         FeatureStoreError: The store holds features made with other settings.
@@ -51,8 +48,8 @@ def extract_features(
 ) -> FeatureChunk:
     """Extract the missing items.
 
-    Opens the media files that the manifest names, and writes every feature when it is finished, wherever the worker
-    is: the one kind of node here that is not pure. Its output is the empty rest that Kedro has to store.
+    Not a pure node: workers open the media files and write each feature when it is finished. Its output is the empty
+    rest that Kedro has to store.
     """
     from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.extraction.driver import extract_missing
@@ -68,7 +65,7 @@ def extract_features(
 def check_complete(
     manifest: DataFrame, features: FeatureStore, backend_params: dict[str, Any], params: ExtractParams
 ) -> dict[str, Any]:
-    """Let copies adopt what was extracted, summarise the store for this collection, and refuse too many failures.
+    """Let copies adopt the extracted features, summarise the store for this collection, and refuse too many failures.
 
     Raises:
         ExtractionError: Nothing was extracted, or the share of failed items is above the threshold.

@@ -12,29 +12,16 @@ from vmnet_pipeline.pipelines.extract.nodes import check_complete, extract_featu
 
 
 def create_pipeline(backend: str) -> Pipeline:
-    """The pipeline `extract_<backend>`.
-
-    Args:
-        backend: A key of `backends.registry.BACKENDS`; also the key of its parameters.
-    """
+    """The pipeline `extract_<backend>`, for a key of `backends.registry.BACKENDS`."""
+    params = ["params:backend", "params:extract"]
     nodes = [
+        node(plan_missing, ["manifest", "stored_features", *params], "missing", name="plan_missing", tags="map"),
         node(
-            plan_missing,
-            ["manifest", "stored_features", "params:backend", "params:extract"],
-            "missing",
-            name="plan_missing",
-            tags="map",
-        ),
-        node(
-            extract_features,
-            ["missing", "stored_features", "params:backend", "params:extract"],
-            "features",
-            name="extract_features",
-            tags="map",
+            extract_features, ["missing", "stored_features", *params], "features", name="extract_features", tags="map"
         ),
         node(
             check_complete,
-            ["manifest", "features", "params:backend", "params:extract"],
+            ["manifest", "features", *params],
             "extraction_summary",
             name="check_complete",
             confirms="features",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.inference.embeddings import EmbeddingSet
     from vmnet_pipeline.search.vector_index import VectorIndex
-else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = EmbeddingSet = VectorIndex = Any
 
 
@@ -24,9 +24,9 @@ def describe_collection(
     musicnn_params: dict[str, Any],
     params: IndexParams,
 ) -> DataFrame:
-    """Put together what is known of each item: title, group, licence, durations, tags, and columns of a user's own.
+    """Collect the metadata of each item: title, group, licence, durations, tags, and the user's own columns.
 
-    Tags come from the stored musicnn features, if there are any that tags can be had from.
+    Tags come from the stored musicnn features, if those include the tags' layer.
 
     Raises:
         WeightsError: Tags are wanted and the weights that name them are not available.
@@ -56,7 +56,7 @@ def index_music(
 def index_video(
     video_embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams
 ) -> VectorIndex:
-    """The same for video."""
+    """Update the video index from its embeddings: add, remove, or rebuild."""
     return _update(video_embeddings, items, stored_index, params, "video")
 
 

@@ -16,29 +16,18 @@ _NODES = {"music": index_music, "video": index_video}
 
 def create_indexing(variant: str) -> Pipeline:
     """Build both indexes from embeddings and the item table."""
-    nodes = [
-        node(
-            function,
-            [f"{side}_embeddings", "items", f"stored_{side}_index", "params:index"],
-            f"{side}_index",
-            name=f"index_{side}",
-        )
-        for side, function in _NODES.items()
-    ]
+    nodes = []
+    for side, function in _NODES.items():
+        inputs = [f"{side}_embeddings", "items", f"stored_{side}_index", "params:index"]
+        nodes.append(node(function, inputs, f"{side}_index", name=f"index_{side}"))
     return Pipeline(nodes, namespace=variant, parameters={"params:index"})
 
 
 def create_pipeline(variant: str) -> Pipeline:
     """The `index` pipeline of a variant."""
-    describing = node(
-        describe_collection,
-        ["manifest", "extra_columns", "musicnn.features", "params:musicnn", "params:index"],
-        "items",
-        name="describe_collection",
-    )
-    outside = {"manifest", "extra_columns", "musicnn.features"}
-    parameters = {"params:musicnn", "params:index"}
-    return Pipeline([describing], namespace=variant, inputs=outside, parameters=parameters) + create_indexing(variant)
+    outside, params = ["manifest", "extra_columns", "musicnn.features"], ["params:musicnn", "params:index"]
+    describing = node(describe_collection, [*outside, *params], "items", name="describe_collection")
+    return Pipeline([describing], namespace=variant, inputs={*outside}, parameters={*params}) + create_indexing(variant)
 
 
 def create_reference_pipeline(variant: str) -> Pipeline:

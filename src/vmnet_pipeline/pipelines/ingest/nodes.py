@@ -11,7 +11,7 @@ from vmnet_pipeline.params import IngestParams
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-else:  # Kedro reads the annotations to check parameters; pandas would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = Any
 
 logger = logging.getLogger(__name__)
@@ -21,10 +21,10 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     """Find the items of the media folder and probe every file that is new or has changed.
 
     Args:
-        probe_cache: Folder with what earlier runs found out about the files.
+        probe_cache: Folder with the results of earlier runs.
 
     Returns:
-        The manifest, one row per item whether usable or not, and its counts.
+        The manifest, one row per item, usable or not, and its counts.
 
     Raises:
         IngestError: The folder is wrong or empty, two items have one id, or no item can be used.

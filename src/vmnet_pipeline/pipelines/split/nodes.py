@@ -9,7 +9,7 @@ from vmnet_pipeline.params import IngestParams, SplitParams
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-else:  # Kedro reads the annotations to check parameters; pandas would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = Any
 
 logger = logging.getLogger(__name__)
@@ -20,11 +20,10 @@ Ids = tuple[str, ...]
 def split_items(
     manifest: DataFrame, params: SplitParams, ingest_params: IngestParams
 ) -> tuple[Ids, Ids, Ids, dict[str, Any]]:
-    """Divide the usable items into train, val and test by group, or take the user's own csv files.
+    """Divide the usable items into train, val and test by group, or use the user's own csv files.
 
     Args:
-        params: Shares, seed, and perhaps a folder with csv files.
-        ingest_params: The media folder; train.csv and test.csv in it are taken as they are.
+        ingest_params: The media folder, whose train.csv and test.csv are used if present.
 
     Returns:
         Ids of train, val and test, and a summary with sizes and checksum.

@@ -12,13 +12,5 @@ from vmnet_pipeline.pipelines.split.nodes import split_items
 
 def create_pipeline() -> Pipeline:
     """The `split` pipeline."""
-    return Pipeline(
-        [
-            node(
-                split_items,
-                ["manifest", "params:split", "params:ingest"],
-                ["train_ids", "val_ids", "test_ids", "split_summary"],
-                name="split_items",
-            )
-        ]
-    )
+    outputs = ["train_ids", "val_ids", "test_ids", "split_summary"]
+    return Pipeline([node(split_items, ["manifest", "params:split", "params:ingest"], outputs, name="split_items")])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.pipelines.train.step_log import StepLog
     from vmnet_pipeline.training import TrainingResult
     from vmnet_pipeline.training.ensembles import EpochLog
-else:  # Kedro reads the annotations to check parameters; these would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = Checkpoint = StartPoint = StepLog = Any
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def pack_pairs(
     )
     if pairs.left_out:
         logger.warning(
-            "%d id(s) of the split have no features and are left out: %s", len(pairs.left_out), pairs.left_out[:5]
+            "%d id(s) of the split have no features and are skipped: %s", len(pairs.left_out), pairs.left_out[:5]
         )
     return pairs
 
@@ -154,7 +154,7 @@ def _open_start(pairs: PairFiles, params: TrainParams) -> StartPoint | None:
 def _watch_steps(
     folder: Path, params: TrainParams, test: PairArrays, template: Checkpoint, number: int
 ) -> StepLog | None:
-    """Log of the steps of a member; None where nothing is logged between steps."""
+    """The step log of a member; None if nothing is logged between steps."""
     if params.curve_every_steps is None and params.keep_every_steps is None:
         return None
     from vmnet_pipeline.pipelines.train.step_log import StepLog
@@ -165,7 +165,7 @@ def _watch_steps(
 
 @contextmanager
 def _log_member(logs: Path, n_members: int, number: int, params: TrainParams) -> Iterator[_MemberLog]:
-    """Where the curves of a network go: into the run itself, or into a run per member of an ensemble."""
+    """Open the log of a network: the run itself, or a child run per member of an ensemble."""
     from vmnet_pipeline.tracking.runs import EventLog, RunLog, child_run
 
     if n_members == 1:
@@ -177,7 +177,7 @@ def _log_member(logs: Path, n_members: int, number: int, params: TrainParams) ->
 
 
 class _MemberLog:
-    """One training to MLflow and to TensorBoard."""
+    """Log of one training to MLflow and TensorBoard."""
 
     def __init__(self, *logs: EpochLog) -> None:
         self._logs = logs
@@ -192,14 +192,11 @@ class _MemberLog:
 
 
 def _list_epochs(members: Sequence[TrainingResult]) -> list[dict[str, Any]]:
-    """One row per epoch; those of an ensemble also say which member they are of."""
+    """One row per epoch; for an ensemble with the number of the member."""
     if len(members) == 1:
         return [record.to_row() for record in members[0].history]
-    return [
-        {"member": number, **record.to_row()}
-        for number, member in enumerate(members, start=1)
-        for record in member.history
-    ]
+    numbered = enumerate(members, start=1)
+    return [{"member": number, **record.to_row()} for number, member in numbered for record in member.history]
 
 
 def _check_sizes(train: PairArrays, params: TrainParams) -> None:

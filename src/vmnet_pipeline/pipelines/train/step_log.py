@@ -1,7 +1,7 @@
-"""What is written between steps: the original code's own curves and log, and checkpoints that are kept.
+"""Write curves and log of the original code between steps, and intermediate checkpoints.
 
-Tags, places of the numbers and intervals are those of github.com/MorrisXu-Driving/Video-Music_Cross-Modal_Retrival; of
-its tags `dom_loss` and `dom_acc` are left out, because they are of a classifier that no embedding depends on.
+Tags, formats and intervals are those of github.com/MorrisXu-Driving/Video-Music_Cross-Modal_Retrival, without its
+`dom_loss` and `dom_acc`, which belong to a classifier that no embedding depends on.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class StepLog:
     Files, in `folder`: `log.txt`; `logs/original/{train,test}` with event files; `checkpoints/step-N`.
 
     Args:
-        test: Pairs whose curve is drawn; they decide nothing.
-        template: A kept checkpoint but for its network, weights and step.
+        test: Pairs for a curve; they do not influence the training.
+        template: An intermediate checkpoint without network, weights and step.
     """
 
     def __init__(self, folder: Path, params: TrainParams, test: PairArrays, template: Checkpoint) -> None:
@@ -55,7 +55,7 @@ class StepLog:
             self._keep(trainer)
 
     def _begin(self, trainer: Trainer) -> None:
-        """Open event files: one for each start, as TensorBoard has it; a fresh training takes off those there are."""
+        """Open event files, one per start as usual for TensorBoard; a new training removes older ones."""
         logs = self._folder / "logs" / "original"
         if trainer.steps == trainer.schedule.first_step + 1:
             for path in logs.glob("*/events.out.tfevents.*"):

@@ -10,14 +10,14 @@ from vmnet_pipeline.params import TrainParams, TuneParams
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-else:  # Kedro reads the annotations to check parameters; this would be slow to import for that
+else:  # Kedro evaluates annotations; these are slow to import
     DataFrame = Any
 
 
 def search_settings(
     pairs: PairFiles, tuning_state: Path, train_params: TrainParams, params: TuneParams
 ) -> tuple[dict[str, Any], DataFrame, str]:
-    """Search for the training settings that are best on the val side; the test side is not looked at.
+    """Search for the training settings that are best on the val subset; the test subset is not used.
 
     Args:
         tuning_state: Folder of the study; a rerun does the trials that are missing.

@@ -1,4 +1,4 @@
-"""Packed pairs to the settings that are best on the val side, in the namespace of the pair of backends.
+"""Packed pairs to the settings that are best on the val subset, in the namespace of the pair of backends.
 
 pairs ──search_settings──► tuning, tuning_trials, best_settings
 """
@@ -13,11 +13,7 @@ from vmnet_pipeline.pipelines.tune.nodes import search_settings
 
 def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
     """The `tune` pipeline of a variant; see `with_packing` for `backends`."""
-    search = node(
-        search_settings,
-        ["pairs", "tuning_state", "params:train", "params:tune"],
-        ["tuning", "tuning_trials", "best_settings"],
-        name="search_settings",
-    )
+    inputs = ["pairs", "tuning_state", "params:train", "params:tune"]
+    search = node(search_settings, inputs, ["tuning", "tuning_trials", "best_settings"], name="search_settings")
     tuning = Pipeline([search], namespace=variant, parameters={"params:train", "params:tune"})
     return with_packing(tuning, variant, backends)
