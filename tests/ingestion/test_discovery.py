@@ -133,7 +133,7 @@ def test_faults_of_a_media_csv(tmp_path, text, message):
 
 def test_a_media_csv_that_is_no_text(tmp_path):
     (tmp_path / "media.csv").write_bytes(b"id,video\n\x00\x01\xff,1.mp4\n")
-    with pytest.raises(IngestError, match="it is no text"):
+    with pytest.raises(IngestError, match="it is not text"):
         find_items(tmp_path)
 
 

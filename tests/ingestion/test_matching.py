@@ -97,16 +97,16 @@ def test_a_split_of_stems_is_the_split_of_these_items(collection, tmp_path, capl
     assert test[:4] == tuple(find(manifest, name) for name in ("a/same.mp4", "b/same.mp4", "what?.mp4", "x.y.mp4"))
     doubts = " | ".join(summary["doubts"])
     assert "'same' is left out, it may be a-same-" in doubts
-    assert "'Plain' is no item; 'plain' differs from it in upper and lower case only" in doubts
+    assert "'Plain' is not an item; 'plain' differs from it in case only" in doubts
     assert "2 id(s) have no usable media and are left out: same, Plain" in doubts
-    assert "name(s) are no ids and taken for files, e.g. 'deep one' -> sub-deep_one-" in doubts
+    assert "name(s) are not ids and taken for files, e.g. 'deep one' -> sub-deep_one-" in doubts
 
 
 def test_one_item_by_two_names_on_two_sides_is_refused(collection, tmp_path):
     folder, manifest = collection
     (tmp_path / "train.csv").write_text("id\nplain\n")
     (tmp_path / "test.csv").write_text("id\nplain.mp4\n")
-    with pytest.raises(SplitError, match=r"'plain' stands in train\.csv and again in test\.csv"):
+    with pytest.raises(SplitError, match=r"'plain' is in train\.csv and again in test\.csv"):
         split_items(manifest, SplitParams(split_dir=str(tmp_path)), IngestParams(media_dir=str(folder)))
 
 

@@ -83,9 +83,9 @@ def test_a_split_of_the_users_own_is_taken_as_it_is(tmp_path):
 
 def test_faults_of_a_users_split():
     groups = {"a": "g1", "b": "g1", "c": "g2"}
-    with pytest.raises(SplitError, match=r"Group 'g1' stands in train.csv"):
+    with pytest.raises(SplitError, match=r"Group 'g1' is in train.csv"):
         check_split(Split(("a",), (), ("b",)), groups)
-    with pytest.raises(SplitError, match=r"'a' stands in train.csv and again in test.csv"):
+    with pytest.raises(SplitError, match=r"'a' is in train.csv and again in test.csv"):
         check_split(Split(("a",), (), ("a",)), groups)
     with pytest.raises(SplitError, match=r"test.csv has no ids"):
         check_split(Split(("a",), (), ()), groups)

@@ -72,7 +72,7 @@ def test_a_separator_that_the_header_does_not_have_is_not_taken_for_one(tmp_path
         (b"", "has no column id; its columns are none"),
         (b"\n\n;;\n", "has no column id"),
         (b"name;title\na;b\n", "has no column id; its columns are name, title"),
-        (b"\x7fELF\2\1\1\0\0\0id,video\n", "it is no text"),
+        (b"\x7fELF\2\1\1\0\0\0id,video\n", "it is not text"),
         (b"\xff\xfei\0d\0\0\xd8\n\0a\0", "cannot be read as a csv file"),
     ],
 )

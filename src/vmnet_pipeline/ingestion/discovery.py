@@ -19,7 +19,7 @@ from vmnet_pipeline.ingestion.formats import (
     suffix_of,
 )
 from vmnet_pipeline.ingestion.ids import describe_changes, make_unique_ids
-from vmnet_pipeline.ingestion.listing import list_media_files, prefix_of, say_what_is_left_out, spell_out
+from vmnet_pipeline.ingestion.listing import list_media_files, log_skipped, prefix_of, spell_out
 from vmnet_pipeline.ingestion.probing import checksum_files, recognise_files
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.ingestion.tables import iterate_csv_rows
@@ -213,7 +213,7 @@ def _index_by_name(folder: Path, recognise: Recognise, preferred: frozenset[str]
                 "of them, or name the pairs yourself in a media.csv (id,video,audio,group)."
             )
         others.append(path)
-    say_what_is_left_out(folder, others, "a file of the same name is taken", logging.WARNING)
+    log_skipped(folder, others, "a file of the same name is taken", logging.WARNING)
     return index
 
 
@@ -318,8 +318,8 @@ def _list_side(side: str, folder: Path, cache_dir: Path | None) -> dict[str, str
     found = list_media_files(folder, partial(recognise_files, cache_dir=cache_dir))
     wrong = [path for path in found if spell_out(path) != path]
     sounds = [path for path in found if side == "video" and path not in wrong and _is_sound(path)]
-    say_what_is_left_out(folder, wrong, "their paths are not valid UTF-8; rename them", logging.WARNING)
-    say_what_is_left_out(folder, sounds, "they are sound without a picture")
+    log_skipped(folder, wrong, "their paths are not valid UTF-8; rename them", logging.WARNING)
+    log_skipped(folder, sounds, "they are sound without a picture")
     left_out = {*wrong, *sounds}
     paths = [path for path in found if path not in left_out]
     if not paths:

@@ -1,4 +1,4 @@
-"""Item ids and collection names: what a name must be to name a feature file, and what is made of one that cannot."""
+"""Item ids and collection names: which names can be file names, and ids for those that cannot."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 MAX_ID_LENGTH = 120
 MAX_KEPT_BYTES = 200
-"""Longest name, in UTF-8, that is kept as an id; a file name has 255 bytes, and some encrypted disks have fewer."""
+"""Longest name in UTF-8 that is kept as an id: file names have 255 bytes, on some encrypted disks fewer."""
 
 DEMO_FOLDER = Path("data/01_raw")
 DIGEST_LENGTHS = tuple(range(8, 65, 8))
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
-# Control characters, separators of lines and paths, and bytes that are no UTF-8.
+# Control characters, separators of lines and paths, and bytes that are not UTF-8.
 _NEVER = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\\\\]")
 _NOT_ON_ANY_DISK = re.compile('[<>:"|?*]')
 
@@ -62,12 +62,10 @@ def _add_digest(text: str, source: str, n_digits: int) -> str:
 
 
 def is_id(text: str, *, any_disk: bool = True) -> bool:
-    """Whether `text` can be an item id as it is: it names a feature file, and a csv file gives it back unchanged.
+    """Whether `text` can be an item id as it is: the name of a feature file that also survives a csv file.
 
-    Letters of any language, blanks and a leading `-` or `_` are fine.
-
-    Args:
-        any_disk: Whether disks of Windows count, which refuse some characters that others take.
+    Letters of any language, blanks and a leading `-` or `_` are fine. With `any_disk`, characters that Windows refuses
+    are not.
     """
     if is_safe_name(text):
         return True
@@ -79,15 +77,13 @@ def is_id(text: str, *, any_disk: bool = True) -> bool:
 
 
 def make_unique_ids(names: Sequence[str], *, any_disk: bool = True) -> list[str]:
-    """One id per name: the name itself wherever it can be one.
+    """One id for each of some different names: the name itself wherever possible.
 
-    A name that cannot, and names that would be one file where upper and lower case are the same, get a digest. Equal
-    ids grow longer until they are unique. The id of a name does not depend on the order of `names`.
+    Names that cannot be ids, or that differ in case only, get a digest. Equal ids grow longer until they are unique.
+    The id of a name does not depend on the order of `names`.
 
     Args:
-        names: Each once.
-        any_disk: Whether the ids have to be different file names on every disk; else on one that tells upper from
-            lower case.
+        any_disk: Whether ids must be different file names on every disk; else only on a case-sensitive one.
     """
     lengths = [0] * len(names)
     ids = [_make_id(name, 0, any_disk) for name in names]
@@ -116,43 +112,35 @@ def _find_clashes(ids: Sequence[str], any_disk: bool) -> list[int]:
 
 def list_possible_ids(name: str) -> Iterator[str]:
     """Every id that `make_unique_ids` may make of a name, the likeliest first."""
-    yield _make_id(name, 0, True)
-    for n_digits in DIGEST_LENGTHS:
+    for n_digits in (0, *DIGEST_LENGTHS):
         yield _make_id(name, n_digits, True)
 
 
 def describe_changes(names: Sequence[str], ids: Sequence[str]) -> list[str]:
-    """What was changed to make ids of names, one sentence per cause, with a count and examples."""
+    """Describe names that are not their own ids, one sentence per cause, with a count and examples."""
     changed = [(name, item_id) for name, item_id in zip(names, ids, strict=True) if item_id != normalise(name)]
     in_case = [pair for pair in changed if is_id(normalise(pair[0]))]
     others = [pair for pair in changed if not is_id(normalise(pair[0]))]
     causes = (
         (in_case, "differ from others in upper and lower case only"),
-        (others, "cannot be file names (a sub-folder, a character that some disk refuses, or too long)"),
+        (others, "cannot be file names on every disk (a sub-folder, a special character, or too long)"),
     )
-    return [
-        f"{len(pairs)} of {len(names)} names {cause}; their ids have a digest, e.g. {_list_examples(pairs)}"
-        for pairs, cause in causes
-        if pairs
-    ]
-
-
-def _list_examples(pairs: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{name!r} -> {item_id}" for name, item_id in sorted(pairs)[:3])
+    sentences = []
+    for pairs, cause in causes:
+        if pairs:
+            examples = ", ".join(f"{name!r} -> {item_id}" for name, item_id in sorted(pairs)[:3])
+            sentences.append(f"{len(pairs)} of {len(names)} names {cause}; their ids have a digest, e.g. {examples}")
+    return sentences
 
 
 # --- collections
 
 
 def name_collection(media_dir: str, name: str = "") -> str:
-    """The name of the collection that a media folder makes, used for its folders under `data/`.
+    """Name the collection of a media folder or media.csv, for its folders under `data/`.
 
-    A folder directly in `data/01_raw` keeps its own name (the demo is `demo`). Any other one gets a digest
-    of its absolute path behind its name, so that two folders `clips` never share their results.
-
-    Args:
-        media_dir: Media folder, or path of a media.csv.
-        name: A name chosen by the user; it counts when it is not empty.
+    A `name` chosen by the user counts. A folder directly in `data/01_raw` keeps its own name (the demo is `demo`). Any
+    other name ends with a digest of the absolute path, so that two folders `clips` never share results.
     """
     if name:
         return make_safe_name(str(name))

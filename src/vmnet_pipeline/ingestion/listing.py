@@ -1,4 +1,4 @@
-"""The files of a media folder: walked with its links, told apart by content, and what is left out is said."""
+"""List the media files of a folder: follow links, check content, log what is skipped."""
 
 from __future__ import annotations
 
@@ -15,39 +15,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Recognise = Callable[[Sequence[str]], set[str]]
-    """Of files that may be media, those that are."""
 
 logger = logging.getLogger(__name__)
 
-N_NAMED = 20  # so many files are named in a line of the log; at level DEBUG it has all
+N_NAMED = 20  # files named in one line of the log; at level DEBUG all are
 
 
 def list_media_files(folder: Path, recognise: Recognise) -> list[str]:
-    """Media files below `folder`, sorted; hidden ones are left out.
+    """Media files below `folder`, sorted, without hidden ones.
 
-    Files with a suffix of media are taken as they are: probing tells what is wrong with one. Of the others those that
-    `recognise` knows by their content. In an object store the suffix decides.
+    Files with a media suffix are accepted, as probing reports what is wrong with them; of the others those that
+    `recognise` accepts by content. In an object store the suffix decides.
 
-    Paths are text here and below: a million of them as objects would take longer to make than to find.
+    Paths are text here and below: making a million Path objects would take longer than finding the files.
 
     Args:
-        recognise: Asked once about all files that are neither text nor of another well-known kind.
+        recognise: Called once with all files that are not text or of another well-known kind.
     """
     found = walk_files(folder)
     media = [path for path in found if suffix_of(path) in MEDIA_SUFFIXES]
     others = [path for path in found if suffix_of(path) not in MEDIA_SUFFIXES]
     doubtful = [] if is_remote(folder) else [path for path in others if read_content(path) != "other"]
     recognised = recognise(doubtful) if doubtful else set()
-    say_what_is_left_out(
-        folder, [path for path in others if path not in recognised], "they hold no media that can be decoded"
-    )
+    skipped = [path for path in others if path not in recognised]
+    log_skipped(folder, skipped, "they hold no media that can be decoded")
     return sort_by_folder([*media, *recognised])
 
 
 def walk_files(folder: Path) -> list[str]:
-    """All files below `folder` that are not hidden, those behind links to folders too; each folder counts once.
+    """All files below `folder` that are not hidden, also behind links to folders; each folder counts once.
 
-    What lies in a folder that cannot be read is left out; a warning names it.
+    A folder that cannot be read is skipped with a warning.
     """
     if is_remote(folder):
         names = [name for name in list_files(folder, recursive=True) if "/." not in f"/{name}"]
@@ -58,14 +56,14 @@ def walk_files(folder: Path) -> list[str]:
         prefix = prefix_of(root)
         found += [prefix + name for name in names if name[0] != "."]
         hidden += [prefix + name for name in names if name[0] == "."]
-    say_what_is_left_out(folder, hidden, "they are hidden")
+    log_skipped(folder, hidden, "they are hidden")
     return found
 
 
 def _walk_folders(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Folders with the names of their files: first what is really there, then what links lead to.
+    """Folders with the names of their files: first the real ones, then the targets of links.
 
-    A folder that was seen is not entered again, so that loops end; nor is one that has this one in it.
+    A folder is entered once, so that loops end, and a parent of `folder` is not.
     """
     seen = {_identify(str(parent)) for parent in Path(folder).resolve().parents}
     pending = deque([folder])
@@ -73,7 +71,7 @@ def _walk_folders(folder: str) -> Iterator[tuple[str, list[str]]]:
         for root, folders, files in os.walk(pending.popleft(), onerror=_warn_of_folder, followlinks=False):
             key = _identify(root)
             if key in seen:
-                logger.info("The folder %r is left out: it leads to one that is read already", root)
+                logger.info("The folder %r is skipped: it leads to one that is read already", root)
                 folders.clear()
                 continue
             seen.add(key)
@@ -97,8 +95,8 @@ def _warn_of_folder(error: OSError) -> None:
     logger.warning("The folder %r cannot be read, its files are left out: %s", error.filename, error.strerror)
 
 
-def say_what_is_left_out(folder: Path, paths: Sequence[str], why: str, level: int = logging.INFO) -> None:
-    """Count and name files that are not used, in one line of the log."""
+def log_skipped(folder: Path, paths: Sequence[str], why: str, level: int = logging.INFO) -> None:
+    """Count and name unused files in one line of the log."""
     if not paths:
         return
     counts = Counter(suffix_of(path) or "no suffix" for path in paths).most_common()
@@ -113,7 +111,7 @@ def say_what_is_left_out(folder: Path, paths: Sequence[str], why: str, level: in
 
 
 def quote_name(name: str) -> str:
-    """A name as it may stand in a log: letters stay, line breaks and bytes that are no text are spelt out."""
+    """A name for a log: line breaks and undecodable bytes are escaped."""
     return repr(spell_out(name))
 
 
@@ -128,5 +126,5 @@ def sort_by_folder(paths: Iterable[str]) -> list[str]:
 
 
 def prefix_of(folder: Path | str) -> str:
-    """What the paths of all files in a folder begin with; a bucket and the root of a disk end with a slash already."""
+    """The folder with one slash at its end, which a bucket and the root of a disk have already."""
     return f"{str(folder).rstrip('/')}/"

@@ -1,4 +1,4 @@
-"""The manifest of a collection: one row per item, made in columns so that a million rows take seconds."""
+"""The manifest of a collection: one row per item, built by columns so that a million rows take seconds."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def build_manifest(
     cache_dir: Path | None = None,
     n_workers: int | None = None,
 ) -> pd.DataFrame:
-    """Probe every file once and make the manifest: one row per item, usable or not.
+    """Probe every file once and build the manifest, one row per item, usable or not; arguments as in `probe_files`.
 
     Returns:
         Table of `schemas.MANIFEST_COLUMNS`; `status` is ok, failed or duplicate.
     """
     paths = sorted({path for item in items for path in (item.video, item.audio) if path and not item.reason})
     manifest = _tabulate(items)
-    del items  # a million objects, which are gone from here on unless the caller keeps them
+    del items  # frees a million objects unless the caller keeps them
     _describe_files(manifest, probe_files(paths, probe, cache_dir=cache_dir, n_workers=n_workers))
     release_memory()
     manifest["status"] = manifest["status"].mask(manifest["reason"] != "", "failed")
@@ -63,10 +63,7 @@ def _tabulate(items: Sequence[SourceItem]) -> pd.DataFrame:
 
 
 def _describe_files(manifest: pd.DataFrame, probed: pd.DataFrame) -> None:
-    """Add what is known of the files of both sides, columns of `probing.PROBE_COLUMNS`.
-
-    Column by column: whole rows of a million files, picked out and joined, would be twice the manifest.
-    """
+    """Add the columns `probing.PROBE_COLUMNS` of both sides, one by one: joining whole rows would double the memory."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -89,18 +86,18 @@ def _describe_files(manifest: pd.DataFrame, probed: pd.DataFrame) -> None:
 
 
 def _explain_failures(manifest: pd.DataFrame, side: str, reason: pd.Series, error: pd.Series) -> None:
-    """Say why the file of one side cannot be used; the first thing that is wrong with an item is its reason."""
+    """Record why the file of one side cannot be used; the first fault of an item is its reason."""
     absent = manifest[f"{side}_checksum"].notna() & (manifest[f"{side}_codec"] == "")
     names = manifest.loc[absent, f"{side}_path"].str.rsplit("/", n=1).str[-1]
     reason[absent] = f"no_{side}_stream"
-    error[absent] = names + f" has no {'picture' if side == 'video' else 'sound'}"
+    error[absent] = names + f" has no {side}"
     failed = reason.notna() & (manifest["reason"] == "")
     manifest.loc[failed, "reason"] = reason[failed]
     manifest.loc[failed, "error"] = error[failed]
 
 
 def _mark_duplicates(manifest: pd.DataFrame) -> None:
-    """An item whose picture and sound are byte for byte those of an earlier usable one is not used again."""
+    """Mark items whose video and audio are byte for byte those of an earlier usable item."""
     usable = manifest.loc[manifest["status"] == "ok", ["id", *_CHECKSUMS]]
     usable = usable[usable.duplicated(_CHECKSUMS, keep=False)]
     original = usable.groupby(_CHECKSUMS)["id"].transform("first")
@@ -113,8 +110,8 @@ def _mark_duplicates(manifest: pd.DataFrame) -> None:
 def _tie_groups(manifest: pd.DataFrame) -> pd.Series:
     """The group of every item: the given one, else its id; items that share a file's content share a group.
 
-    These are the connected components of a graph of group names and checksums: a song used in two videos ties their
-    groups together. A component is called after a given group where it has one, the first by name.
+    Groups are the connected components of a graph of group names and checksums, as a song used in two videos ties their
+    groups. A component is named after its first given group by name, if it has one.
     """
     import numpy as np
     import pandas as pd
@@ -146,7 +143,7 @@ def check_usable(manifest: pd.DataFrame, media_dir: str | Path) -> None:
     """Refuse a collection of which nothing can be used.
 
     Raises:
-        IngestError: No row is ok; the message tells the commonest reasons.
+        IngestError: No row is ok; the message lists the most frequent reasons.
     """
     if (manifest["status"] == "ok").any():
         return
@@ -155,12 +152,12 @@ def check_usable(manifest: pd.DataFrame, media_dir: str | Path) -> None:
     example = manifest.iloc[0]
     raise IngestError(
         f"None of the {len(manifest)} items in {media_dir} can be used ({listed}); the first: {example['id']!r}: "
-        f"{example['error']}. Videos need sound and picture: give separate files in audio/ and video/ or a media.csv."
+        f"{example['error']}. Items need audio and video: give separate files in audio/ and video/ or a media.csv."
     )
 
 
 def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
-    """Counts for people: items, usable, duplicates, failures by reason, groups and hours of usable sound."""
+    """Count items, usable ones, duplicates, failures by reason, groups, and hours of usable audio."""
     usable = manifest[manifest["status"] == "ok"]
     failed = manifest[manifest["status"] == "failed"]
     warned = usable[(usable["video_warning"] != "") | (usable["audio_warning"] != "")]
@@ -171,9 +168,7 @@ def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
         "n_duplicates": int((manifest["status"] == "duplicate").sum()),
         "n_groups": int(usable["group"].nunique()),
         "audio_hours": round(float(usable["audio_duration_s"].sum()) / 3600, 4),
-        "failures_by_reason": {
-            str(key): int(count) for key, count in failed["reason"].value_counts().sort_index().items()
-        },
+        "failures_by_reason": failed["reason"].value_counts().sort_index().to_dict(),
         "failed_items": failed[["id", "reason", "error"]].head(100).to_dict("records"),
         "n_warned": len(warned),
         "warned_items": warned[["id", "video_warning", "audio_warning"]].head(100).to_dict("records"),
@@ -181,7 +176,7 @@ def summarise_manifest(manifest: pd.DataFrame) -> dict[str, Any]:
 
 
 def describe_counts(summary: dict[str, Any]) -> str:
-    """A line for people on what `summarise_manifest` counted."""
+    """Format the counts of `summarise_manifest` in one line."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["failures_by_reason"].items())
     counts = f"{summary['n_items']} items: {summary['n_usable']} usable in {summary['n_groups']} groups, "
     counts += f"{summary['n_duplicates']} duplicates, {summary['n_failed']} failed"
@@ -189,24 +184,21 @@ def describe_counts(summary: dict[str, Any]) -> str:
     return f"{counts}; {summary['n_warned']} with a warning" if summary["n_warned"] else counts
 
 
-def measure_sides(
+def measure_subsets(
     ids: Mapping[str, Sequence[str]], groups: Mapping[str, str], manifest: pd.DataFrame | None = None
 ) -> dict[str, dict[str, Any]]:
-    """How much of a collection is on each side of a split.
-
-    Args:
-        manifest: The collection, for the lengths of the sounds; without it there are none.
+    """Measure the subsets of a split, given as ids, with the group of each id.
 
     Returns:
-        Side to `n_items`, `n_groups` and, where lengths are known, `audio_hours`, `shortest_s`, `median_s` and
+        Subset to `n_items`, `n_groups` and, where the manifest has lengths, `audio_hours`, `shortest_s`, `median_s` and
         `longest_s`.
     """
     lengths = None if manifest is None else manifest.set_index("id")["audio_duration_s"]
-    sides: dict[str, dict[str, Any]] = {}
-    for side, own in ids.items():
-        sides[side] = {"n_items": len(own), "n_groups": len({groups[item_id] for item_id in own})}
+    subsets: dict[str, dict[str, Any]] = {}
+    for subset, own in ids.items():
+        subsets[subset] = {"n_items": len(own), "n_groups": len({groups[item_id] for item_id in own})}
         known = None if lengths is None else lengths.reindex(list(own)).dropna()
         if known is not None and len(known):
-            sides[side] |= {"audio_hours": float(known.sum()) / 3600, "shortest_s": float(known.min())}
-            sides[side] |= {"median_s": float(known.median()), "longest_s": float(known.max())}
-    return sides
+            subsets[subset] |= {"audio_hours": float(known.sum()) / 3600, "shortest_s": float(known.min())}
+            subsets[subset] |= {"median_s": float(known.median()), "longest_s": float(known.max())}
+    return subsets

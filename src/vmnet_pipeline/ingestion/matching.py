@@ -1,4 +1,4 @@
-"""Which item a name means that a person wrote: its id, or the name of its file with or without suffix and folder."""
+"""Resolve names that a person wrote to items: an id, or a file name with or without suffix and folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MatchedNames:
-    """What was found for the names that are no ids themselves.
+    """What was found for names that are not ids.
 
     Attributes:
         ids: Name to the id that it means.
@@ -32,17 +32,15 @@ class MatchedNames:
 
 
 def match_names(names: Iterable[str], manifest: pd.DataFrame) -> MatchedNames:
-    """Find the items that names mean.
+    """Find the items of `manifest`, usable or not, that names mean.
 
-    An id goes before everything else; then what ingestion would make, or once made, of the name; then the end of a
-    path: `b`, `b.mp4`, `a/b` and `a/b.mp4` mean the item of the file `.../a/b.mp4`.
-
-    Args:
-        manifest: All items, usable or not.
+    In this order: an id; the id that ingestion makes, or once made, of the name; the end of a path: `b`, `b.mp4`, `a/b`
+    and `a/b.mp4` mean the item of the file `.../a/b.mp4`.
     """
     ids = manifest["id"].tolist()
     known = set(ids)
-    wanted = {name: _clean(name) for name in dict.fromkeys(names) if name not in known}
+    plain = {name: name.strip().replace("\\", "/").removeprefix("./") for name in names if name not in known}
+    wanted = {name: normalise(text) for name, text in plain.items()}
     matched = MatchedNames()
     if not wanted:
         return matched
@@ -60,12 +58,8 @@ def match_names(names: Iterable[str], manifest: pd.DataFrame) -> MatchedNames:
     return matched
 
 
-def _clean(name: str) -> str:
-    return normalise(name.strip().replace("\\", "/").removeprefix("./"))
-
-
 def _match_made(wanted: Mapping[str, str], known: set[str]) -> dict[str, str]:
-    """Names from which an id was made, and ids that an earlier version made of names that are ids now."""
+    """Names from which an id was made, and ids that an earlier version made of names that now are ids."""
     earlier = {make_safe_name(item_id): item_id for item_id in known if not is_safe_name(item_id)}
     matched = {}
     for name, clean in wanted.items():
@@ -76,7 +70,7 @@ def _match_made(wanted: Mapping[str, str], known: set[str]) -> dict[str, str]:
 
 
 def _match_paths(wanted: Mapping[str, str], manifest: pd.DataFrame) -> dict[str, set[str]]:
-    """Names to the items that have a file whose path ends so."""
+    """Map names to the items with a file whose path ends with the name."""
     by_base: dict[str, list[str]] = defaultdict(list)
     for name, clean in wanted.items():
         by_base[clean.rpartition("/")[2]].append(name)

@@ -1,4 +1,4 @@
-"""Measure many files in parallel, and none twice: what was found is kept by path, size and time of change."""
+"""Probe many files in parallel; cache results by path, size and modification time."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ PROBE_COLUMNS = {
     "channels": "int64",
     "audio_warning": "string",
 }
-"""What is known of a file: `reason` and `error` if it cannot be used, else the rest; null for a side it has not."""
+"""Results of a file: `reason` and `error` if it cannot be used, else the rest; null for a missing side."""
 
-CACHE_VERSION = "3"  # to be raised when probing finds something else in the same file
+CACHE_VERSION = "3"  # raise it when probing gives other results for the same file
 _NOT_KEPT = frozenset({"internal_error", "missing_file", "not_a_file", "unreadable", *SANDBOX_REASONS})
 _FLUSH_ROWS = 1000
 _FLUSH_S = 2.0
@@ -87,7 +87,7 @@ def probe_files(
 def checksum_files(
     paths: Sequence[str], *, cache_dir: Path | None = None, n_workers: int | None = None
 ) -> dict[str, str]:
-    """Content checksum of every file, read only if it has changed since; empty for one that cannot be read."""
+    """Content checksum of every file, read only if it has changed; empty for one that cannot be read."""
     from vmnet_pipeline.media.probe import checksum_file
 
     log = None if cache_dir is None else RowLog(cache_dir / "checksums", CHECKSUM_COLUMNS)
@@ -106,11 +106,7 @@ def recognise_files(
     cache_dir: Path | None = None,
     n_workers: int | None = None,
 ) -> set[str]:
-    """Those of some files that FFmpeg knows by their content and can decode; each is read in a child process.
-
-    Args:
-        paths: Files whose names do not tell.
-    """
+    """Those of some files that FFmpeg can decode, judged by content; each is read in a child process."""
     from vmnet_pipeline.media.probe import probe_media
     from vmnet_pipeline.params import LimitParams
 
@@ -118,7 +114,7 @@ def recognise_files(
     with Sandbox(limits or LimitParams.model_validate({})) as sandbox:
 
         def measure(path: str) -> dict[str, Any]:
-            sandbox.call(probe_media, path, checksum="none")  # what is no media may be large, and is not read whole
+            sandbox.call(probe_media, path, checksum="none")  # do not read large other files whole
             return {}
 
         rows = _measure_files(paths, measure, CHECKSUM_COLUMNS, log, "recognising files", n_workers)
@@ -127,15 +123,14 @@ def recognise_files(
 
 def _describe_media(info: MediaInfo) -> dict[str, Any]:
     row: dict[str, Any] = {"checksum": info.checksum, "container": info.container}
+    for side, found in (("video", info.video), ("audio", info.audio)):
+        if found is not None:
+            row |= {f"{side}_codec": found.codec, f"{side}_duration_s": found.duration_s or info.duration_s}
+            row |= {f"{side}_warning": found.warning}
     if info.video is not None:
-        picture = info.video
-        row |= {"video_codec": picture.codec, "video_duration_s": picture.duration_s or info.duration_s}
-        row |= {"width": picture.width, "height": picture.height, "frame_rate_hz": picture.frame_rate_hz}
-        row["video_warning"] = picture.warning
+        row |= {name: getattr(info.video, name) for name in ("width", "height", "frame_rate_hz")}
     if info.audio is not None:
-        sound = info.audio
-        row |= {"audio_codec": sound.codec, "audio_duration_s": sound.duration_s or info.duration_s}
-        row |= {"sample_rate_hz": sound.sample_rate_hz, "channels": sound.channels, "audio_warning": sound.warning}
+        row |= {name: getattr(info.audio, name) for name in ("sample_rate_hz", "channels")}
     return row
 
 
@@ -158,13 +153,14 @@ def _measure_files(
             if log is not None:
                 log.append(row for row in rows if row.get("reason") not in _NOT_KEPT and row["mtime_ns"] >= 0)
     if log is not None and len(missing):
-        _compact(log)
+        # A row that another process adds meanwhile may be lost, and is then made again.
+        log.compact(_keep_latest(log.read()))
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame
 
 
 def _list_keys(paths: Sequence[str]) -> pa.Table:
-    """What a stored result has to agree with to be taken for a file; a file that is not there has the time -1."""
+    """Path, size and time of each file, to look up stored results; a missing file has the time -1."""
     import numpy as np
     import pyarrow as pa
 
@@ -176,7 +172,7 @@ def _list_keys(paths: Sequence[str]) -> pa.Table:
 
 
 def name_version() -> str:
-    """What results have to be made with to be taken; another FFmpeg may read what this one cannot."""
+    """Version of the results; another FFmpeg may read what this one cannot."""
     return f"{CACHE_VERSION}-av{version('av')}"
 
 
@@ -189,12 +185,12 @@ def _stat(path: str) -> tuple[int, int]:
 
 
 def _stat_remote(found: StoredFile | None) -> tuple[int, int]:
-    """Size and, in the place of the time of change, what tells one content of an object from another."""
+    """Size and, instead of the modification time, a number that differs for every content."""
     return (0, -1) if found is None else (found.size_bytes, number_version(found))
 
 
 def _look_up(wanted: pa.Table, columns: dict[str, str], log: RowLog | None) -> tuple[pa.Table, pa.Table]:
-    """What is known already of the wanted files, and the files of which nothing is."""
+    """Stored results of the wanted files, and the files without any."""
     import pyarrow.compute as pc
 
     known = RowLog("", columns).schema().empty_table() if log is None else _keep_latest(log.read())
@@ -216,11 +212,10 @@ def _iterate_keys(wanted: pa.Table) -> Iterator[dict[str, Any]]:
 def _measure_chunks(
     keys: Iterable[dict[str, Any]], measure: Measure, n_workers: int, advance: Callable[[], None]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows as they are finished, often enough that a kill costs little."""
+    """Yield finished rows often enough that a kill costs little."""
     chunk: list[dict[str, Any]] = []
     last = time.monotonic()
-    measure_one = partial(_measure_one, measure)
-    for row in map_ahead(measure_one, keys, n_threads=n_workers, n_in_flight=8 * n_workers):
+    for row in map_ahead(partial(_measure_one, measure), keys, n_threads=n_workers, n_in_flight=8 * n_workers):
         chunk.append(row)
         advance()
         if len(chunk) >= _FLUSH_ROWS or time.monotonic() - last >= _FLUSH_S:
@@ -236,19 +231,14 @@ def _measure_one(measure: Measure, key: dict[str, Any]) -> dict[str, Any]:
     except MediaError as error:
         return key | {"reason": error.reason, "error": str(error)}
     except SandboxError:
-        raise  # not the fault of a file
+        raise
     except Exception as error:
-        logger.exception("Probing %s failed in a way that was not foreseen", key["path"])
+        logger.exception("Unexpected failure of probing %s", key["path"])
         return key | {"reason": "internal_error", "error": f"{type(error).__name__}: {error}"}
 
 
-def _compact(log: RowLog) -> None:
-    """Keep the latest row of every file. A row that another process adds meanwhile may be lost, and is made again."""
-    log.compact(_keep_latest(log.read()))
-
-
 def _keep_latest(table: pa.Table) -> pa.Table:
-    """The last row of every path; the order stays."""
+    """The last row of every path, in order."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -39,14 +39,14 @@ MANIFEST_COLUMNS: dict[str, str] = {
 }
 """The manifest: one row per item. `status` is ok, failed or duplicate; `reason` and `error` say why it is not ok.
 
-`video_warning` and `audio_warning` say what is wrong with a side that is used all the same."""
+`video_warning` and `audio_warning` describe faults of a side that is used anyway."""
 
 
 def check_manifest(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The manifest with its columns in their order, after it has been checked.
+    """Check a manifest and order its columns.
 
     Raises:
-        IngestError: A column is missing or of another type, an id stands twice or is empty, or a status is unknown.
+        IngestError: A column is missing or of another type, an id is repeated or empty, or a status is unknown.
     """
     from pandera.errors import SchemaError
 
@@ -54,7 +54,9 @@ def check_manifest(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:
         checked: pd.DataFrame = _manifest_schema().validate(manifest)
     except SchemaError as error:
         reason = " ".join(str(error).split())[:300]
-        raise IngestError(f"{path} is no manifest ({reason}). Run `kedro run --pipeline ingest` again.") from error
+        raise IngestError(
+            f"{path} is not a valid manifest ({reason}). Run `kedro run --pipeline ingest` again."
+        ) from error
     return checked[list(MANIFEST_COLUMNS)]
 
 
@@ -62,8 +64,7 @@ def check_manifest(manifest: pd.DataFrame, path: Path) -> pd.DataFrame:
 def _manifest_schema() -> Any:
     from pandera.pandas import Check, Column, DataFrameSchema
 
-    nullable = {name for name, dtype in MANIFEST_COLUMNS.items() if dtype != "str"}
-    columns = {name: Column(dtype, nullable=name in nullable) for name, dtype in MANIFEST_COLUMNS.items()}
+    columns = {name: Column(dtype, nullable=dtype != "str") for name, dtype in MANIFEST_COLUMNS.items()}
     columns["id"] = Column("str", Check.str_length(min_value=1), unique=True)
     columns["status"] = Column("str", Check.isin(["ok", "failed", "duplicate"]))
     return DataFrameSchema(columns)

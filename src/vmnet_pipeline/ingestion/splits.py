@@ -1,4 +1,4 @@
-"""Divide items into train, val and test by group, so that an item never changes sides when others are added."""
+"""Divide items into train, val and test by group; adding items moves no other item."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 SUBSETS = ("train", "val", "test")
 MIN_GROUPS = 2
-"""Retrieval among one item says nothing, so every side gets at least this many groups where there are enough."""
+"""Retrieval among one item says nothing, so every subset gets at least this many groups if possible."""
 
 MAX_NAMED = 5
 
-MIN_DOUBTFUL = 10  # from this many items on, it is worth asking whether really none belong together
+MIN_DOUBTFUL = 10  # from this many items on, warn if none share a group
 _Border = tuple[str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Item ids of the three sides, each in the order of the manifest."""
+    """Item ids of the three subsets, in the order of the manifest."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
@@ -38,41 +38,41 @@ class Split:
 
     @property
     def checksum(self) -> str:
-        """sha256 over sides and ids: two runs with the same checksum used the same split."""
-        text = "\n".join(f"{side}\t{item_id}" for side in SUBSETS for item_id in getattr(self, side))
+        """sha256 over subsets and ids: two runs with the same checksum used the same split."""
+        text = "\n".join(f"{subset}\t{item_id}" for subset in SUBSETS for item_id in getattr(self, subset))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def place_group(group: str, seed: int) -> float:
-    """Where a group falls in [0, 1): depends on its name and the seed alone."""
+    """Position of a group in [0, 1), which depends on its name and the seed alone."""
     digest = hashlib.sha256(f"{seed}\t{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def split_by_group(ids: Sequence[str], groups: Sequence[str], shares: Mapping[str, float], seed: int) -> Split:
-    """Divide items so that no group stands on two sides.
+    """Divide items so that no group is in two subsets.
 
-    Each group is placed by a hash of its name, so adding items moves nobody; the shares are therefore
-    met only on average. A side with fewer than two groups takes those placed nearest to it.
+    A hash of its name places each group, so the shares are met only on average. A subset with fewer than two groups
+    takes those placed nearest to it.
 
     Args:
-        shares: Expected shares of `train`, `val` and `test`, with sum 1; a share of 0 leaves a side empty.
+        shares: Expected shares of `train`, `val` and `test`, with sum 1; 0 leaves a subset empty.
 
     Raises:
-        SplitError: There are fewer groups than sides to fill.
+        SplitError: There are fewer groups than subsets to fill.
     """
-    wanted = [side for side in SUBSETS if shares[side] > 0]
+    wanted = [subset for subset in SUBSETS if shares[subset] > 0]
     names = sorted(set(groups))
     if len(names) < len(wanted):
         raise SplitError(
             f"{len(ids)} usable items form {len(names)} group(s); {len(wanted)} are needed to fill {', '.join(wanted)} "
-            "without a group on two sides. Add media, or give finer groups in a media.csv."
+            "without a group in two of them. Add media, or give finer groups in a media.csv."
         )
-    side_of = _place_groups(names, wanted, shares, seed)
-    sides: dict[str, list[str]] = {side: [] for side in SUBSETS}
+    subset_of = _place_groups(names, wanted, shares, seed)
+    subsets: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
     for item_id, group in zip(ids, groups, strict=True):
-        sides[side_of[group]].append(item_id)
-    return Split(*(tuple(sides[side]) for side in SUBSETS))
+        subsets[subset_of[group]].append(item_id)
+    return Split(*(tuple(subsets[subset]) for subset in SUBSETS))
 
 
 def _place_groups(
@@ -80,46 +80,48 @@ def _place_groups(
 ) -> dict[str, str]:
     borders: list[_Border] = []
     start = 0.0
-    for side in wanted:
-        borders.append((side, start, start + shares[side]))
-        start += shares[side]
+    for subset in wanted:
+        borders.append((subset, start, start + shares[subset]))
+        start += shares[subset]
     places = {name: place_group(name, seed) for name in names}
-    side_of = {
-        name: next((side for side, _, end in borders if place < end), wanted[-1]) for name, place in places.items()
+    subset_of = {
+        name: next((subset for subset, _, end in borders if place < end), wanted[-1]) for name, place in places.items()
     }
-    _fill_small_sides(side_of, places, borders)
-    return side_of
+    _fill_small_subsets(subset_of, places, borders)
+    return subset_of
 
 
-def _fill_small_sides(side_of: dict[str, str], places: Mapping[str, float], borders: Sequence[_Border]) -> None:
-    """Move groups until each side has `MIN_GROUPS`, as far as the others can spare them; the nearest moves first."""
-    for side, low, high in sorted(borders, key=lambda border: border[2] - border[1]):
+def _fill_small_subsets(subset_of: dict[str, str], places: Mapping[str, float], borders: Sequence[_Border]) -> None:
+    """Move groups until each subset has `MIN_GROUPS`, as far as the others can spare them; the nearest moves first."""
+    for subset, low, high in sorted(borders, key=lambda border: border[2] - border[1]):
         middle = (low + high) / 2
-        while (counts := Counter(side_of.values()))[side] < MIN_GROUPS:
-            spare = [name for name in places if side_of[name] != side and counts[side_of[name]] > counts[side] + 1]
+        while (counts := Counter(subset_of.values()))[subset] < MIN_GROUPS:
+            spare = [
+                name for name in places if subset_of[name] != subset and counts[subset_of[name]] > counts[subset] + 1
+            ]
             if not spare:
                 break
-            side_of[min(spare, key=lambda name: (abs(places[name] - middle), name))] = side
+            subset_of[min(spare, key=lambda name: (abs(places[name] - middle), name))] = subset
 
 
 def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
-    """What is wrong with a user-made split: errors are raised, doubts are returned in words.
+    """Check a user-made split: raise errors, return doubts in words.
 
     Args:
         groups: Group of every usable item.
 
     Raises:
-        SplitError: An id stands twice, train or test is empty, or a group stands on two sides.
+        SplitError: An id is repeated, train or test is empty, or a group is in two subsets.
     """
-    for side in ("train", "test"):
-        if not getattr(split, side):
-            raise SplitError(f"{side}.csv has no ids.")
+    for subset in ("train", "test"):
+        if not getattr(split, subset):
+            raise SplitError(f"{subset}.csv has no ids.")
     seen: dict[str, str] = {}
-    for side in SUBSETS:
-        for item_id in getattr(split, side):
+    for subset in SUBSETS:
+        for item_id in getattr(split, subset):
             if item_id in seen:
-                raise SplitError(f"Item {item_id!r} stands in {seen[item_id]}.csv and again in {side}.csv. Remove one.")
-            seen[item_id] = side
+                raise SplitError(f"Item {item_id!r} is in {seen[item_id]}.csv and again in {subset}.csv. Remove one.")
+            seen[item_id] = subset
     _check_groups(seen, groups)
     unknown = [item_id for item_id in seen if item_id not in groups]
     doubts = [] if split.val else ["there is no val.csv: the last epoch is kept instead of the best"]
@@ -130,52 +132,52 @@ def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
 
 
 def resolve_split(split: Split, manifest: pd.DataFrame) -> tuple[Split, list[str]]:
-    """A user-made split with the ids of the items that its names mean, see `matching.match_names`.
+    """Replace the names of a user-made split by the ids that they mean, see `matching.match_names`.
 
     Returns:
-        The split, and what is to be said of it: names that were taken for files, and names that mean several items.
+        The split, and remarks on names that were taken for files or mean several items.
     """
     from vmnet_pipeline.ingestion.matching import match_names
 
-    sides = [getattr(split, side) for side in SUBSETS]
-    matched = match_names([name for names in sides for name in names], manifest)
+    subsets = [getattr(split, subset) for subset in SUBSETS]
+    matched = match_names([name for names in subsets for name in names], manifest)
     sentences = []
     if taken := [f"{name!r} -> {item_id}" for name, item_id in matched.ids.items() if item_id != normalise(name)]:
-        sentences.append(f"{len(taken)} name(s) are no ids and taken for files, e.g. {', '.join(taken[:3])}")
+        sentences.append(f"{len(taken)} name(s) are not ids and taken for files, e.g. {', '.join(taken[:3])}")
     for name, found in list(matched.several.items())[:MAX_NAMED]:
         sentences.append(f"{name!r} is left out, it may be {' or '.join(found[:3])}: give the id or more of the path")
     for name, near in list(matched.near.items())[:MAX_NAMED]:
-        sentences.append(f"{name!r} is no item; {near!r} differs from it in upper and lower case only")
-    return Split(*(tuple(matched.ids.get(name, name) for name in names) for names in sides)), sentences
+        sentences.append(f"{name!r} is not an item; {near!r} differs from it in case only")
+    return Split(*(tuple(matched.ids.get(name, name) for name in names) for names in subsets)), sentences
 
 
 def doubt_groups(groups: Mapping[str, str]) -> list[str]:
-    """A doubt in words when no two items share a group: then a song may stand on two sides without anyone knowing."""
+    """Warn when no two items share a group: a song could then be in two subsets unnoticed."""
     if len(groups) < MIN_DOUBTFUL or len(set(groups.values())) < len(groups):
         return []
     return [
         "every item is a group of its own; if some are clips of one song or one film, name their groups in a media.csv "
-        "(id,video,audio,group), otherwise the results are too good"
+        "(id,video,audio,group), otherwise results are inflated by leakage"
     ]
 
 
-def _check_groups(side_of: Mapping[str, str], groups: Mapping[str, str]) -> None:
-    sides: dict[str, str] = {}
-    for item_id, side in side_of.items():
+def _check_groups(subset_of: Mapping[str, str], groups: Mapping[str, str]) -> None:
+    subsets: dict[str, str] = {}
+    for item_id, subset in subset_of.items():
         group = groups.get(item_id)
-        if group is not None and sides.setdefault(group, side) != side:
+        if group is not None and subsets.setdefault(group, subset) != subset:
             raise SplitError(
-                f"Group {group!r} stands in {sides[group]}.csv and, by item {item_id!r}, in {side}.csv: results would "
-                "be too good. Put all items of a group on one side, or correct the groups in media.csv."
+                f"Group {group!r} is in {subsets[group]}.csv and, by item {item_id!r}, in {subset}.csv: results would be "
+                "inflated by leakage. Put all items of a group into one subset, or correct the groups in media.csv."
             )
 
 
 def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Split | None:
-    """Read train.csv, test.csv and perhaps val.csv that a user made; None when there are none.
+    """Read the train.csv, test.csv and perhaps val.csv of a user; None if there are none.
 
     Args:
-        split_dir: Folder the user named; it must have them.
-        media_dir: Media folder (or media.csv); it may have them.
+        split_dir: Folder that must have them.
+        media_dir: Media folder or media.csv that may have them.
 
     Raises:
         SplitError: `split_dir` has no train.csv or no test.csv.
@@ -184,7 +186,7 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
     media = as_path(media_dir)
     folder = as_path(split_dir or (media.parent if media.suffix.lower() == ".csv" else media)).expanduser()
     folder = find_on_disk(folder)
-    paths = {side: folder / f"{side}.csv" for side in SUBSETS}
+    paths = {subset: folder / f"{subset}.csv" for subset in SUBSETS}
     if not (paths["train"].is_file() and paths["test"].is_file()):
         if split_dir is not None:
             raise SplitError(
@@ -196,9 +198,9 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
 
 def summarise_split(split: Split, groups: Mapping[str, str]) -> dict[str, Any]:
     """Sizes, numbers of groups and the checksum of a split."""
-    sides = {side: getattr(split, side) for side in SUBSETS}
+    subsets = {subset: getattr(split, subset) for subset in SUBSETS}
     return {
-        "sizes": {side: len(ids) for side, ids in sides.items()},
-        "n_groups": {side: len({groups.get(item_id, item_id) for item_id in ids}) for side, ids in sides.items()},
+        "sizes": {subset: len(ids) for subset, ids in subsets.items()},
+        "n_groups": {subset: len({groups.get(item_id, item_id) for item_id in ids}) for subset, ids in subsets.items()},
         "checksum": split.checksum,
     }

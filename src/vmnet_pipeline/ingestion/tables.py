@@ -1,4 +1,4 @@
-"""Reading of csv files that people hand in: separator and encoding are recognised, and every cell is text."""
+"""Read csv files of users: detect separator and encoding, keep every cell as text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import logging
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import IngestError
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 KNOWN_COLUMNS = frozenset({"id", "video", "audio", "group"})
-"""Columns that mean something; their names may be written in any case."""
+"""Columns with a meaning, whose names may be written in any case."""
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _MARKS = {
@@ -46,40 +47,32 @@ class _Dialect:
 
 
 def read_csv_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a csv file as text, so that an id `007` stays `007`; empty rows are left out.
+    """Rows of a csv file as text, so that an id `007` stays `007`; empty rows are skipped.
 
     Args:
         path: A file separated by commas, semicolons, tabs or bars, in UTF-8, UTF-16, or a Western 8-bit encoding.
 
     Raises:
-        IngestError: The file is no such text, or a column of `required` is missing.
+        IngestError: The file is not such text, or a column of `required` is missing.
     """
     return list(iterate_csv_rows(path, required))
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Ids of a csv file with a column `id`; empty lines are left out.
-
-    Raises:
-        IngestError: The file is no csv file or has no column `id`.
-    """
+    """Ids of a csv file with a column `id`; empty lines are skipped. Errors as in `read_csv_rows`."""
     return tuple(row["id"] for row in read_csv_rows(path, ("id",)) if row["id"])
 
 
 def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of `read_csv_rows` one by one; a file of a million rows is never a list.
-
-    Raises:
-        IngestError: See `read_csv_rows`.
-    """
+    """Yield the rows of `read_csv_rows` one by one, for files of a million rows."""
     try:
         content = read_document(path, MAX_TABLE_BYTES)
         dialect = _recognise(content, required)
-        _say_what_was_recognised(path, dialect)
+        _log_dialect(path, dialect)
         lines = io.TextIOWrapper(io.BytesIO(content), dialect.encoding, newline="")
         reader = csv.reader(lines, delimiter=dialect.separator, strict=True)
         header: list[str] = []
-        for number, cells in enumerate(_skip_lines(reader, dialect)):
+        for number, cells in enumerate(islice(reader, dialect.n_before_header, None)):
             if number == 0:
                 header = [_name_column(cell) for cell in cells]
                 _check_columns(header, required, path)
@@ -89,13 +82,6 @@ def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, 
             _check_columns(header, required, path)
     except storage_errors(ValueError, csv.Error) as error:
         raise IngestError(f"{path} cannot be read as a csv file: {error}") from error
-
-
-def _skip_lines(reader: Iterator[list[str]], dialect: _Dialect) -> Iterator[list[str]]:
-    """From the header on."""
-    for number, cells in enumerate(reader):
-        if number >= dialect.n_before_header:
-            yield cells
 
 
 def _make_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
@@ -121,22 +107,18 @@ def _check_columns(columns: Sequence[str], required: Sequence[str], path: Path) 
 
 
 def _recognise(content: bytes, required: Sequence[str]) -> _Dialect:
-    """How a csv file is written.
-
-    Raises:
-        ValueError: It is no text.
-    """
+    """Detect encoding, separator and header of a csv file; ValueError for a binary file."""
     encoding = _find_encoding(content)
-    # A character that the cut halves at the end is left out; it says nothing of the header.
+    # An incremental decoder drops a character that is cut in half at the end.
     head = codecs.getincrementaldecoder(encoding)().decode(content[: 64 * _HEAD_BYTES])
     lines = re.split("\r\n|\r|\n", head)
     n_blank = next((number for number, line in enumerate(lines) if line.strip(" \t,;|\"'")), 0)
     # In valid UTF a hostile name below the header costs its own row only; elsewhere it says that this is a binary file.
     checked = "".join(lines[: n_blank + 1]) if encoding.startswith("utf") else head
     if _CONTROLS.search(checked):
-        raise ValueError("it is no text; save the table as csv (UTF-8)")
+        raise ValueError("it is not text; save the table as csv (UTF-8)")
     header = lines[n_blank]
-    if match := _EXCEL_LINE.fullmatch(header):  # how a spreadsheet says it
+    if match := _EXCEL_LINE.fullmatch(header):  # written by spreadsheets
         return _Dialect(encoding, match[1], n_blank + 1)
     return _Dialect(encoding, _find_separator(header, required), n_blank)
 
@@ -161,7 +143,7 @@ def _find_encoding(content: bytes) -> str:
 
 
 def _find_separator(header: str, required: Sequence[str]) -> str:
-    """The separator that makes the required columns of a header, else the one that stands there most often."""
+    """The separator that gives the required columns, else the most frequent one in the header."""
 
     def judge(separator: str) -> tuple[bool, int]:
         names = {_name_column(cell) for cell in next(csv.reader([header], delimiter=separator), [])}
@@ -170,9 +152,8 @@ def _find_separator(header: str, required: Sequence[str]) -> str:
     return max(SEPARATORS, key=judge)
 
 
-def _say_what_was_recognised(path: Path, dialect: _Dialect) -> None:
-    is_usual = dialect.separator in ",\t" and dialect.encoding in ("utf-8", "utf-8-sig") and not dialect.n_before_header
-    if is_usual:
+def _log_dialect(path: Path, dialect: _Dialect) -> None:
+    if dialect.separator in ",\t" and dialect.encoding in ("utf-8", "utf-8-sig") and not dialect.n_before_header:
         return
     separator = SEPARATORS.get(dialect.separator, repr(dialect.separator))
     advice = "; if letters come out wrong, save it as UTF-8" if dialect.encoding in ("cp1252", "latin-1") else ""

@@ -63,7 +63,7 @@ def build_report(
         run_info: Where the figures come from; all keys optional. Text: `title`, `collection`, `variant`, `date`,
             `git_revision`, `media_note` (why there is nothing to see or hear). `command`: text or list of lines, in
             place of the commands that `stages` has. `best_epoch`: number. `sides`: see `ingestion.manifest.
-            measure_sides`. `stages`: see `tracking.stages.read_stages`. `notes`: list of texts about what was left
+            measure_subsets`. `stages`: see `tracking.stages.read_stages`. `notes`: list of texts about what was left
             out. Mappings of any depth: `versions`, `ingest`, `split`, `extraction` (by side), `checkpoint`, `params`,
             `identity` (checksums and seeds).
         reranking: What re-ranking gains, see `search.reranking_gain.measure_reranking`.

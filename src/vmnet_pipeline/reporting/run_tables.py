@@ -16,7 +16,7 @@ def lay_out_sides(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
     """The table of the split.
 
     Args:
-        sides: Side to what `ingestion.manifest.measure_sides` gives; lengths may be missing.
+        sides: Side to what `ingestion.manifest.measure_subsets` gives; lengths may be missing.
     """
     if not sides:
         return None

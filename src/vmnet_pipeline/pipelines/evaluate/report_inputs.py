@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vmnet_pipeline.backends.registry import BACKENDS
 from vmnet_pipeline.experiments.rank_comparison import compare_ranks
-from vmnet_pipeline.ingestion.manifest import measure_sides
+from vmnet_pipeline.ingestion.manifest import measure_subsets
 from vmnet_pipeline.ingestion.splits import SUBSETS
 from vmnet_pipeline.media.thumbnails import PreviewRequest, make_previews
 from vmnet_pipeline.models.checkpoints import digest_checkpoint, read_versions
@@ -83,7 +83,7 @@ def report_evaluation(
     )
     run_info = {
         **describe_run(evidence),
-        "sides": measure_sides(ids, groups, manifest),
+        "sides": measure_subsets(ids, groups, manifest),
         "ingest": summaries.get("ingest"),
         "split": {"doubts": (summaries.get("split") or {}).get("doubts") or []},
         "extraction": {side: summaries.get(side) for side in ("music", "video")},
