@@ -147,4 +147,4 @@ def test_media_that_are_gone_do_not_stop_the_report(evidence: Evidence, tmp_path
     assert kinds.count("data:image/png") == 1  # the lengths
     assert "test 50 25 0.01 1.0 1.0 1.0" in page.words
     none = manifest.assign(audio_path="", video_path="")
-    assert "cannot be read any more" in report_evaluation(replace(evidence, manifest=none), {}, make_measured(), [])
+    assert "can no longer be read" in report_evaluation(replace(evidence, manifest=none), {}, make_measured(), [])

@@ -167,8 +167,8 @@ def _check_groups(subset_of: Mapping[str, str], groups: Mapping[str, str]) -> No
         group = groups.get(item_id)
         if group is not None and subsets.setdefault(group, subset) != subset:
             raise SplitError(
-                f"Group {group!r} is in {subsets[group]}.csv and, by item {item_id!r}, in {subset}.csv: results would be "
-                "inflated by leakage. Put all items of a group into one subset, or correct the groups in media.csv."
+                f"Group {group!r} is in {subsets[group]}.csv and, by item {item_id!r}, in {subset}.csv: results would "
+                "be inflated by leakage. Put all items of a group into one subset, or correct the groups in media.csv."
             )
 
 
