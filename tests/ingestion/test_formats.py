@@ -11,6 +11,7 @@ from vmnet_pipeline.ingestion.formats import MEDIA_SUFFIXES, judge_content, read
 from vmnet_pipeline.ingestion.manifest import build_manifest
 from vmnet_pipeline.ingestion.probing import recognise_files
 from vmnet_pipeline.media.probe import probe_media
+from vmnet_pipeline.media.video import sample_frames
 
 FILMS = {
     "a.f4v": ("f4v", "h264", "aac"),
@@ -41,7 +42,7 @@ SOUNDS = {
 
 
 def encode(path, container, *codecs, duration_s=1.0):
-    """A second of moving stripes and a tone, in any container, under any name."""
+    """A second of noise to see and a tone, in any container, under any name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format=container) as output:
         streams = [add_stream(output, codec) for codec in codecs]
@@ -59,15 +60,18 @@ def add_stream(output, codec):
         stream.codec_context.options = {"strict": "experimental"}
         return stream
     stream = output.add_stream(codec, rate=25)
-    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    stream.width, stream.height = 64, 48
+    formats = [item.name for item in stream.codec.video_formats]
+    stream.codec_context.options = {"strict": "unofficial"}  # mjpeg wants it
+    stream.pix_fmt = "yuv420p" if "yuv420p" in formats else formats[0]
     return stream
 
 
 def make_frames(stream, duration_s):
     if stream.type == "video":
         for number in range(int(25 * duration_s)):
-            picture = np.full((48, 64, 3), number * 9 % 256, np.uint8)
-            yield av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            picture = np.random.default_rng(number).integers(0, 256, (48, 64, 3), np.uint8)
+            yield av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=stream.pix_fmt)
         return
     tone = np.sin(np.arange(int(48_000 * duration_s)) * 0.05) * 8000
     samples = np.repeat(tone.astype(np.int16), 2)[None]
@@ -88,6 +92,29 @@ def test_a_film_under_any_name_is_an_item(tmp_path, name):
     manifest = build_manifest(find_items(tmp_path), probe_media)
     assert manifest[["id", "status", "error"]].values.tolist() == [[strip_suffix(name), "ok", ""]]
     assert list_folder(None, tmp_path)["id"].tolist() == [strip_suffix(name)]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("name", "container", "codec"), [
+    ("a.gif", "gif", "gif"), ("a.png", "apng", "apng"), ("a.mjpeg", "mjpeg", "mjpeg"), ("a.MJPG", "mjpeg", "mjpeg"),
+])  # fmt: skip
+def test_pictures_that_move_are_films(tmp_path, name, container, codec):
+    encode(tmp_path / "audio/a.wav", "wav", "pcm_s16le")
+    encode(tmp_path / "video" / name, container, codec)
+    manifest = build_manifest(find_items(tmp_path), probe_media)
+    assert manifest[["id", "status", "error", "video_codec"]].values.tolist() == [["a", "ok", "", codec]]
+    assert manifest["video_duration_s"][0] == pytest.approx(1.0, abs=0.1)
+    assert len(list(sample_frames(tmp_path / "video" / name, rate_hz=5.0))) >= 5
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["a.sbc", "a.aptx"])
+def test_raw_sound_is_known_by_its_name(tmp_path, name):
+    codec = name[2:]
+    encode(tmp_path / "audio" / name, codec, codec)
+    encode(tmp_path / "video/a.m2v", "mpeg2video", "mpeg2video")
+    manifest = build_manifest(find_items(tmp_path), probe_media)
+    assert manifest[["id", "status", "error", "audio_codec"]].values.tolist() == [["a", "ok", "", codec]]
 
 
 @pytest.mark.process
@@ -145,6 +172,9 @@ def test_a_bare_folder_of_video_leaves_sound_out_and_says_so(tmp_path, caplog):
         ("Wörter\n".encode("cp1252"), "other"),
         ("Wörter\n".encode("utf-16"), "other"),
         (b"\x89PNG\r\n\x1a\n", "other"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 25 + b"\0\0\0\x08acTL", "unknown"),
+        (b"GIF89a" + b"\0" * 30, "other"),
+        (b"GIF89a" + b"\0" * 775 + b"!\xff\x0bNETSCAPE2.0\3\1\0\0", "unknown"),
         (b"PK\3\4" + b"\0" * 30, "other"),
         (b"\x93NUMPY\1\0v\0", "other"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "other"),

@@ -11,6 +11,10 @@ from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRo
 from vmnet_pipeline.ingestion import ids as naming
 from vmnet_pipeline.ingestion.discovery import find_items, list_folder
 from vmnet_pipeline.ingestion.ids import is_id, list_possible_ids, make_unique_ids, name_collection
+from vmnet_pipeline.ingestion.manifest import build_manifest
+from vmnet_pipeline.ingestion.splits import Split, find_user_split
+from vmnet_pipeline.media.probe import probe_media
+from vmnet_pipeline.search.item_metadata import read_extra_columns
 from vmnet_pipeline.storage.names import DiskNames, find_on_disk, tells_case
 from vmnet_pipeline.types import Fingerprint
 
@@ -285,6 +289,48 @@ def test_paths_with_backslashes(tmp_path):
     first, second = find_items(tmp_path)
     assert (first.video, first.audio) == (str(tmp_path / "clips/v0.mp4"),) * 2
     assert second.video == str(tmp_path / "odd\\name.mp4")
+
+
+def test_a_missing_file_of_a_media_csv_is_looked_for_in_any_case(tmp_path):
+    touch(tmp_path / "clips/v0.mp4")
+    (tmp_path / "media.csv").write_text("id,video\na,Clips\\V0.MP4\nb,clips/V0.mp4\nc,clips/none.mp4\n")
+    errors = build_manifest(find_items(tmp_path), probe_media)["error"].tolist()
+    assert f"no such file ({tmp_path}/clips/v0.mp4 there differs in upper and lower case only)" in errors[0]
+    assert "no such file (v0.mp4 there differs in upper and lower case only)" in errors[1]
+    assert errors[2].endswith("none.mp4: no such file; check the path")
+
+
+def test_tables_are_found_in_any_case(tmp_path):
+    touch(tmp_path / "v0.mp4", tmp_path / "v1.mp4")
+    (tmp_path / "Media.CSV").write_text("id,video,title\nmine,v0.mp4,Dawn\n")
+    (tmp_path / "Train.csv").write_text("id\nmine\n")
+    (tmp_path / "TEST.CSV").write_text("id\nother\n")
+    assert [item.id for item in find_items(tmp_path)] == ["mine"]
+    assert read_extra_columns(tmp_path)["title"].tolist() == ["Dawn"]
+    assert find_user_split(None, tmp_path) == Split(("mine",), (), ("other",))
+
+
+def test_groups_are_one_in_either_spelling(tmp_path):
+    touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    (tmp_path / "media.csv").write_text(f"id,video,group\na,a.mp4,{COMPOSED}\nb,b.mp4,{DECOMPOSED}\n", encoding="utf-8")
+    assert {item.group for item in find_items(tmp_path)} == {COMPOSED}
+
+
+def test_the_name_of_a_collection_is_one_in_either_spelling():
+    assert name_collection("media", COMPOSED) == name_collection("media", DECOMPOSED)
+
+
+@pytest.mark.parametrize("sound", ["1.mp3", "wav/1.wav", "train/audio/1.flac"])
+def test_sound_called_as_a_video_is_asked_about(tmp_path, caplog, sound):
+    touch(tmp_path / "train/video/1.mp4", tmp_path / "train/video/2.mp4", tmp_path / "3.mp3")
+    find_items(tmp_path)
+    assert "sound files are called as a video" not in caplog.text
+    touch(tmp_path / sound)
+    find_items(tmp_path)
+    assert (
+        f"1 sound files are called as a video is, e.g. {tmp_path / sound} and {tmp_path}/train/video/1.mp4"
+        in caplog.text
+    )
 
 
 def test_a_hint_where_names_differ_in_case_only(tmp_path):

@@ -60,6 +60,9 @@ def find(manifest, name):
         ("a/same", "a/same.mp4"),
         ("b/same.mp4", "b/same.mp4"),
         ("what?", "what?.mp4"),
+        ("x.y.MP4", "x.y.mp4"),
+        ("plain.avi", "plain.mp4"),
+        ("b/same.flac", "b/same.mp4"),
         ("Abc", "Abc.mp4"),
         ("abc.mp4", "abc.mp4"),
         (make_safe_name("-aBc_1"), "-aBc_1.mp4"),
@@ -77,7 +80,7 @@ def test_a_name_means_an_item(collection, name, file):
 
 def test_a_name_that_fits_several_or_none_means_nothing(collection):
     _, manifest = collection
-    matched = match_names(["same", "none", "PLAIN", "lain.mp4"], manifest)
+    matched = match_names(["same", "none", "PLAIN", "lain.mp4", "x.z", "plain.fr"], manifest)
     assert matched.ids == {}
     assert matched.several == {"same": sorted(find(manifest, f"{folder}/same.mp4") for folder in "ab")}
     assert matched.near == {"PLAIN": "plain"}

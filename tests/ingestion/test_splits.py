@@ -81,6 +81,16 @@ def test_a_split_of_the_users_own_is_taken_as_it_is(tmp_path):
         find_user_split(tmp_path / "media", tmp_path)
 
 
+def test_a_split_without_a_column_id(tmp_path, caplog):
+    """The first column counts, and its first line too: one that is no item is left out with a doubt."""
+    (tmp_path / "train.csv").write_text("a\nb\n")
+    (tmp_path / "test.csv").write_text("youtube,note\nc,x\n")
+    split = find_user_split(tmp_path, tmp_path)
+    assert split == Split(("a", "b"), (), ("youtube", "c"))
+    assert "test.csv has no column id: its first column, 'youtube', is taken for it" in caplog.text
+    assert "left out: youtube" in check_split(split, {"a": "a", "b": "b", "c": "c"})[-1]
+
+
 def test_faults_of_a_users_split():
     groups = {"a": "g1", "b": "g1", "c": "g2"}
     with pytest.raises(SplitError, match=r"Group 'g1' is in train.csv"):

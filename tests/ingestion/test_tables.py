@@ -1,5 +1,7 @@
 """Csv files as people have them: any usual separator and encoding, blank lines, quotes."""
 
+import unicodedata
+
 import pytest
 
 from vmnet_pipeline.errors import IngestError
@@ -72,6 +74,7 @@ def test_a_separator_that_the_header_does_not_have_is_not_taken_for_one(tmp_path
         (b"", "has no column id; its columns are none"),
         (b"\n\n;;\n", "has no column id"),
         (b"name;title\na;b\n", "has no column id; its columns are name, title"),
+        (b"id,video,Video\na,1.mp4,2.mp4\n", "has more than one column video"),
         (b"\x7fELF\2\1\1\0\0\0id,video\n", "it is not text"),
         (b"\xff\xfei\0d\0\0\xd8\n\0a\0", "cannot be read as a csv file"),
     ],
@@ -80,6 +83,22 @@ def test_what_is_no_table_is_refused_in_words(tmp_path, content, message):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(IngestError, match=message):
         read_csv_rows(tmp_path / "t.csv", ("id",))
+
+
+def test_cells_have_one_spelling_but_for_paths(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD"))
+    (tmp_path / "t.csv").write_text(f"id,video,group,title\n{','.join([decomposed] * 4)}\n", encoding="utf-8")
+    (row,) = read_csv_rows(tmp_path / "t.csv", ("id",))
+    assert row == {"id": composed, "video": decomposed, "group": composed, "title": composed}
+
+
+def test_cells_beyond_the_header_are_told(tmp_path, caplog):
+    (tmp_path / "t.csv").write_text("id,video\na,1.mp4,,\n")  # as spreadsheets write it
+    assert read_csv_rows(tmp_path / "t.csv", ("id",)) == [{"id": "a", "video": "1.mp4"}]
+    assert caplog.text == ""
+    (tmp_path / "t.csv").write_text("id,video\na,1.mp4\nb,Hello, you.mp4\n")
+    read_csv_rows(tmp_path / "t.csv", ("id",))
+    assert "1 rows have more cells than the header, and the last ones are left out, e.g. in line 3" in caplog.text
 
 
 def test_every_csv_that_a_user_hands_in_is_read_so(tmp_path):

@@ -212,15 +212,17 @@ def test_a_long_report_is_whole_in_a_file(data, tmp_path):
         ("id\n", "has no ids"),
         ("000\n001\n", "its first line, '000', is an item, not a header"),
         ("id,group\n000,g\n001,h\n", "group 'g' of item '024' is in train, too"),
+        ("id,group\nZoe\u0301,x\nZoé,y\n", "the id 'Zoé' is repeated"),
+        ("id,group\n000,Zoe\u0301\n001,h\n", "group 'Zoé' of item '026' is in train, too"),
         (None, "cannot be read"),
     ],
 )
 def test_csv_files_that_contradict_themselves(data, tmp_path, content, message):
-    (data / "test.csv").write_text("id,group\n024,g\n025,i\n")
+    (data / "test.csv").write_text("id,group\n024,g\n025,i\n026,Zoé\n", encoding="utf-8")
     if content is None:
         (data / "train.csv").unlink()
     else:
-        (data / "train.csv").write_text(content)
+        (data / "train.csv").write_text(content, encoding="utf-8")
     with pytest.raises(PairsError, match=message):
         pack(data, tmp_path / "pairs")
 

@@ -36,7 +36,7 @@ def change(folder, modality, make):
 def test_transposed_features_are_refused_with_their_shapes(data, tmp_path, modality, side, width):
     change(data, modality, lambda array, number: array.T)
     message = (
-        rf"The {side} features look transposed: the first axis is {width} in all files, and the last varies from \d+"
+        rf"The {side} features look transposed: the first axis is {width} in all files, and the second varies from \d+"
     )
     with pytest.raises(PairsError, match=message) as caught:
         pack(data, tmp_path / "pairs")
@@ -87,6 +87,19 @@ def test_channels_behind_time_and_mel_are_doubted(tmp_path, caplog):
     assert "5 files with four axes, e.g. (62, 6, 4, 512), are read as (T, C, time, mel)" in caplog.text
 
 
+def test_swapped_time_and_channels_of_four_axes_are_refused_or_doubted(tmp_path, caplog):
+    data = make_reference_data(tmp_path / "data", kind="raw_vggish", n_train=3, n_test=2)
+    change(data, "audio", lambda array, number: array.swapaxes(0, 1))
+    pack(data, tmp_path / "pairs")
+    assert "(512, 62), which is read as 512 steps of 62 values each" in caplog.text
+    assert "save array.swapaxes(0, 1) in their place" in caplog.text
+    change(data, "audio", lambda array, number: array[:, number:])
+    with pytest.raises(
+        PairsError, match=r"music features look transposed: the first axis is 512 in all files, .*swapaxes"
+    ):
+        pack(data, tmp_path / "pairs")
+
+
 def test_the_embedder_says_that_an_array_looks_transposed():
     spec = InputSpec("music", (24,), takes_steps=False)
     for array in (np.zeros((24, 18), np.float32), np.zeros((2, 24, 18), np.float32)):
@@ -107,7 +120,7 @@ def test_files_of_a_mac_are_found_by_the_names_of_linux_and_the_other_way_round(
             (data / "test" / modality / f"{old}.npy").rename(data / "test" / modality / f"{new}.npy")
     (data / "test.csv").write_text("id\n" + "\n".join(rows), encoding="utf-8")
     pairs = pack(data, tmp_path / "pairs").subset("test")
-    assert pairs.ids == tuple(rows)
+    assert pairs.ids == tuple(unicodedata.normalize("NFC", row) for row in rows)
     np.testing.assert_allclose(pairs.video[0], np.load(data / "test/video" / f"{COMPOSED}.npy").mean(0), rtol=1e-6)
 
 

@@ -65,3 +65,9 @@ def test_unknown_columns_and_comparisons_without_sense_are_named():
         select_items(ITEMS, ["colour=red"])
     with pytest.raises(SearchIndexError, match="'group' holds no numbers"):
         select_items(ITEMS, ["group<5"])
+
+
+def test_letters_are_compared_in_either_spelling():
+    items = ITEMS.assign(title=["Zoé", "Zoe\u0301", "Zoe"])
+    for written in ("zoé", "Zoe\u0301"):
+        assert items.loc[select_items(items, [f"title={written}"]), "id"].tolist() == ["007", "b"]

@@ -47,6 +47,11 @@ def test_excluded_items_make_room_for_others(index):
     assert rank_items(index, QUERY, top_k=3, exclude=list("abcd")) == []
 
 
+def test_excluded_items_may_be_spelt_as_on_a_mac():
+    index = VectorIndex.build(VECTORS, ITEMS.assign(id=["é", "b", "c", "d"]))
+    assert name(rank_items(index, QUERY, top_k=2, exclude=["e\u0301"])) == ["b", "c"]
+
+
 def test_reranking_looks_beyond_what_is_returned(index):
     asked = []
 

@@ -25,6 +25,7 @@ from vmnet_pipeline.serving.config import ServeParams
 from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.gallery import load_gallery
 from vmnet_pipeline.serving.metrics import Metrics
+from vmnet_pipeline.serving.schemas import Search
 from vmnet_pipeline.serving.worker import Task
 from vmnet_pipeline.serving.worker_pool import EmbeddingPool
 
@@ -238,6 +239,16 @@ def test_media_outside_the_roots_are_not_sent(places, service, tmp_path):
     file, path = gallery.open_file("0001", "video", (root,))
     with file:
         assert (file.read(), path.name) == (b"good", "clip.mp4")
+
+
+def test_items_are_found_by_ids_as_a_mac_spells_them(places, tmp_path):
+    gallery = load_gallery(places, 10)
+    sides = {name: dataclasses.replace(side, positions={"é": 0}) for name, side in gallery.sides.items()}
+    (tmp_path / "clip.mp4").write_bytes(b"good")
+    gallery = dataclasses.replace(gallery, sides=sides, files={"music": {"é": tmp_path / "clip.mp4"}, "video": {}})
+    assert gallery.describe_item("e\u0301")["id"] == "é"
+    gallery.open_file("e\u0301", "music", (tmp_path,))[0].close()
+    assert Search(id="e\u0301").id == "é"
 
 
 def test_the_command_line_stays_light():

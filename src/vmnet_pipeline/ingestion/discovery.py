@@ -23,7 +23,15 @@ from vmnet_pipeline.ingestion.listing import list_media_files, log_skipped, pref
 from vmnet_pipeline.ingestion.probing import checksum_files, recognise_files
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.ingestion.tables import iterate_csv_rows
-from vmnet_pipeline.storage.names import DiskNames, find_entry, find_on_disk, fold_case, normalise, tells_case
+from vmnet_pipeline.storage.names import (
+    DiskNames,
+    find_entry,
+    find_file,
+    find_on_disk,
+    fold_case,
+    normalise,
+    tells_case,
+)
 from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote
 
 if TYPE_CHECKING:
@@ -82,8 +90,8 @@ def _find_in(path: Path, recognise: Recognise) -> list[SourceItem]:
         if path.suffix.lower() != ".csv":
             raise IngestError(f"{path} is a file. Pass the folder it is in, or a media.csv: --params media_dir=FOLDER")
         return _read_media_csv(path)
-    if (path / MEDIA_CSV).is_file():
-        return _read_media_csv(path / MEDIA_CSV)
+    if (table := find_file(path, MEDIA_CSV)).is_file():
+        return _read_media_csv(table)
     items = _match_folders(path, recognise) or _list_videos(path, recognise)
     if not items:
         raise IngestError(f"No media files in {path}.{_remedy(path)}")
@@ -115,12 +123,27 @@ def _remedy(path: Path) -> str:
 def _list_videos(folder: Path, recognise: Recognise) -> list[SourceItem]:
     """Sound files without a picture become rows that say so, and do not vanish."""
     paths = list_media_files(folder, recognise)
+    _warn_of_lone_sounds(paths)
     return [
         SourceItem(item_id, "", path, "", "no_video_file", f"{Path(path).name} is sound without a picture")
         if _is_sound(path)
         else SourceItem(item_id, path, path)
         for item_id, path in zip(_make_ids(_name_files(paths, folder)), paths, strict=True)
     ]
+
+
+def _warn_of_lone_sounds(paths: Sequence[str]) -> None:
+    """Sound beside a video of the same name, in its folder or another one, may be meant for its pair."""
+    stems = [normalise(strip_suffix(path.rpartition("/")[2])) for path in paths]
+    sounds = {stem: path for stem, path in zip(stems, paths, strict=True) if _is_sound(path)}
+    videos = {stem: path for stem, path in zip(stems, paths, strict=True) if stem in sounds and not _is_sound(path)}
+    if videos:
+        stem = next(iter(videos))
+        logger.warning(
+            "%d sound files are called as a video is, e.g. %s and %s. Every video is paired with its own sound; if "
+            "these belong together, put them into folders audio/ and video/, or write a media.csv "
+            "(id,video,audio,group)", len(videos), spell_out(sounds[stem]), spell_out(videos[stem]),
+        )  # fmt: skip
 
 
 def _is_sound(path: str) -> bool:

@@ -40,12 +40,14 @@ _SOUND = (
 _OGG_PICTURES = (b"theora", b"BBCD", b"OVP80", b"\x01video")
 # What a folder of media has most of beside them, so that FFmpeg need not be asked about it.
 _OTHERS = (
-    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"8BPS", b"%PDF", b"%!PS", b"PK\3\4", b"\x1f\x8b",
+    b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"8BPS", b"%PDF", b"%!PS", b"PK\3\4", b"\x1f\x8b",
     b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd", b"\x93NUMPY", b"PAR1", b"SQLite format 3",
     b"\x89HDF", b"ARROW1", b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\xd0\xcf\x11\xe0", b"wOF",
     b"\0\1\0\0\0", b"OTTO", b"bplist", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5",
 )  # fmt: skip
 _STILL_BRANDS = (b"heic", b"heix", b"mif1", b"avif")
+# Photos unless they have the mark of a film, which is near the beginning.
+_MARKS_OF_FILM = {b"GIF8": (b"NETSCAPE2.0", b"ANIMEXTS1.0"), b"\x89PNG": (b"acTL",)}
 
 
 def suffix_of(name: str) -> str:
@@ -97,6 +99,8 @@ def judge_content(head: bytes) -> Content:
         return "unknown" if any(mark in head for mark in _OGG_PICTURES) else "sound"
     if head.startswith(b"YUV4MPEG2"):  # its header is text, and so may its pictures be
         return "unknown"
+    if marks := _MARKS_OF_FILM.get(head[:4]):
+        return "unknown" if any(mark in head for mark in marks) else "other"
     is_photo = (head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
     if head.startswith(_OTHERS) or is_photo or head[257:262] == b"ustar" or _is_text(head):
         return "other"

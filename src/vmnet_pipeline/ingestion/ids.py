@@ -143,7 +143,7 @@ def name_collection(media_dir: str, name: str = "") -> str:
     other name ends with a digest of the absolute path, so that two folders `clips` never share results.
     """
     if name:
-        return make_safe_name(str(name))
+        return make_safe_name(normalise(str(name)))
     if is_remote(media_dir):
         place = str(media_dir).rstrip("/")
         parts = place.removesuffix("/media.csv").rpartition("/")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.ingestion.formats import strip_suffix
+from vmnet_pipeline.ingestion.formats import MEDIA_SUFFIXES, strip_suffix, suffix_of
 from vmnet_pipeline.ingestion.ids import is_safe_name, list_possible_ids, make_safe_name
 from vmnet_pipeline.storage.names import fold_case, normalise
 
@@ -35,18 +35,31 @@ def match_names(names: Iterable[str], manifest: pd.DataFrame) -> MatchedNames:
     """Find the items of `manifest`, usable or not, that names mean.
 
     In this order: an id; the id that ingestion makes, or once made, of the name; the end of a path: `b`, `b.mp4`, `a/b`
-    and `a/b.mp4` mean the item of the file `.../a/b.mp4`.
+    and `a/b.mp4` mean the item of the file `.../a/b.mp4`. A name that fits none, e.g. `b.avi`, is tried without its
+    suffix of media: the list may be older than the files.
     """
-    ids = manifest["id"].tolist()
-    known = set(ids)
+    known = set(manifest["id"])
     plain = {name: name.strip().replace("\\", "/").removeprefix("./") for name in names if name not in known}
     wanted = {name: normalise(text) for name, text in plain.items()}
     matched = MatchedNames()
     if not wanted:
         return matched
+    _match(wanted, known, manifest, matched)
+    stripped = {
+        name: strip_suffix(clean)
+        for name, clean in wanted.items()
+        if suffix_of(clean) in MEDIA_SUFFIXES and name not in {*matched.ids, *matched.several}
+    }
+    if stripped:
+        _match(stripped, known, manifest, matched)
+    return matched
+
+
+def _match(wanted: Mapping[str, str], known: set[str], manifest: pd.DataFrame, matched: MatchedNames) -> None:
+    """Add what is found for names as they are compared."""
     by_name = _match_made(wanted, known)
     by_path = _match_paths({name: clean for name, clean in wanted.items() if name not in by_name}, manifest)
-    folded = {fold_case(item_id): item_id for item_id in ids}
+    folded = {fold_case(item_id): item_id for item_id in known}
     for name, clean in wanted.items():
         found = [by_name[name]] if name in by_name else sorted(by_path.get(name, ()))
         if len(found) == 1:
@@ -55,7 +68,6 @@ def match_names(names: Iterable[str], manifest: pd.DataFrame) -> MatchedNames:
             matched.several[name] = found
         elif near := folded.get(fold_case(clean)):
             matched.near[name] = near
-    return matched
 
 
 def _match_made(wanted: Mapping[str, str], known: set[str]) -> dict[str, str]:

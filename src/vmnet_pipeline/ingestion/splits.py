@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import SplitError
-from vmnet_pipeline.ingestion.tables import read_ids
-from vmnet_pipeline.storage.names import find_on_disk, normalise
+from vmnet_pipeline.ingestion.tables import read_id_rows
+from vmnet_pipeline.storage.names import find_file, find_on_disk, normalise
 from vmnet_pipeline.storage.paths import as_path
 
 if TYPE_CHECKING:
@@ -181,19 +181,26 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
 
     Raises:
         SplitError: `split_dir` has no train.csv or no test.csv.
-        IngestError: A file has no column `id`.
+        IngestError: A file is no csv file.
     """
     media = as_path(media_dir)
     folder = as_path(split_dir or (media.parent if media.suffix.lower() == ".csv" else media)).expanduser()
     folder = find_on_disk(folder)
-    paths = {subset: folder / f"{subset}.csv" for subset in SUBSETS}
+    paths = {subset: find_file(folder, f"{subset}.csv") for subset in SUBSETS}
     if not (paths["train"].is_file() and paths["test"].is_file()):
         if split_dir is not None:
             raise SplitError(
                 f"{folder} must have train.csv and test.csv (and may have val.csv), each with a column id."
             )
         return None
-    return Split(*(read_ids(path) if path.is_file() else () for path in paths.values()))
+    return Split(*(_read_names(path) if path.is_file() else () for path in paths.values()))
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    """The names of one side; without a column `id` the first line may be one: if it is none, that is said later."""
+    rows, column = read_id_rows(path)
+    names = [row["id"] for row in rows]
+    return tuple(names if column == "id" else [column, *names])
 
 
 def summarise_split(split: Split, groups: Mapping[str, str]) -> dict[str, Any]:

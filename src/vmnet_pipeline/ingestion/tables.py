@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.storage.checksummed import read_document
+from vmnet_pipeline.storage.names import normalise
 from vmnet_pipeline.storage.paths import storage_errors
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-KNOWN_COLUMNS = frozenset({"id", "video", "audio", "group"})
+PATH_COLUMNS = ("video", "audio")
+KNOWN_COLUMNS = frozenset({"id", "group", *PATH_COLUMNS})
 """Columns with a meaning, whose names may be written in any case."""
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
@@ -63,6 +65,20 @@ def read_ids(path: Path) -> tuple[str, ...]:
     return tuple(row["id"] for row in read_csv_rows(path, ("id",)) if row["id"])
 
 
+def read_id_rows(path: Path) -> tuple[list[dict[str, str]], str]:
+    """Rows that have an id, and the column that it is from: `id`, or the first one, with a warning, where none is.
+
+    Raises:
+        IngestError: The file is no csv file.
+    """
+    rows = read_csv_rows(path, ())
+    name = "id" if not rows or "id" in rows[0] else next(iter(rows[0]), "id")
+    if name != "id":
+        logger.warning("%s has no column id: its first column, %r, is taken for it", path, name)
+        rows = [{**row, "id": row[name]} for row in rows]
+    return [row for row in rows if row["id"]], name
+
+
 def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
     """Yield the rows of `read_csv_rows` one by one, for files of a million rows."""
     try:
@@ -72,20 +88,35 @@ def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, 
         lines = io.TextIOWrapper(io.BytesIO(content), dialect.encoding, newline="")
         reader = csv.reader(lines, delimiter=dialect.separator, strict=True)
         header: list[str] = []
+        wide: list[int] = []
         for number, cells in enumerate(islice(reader, dialect.n_before_header, None)):
             if number == 0:
                 header = [_name_column(cell) for cell in cells]
                 _check_columns(header, required, path)
             elif any(texts := [cell.strip() for cell in cells]):
+                if any(texts[len(header) :]):
+                    wide.append(reader.line_num)
                 yield _make_row(header, texts)
+        _warn_of_wide_rows(path, wide)
         if not header:
             _check_columns(header, required, path)
     except storage_errors(ValueError, csv.Error) as error:
         raise IngestError(f"{path} cannot be read as a csv file: {error}") from error
 
 
+def _warn_of_wide_rows(path: Path, lines: Sequence[int]) -> None:
+    if lines:
+        logger.warning(
+            "%s: %d rows have more cells than the header, and the last ones are left out, e.g. in line %d. If a cell "
+            'has the separator in it, put "..." around it',
+            path, len(lines), lines[0],
+        )  # fmt: skip
+
+
 def _make_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    row = dict(zip(header, cells, strict=False))
+    """Cells by their columns, in one spelling, but for paths: a disk may have both."""
+    pairs = zip(header, cells, strict=False)
+    row = {name: cell if name in PATH_COLUMNS else normalise(cell) for name, cell in pairs}
     if len(cells) < len(header):
         row = dict.fromkeys(header, "") | row
     row.pop("", None)
@@ -101,6 +132,8 @@ def _check_columns(columns: Sequence[str], required: Sequence[str], path: Path) 
     missing = [name for name in required if name not in columns]
     if missing:
         raise IngestError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(columns) or 'none'}.")
+    if doubled := [name for name in columns if name in KNOWN_COLUMNS and columns.count(name) > 1]:
+        raise IngestError(f"{path} has more than one column {doubled[0]}. Rename or remove one of them.")
 
 
 # --- encoding and separator

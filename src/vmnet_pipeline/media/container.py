@@ -2,11 +2,12 @@
 
 A file is opened once, here, as an ordinary file, and FFmpeg only ever sees that open file: it gets no
 path, no protocol and no way to open a second file, so a playlist that poses as a film leads nowhere.
-The format is recognised by content alone; the extension of the name has no say.
+The format is recognised by content; the extension of the name counts only for raw frames, which have no mark.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.handed import open_handed
 from vmnet_pipeline.media.remote import open_remote_file
+from vmnet_pipeline.storage.names import hint_at_case
 from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
@@ -63,6 +65,11 @@ _READ_BUFFER_BYTES = 65_536
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "max_pixels": str(MAX_FRAME_PX), "threads": "1"}
 # WAV sound may be DTS in disguise, and FFmpeg reads up to 2,500 packets to find out; its mark is in the first ones.
 _WAV_OPTIONS = {"max_probe_packets": "4"}
+# Raw frames: the content of such a file tells nothing, or that it is one picture.
+_RAW_FORMATS = {
+    ".mjpeg": "mjpeg", ".mjpg": "mjpeg", ".sbc": "sbc", ".msbc": "sbc", ".aptx": "aptx", ".aptxhd": "aptx_hd",
+    ".g722": "g722",
+}  # fmt: skip
 # Containers that hold no media but names of files, and text drawn as a film.
 _REFUSED_FORMATS = frozenset({"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "webm_dash_manifest"})
 
@@ -113,7 +120,7 @@ def _check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None
 def _raise_for_system(error: OSError | ValueError, path: str | os.PathLike[str]) -> NoReturn:
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.ENOENT, errno.ENOTDIR) or isinstance(error, ValueError):
-        message = f"{path!s}: no such file; check the path"
+        message = f"{path!s}: no such file{hint_at_case(Path(path))}; check the path"
         raise MediaError("missing_file", message) from error
     message = f"{path}: cannot be opened ({error}); check its permissions and the disk"
     raise MediaError("unreadable", message) from error
@@ -140,7 +147,7 @@ def start_container(file: io.RawIOBase, path: str | os.PathLike[str]) -> InputCo
     Raises:
         MediaError: `unreadable`, `unknown_format` or `too_many_streams`.
     """
-    container = _open_with_ffmpeg(file, path)
+    container = _open_by_content(file, path)
     try:
         _check_container(container, path)
     except MediaError:
@@ -156,7 +163,23 @@ def _probe_less(file: io.RawIOBase) -> dict[str, str]:
     return _WAV_OPTIONS if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE" else {}
 
 
-def _open_with_ffmpeg(file: io.RawIOBase, path: str | os.PathLike[str]) -> InputContainer:
+def _open_by_content(file: io.RawIOBase, path: str | os.PathLike[str]) -> InputContainer:
+    """Have FFmpeg recognise the format; what is none, or one picture, may be raw frames by its name."""
+    raw = _RAW_FORMATS.get(Path(path).suffix.lower())
+    if raw is None:
+        return _open_with_ffmpeg(file, path)
+    with contextlib.suppress(MediaError):
+        container = _open_with_ffmpeg(file, path)
+        if not _is_still_format(container.format.name):
+            return container
+        container.close()
+    file.seek(0)
+    return _open_with_ffmpeg(file, path, raw)
+
+
+def _open_with_ffmpeg(
+    file: io.RawIOBase, path: str | os.PathLike[str], file_format: str | None = None
+) -> InputContainer:
     import av
 
     _silence_ffmpeg()
@@ -164,6 +187,7 @@ def _open_with_ffmpeg(file: io.RawIOBase, path: str | os.PathLike[str]) -> Input
         container: InputContainer = av.open(
             file,
             "r",
+            file_format,
             options={**_OPEN_OPTIONS, **_probe_less(file)},
             metadata_errors="replace",
             buffer_size=_READ_BUFFER_BYTES,

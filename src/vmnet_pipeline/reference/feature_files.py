@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.ingestion.discovery import SIDE_FOLDERS
 from vmnet_pipeline.ingestion.formats import strip_suffix
-from vmnet_pipeline.storage.names import find_entry, fold_case, normalise
+from vmnet_pipeline.storage.names import find_entry, normalise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,17 +40,3 @@ class FeatureFiles:
         stems = (item_id, item_id.removesuffix(SUFFIX), strip_suffix(item_id))
         found = (self._found.get(f"{normalise(stem)}{SUFFIX}") for stem in stems)
         return self._folder / next((name for name in found if name is not None), exact)
-
-
-def hint_at_case(path: Path) -> str:
-    """What to add to the news that a file is missing: another that differs in upper and lower case only, if any."""
-    try:
-        near = _fold_names(path.parent, path.parent.stat().st_mtime_ns).get(fold_case(path.name))
-    except OSError:
-        near = None
-    return f" ({near} there differs in upper and lower case only)" if near else ""
-
-
-@functools.lru_cache(maxsize=4)  # many files of one folder may be missing
-def _fold_names(folder: Path, _changed_ns: int) -> dict[str, str]:
-    return {fold_case(path.name): path.name for path in folder.iterdir()}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from vmnet_pipeline.errors import PairsError, ParameterError
 from vmnet_pipeline.reference.feature_files import find_side_folder
 from vmnet_pipeline.storage.arrays import read_array_shape
-from vmnet_pipeline.storage.names import find_entry, find_on_disk
+from vmnet_pipeline.storage.names import find_entry, find_file, find_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,7 +109,9 @@ def _locate_subset(
 
 def _find_entry(folder: Path, name: str) -> Path:
     """A csv file or folder by its name in any case."""
-    found = find_entry(folder, (name,), is_folder=not name.endswith(".csv"))
+    if name.endswith(".csv"):
+        return find_file(folder, name)
+    found = find_entry(folder, (name,))
     return found[0] if found else folder / name
 
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.ingestion.splits import SUBSETS, Split, split_by_group
 from vmnet_pipeline.pairs.packing import FeatureSide, PairPlan
-from vmnet_pipeline.reference.feature_files import FeatureFiles, hint_at_case
+from vmnet_pipeline.reference.feature_files import FeatureFiles
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.reference.shapes import check_axes, explain_axes
 from vmnet_pipeline.reference.tables import read_tables
 from vmnet_pipeline.storage.arrays import read_array
+from vmnet_pipeline.storage.names import hint_at_case
 from vmnet_pipeline.types import MODALITY_OF
 
 if TYPE_CHECKING:

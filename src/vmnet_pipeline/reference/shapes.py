@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.errors import PairsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ MIN_WIDTHS = 3
 def check_axes(side: str, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
     """List the shapes of one side, and say what is doubtful in them.
 
-    Features are (T, D): the last axis is the same for all items, and the first is their length. Where the first stays
-    and the last varies, they are transposed. Where both stay and the first is the longer one, they may be. Of four
-    axes, (T, C, ., .), the second is that of the feature; where the last is longer it may be that one.
+    Features are (T, D) or (T, D, ., .): the second axis is the same for all items, and the first is their length.
+    Where the first stays and the second varies, they are transposed. Where both stay and the first is the longer
+    one, they may be. Of four axes, the last may be that of the feature where it is longer than the second.
 
     Args:
         side: `music` or `video`, for the messages.
@@ -37,24 +37,30 @@ def check_axes(side: str, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
         return
     listed = list_shapes(known)
     logger.info("%s features: %s", side, listed)
-    steps, widths = (Counter(shape[axis] for shape in known if len(shape) == 2) for axis in (0, 1))
-    if len(steps) == 1 and len(widths) >= MIN_WIDTHS and 2 * max(widths.values()) <= widths.total():
-        raise PairsError(
-            f"The {side} features look transposed: the first axis is {next(iter(steps))} in all files, and the last "
-            f"varies from {min(widths)} to {max(widths)} ({listed}). They are to be (T, D), one row per step: save "
-            "array.T in their place."
-        )
-    if len(steps) == len(widths) == 1 and (n_steps := next(iter(steps))) > (width := next(iter(widths))):
-        logger.warning(
-            "%s features: all %d files are (%d, %d), which is read as %d steps of %d values each. If %d is the number "
-            "of steps they are transposed: save array.T in their place",
-            side, steps.total(), n_steps, width, n_steps, width, width,
-        )  # fmt: skip
-    if wide := [shape for shape in known if len(shape) == 4 and shape[3] > shape[1]]:
+    wide = [shape for shape in known if len(shape) == 4 and shape[3] > shape[1]]
+    _check_first_two(side, [shape for shape in known if len(shape) == 2], "array.T", listed)
+    _check_first_two(side, [s for s in known if len(s) == 4 and s not in wide], "array.swapaxes(0, 1)", listed)
+    if wide:
         logger.warning(
             "%s features: %d files with four axes, e.g. %s, are read as (T, C, time, mel). If C is the last axis, save "
             "array.transpose(0, 3, 1, 2) in their place",
             side, len(wide), wide[0],
+        )  # fmt: skip
+
+
+def _check_first_two(side: str, known: Sequence[tuple[int, ...]], turned: str, listed: str) -> None:
+    steps, widths = (Counter(shape[axis] for shape in known) for axis in (0, 1))
+    if len(steps) == 1 and len(widths) >= MIN_WIDTHS and 2 * max(widths.values()) <= widths.total():
+        raise PairsError(
+            f"The {side} features look transposed: the first axis is {next(iter(steps))} in all files, and the second "
+            f"varies from {min(widths)} to {max(widths)} ({listed}). They are to be (T, D), one row per step: save "
+            f"{turned} in their place."
+        )
+    if len(steps) == len(widths) == 1 and (n_steps := next(iter(steps))) > (width := next(iter(widths))):
+        logger.warning(
+            "%s features: all %d files are (%d, %d), which is read as %d steps of %d values each. If %d is the number "
+            "of steps they are transposed: save %s in their place",
+            side, steps.total(), n_steps, width, n_steps, width, width, turned,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.ingestion.splits import SUBSETS, Split
-from vmnet_pipeline.ingestion.tables import read_csv_rows
+from vmnet_pipeline.ingestion.tables import read_id_rows
 from vmnet_pipeline.reference.feature_files import FeatureFiles
 
 if TYPE_CHECKING:
@@ -97,18 +97,13 @@ def _read_rows(files: SubsetFiles, problems: list[str], *, takes_any_header: boo
     """Rows with an id, which is the column `id`, or the first one where there is none."""
     path = files.csv_path
     try:
-        rows = read_csv_rows(path, ())
+        rows, name = read_id_rows(path)
     except IngestError as error:
         problems.append(str(error))
         return []
-    name = "id" if not rows or "id" in rows[0] else next(iter(rows[0]), "id")
-    if name != "id":
-        logger.warning("%s has no column id: its first column, %r, is taken for it", path, name)
-        if _can_be_file_name(name) and FeatureFiles(files.data_dir, "audio").find(name).is_file():
-            doubt = f"{path}: its first line, {name!r}, is an item, not a header. Write a line `id` above it."
-            logger.warning(doubt) if takes_any_header else problems.append(doubt)
-        rows = [{**row, "id": row[name]} for row in rows]
-    rows = [row for row in rows if row["id"]]
+    if name != "id" and _can_be_file_name(name) and FeatureFiles(files.data_dir, "audio").find(name).is_file():
+        doubt = f"{path}: its first line, {name!r}, is an item, not a header. Write a line `id` above it."
+        logger.warning(doubt) if takes_any_header else problems.append(doubt)
     if not rows:
         problems.append(f"{path} has no ids. Add some, or remove the file and the folder of the subset.")
     return rows

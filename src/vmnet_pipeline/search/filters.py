@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.storage.names import fold_case
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,8 +105,8 @@ def _equals(column: pd.Series, value: str) -> np.ndarray:
             return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan) == float(value))
         except ValueError:
             return np.zeros(len(column), dtype=bool)
-    texts = column.astype("str").fillna("").str.casefold()
-    wanted = value.casefold()
+    texts = column.astype("str").fillna("").map(fold_case)
+    wanted = fold_case(value)
     if column.name == "tags":
         padded = LIST_SEPARATOR + texts + LIST_SEPARATOR
         return padded.str.contains(f"{LIST_SEPARATOR}{wanted}{LIST_SEPARATOR}", regex=False).to_numpy(dtype=bool)

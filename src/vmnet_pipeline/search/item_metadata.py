@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.ingestion.discovery import MEDIA_CSV
 from vmnet_pipeline.ingestion.matching import match_names
-from vmnet_pipeline.ingestion.tables import read_csv_rows
+from vmnet_pipeline.ingestion.tables import PATH_COLUMNS, read_csv_rows
 from vmnet_pipeline.search.filters import LIST_SEPARATOR
+from vmnet_pipeline.storage.names import find_file, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DURATIONS = {"music": "audio_duration_s", "video": "video_duration_s"}
-PLACES = ("video", "audio")
-"""Columns of a media.csv that are not metadata."""
 
 
 def read_extra_columns(place: Path) -> pd.DataFrame:
@@ -38,11 +37,11 @@ def read_extra_columns(place: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    path = place / MEDIA_CSV if place.is_dir() else place
+    path = find_file(place, MEDIA_CSV) if place.is_dir() else place
     if path.suffix.lower() != ".csv" or not path.is_file():
         return pd.DataFrame({"id": []}, dtype="str")
     rows = read_csv_rows(path, ("id",))
-    table = pd.DataFrame(rows or {"id": []}, dtype="str").drop(columns=list(PLACES), errors="ignore")
+    table = pd.DataFrame(rows or {"id": []}, dtype="str").drop(columns=list(PATH_COLUMNS), errors="ignore")
     return table.drop_duplicates("id")
 
 
@@ -65,7 +64,7 @@ def describe_items(manifest: pd.DataFrame, extra: pd.DataFrame, tags: Mapping[st
     table = pd.DataFrame(
         {
             "id": usable["id"],
-            "title": [Path(path).stem for path in paths],
+            "title": [normalise(Path(path).stem) for path in paths],
             "group": usable["group"],
             "licence": "",
             "tags": [LIST_SEPARATOR.join(tags.get(item_id, ())) for item_id in usable["id"]],

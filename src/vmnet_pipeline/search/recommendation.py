@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import ParameterError, SearchIndexError
 from vmnet_pipeline.search.reranking import PIECE_S, Reranking, align_stored, rerank_hits
+from vmnet_pipeline.storage.names import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -71,8 +72,9 @@ def rank_items(
         SearchIndexError: The embedding or a filter cannot be used.
     """
     # Excluded items may take the first places: search for as many more, and cut afterwards.
-    n_wanted = max(top_k, reranking.n_candidates if reranking else 0) + len(exclude)
-    hits = [hit for hit in index.search(vector, n_wanted, filters)[0] if hit.id not in exclude]
+    excluded = {normalise(item_id) for item_id in exclude}
+    n_wanted = max(top_k, reranking.n_candidates if reranking else 0) + len(excluded)
+    hits = [hit for hit in index.search(vector, n_wanted, filters)[0] if hit.id not in excluded]
     hits = (rerank_hits(hits, reranking) if reranking else hits)[:top_k]
     metadata = list_metadata(index, [hit.position for hit in hits])
     return [

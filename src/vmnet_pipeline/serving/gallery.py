@@ -18,6 +18,7 @@ from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.media_files import open_below
 from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.storage.checksummed import read_frame
+from vmnet_pipeline.storage.names import normalise
 from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Gallery:
 
     def describe_item(self, item_id: str) -> dict[str, Any]:
         """Metadata and media links of one item; 404 if there is none."""
+        item_id = normalise(item_id)
         known = {side: self.sides[side].positions[item_id] for side in SIDES if item_id in self.sides[side].positions}
         if not known:
             raise RefusedError(404, "no_such_item", "No item has this id.")
@@ -110,7 +112,7 @@ class Gallery:
 
     def open_file(self, item_id: str, side: Side, roots: Sequence[Path]) -> tuple[BinaryIO, Path]:
         """Open the media file of an item once; 404 for one outside the roots, whatever its name."""
-        path = self.files[side].get(item_id)
+        path = self.files[side].get(normalise(item_id))
         file = None if path is None else open_below(path, roots)
         if path is None or file is None:
             raise RefusedError(404, "no_media", "No media available for this item.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vmnet_pipeline.errors import describe_validation
 from vmnet_pipeline.serving.auth import MAX_KEY_LENGTH
 from vmnet_pipeline.serving.errors import RefusedError
+from vmnet_pipeline.storage.names import normalise
 from vmnet_pipeline.types import Side
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class _Body(BaseModel):
 class Query(_Body):
     """The item to search with: by id, by features or by embedding."""
 
-    id: str | None = Field(None, min_length=1, max_length=200, description="Id of an item of the collection.")
+    id: Annotated[str, AfterValidator(normalise)] | None = Field(None, min_length=1, max_length=200, description="Id of an item of the collection.")
     features: list[Any] | None = Field(
         None, description="Features of one item as nested lists, e.g. (T, 1280) for EfficientNet, or (1280,) if pooled."
     )

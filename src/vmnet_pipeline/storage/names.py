@@ -6,6 +6,7 @@ files are found on disk as they are.
 
 from __future__ import annotations
 
+import functools
 import os
 import unicodedata
 from pathlib import Path
@@ -69,6 +70,42 @@ def find_entry(folder: Path, names: tuple[str, ...], *, is_folder: bool = True) 
     return sorted(
         found, key=lambda path: (names.index(path.name.casefold()), path.name != path.name.lower(), path.name)
     )
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """A file of a folder by its name, in lower case, or by the same in another case; the plain path if there is none.
+
+    Args:
+        folder: A folder; in a remote one the name has to be exact.
+        name: In lower case.
+    """
+    path = folder / name
+    found = [] if is_remote(folder) or path.is_file() else find_entry(folder, (name,), is_folder=False)
+    return found[0] if found else path
+
+
+def hint_at_case(path: Path) -> str:
+    """What to add to the news that a file is missing: another that differs in upper and lower case only, if any."""
+    try:
+        near = _find_in_any_case(path)
+    except (OSError, ValueError):
+        near = None
+    if near is None:
+        return ""
+    return f" ({near.name if near.parent == path.parent else near} there differs in upper and lower case only)"
+
+
+def _find_in_any_case(path: Path) -> Path | None:
+    if path == path.parent:
+        return None
+    folder = path.parent if path.parent.is_dir() else _find_in_any_case(path.parent)
+    name = None if folder is None else _fold_names(folder, folder.stat().st_mtime_ns).get(fold_case(path.name))
+    return None if folder is None or name is None else folder / name
+
+
+@functools.lru_cache(maxsize=4)  # many files of one folder may be missing
+def _fold_names(folder: Path, _changed_ns: int) -> dict[str, str]:
+    return {fold_case(name): name for name in os.listdir(folder)}  # noqa: PTH208 - names, not paths
 
 
 def tells_case(folder: Path) -> bool:
