@@ -30,7 +30,9 @@ class _Body(BaseModel):
 class Query(_Body):
     """The item to search with: by id, by features or by embedding."""
 
-    id: Annotated[str, AfterValidator(normalise)] | None = Field(None, min_length=1, max_length=200, description="Id of an item of the collection.")
+    id: Annotated[str, AfterValidator(normalise)] | None = Field(
+        None, min_length=1, max_length=200, description="Id of an item of the collection."
+    )
     features: list[Any] | None = Field(
         None, description="Features of one item as nested lists, e.g. (T, 1280) for EfficientNet, or (1280,) if pooled."
     )
