@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import threading
+from types import SimpleNamespace
 
 import httpx
 import pandas as pd
@@ -131,6 +132,21 @@ def test_a_file_that_is_swapped_for_a_link_is_never_sent(swapped):
                 assert answer.content == GOOD
     assert seen <= {200, 206, 404}
     assert {200, 206} <= seen
+
+
+@pytest.mark.parametrize("time_s", [-(10**10), 10**11, 2**40])
+def test_a_file_of_any_time_is_sent(tree, monkeypatch, time_s):
+    """No disk of this machine may take such a time."""
+    from starlette.datastructures import Headers
+
+    from vmnet_pipeline.serving import media_files
+
+    known = SimpleNamespace(st_size=7, st_mtime=float(time_s), st_mtime_ns=time_s * 10**9)
+    monkeypatch.setattr(media_files.os, "fstat", lambda handle: known)
+    with (tree / "root/inner/clip.mp4").open("rb") as file:
+        response = media_files.MediaResponse(file, ".mp4", Headers({"range": "bytes=1-2"}))
+    assert response.headers["last-modified"].endswith("GMT")
+    assert response.headers["content-range"] == "bytes 1-2/7"
 
 
 def test_a_file_that_becomes_shorter_ends_its_answer(tree):

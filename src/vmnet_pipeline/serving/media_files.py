@@ -33,6 +33,7 @@ MEDIA_TYPES = {
 """Everything else is sent as plain bytes, so that no file of a gallery is taken for a page."""
 PIECE_BYTES = 65_536
 MAX_RANGE_LENGTH = 64
+MAX_TIME_S = 253_402_300_799  # of the year 9999; some disks take any time
 _RANGE = re.compile(r"bytes=(?:(?P<first>\d+)-(?P<last>\d+)?|-(?P<length>\d+))", re.ASCII | re.IGNORECASE)
 _WALK = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # do not wait for the writer of a pipe
@@ -99,7 +100,7 @@ class MediaResponse(Response):
     def __init__(self, file: BinaryIO, suffix: str, asked: Headers) -> None:
         self._file, about = file, os.fstat(file.fileno())
         self._size, etag = about.st_size, f'"{about.st_mtime_ns:x}-{about.st_size:x}"'
-        changed = formatdate(about.st_mtime, usegmt=True)
+        changed = formatdate(min(about.st_mtime, MAX_TIME_S), usegmt=True)
         wanted = asked.get("range", "") if asked.get("if-range") in (None, etag, changed) else ""
         self._part = find_part(wanted, self._size)
         first, end = self._part or (0, 0)
