@@ -15,6 +15,9 @@ TORCH ?=
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Without compiled files each worker of the tests compiles all of them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo torture docs test quick audit sbom dist test-all peers lint format lock clean
 

@@ -60,7 +60,8 @@ def make_project(folder: Path) -> Project:
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
     (folder / "conf" / "local").mkdir()
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    # With what Python has compiled, but for files that it is writing.
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.pyc.*"))
     if WEIGHTS.exists():
         (folder / "data" / "06_models").mkdir(parents=True)
         (folder / "data" / "06_models" / "weights").symlink_to(WEIGHTS)

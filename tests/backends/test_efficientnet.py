@@ -76,6 +76,7 @@ def test_strided_padding_is_that_of_tensorflow(size, kernel):
     np.testing.assert_allclose(sums, np.outer(row, row), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_lite0_equals_the_published_implementation(weights_dir, golden_dir):
     """Golden outputs: efficientnet-lite-pytorch under the same weights (tests/golden/make_feature_golden.py)."""
     network = EfficientnetBackend({}, weights_dir=weights_dir).build_network().eval().network
@@ -246,6 +247,7 @@ def test_damaged_keras_file_is_a_weights_error(tmp_path, keras, monkeypatch):
         EfficientnetBackend({"model": "b0"}, weights_dir=tmp_path).build_network()
 
 
+@pytest.mark.long
 def test_keras_set_up_for_another_framework_is_refused(keras, monkeypatch):
     from vmnet_pipeline.backends.networks.efficientnet_keras import build_network
 

@@ -71,6 +71,7 @@ def test_intervals_of_queries_are_those_of_the_binomial() -> None:
     assert high == pytest.approx(0.3 + 1.96 * 0.0229, abs=0.006)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_intervals_cover_the_truth_as_often_as_they_say(level: float) -> None:
     rng = np.random.default_rng(8)

@@ -14,6 +14,7 @@ from vmnet_pipeline.models.checkpoints import Checkpoint, digest_checkpoint
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.types import Fingerprint
 
+pytestmark = pytest.mark.long
 SHAPES = {
     "vggish": ([12, 5], [7]), "musicnn": ([6], [7]), "canonical": ([6], [7]),
     "sequence": ([20, 6], [15, 7]), "transformer": ([20, 6], [15, 7]),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import struct
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -17,7 +20,6 @@ from vmnet_pipeline.media.video import sample_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import CountingFile
 
@@ -39,6 +41,21 @@ CODECS = {
     "w64": ("pcm_s16le", "s16"),
     "wav": ("pcm_s16le", "s16"),
 }
+
+
+@functools.cache
+def encode_once(write: Callable[[Path], bytearray], suffix: str) -> bytes:
+    """Content of a file of this suffix; each is encoded once for all tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        return bytes(write(Path(folder) / f"a{suffix}"))
+
+
+def copy_sound(path: Path) -> bytearray:
+    return bytearray(encode_once(write_sound, path.suffix))
+
+
+def copy_film(path: Path) -> bytearray:
+    return bytearray(encode_once(write_film, path.suffix))
 
 
 def write_sound(path: Path, sound: np.ndarray = NOISE) -> bytearray:
@@ -81,7 +98,7 @@ def scale(data: bytearray, at: int, code: str, factor: float) -> None:
 
 
 def lie_in_xing(path: Path, factor: float) -> None:
-    data = write_sound(path)
+    data = copy_sound(path)
     scale(data, max(data.find(b"Info"), data.find(b"Xing")) + 8, ">I", factor)
     path.write_bytes(data)
 
@@ -103,7 +120,7 @@ def lie_in_vbri(path: Path, factor: float) -> None:
 
 
 def lie_in_boxes(path: Path, factor: float, names: tuple[bytes, ...] = (b"mvhd", b"tkhd", b"mdhd")) -> None:
-    data = write_sound(path) if path.suffix == ".m4a" else write_film(path)
+    data = copy_sound(path) if path.suffix == ".m4a" else copy_film(path)
     for name, place in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
         at = data.find(name)
         while at >= 0 and name in names:
@@ -115,7 +132,7 @@ def lie_in_boxes(path: Path, factor: float, names: tuple[bytes, ...] = (b"mvhd",
 
 def lie_in_last_sample(path: Path, factor: float) -> None:
     """Let the last entry of each table of sample durations last that much longer."""
-    data = write_sound(path)
+    data = copy_sound(path)
     at = data.find(b"stts")
     while at >= 0:
         (n_entries,) = struct.unpack_from(">I", data, at + 8)
@@ -125,13 +142,13 @@ def lie_in_last_sample(path: Path, factor: float) -> None:
 
 
 def lie_in_matroska(path: Path, factor: float) -> None:
-    data = write_sound(path) if path.suffix == ".mka" else write_film(path)
+    data = copy_sound(path) if path.suffix == ".mka" else copy_film(path)
     scale(data, data.index(b"\x44\x89\x88") + 3, ">d", factor)
     path.write_bytes(data)
 
 
 def lie_in_avi(path: Path, factor: float) -> None:
-    data = write_film(path)
+    data = copy_film(path)
     scale(data, data.index(b"avih") + 8 + 16, "<I", factor)
     at = data.find(b"strh")
     while at >= 0:
@@ -141,7 +158,7 @@ def lie_in_avi(path: Path, factor: float) -> None:
 
 
 def lie_in_flac(path: Path, factor: float) -> None:
-    data = write_sound(path)
+    data = copy_sound(path)
     (head,) = struct.unpack_from(">Q", data, 18)
     samples = min(round((head & (2**36 - 1)) * factor), 2**36 - 1)
     struct.pack_into(">Q", data, 18, head >> 36 << 36 | samples)
@@ -149,13 +166,13 @@ def lie_in_flac(path: Path, factor: float) -> None:
 
 
 def lie_in_flv(path: Path, factor: float) -> None:
-    data = write_film(path)
+    data = copy_film(path)
     scale(data, data.index(b"duration\0") + 9, ">d", factor)
     path.write_bytes(data)
 
 
 def lie_in_asf(path: Path, factor: float) -> None:
-    data = write_sound(path)
+    data = copy_sound(path)
     at = data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
     scale(data, at + 64, "<Q", factor)
     scale(data, at + 72, "<Q", factor)
@@ -163,7 +180,7 @@ def lie_in_asf(path: Path, factor: float) -> None:
 
 
 def lie_in_ogg(path: Path, factor: float) -> None:
-    data = write_sound(path)
+    data = copy_sound(path)
     at = data.rindex(b"OggS")
     scale(data, at + 6, "<Q", factor)
     data[at + 22 : at + 26] = bytes(4)
@@ -184,7 +201,7 @@ def sum_ogg_page(page: bytes) -> int:
 
 def lie_in_pcm(path: Path, factor: float) -> None:
     """Let the header of uncompressed audio state another number of bytes, or samples."""
-    data = write_sound(path)
+    data = copy_sound(path)
     marks = {"wav": (b"data", 4, "<I"), "aiff": (b"SSND", 4, ">I"), "au": (b".snd", 8, ">I"), "caf": (b"data", 4, ">Q")}
     marks["w64"] = (b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", 16, "<Q")
     mark, place, code = marks[path.suffix[1:]]

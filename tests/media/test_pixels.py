@@ -438,6 +438,7 @@ def test_damaged_headers_end_in_a_picture_or_a_reason(tmp_path: Path, name: str)
 # --- everywhere -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_no_frame_stays_behind(tmp_path: Path) -> None:
     """Nothing waits for the garbage collector, neither HDR metadata nor neighbours of interlaced frames."""
     frame = to_frame(code_hdr(draw_colours(), PQ, 203), "yuv420p10le")

@@ -132,6 +132,7 @@ def test_the_gain_of_reranking_reaches_the_page(evidence: Evidence) -> None:
     assert "e-ranking" not in report_evaluation(evidence, {}, make_measured(), [])
 
 
+@pytest.mark.long
 def test_media_that_are_gone_do_not_stop_the_report(evidence: Evidence, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", duration_s=1.0, width=64, height=48)
     ids = [item_id for item_id in evidence.pairs.ids if not item_id.startswith("train")]

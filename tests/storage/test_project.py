@@ -99,6 +99,7 @@ def test_a_store_is_a_folder_of_the_caller_or_the_name_of_a_backend(root):
     assert "docs/mine is not a feature store" in output
 
 
+@pytest.mark.long
 def test_demo_media_goes_into_the_project(root):
     done = CliRunner().invoke(make_program(), ["demo-media", "--pairs", "4", "--workers", "1"])
     assert done.exit_code == 0, done.output

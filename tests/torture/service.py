@@ -197,7 +197,7 @@ class Load:
 def ask_as_described(port: int, ids: list[str]) -> Row:
     """Every operation of the service's description, asked by schemathesis in valid and wrong ways."""
     import schemathesis
-    from test_openapi import check_operation
+    from openapi_requests import check_operation
 
     base_url, ended, failures = f"http://127.0.0.1:{port}", Counter(), []
     schema = schemathesis.openapi.from_url(f"{base_url}/openapi.json")

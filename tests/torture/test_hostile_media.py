@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 LIMITS = {"seconds": 20.0, "memory_mb": 2048}
 
 
+@pytest.mark.long
 def test_every_hostile_file_ends_as_usable_or_with_a_reason(tmp_path):
     corpus = make_corpus(tmp_path / "media", n_each=4, seed=5, is_small=True)
     manifest, _ = ingest_media(IngestParams(media_dir=str(corpus.folder), limits=LIMITS), tmp_path / "cache")

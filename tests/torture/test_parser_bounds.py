@@ -158,6 +158,7 @@ INDEXES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", INDEXES)
 def test_an_index_of_tensorflow(tmp_path, name):
     (tmp_path / "m.index").write_bytes(INDEXES[name])
@@ -204,6 +205,7 @@ TENSOR_FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TENSOR_FILES)
 def test_a_header_of_safetensors(tmp_path, name):
     """Through the readers of checkpoints and of training states."""
@@ -285,6 +287,7 @@ def write_packed_table(path, n_rows, column):
     pq.write_table(table, path, compression="zstd", use_dictionary=False)
 
 
+@pytest.mark.long
 def test_a_parquet_file_that_unpacks_to_much_more_than_it_is(tmp_path):
     write_packed_table(tmp_path / "rows.parquet", 300_000, "x" * 2000)
     assert (tmp_path / "rows.parquet").stat().st_size < 2_000_000
@@ -314,6 +317,7 @@ def test_lines_of_a_log(tmp_path, deep):
 # --- weights and indexes
 
 
+@pytest.mark.long
 def test_a_weight_file_of_torch_that_is_packed(tmp_path):
     torch.save({"a": torch.zeros(50_000_000)}, tmp_path / "plain.pth")
     with (

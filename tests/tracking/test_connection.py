@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from vmnet_pipeline.tracking.connection import connect
 
 
+@pytest.mark.long
 def test_a_database_that_fails_amid_a_run_prints_no_traceback(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     connect(

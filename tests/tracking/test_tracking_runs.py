@@ -47,6 +47,7 @@ def steps(client, run, name):
     return [point.step for point in client.get_metric_history(run.info.run_id, name)]
 
 
+@pytest.mark.long
 def test_a_comparison_has_a_child_per_variant_and_seed(client, tmp_path):
     params = CompareParams(variants={"plain": {}, "noisy": {"feature_noise": 0.5}}, seeds=(0, 1), n_resamples=20)
 

@@ -71,6 +71,7 @@ def kill_after_first(record: EpochRecord) -> None:
         raise Killed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tower", ["sequence", "transformer"])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, tower: str) -> None:
     pairs, val = make_pairs(32, 1), make_pairs(10, 2)

@@ -166,6 +166,7 @@ def test_reference_protocol_keeps_file_order_and_the_last_step(tmp_path: Path, m
     assert result.history[-1].val  # still watched, only not used to choose
 
 
+@pytest.mark.long
 def test_training_learns_to_match_unseen_pairs(tmp_path: Path) -> None:
     train, val, test = make_pairs(130, 1), make_pairs(25, 2), make_pairs(50, 3)
     params = TrainParams(epochs=10, device="cpu", n_threads=1)
