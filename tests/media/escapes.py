@@ -19,6 +19,8 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from vmnet_pipeline.media.replies import pack_reply
+
 libc = ctypes.CDLL(None, use_errno=True)
 SYSTEM_CALLS = {"x86_64": 0, "aarch64": 1}
 
@@ -207,6 +209,11 @@ class Bomb:
 
 def answer_with_a_pickle(path: str, *, mark: str) -> None:
     Connection(int(sys.argv[1])).send_bytes(pickle.dumps(Bomb(mark)))
+    os._exit(0)
+
+
+def answer_with(path: str, *, reason: str, message: str) -> None:
+    Connection(int(sys.argv[1])).send_bytes(pack_reply((reason, message, None)))
     os._exit(0)
 
 

@@ -184,6 +184,19 @@ def test_an_answer_runs_nothing_here(sandbox, folder):
     assert not (folder / "it-ran").exists()
 
 
+@pytest.mark.parametrize("reason", ["x\n2026-01-01 ERROR forged", "x" * 1000, "\x1b[31m", "a b"])
+def test_a_reason_that_is_no_word_is_a_crash(sandbox, folder, reason):
+    with pytest.raises(MediaError) as caught:
+        sandbox.call(escapes.answer_with, str(folder / "a.mp4"), reason=reason, message="x")
+    assert caught.value.reason == "decoder_crashed"
+
+
+def test_a_message_is_one_line(sandbox, folder):
+    with pytest.raises(MediaError, match="first  second") as caught:
+        sandbox.call(escapes.answer_with, str(folder / "a.mp4"), reason="odd", message="first\n\x1bsecond")
+    assert caught.value.reason == "odd"
+
+
 def test_a_path_that_cannot_be_opened_is_refused_as_without_a_child(sandbox, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty").touch()

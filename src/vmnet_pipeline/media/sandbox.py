@@ -41,6 +41,7 @@ SANDBOX_REASONS = frozenset({"decoder_crashed", "timed_out", "out_of_memory"})
 START_WAIT_S = 120.0
 END_WAIT_S = 10.0
 MIN_SECONDS = 0.001
+_MAX_REASON = 64
 # Calls run side by side in children of their own, so each takes one core.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -259,7 +260,7 @@ class _Child:
         try:
             content = self._process.connection.recv_bytes((limits.memory_mb or 1 << 20) << 20)
             reason, message, value = unpack_reply(content, {OWN_PACKAGE, task.package})
-            return Reply(value, str(reason), str(message))
+            return Reply(value, _check_reason(reason), "".join(c if c.isprintable() else " " for c in str(message)))
         except (OSError, ValueError, TypeError) as error:
             self._process.kill()
             raise EOFError from error
@@ -270,6 +271,18 @@ class _Child:
         """End the process, or give it time to end by itself: how it ended is known then."""
         self.is_alive = False
         self._process.end(grace_s)
+
+
+def _check_reason(reason: object) -> str:
+    """A reason goes into logs and metrics: a short word, or none.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    word = str(reason)
+    if word and not (word.isascii() and word.isidentifier() and len(word) <= _MAX_REASON):
+        raise ValueError("a reason that is no word")
+    return word
 
 
 def _explain_start(why: str) -> SandboxError:
