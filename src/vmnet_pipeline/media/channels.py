@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
 CANCELLED_SHARE = 0.25
-"""Channels cancel where their mean has less power than this share of what unrelated channels of theirs would leave.
+"""Channels cancel when their mean has less power than this share of that of uncorrelated channels.
 
 For two channels of equal power that is a correlation below -0.75.
 """
@@ -19,34 +19,29 @@ For two channels of equal power that is a correlation below -0.75.
 # Integer formats: offset of silence and full scale. Float formats are taken as they are.
 _INTEGER_SCALES = {"u8": (128.0, 2.0**7), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "s64": (0.0, 2.0**63)}
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-# From 8 planes on, PyAV (18.1) takes the memory behind FFmpeg's list of planes for planes, too.
+# From 8 planes on, PyAV (18.1) reads beyond FFmpeg's list of planes.
 _MAX_PLANES = 7
 
 
 class Mixer:
-    """Makes one channel of the frames of a stream, and measures what their mean leaves of them."""
+    """Mixes the frames of a stream to one channel, and measures how much the mean cancels.
+
+    Args:
+        window_s: Measure only this many seconds from the beginning; None: everything.
+        channel: Use this channel, or the last of a frame with fewer; None: the mean of all.
+    """
 
     def __init__(self, window_s: float | None = None, channel: int | None = None) -> None:
-        """Begin.
-
-        Args:
-            window_s: Only so much counts, in seconds from the beginning; None: everything.
-            channel: Take this one (the last of a frame that has fewer); None: the mean of all.
-        """
         self._window_s, self._channel = window_s, channel
         self._powers: list[float] = []
         self._mean_power = self._unrelated_power = 0.0
 
     def mix(self, frame: AudioFrame, start_s: float = 0.0) -> np.ndarray:
-        """One channel of a frame, (n,) float32, integer formats scaled to [-1, 1).
-
-        Args:
-            start_s: Where in the window it begins.
-        """
+        """Mix a frame that begins at `start_s`: (n,) float32, integer formats scaled to [-1, 1)."""
         channels = _view_channels(frame)
         offset, full_scale = _INTEGER_SCALES.get(frame.format.packed.name, (0.0, 1.0))
         if self._channel is not None:
-            return _scale(channels[min(self._channel, len(channels) - 1)], offset, full_scale)
+            return _average([channels[min(self._channel, len(channels) - 1)]], offset, full_scale)
         mixed = _average(channels, offset, full_scale)
         if len(channels) > 1:
             n_left = math.inf if self._window_s is None else (self._window_s - start_s) * frame.sample_rate
@@ -64,20 +59,20 @@ class Mixer:
 
     @property
     def cancels(self) -> bool:
-        """Whether the mean of what was mixed is no picture of it."""
+        """Whether the channels cancel each other in their mean."""
         return self._mean_power < CANCELLED_SHARE * self._unrelated_power
 
     @property
     def loudest(self) -> int:
-        """The channel of the most power, the first of equal ones."""
+        """The channel with the most power, the first of equal ones."""
         return self._powers.index(max(self._powers))
 
     def describe(self) -> str:
-        """What is to be known of channels that cancel, in words."""
+        """Describe channels that cancel."""
         share = self._mean_power / self._unrelated_power
         return (
             f"its {len(self._powers)} channels are of opposite phase: their mean would keep {share:.0%} of the power "
-            f"that unrelated ones leave; channel {self.loudest + 1}, the loudest, is taken instead"
+            f"of uncorrelated ones; channel {self.loudest + 1}, the loudest, is used instead"
         )
 
 
@@ -96,10 +91,6 @@ def _measure_power(channel: np.ndarray, offset: float = 0.0, full_scale: float =
     if offset:
         samples = np.subtract(samples, offset)
     return float(np.dot(samples, samples)) / full_scale**2
-
-
-def _scale(channel: np.ndarray, offset: float, full_scale: float) -> np.ndarray:
-    return _average([channel], offset, full_scale)
 
 
 def _view_channels(frame: AudioFrame) -> list[np.ndarray]:

@@ -1,8 +1,7 @@
 """Drop the rights that decoding does not need, before the first byte of a file is read.
 
-On Linux: the network, changing and making files, starting programs and processes, looking into other processes and
-signalling them, capabilities, and reading of anything but code and the files that it is handed. Other systems have
-nothing of the kind that a process may do to itself.
+On Linux: the network, changing and making files, starting programs and processes, inspecting and signalling other
+processes, capabilities, and reading of anything but code and the files handed over. Other systems offer no such means.
 """
 
 from __future__ import annotations
@@ -31,13 +30,10 @@ _KEPT_PREFIXES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "MALLOC_", "COV_
 
 
 def confine(*, reads_paths: bool) -> list[str]:
-    """Give up, for good, what decoding does not need.
-
-    Args:
-        reads_paths: Whether files may be opened for reading by their names still.
+    """Drop, for good, the rights that decoding does not need; with `reads_paths`, files may still be opened by name.
 
     Returns:
-        What this system does not let a process give up, and why, in words; empty when all of it is given up.
+        Rights that this system does not let a process drop, and why; empty if there are none.
     """
     if sys.platform != "linux":
         return [f"{sys.platform} has neither Landlock nor seccomp"]
@@ -56,21 +52,21 @@ def confine(*, reads_paths: bool) -> list[str]:
 
 
 def select_environment() -> dict[str, str]:
-    """The variables that such a process needs: none that may hold a secret."""
+    """The variables that such a process needs, none of which may hold a secret."""
     return {
         name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """An administrator's process keeps the rights of its user and no others."""
+    """Reduce a process of an administrator to the rights of its user."""
     heading = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
     if hasattr(libc, "capset"):
         libc.capset(heading, bytes(24))
 
 
 def _find_code() -> list[str]:
-    """Where Python and libraries are; not the current folder and those above it, which may hold anything."""
+    """Locations of Python and libraries, without the current folder and its parents, which may hold anything."""
     here = Path.cwd()
     imported = [place for place in sys.path if place and not here.is_relative_to(Path(place).absolute())]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)

@@ -1,8 +1,8 @@
 """Open untrusted media files; shared by `probe`, `audio` and `video`.
 
-A file is opened once, here, as an ordinary file, and FFmpeg only ever sees that open file: it gets no
-path, no protocol and no way to open a second file, so a playlist that poses as a film leads nowhere.
-The format is recognised by content; the extension of the name counts only for raw frames, which have no mark.
+A file is opened once, here, and FFmpeg sees only that open file: it gets no path, no protocol and no way to open a
+second file, so a playlist disguised as a video leads nowhere. The format is recognised by content; the extension counts
+only for raw frames, which have no mark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.handed import open_handed
@@ -30,55 +30,40 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-MediaReason = Literal[
-    "missing_file",
-    "not_a_file",
-    "empty_file",
-    "unreadable",
-    "unknown_format",
-    "too_many_streams",
-    "no_media_stream",
-    "no_audio_stream",
-    "no_video_stream",
-    "undecodable_audio",
-    "undecodable_video",
-    "frame_too_large",
-]
-"""Every `MediaError.reason` that this package raises.
-
-- `missing_file`: nothing at that path.
-- `not_a_file`: a folder, pipe, socket or device.
-- `empty_file`: zero bytes.
-- `unreadable`: the system refuses to open or read it (permission, I/O error).
-- `unknown_format`: no known container, or one that only points to other files (a playlist).
-- `too_many_streams`: more streams than any honest file has.
-- `no_media_stream`: a container with neither sound nor moving pictures, e.g. a photo or subtitles.
-- `no_audio_stream`, `no_video_stream`: the wanted side is not in the file.
-- `undecodable_audio`, `undecodable_video`: the side is there, but nothing of it decodes, or not to finite numbers.
-- `frame_too_large`: pictures beyond `MAX_SIDE_PX` or `MAX_FRAME_PX`, or without any pixel.
-"""
+MEDIA_REASONS = {
+    "missing_file": "nothing at that path",
+    "not_a_file": "a folder, pipe, socket or device",
+    "empty_file": "zero bytes",
+    "unreadable": "the system refuses to open or read it (permission, I/O error)",
+    "unknown_format": "not a known container, or one that only points to other files (a playlist)",
+    "too_many_streams": "more streams than any honest file has",
+    "no_media_stream": "a container with neither audio nor video, e.g. a photo or subtitles",
+    "no_audio_stream": "the wanted audio is not in the file",
+    "no_video_stream": "the wanted video is not in the file",
+    "undecodable_audio": "none of its audio decodes, or not to finite numbers",
+    "undecodable_video": "none of its video decodes",
+    "frame_too_large": "frames above `MAX_SIDE_PX` or `MAX_FRAME_PX`, or without any pixel",
+}
+"""Every `MediaError.reason` that this package raises."""
 
 MAX_STREAMS = 64
 MAX_SIDE_PX = 16_384
 MAX_FRAME_PX = 100_000_000
 _READ_BUFFER_BYTES = 65_536
 _OPEN_OPTIONS = {"protocol_whitelist": "none", "max_pixels": str(MAX_FRAME_PX), "threads": "1"}
-# WAV sound may be DTS in disguise, and FFmpeg reads up to 2,500 packets to find out; its mark is in the first ones.
+# WAV may contain DTS, for which FFmpeg searches up to 2,500 packets; its mark is in the first ones.
 _WAV_OPTIONS = {"max_probe_packets": "4"}
 # Raw frames: the content of such a file tells nothing, or that it is one picture.
 _RAW_FORMATS = {
     ".mjpeg": "mjpeg", ".mjpg": "mjpeg", ".sbc": "sbc", ".msbc": "sbc", ".aptx": "aptx", ".aptxhd": "aptx_hd",
     ".g722": "g722",
 }  # fmt: skip
-# Containers that hold no media but names of files, and text drawn as a film.
+# Containers of file names instead of media, and text rendered as video.
 _REFUSED_FORMATS = frozenset({"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "webm_dash_manifest"})
 
 
 class _LocalFile(io.FileIO):
-    """An open file that answers FFmpeg with an error number when a damaged header sends it to an impossible place.
-
-    PyAV (18.1) writes an exception in its place to the terminal.
-    """
+    """An open file whose `seek` returns an error number for an impossible position: PyAV (18.1) prints exceptions."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         try:
@@ -90,8 +75,8 @@ class _LocalFile(io.FileIO):
 def open_regular_file(path: str | os.PathLike[str]) -> io.FileIO:
     """Open a regular, non-empty file for reading, unbuffered.
 
-    Pipes and devices are refused before they are opened (opening alone may block or rewind them), and
-    once more afterwards, in case the path was exchanged in between.
+    Pipes and devices are refused before they are opened, which may block or rewind them, and again afterwards, in case
+    the path was exchanged in between.
 
     Raises:
         MediaError: `missing_file`, `not_a_file`, `empty_file` or `unreadable`.
@@ -127,10 +112,7 @@ def _raise_for_system(error: OSError | ValueError, path: str | os.PathLike[str])
 
 
 def open_media_file(path: str | os.PathLike[str], *, streams: bool = False) -> io.RawIOBase:
-    """Open a local file or one of an object store for reading.
-
-    Args:
-        streams: Whether it is read once from its beginning to its end.
+    """Open a local or remote file for reading; with `streams` it is read once from its beginning to its end.
 
     Raises:
         MediaError: `missing_file`, `not_a_file`, `empty_file` or `unreadable`.
@@ -142,7 +124,7 @@ def open_media_file(path: str | os.PathLike[str], *, streams: bool = False) -> i
 
 
 def start_container(file: io.RawIOBase, path: str | os.PathLike[str]) -> InputContainer:
-    """Have FFmpeg open what is in an open file; the caller closes both.
+    """Open a container with FFmpeg in an open file; the caller closes both.
 
     Raises:
         MediaError: `unreadable`, `unknown_format` or `too_many_streams`.
@@ -157,7 +139,7 @@ def start_container(file: io.RawIOBase, path: str | os.PathLike[str]) -> InputCo
 
 
 def _probe_less(file: io.RawIOBase) -> dict[str, str]:
-    """Options that spare a WAV file most of the reading before its first sample."""
+    """Options for reading less before the first sample of a WAV file."""
     head = file.read(12) or b""
     file.seek(0)
     return _WAV_OPTIONS if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE" else {}
@@ -211,10 +193,7 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
 
 @functools.cache
 def _silence_ffmpeg() -> None:
-    """Keep FFmpeg's complaints about damaged files off the terminal; errors arrive as exceptions.
-
-    Done once, so that messages turned on for debugging stay on.
-    """
+    """Silence FFmpeg's log, once, so that messages enabled for debugging stay; errors arrive as exceptions."""
     import av
 
     av.logging.set_level(None)
@@ -244,9 +223,9 @@ def find_video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def _choose_stream(best: Stream | None, candidates: Sequence[Stream]) -> Stream | None:
-    """FFmpeg's choice, unless it is none of the candidates or has no decoder while another one has (`apac` of phones).
+    """FFmpeg's choice, unless it is not a candidate or lacks a decoder that another one has (`apac` of phones).
 
-    Then the first by what FFmpeg goes by: made for everybody, marked as default, bit rate, place in the file.
+    Then the first by FFmpeg's criteria: not for the impaired, default, bit rate, position in the file.
     """
     if best is None or (best in candidates and has_decoder(best)):
         return best

@@ -1,7 +1,7 @@
-"""Media files that a process reads without a right to open any: another one opens them and hands them over.
+"""Media files that another process opens and hands over, so that a decoder needs no right to open any.
 
-A local file comes as an open descriptor. One of an object store is read by the process that opened it, piece by piece
-on demand, so that who decodes needs neither network nor credentials.
+A local file comes as an open descriptor. A remote file is read by the process that opened it, piece by piece on demand,
+so that the decoder needs neither network nor credentials.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _handed: list[Handed] = []
 
 @contextmanager
 def use_handed(handed: Handed | None) -> Iterator[None]:
-    """Have `open_handed` find a file until the block ends; its descriptor is closed then."""
+    """Make a file available to `open_handed` until the block ends, then close its descriptor."""
     if handed is None:
         yield
         return
@@ -56,7 +56,7 @@ def use_handed(handed: Handed | None) -> Iterator[None]:
 
 
 def open_handed(path: str | os.PathLike[str]) -> io.RawIOBase | None:
-    """The file that was handed over under this name, at its beginning; None if none was. It may be opened often."""
+    """Open a file that was handed over under this name, at its beginning; None if there is none."""
     for handed in _handed:
         if Path(handed.path) == Path(path):
             if handed.size_bytes is None:
@@ -66,7 +66,7 @@ def open_handed(path: str | os.PathLike[str]) -> io.RawIOBase | None:
 
 
 class _HandedFile(io.RawIOBase):
-    """Reads from a descriptor that others use, too: each has a place of its own."""
+    """Reads from a shared descriptor, with its own position."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._place = descriptor, 0
@@ -88,7 +88,7 @@ class _HandedFile(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a place; one that no file has gets an error number, which FFmpeg understands."""
+        """Change the position; an impossible one returns an error number, which FFmpeg understands."""
         place = (0, self._place, os.fstat(self._descriptor).st_size)[whence] + offset
         if not 0 <= place <= _MAX_PLACE:
             return -errno.EINVAL
@@ -100,7 +100,7 @@ class _HandedFile(io.RawIOBase):
 
 
 class _FetchedFile:
-    """As an open file of fsspec, whose pieces the other end of a connection reads."""
+    """Like an open file of fsspec; the other end of a connection reads its pieces."""
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         self.size = size_bytes
@@ -137,11 +137,9 @@ class _FetchedFile:
 
 
 def serve_pieces(file: Any, connection: socket.socket) -> None:
-    """Read pieces of an open file for another process, until that closes its end.
+    """Read pieces of an open file of fsspec for `_FetchedFile` in another process, until that closes its end.
 
-    Args:
-        file: A file of fsspec, or of that form. Closed at the end, as is `connection`.
-        connection: To `_FetchedFile` in the other process.
+    Closes both arguments.
     """
     with connection, file, suppress(OSError, struct.error):
         while True:
@@ -155,5 +153,5 @@ def serve_pieces(file: Any, connection: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket, n_bytes: int) -> bytes:
-    """Exactly so many bytes, or fewer when the other end is closed."""
+    """This many bytes, or fewer when the other end is closed."""
     return connection.recv(n_bytes, socket.MSG_WAITALL)

@@ -1,6 +1,6 @@
-"""Landlock (Linux 5.13 and newer): a process gives up files beyond those it names, and the network.
+"""Landlock (Linux 5.13 and newer): give up access to all files but some, and to the network.
 
-It holds for the calling thread and what that starts. A descriptor that is open already stays usable.
+It applies to the calling thread and its children. Open descriptors stay usable.
 
 Source: Linux, Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
 """
@@ -27,11 +27,10 @@ _ALL_SCOPES = 0b11  # abstract sockets, and signals, to processes outside
 
 
 def restrict_files(readable: Iterable[str] | None) -> None:
-    """Give up changing and running files, the network, and signals to others, as far as this kernel knows of it.
+    """Give up changing and running files, the network, and signals to others, as far as this kernel supports it.
 
     Args:
-        readable: Files and folders that stay readable; those that are not there do not count. None: reading stays as
-            it is.
+        readable: Files and folders that stay readable, missing ones are ignored; None: all stay readable.
 
     Raises:
         OSError: The kernel has no Landlock, or it is turned off.

@@ -1,4 +1,4 @@
-"""Media files in an object store, read in blocks: FFmpeg gets an open file and nothing else, as with local ones."""
+"""Read media files of an object store in blocks; FFmpeg gets only an open file, as for local ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 1 << 20
 KEPT_BLOCKS = 32
-"""Decoding jumps between the index of a file and its content, so blocks are kept: at most 32 MB per open file."""
+"""Decoding jumps between index and content of a file, so blocks are kept, at most 32 MB per open file."""
 
 STREAM_BYTES = 8 << 20
 _MAX_PLACE = 1 << 60
 
 
 class RemoteFile(io.RawIOBase):
-    """An object opened for reading. FFmpeg takes a failed read for the end of a file: `check` tells the difference."""
+    """An object opened for reading. FFmpeg takes a failed read for its end; `check` tells the difference."""
 
     def __init__(self, file: Any, name: str) -> None:
-        """Wrap an open file of fsspec."""
         self._file, self._name = file, name
         self._error: Exception | None = None
 
@@ -50,7 +49,7 @@ class RemoteFile(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; nothing is read. A place that no file has gets an error number, as from a local file."""
+        """Change the position; an impossible one returns an error number, as for a local file."""
         place = (0, self._file.tell(), self._file.size)[whence] + offset
         return cast("int", self._file.seek(place)) if 0 <= place <= _MAX_PLACE else -errno.EINVAL
 
@@ -59,26 +58,19 @@ class RemoteFile(io.RawIOBase):
         return cast("int", self._file.tell())
 
     def close(self) -> None:
-        """Give back the blocks."""
+        """Release the blocks."""
         if not self.closed:
             self._file.close()
         super().close()
 
     def check(self) -> None:
-        """Refuse what was made of a file that could not be read to its end.
-
-        Raises:
-            MediaError: `unreadable`.
-        """
+        """Raise a `MediaError` (`unreadable`) if reading has failed."""
         if self._error is not None:
             raise MediaError("unreadable", f"{self._name}: reading failed ({self._error}); run again") from self._error
 
 
 def open_remote_file(path: str | os.PathLike[str], *, streams: bool = False) -> RemoteFile:
-    """Open a non-empty object.
-
-    Args:
-        streams: Whether it is read once from its beginning to its end, in large blocks.
+    """Open a non-empty object; with `streams` in large blocks, to be read once from its beginning to its end.
 
     Raises:
         MediaError: `missing_file`, `not_a_file`, `empty_file` or `unreadable`.

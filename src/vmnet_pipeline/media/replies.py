@@ -1,6 +1,6 @@
-"""What a process that read a hostile file answers, as bytes: plain values, arrays and records, and nothing that runs.
+"""Serialise the answers of a process that read a hostile file: plain values, arrays and records, but no code.
 
-A JSON text says what there is; bytes and arrays follow it. Unlike pickle, reading it builds only what is listed here.
+A JSON text describes the value; bytes and arrays follow it. Unlike pickle, reading builds only the types listed here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 8
 _PLAIN = (type(None), bool, int, float, str)
 _ARRAY_KINDS = NUMBER_KINDS + "b"
-_KINDS = frozenset({"bytes", "tuple", "list", "dict", "scalar", "array"})
 
 
 def pack_reply(value: Any) -> bytes:
-    """Bytes of a value: None, numbers, texts, bytes, arrays of numbers, dataclasses; tuples, lists, dicts of them.
+    """Serialise None, numbers, texts, bytes, arrays of numbers, dataclasses, and tuples, lists and dicts of them.
 
     Raises:
-        TypeError: There is something else in it.
+        TypeError: The value contains something else.
     """
     buffers: list[memoryview] = []
     text = json.dumps(_describe(value, buffers)).encode()
@@ -69,13 +68,10 @@ def _describe_array(value: np.ndarray | np.generic, buffers: list[memoryview]) -
 
 
 def unpack_reply(content: bytes, packages: Collection[str]) -> Any:
-    """Inverse of `pack_reply`; whoever sent it may mean harm.
-
-    Args:
-        packages: First parts of the names of modules whose dataclasses may be in it.
+    """Inverse of `pack_reply` for untrusted bytes; dataclasses must be of one of the top-level `packages`.
 
     Raises:
-        ValueError: It is no such value.
+        ValueError: The bytes are not such a value.
     """
     try:
         n_bytes = int.from_bytes(content[:_HEAD_BYTES], "little")
@@ -86,7 +82,7 @@ def unpack_reply(content: bytes, packages: Collection[str]) -> Any:
 
 
 class _Reader:
-    """Builds values; takes from `rest` the bytes that belong to each, in their order."""
+    """Builds values; takes their bytes from `rest`, in order."""
 
     def __init__(self, rest: memoryview, packages: Collection[str]) -> None:
         self._rest, self._packages = rest, packages
@@ -100,27 +96,23 @@ class _Reader:
             module, name = what["record"]
             return self._build_record(module, name, what["fields"])
         ((kind, content),) = what.items()
-        if kind not in _KINDS:
-            raise ValueError(f"unknown kind {kind}")
-        return getattr(self, f"_build_{kind}")(content)
-
-    def _build_bytes(self, n_bytes: int) -> bytes:
-        return bytes(self._take(n_bytes))
-
-    def _build_tuple(self, items: list[Any]) -> tuple[Any, ...]:
-        return tuple(self._build_list(items))
-
-    def _build_list(self, items: list[Any]) -> list[Any]:
-        return [self.build(item) for item in items]
-
-    def _build_dict(self, pairs: list[Any]) -> dict[Any, Any]:
-        return {self.build(key): self.build(value) for key, value in pairs}
-
-    def _build_scalar(self, content: list[Any]) -> Any:
-        return self._build_array(content)[()]
+        match kind:
+            case "bytes":
+                return bytes(self._take(content))
+            case "tuple":
+                return tuple(self.build(item) for item in content)
+            case "list":
+                return [self.build(item) for item in content]
+            case "dict":
+                return {self.build(key): self.build(value) for key, value in content}
+            case "array":
+                return self._build_array(content)
+            case "scalar":
+                return self._build_array(content)[()]
+        raise ValueError(f"unknown kind {kind}")
 
     def _build_array(self, content: list[Any]) -> np.ndarray:
-        """A copy that may be changed."""
+        """A writable copy."""
         import numpy as np
 
         kind, shape = np.dtype(str(content[0])), tuple(content[1])
@@ -130,12 +122,12 @@ class _Reader:
         return np.frombuffer(values, kind).reshape(shape).copy() if len(values) else np.empty(shape, kind)
 
     def _build_record(self, module: str, name: str, fields: dict[str, Any]) -> Any:
-        """A dataclass of a module that is imported here already; its own code does not run."""
+        """A dataclass of a module that is already imported; none of its code runs."""
         found: Any = sys.modules[module] if module.partition(".")[0] in self._packages else None
         for part in name.split("."):
             found = vars(found)[part]
         if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-            raise ValueError(f"{name} is no dataclass")
+            raise ValueError(f"{name} is not a dataclass")
         if {field.name for field in dataclasses.fields(found)} != fields.keys():
             raise ValueError(f"{name} has other fields")
         record = object.__new__(found)

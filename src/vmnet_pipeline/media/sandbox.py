@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
 
 SANDBOX_REASONS = frozenset({"decoder_crashed", "timed_out", "out_of_memory"})
-"""Reasons for which a file is refused here; another machine, or other limits, may read it."""
+"""Reasons that depend on this machine and its limits; another one may read the file."""
 
 START_WAIT_S = 120.0
 END_WAIT_S = 10.0
@@ -47,17 +47,16 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 
 class Sandbox:
-    """Child processes for calls that read media files. May be used by several threads, each gets a child to itself.
+    """Child processes for calls that read media files. Thread-safe: each call has a child of its own.
 
-    Children are started when they are needed and kept for the next call. `close` ends them, or the end of this object.
+    Children are started on demand and kept for later calls, until `close` or the end of this object.
 
     Attributes:
-        deadline: Time of `time.monotonic` at which calls are ended, whatever their own limit; None for no such time.
-            It bounds several calls together, those for one upload for example.
+        deadline: Time of `time.monotonic` at which calls end whatever their own limit, or None. It bounds several calls
+            together, e.g. those for one upload.
     """
 
     def __init__(self, limits: LimitParams) -> None:
-        """Start nothing yet."""
         self._limits, self._idle, self._owner = limits, list[_Child](), os.getpid()
         self._everyone: set[_Child] = set()
         self._warned = False
@@ -65,15 +64,13 @@ class Sandbox:
         self._finalizer = weakref.finalize(self, _end_all, self._everyone, self._owner)
 
     def __enter__(self) -> Sandbox:
-        """Nothing is started yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the children."""
         self.close()
 
     def start(self, n_children: int) -> None:
-        """Have so many children ready, as starting them takes a moment; `call` starts those that are missing.
+        """Start children in advance, up to this number; `call` starts those that are missing.
 
         Raises:
             SandboxError: They cannot be started.
@@ -86,24 +83,23 @@ class Sandbox:
             self._idle.append(child)
 
     def close(self) -> None:
-        """End the children; a call that is under way fails, a later one starts new ones."""
+        """End the children; calls in progress fail, later ones start new children."""
         _end_all(self._everyone, os.getpid())
         self._idle.clear()
 
     def call(self, function: Callable[..., _Result], path: str, **options: Any) -> _Result:
         """`function(path, **options)`, in a child.
 
-        A child that crashes may have been damaged by an earlier file, so a crash is believed when a fresh one crashes,
-        too, and so is a lack of memory. A function that cannot be sent to another process (of a notebook, say) is
-        called here, with a warning.
+        An earlier file may have damaged a child, so a crash or a lack of memory counts only when a fresh child confirms
+        it. A function that cannot be sent to another process (e.g. of a notebook) is called here, with a warning.
 
         Args:
-            function: Raises `MediaError` for a file that cannot be used. It returns what `replies` can pack. One of
-                this package opens the file with `container`; another one may also open it by its path, if it is local.
+            function: Raises `MediaError` for a file that cannot be used; returns what `replies` can pack. One of this
+                package opens the file with `container`, another one may also open a local file by its path.
 
         Raises:
-            MediaError: What the function raised, or `decoder_crashed`, `timed_out`, `out_of_memory`; `internal_error`
-                for an error that was not foreseen.
+            MediaError: From the function, or `decoder_crashed`, `timed_out`, `out_of_memory`; `internal_error` for an
+                unexpected error.
             SandboxError: No child can be started.
         """
         try:
@@ -119,7 +115,7 @@ class Sandbox:
             return self._call_here(function, path, options, reply.message)
         if reply.reason:
             if reply.reason == "internal_error":
-                logger.error("%s failed in a way that was not foreseen:\n%s", path, reply.value)
+                logger.error("Unexpected failure of %s:\n%s", path, reply.value)
             raise MediaError(reply.reason, reply.message.replace("{path}", path))
         result: _Result = reply.value
         return result
@@ -143,7 +139,7 @@ class Sandbox:
         self._forget_children_of_parent()
         for child in reversed(self._idle):
             if child.reads_paths in (None, task.reads_paths):
-                with suppress(ValueError):  # another thread has just taken it
+                with suppress(ValueError):  # another thread has taken it
                     self._idle.remove(child)
                     return child
         return self._spawn()
@@ -184,7 +180,7 @@ def _end_all(children: set[_Child], owner: int) -> None:
 
 @cache
 def _warn_of_rights(lacking: tuple[str, ...]) -> None:
-    logger.warning("Processes that read media files keep rights that they do not need (%s)", "; ".join(lacking))
+    logger.warning("Processes that read media files keep unnecessary rights (%s)", "; ".join(lacking))
 
 
 class _Child:
@@ -214,10 +210,10 @@ class _Child:
             self._process.receive(START_WAIT_S)
         except (EOFError, TimeoutError) as error:
             self.end()
-            raise _explain_start(f"{self._process.describe_end()}; its own words are above") from error
+            raise _explain_start(f"{self._process.describe_end()}; see its output above") from error
 
     def ask(self, task: Task, handed: Handed | None, limits: LimitParams) -> Reply:
-        """Let the child do a task; it is ended when that takes too long."""
+        """Let the child do a task; end it when that takes too long."""
         self.n_asked += 1
         connection = self._process.connection
         try:
@@ -242,18 +238,14 @@ class _Child:
         return Reply(reason="decoder_crashed", message=message)
 
     def _confine(self, reads_paths: bool) -> None:
-        """Have the child give up what it does not need; it has read no file so far."""
+        """Make the child drop unnecessary rights before its first file."""
         self.reads_paths = reads_paths
         lacking = self._process.ask((reads_paths, dict(os.environ) if reads_paths else {}), START_WAIT_S)
         if lacking:
             _warn_of_rights(tuple(lacking))
 
     def _receive(self, task: Task, limits: LimitParams) -> Reply:
-        """The answer, from a process that may be in the hands of whoever made the file.
-
-        Raises:
-            EOFError: It is none.
-        """
+        """Read the answer of a process that a hostile file may control; EOFError if it is invalid."""
         watch = threading.Timer(limits.seconds or threading.TIMEOUT_MAX, self._process.kill)
         watch.daemon = True
         watch.start()
@@ -268,7 +260,7 @@ class _Child:
             watch.cancel()
 
     def end(self, grace_s: float = 0.0) -> None:
-        """End the process, or give it time to end by itself: how it ended is known then."""
+        """End the process, after `grace_s` in which it may end by itself."""
         self.is_alive = False
         self._process.end(grace_s)
 
@@ -290,6 +282,3 @@ def _explain_start(why: str) -> SandboxError:
         f"No process for reading media files can be started ({why}). Check the memory that is free, and the limits on "
         "processes (ulimit -u)."
     )
-
-
-# --- the child

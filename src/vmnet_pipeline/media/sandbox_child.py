@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _MEBIBYTE = 1 << 20
-# What a child may keep of the files before, beyond what it began with; one that keeps more is replaced by a fresh one.
+# Memory that a child may retain from earlier files; one that retains more is replaced.
 _MOST_KEPT_MB = 256
 _MOST_KEPT_SHARE = 8
 
@@ -37,12 +37,13 @@ class Reply:
 
 
 def serve(connection: Connection, seconds: float | None, memory_mb: int | None) -> None:
-    """Be a child: answer one task after the other until the connection closes."""
-    import av  # noqa: F401 - so that no file is charged for it
+    """Answer tasks until the connection closes."""
+    import av  # noqa: F401 - not at the expense of a file
     import numpy as np  # noqa: F401
 
     connection.send("ready")
-    most_bytes = _measure_memory()[1] + _count_kept(memory_mb)
+    kept_mb = min(_MOST_KEPT_MB, (memory_mb or _MOST_KEPT_MB * _MOST_KEPT_SHARE) // _MOST_KEPT_SHARE)
+    most_bytes = _measure_memory()[1] + kept_mb * _MEBIBYTE
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         reads_paths, variables = connection.recv()
         os.environ.update(variables)
@@ -66,7 +67,7 @@ def _receive_task(connection: Connection) -> Iterator[bytes]:
 
 
 def _limit_next_call(seconds: float | None, memory_mb: int | None) -> None:
-    """Allow this much time beyond what was used so far, and this much memory in all, libraries not counted."""
+    """Allow this much time beyond that used so far, and this much memory in total without libraries."""
     import resource
 
     _set_limit(resource.RLIMIT_CORE, 0)
@@ -88,7 +89,7 @@ def _set_limit(kind: int, value: int) -> None:
 
 
 def _measure_memory() -> tuple[int, int]:
-    """Bytes of address space in use, and of them those that are data of this process; 0 on systems without /proc."""
+    """Bytes of address space in use, and those of them that are data; 0 on systems without /proc."""
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - for every media file: a Path object takes longer
             pages = [int(word) for word in file.read().split()]
@@ -98,13 +99,8 @@ def _measure_memory() -> tuple[int, int]:
     return pages[0] * page_bytes, pages[5] * page_bytes
 
 
-def _count_kept(memory_mb: int | None) -> int:
-    """Bytes that may stay behind from call to call."""
-    return min(_MOST_KEPT_MB, (memory_mb or _MOST_KEPT_MB * _MOST_KEPT_SHARE) // _MOST_KEPT_SHARE) * _MEBIBYTE
-
-
 def _has_grown(most_bytes: int) -> bool:
-    """Whether more is held than may be, after what is only waiting to be collected is gone."""
+    """Whether the process uses more memory, after a garbage collection."""
     if _measure_memory()[1] <= most_bytes:
         return False
     gc.collect()
@@ -113,17 +109,13 @@ def _has_grown(most_bytes: int) -> bool:
 
 def _answer(task: bytes, memory_mb: int | None) -> bytes:
     try:
-        return _pack(_call(task))
-    except MemoryError:
-        message = f"{{path}}: reading it takes more than {memory_mb} MB; convert it, or raise limits.memory_mb"
-        return pack_reply(("out_of_memory", message, None))
-
-
-def _pack(reply: Reply) -> bytes:
-    try:
+        reply = _call(task)
         return pack_reply((reply.reason, reply.message, reply.value))
     except TypeError as error:
         return pack_reply(("internal_error", str(error), traceback.format_exc()))
+    except MemoryError:
+        message = f"{{path}}: reading it takes more than {memory_mb} MB; convert it, or raise limits.memory_mb"
+        return pack_reply(("out_of_memory", message, None))
 
 
 def _call(task: bytes) -> Reply:

@@ -1,4 +1,4 @@
-"""Send a call to a decoder process together with its file, opened here: that process may open none."""
+"""Send a call to a decoder process, which may open no file, with its file opened here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OWN_PACKAGE = __name__.partition(".")[0]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A call as it is sent: the pickled function and arguments, the file, and whose function it is."""
+    """A call to send: the pickled function and arguments, the file, and the package of the function."""
 
     content: bytes
     path: str
@@ -31,12 +31,12 @@ class Task:
 
     @property
     def reads_paths(self) -> bool:
-        """Whether the function may open files by their names: one of this package does not."""
+        """Whether the function may open files by name, which those of this package do not."""
         return self.package != OWN_PACKAGE
 
 
 def name_package(function: Callable[..., Any]) -> str:
-    """The first part of the name of the module that a function, or the object it belongs to, comes from."""
+    """Top-level package of a function, or of the object it is bound to."""
     owner = getattr(function, "__self__", None)
     module = function.__module__ if owner is None else type(owner).__module__
     return str(module).partition(".")[0]
@@ -44,7 +44,7 @@ def name_package(function: Callable[..., Any]) -> str:
 
 @contextmanager
 def hand_over(task: Task) -> Iterator[Handed | None]:
-    """Open the file of a task for the child. One that only a function of somebody else may know how to open is None.
+    """Open the file of a task for the child; None for one that only a function of another package may open.
 
     Raises:
         MediaError: It cannot be opened.

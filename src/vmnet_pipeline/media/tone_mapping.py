@@ -126,7 +126,7 @@ def _choose_decoder(transfer: int, primaries: int) -> Callable[[np.ndarray], np.
     """From (..., 3) uint16 R'G'B' to float32 light: in cd/m2, or relative to white for SDR."""
     if transfer == HLG:
         return functools.partial(_decode_hlg, luma=_matrix_to_xyz(primaries)[1].astype(np.float32))
-    table = _tabulate_pq() if transfer == PQ else _tabulate_sdr()
+    table = _tabulate(transfer == PQ)
     return lambda codes: table[codes]
 
 
@@ -168,13 +168,10 @@ def encode_pq(light: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _tabulate_pq() -> np.ndarray:
-    return decode_pq(np.linspace(0.0, 1.0, _N_LEVELS)).astype(np.float32)
-
-
-@functools.cache
-def _tabulate_sdr() -> np.ndarray:
-    return (np.linspace(0.0, 1.0, _N_LEVELS) ** _SDR_GAMMA).astype(np.float32)
+def _tabulate(is_pq: bool) -> np.ndarray:
+    """Light of PQ or SDR for every code of 16 bits."""
+    signal = np.linspace(0.0, 1.0, _N_LEVELS)
+    return (decode_pq(signal) if is_pq else signal**_SDR_GAMMA).astype(np.float32)
 
 
 def map_luminance(light: np.ndarray, peak: float, target: float) -> np.ndarray:
