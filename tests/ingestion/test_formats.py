@@ -161,7 +161,7 @@ def test_a_bare_folder_of_video_leaves_sound_out_and_says_so(tmp_path, caplog):
     encode(tmp_path / "film2.ogg", "ogg", "libvpx", "vorbis")
     assert sorted(list_folder(None, tmp_path)["id"]) == ["film", "film2"]
     assert "1 files are left out" in caplog.text
-    assert "they are sound without a picture (1 x .mp3): 'song.mp3'" in caplog.text
+    assert "they are audio without video (1 x .mp3): 'song.mp3'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_a_bare_folder_of_video_leaves_sound_out_and_says_so(tmp_path, caplog):
         (b"\x93NUMPY\1\0v\0", "other"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "other"),
         (b"RIFF\x24\0\0\0WEBPVP8 ", "other"),
-        (b"RIFF\x24\0\0\0WAVEfmt ", "sound"),
-        (b"ID3\4\0\0", "sound"),
-        (b"\xff\xfb\x90\x64\0\0", "sound"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "audio"),
+        (b"ID3\4\0\0", "audio"),
+        (b"\xff\xfb\x90\x64\0\0", "audio"),
         (b"RIFF\x24\0\0\0AVI LIST", "unknown"),
         (b"\0\0\0\x18ftypisom\0\0\2\0", "unknown"),
         (b"YUV4MPEG2 W64 H48 F25:1\nFRAME\n" + b"P" * 4000, "unknown"),

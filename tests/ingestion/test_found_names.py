@@ -232,20 +232,20 @@ def test_folders_that_may_be_two_sides_but_share_no_name(tmp_path, caplog):
     touch(tmp_path / "Music/theme.mp3", tmp_path / "Clips/1.mp4")
     reasons = {item.id.partition("-")[0]: item.reason for item in find_items(tmp_path)}
     assert reasons == {"Music": "no_video_file", "Clips": ""}
-    assert "have no file name in common, so every video is paired with its own sound" in caplog.text
+    assert "have no file name in common, so every video is paired with its own audio" in caplog.text
 
 
 def test_one_side_without_the_other_is_said(tmp_path, caplog):
     touch(tmp_path / "Audio/1.mp3", tmp_path / "mp4/1.mp4")
     find_items(tmp_path)
-    assert "has Audio/ and no video/, so every video is paired with its own sound" in caplog.text
+    assert "has Audio/ and no video/, so every video is paired with its own audio" in caplog.text
 
 
 def test_two_folders_for_one_side_are_said(tmp_path, caplog):
     touch(tmp_path / "audio/1.mp3", tmp_path / "Audio/1.mp3", tmp_path / "video/1.mp4")
     (item,) = find_items(tmp_path)
     assert item.audio == str(tmp_path / "audio/1.mp3")
-    assert "Audio beside it is not read" in caplog.text
+    assert "Audio next to it is not" in caplog.text
 
 
 # --- links to folders
@@ -346,7 +346,7 @@ def test_two_files_of_one_name_are_told_apart_or_named(tmp_path, caplog):
     touch(tmp_path / "audio/1.mp3", tmp_path / "video/1.mp4", tmp_path / "video/1.mp3")
     (item,) = find_items(tmp_path)
     assert item.video.endswith("1.mp4")
-    assert "a file of the same name is taken (1 x .mp3): '1.mp3'" in caplog.text
+    assert "another file of the same name is used (1 x .mp3): '1.mp3'" in caplog.text
     touch(tmp_path / f"audio/{COMPOSED}.mp3", tmp_path / f"audio/{DECOMPOSED}.mp3")
     with pytest.raises(IngestError, match="Two files claim the item"):
         find_items(tmp_path)

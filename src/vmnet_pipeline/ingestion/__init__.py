@@ -1,1 +1,1 @@
-"""From folders of media and csv files to a manifest of items and a split."""
+"""Media folders and csv files to a manifest of items and a split."""

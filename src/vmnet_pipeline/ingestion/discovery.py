@@ -1,4 +1,4 @@
-"""Find the items of a media folder, in one of its shapes, or the files of a bare one."""
+"""Find the items of a media folder in one of three layouts, or the files of bare folders."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ logger = logging.getLogger(__name__)
 
 MEDIA_CSV = "media.csv"
 SIDE_FOLDERS = {
-    "audio": ("audio", "audios", "music", "musics", "sound", "sounds", "song", "songs", "track", "tracks"),
+    "audio": ("audio", "audios", "music", "musics", "sound", "audio_files", "song", "songs", "track", "tracks"),
     "video": ("video", "videos", "clip", "clips", "film", "films", "movie", "movies"),
 }
-"""Names, in any case, of the folders of two sides; only the first of each says by itself what it is."""
+"""Names, in any case, of the folders of both sides; only the first of each is unambiguous by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One item before probing: a picture and its sound, which may be one file."""
+    """One item before probing: video and audio, which may be one file."""
 
     id: str
-    video: str  # absolute path of the file with the picture; empty when there is none
-    audio: str  # absolute path of the file with the sound; empty when there is none
-    group: str = ""  # items of one group never stand on two sides of a split; empty when not known
+    video: str  # absolute path, or empty
+    audio: str  # absolute path, or empty
+    group: str = ""  # items of one group are never in two subsets of a split; empty if unknown
     reason: str = ""  # slug of `error`, e.g. `no_audio_file`; empty for an item that may be usable.
-    error: str = ""  # why the item cannot be used, when finding it told so already
+    error: str = ""  # why the item cannot be used, if known without probing
 
 
 def find_items(media_dir: str | Path, recognise: Recognise = recognise_files) -> list[SourceItem]:
-    """Find the items of a media folder in one of three shapes.
+    """Find the items of a media folder in one of three layouts.
 
-    1. A `media.csv` (or the path of one) with columns id, video, audio and perhaps group; paths are relative to it.
+    1. A `media.csv` (or its path) with columns id, video, audio and perhaps group; paths are relative to it.
     2. Folders `audio/` and `video/` with files of the same relative path, whatever their suffix.
-    3. Any other folder: every video with its own sound, searched recursively.
+    3. Any other folder: every video with its own audio, searched recursively.
 
-    Names are compared normalised, and files are found as the disk spells them.
+    Names are compared in normalised form; files are opened as spelled on disk.
 
     Args:
         recognise: See `listing.list_media_files`.
@@ -99,7 +99,7 @@ def _find_in(path: Path, recognise: Recognise) -> list[SourceItem]:
 
 
 def _check_name(item: SourceItem) -> SourceItem:
-    """A path that is no text cannot stand in a table: such an item fails, with its path spelt out."""
+    """Fail an item whose path is not valid text, which a table cannot hold."""
     video, audio = spell_out(item.video), spell_out(item.audio)
     if (video, audio) == (item.video, item.audio):
         return item
@@ -117,42 +117,43 @@ def _remedy(path: Path) -> str:
     )
 
 
-# --- shape 3: videos with their own sound
+# --- layout 3: videos with their own audio
 
 
 def _list_videos(folder: Path, recognise: Recognise) -> list[SourceItem]:
-    """Sound files without a picture become rows that say so, and do not vanish."""
-    paths = list_media_files(folder, recognise)
-    _warn_of_lone_sounds(paths)
-    return [
-        SourceItem(item_id, "", path, "", "no_video_file", f"{Path(path).name} is sound without a picture")
-        if _is_sound(path)
-        else SourceItem(item_id, path, path)
-        for item_id, path in zip(_make_ids(_name_files(paths, folder)), paths, strict=True)
-    ]
+    """Every video is an item; audio files are failed ones, so that they do not vanish."""
+    items, paths = [], list_media_files(folder, recognise)
+    _warn_of_unpaired_audio(paths)
+    for item_id, path in zip(_make_ids(_name_files(paths, folder)), paths, strict=True):
+        if _is_audio(path):
+            error = f"{Path(path).name} is audio without video"
+            items.append(SourceItem(item_id, "", path, reason="no_video_file", error=error))
+        else:
+            items.append(SourceItem(item_id, path, path))
+    return items
 
 
-def _warn_of_lone_sounds(paths: Sequence[str]) -> None:
-    """Sound beside a video of the same name, in its folder or another one, may be meant for its pair."""
+def _warn_of_unpaired_audio(paths: Sequence[str]) -> None:
+    """Audio with the name of a video, in its folder or another one, may be meant for its pair."""
     stems = [normalise(strip_suffix(path.rpartition("/")[2])) for path in paths]
-    sounds = {stem: path for stem, path in zip(stems, paths, strict=True) if _is_sound(path)}
-    videos = {stem: path for stem, path in zip(stems, paths, strict=True) if stem in sounds and not _is_sound(path)}
+    audio = {stem: path for stem, path in zip(stems, paths, strict=True) if _is_audio(path)}
+    videos = {stem: path for stem, path in zip(stems, paths, strict=True) if stem in audio and not _is_audio(path)}
     if videos:
         stem = next(iter(videos))
         logger.warning(
-            "%d sound files are called as a video is, e.g. %s and %s. Every video is paired with its own sound; if "
+            "%d audio files have the name of a video, e.g. %s and %s. Every video is paired with its own audio; if "
             "these belong together, put them into folders audio/ and video/, or write a media.csv "
-            "(id,video,audio,group)", len(videos), spell_out(sounds[stem]), spell_out(videos[stem]),
+            "(id,video,audio,group)", len(videos), spell_out(audio[stem]), spell_out(videos[stem]),
         )  # fmt: skip
 
 
-def _is_sound(path: str) -> bool:
-    """Whether a file is sound by its suffix, and by its content no film: an .ogg may be one."""
+def _is_audio(path: str) -> bool:
+    """Whether a file is audio by its suffix, and not a video by content, as an .ogg may be."""
     return suffix_of(path) in AUDIO_SUFFIXES and (is_remote(path) or read_content(path) != "unknown")
 
 
 def _name_files(paths: Sequence[str], folder: Path) -> list[str]:
-    """One name per file: its relative path without the suffix, or with it where two files differ in nothing else."""
+    """One name per file: its relative path without the suffix, or with it if files differ only in that."""
     prefix = prefix_of(folder)
     names = [normalise(strip_suffix(path.removeprefix(prefix))) for path in paths]
     counts = Counter(names)
@@ -162,38 +163,38 @@ def _name_files(paths: Sequence[str], folder: Path) -> list[str]:
 def _make_ids(names: Sequence[str], *, any_disk: bool = True) -> list[str]:
     ids = make_unique_ids(names, any_disk=any_disk)
     for sentence in describe_changes(names, ids):
-        logger.info("%s. A split file and metadata may use either", sentence)
+        logger.info("%s. Split files and metadata may use either", sentence)
     return ids
 
 
-# --- shape 2: a folder for each side
+# --- layout 2: a folder for each side
 
 
 def _match_folders(folder: Path, recognise: Recognise) -> list[SourceItem]:
-    """Items of the folders of both sides, none without such folders. A file alone becomes a row that says so."""
+    """Items of the folders of both sides, if there are such; files without a partner are failed items."""
     found = {side: find_entry(folder, names) for side, names in SIDE_FOLDERS.items()}
     if not all(found.values()):
         _warn_of_one_side(folder, found)
         return []
     audio, video = (_choose_folder(found[side]) for side in ("audio", "video"))
-    sounds = _index_by_name(audio, recognise, MEDIA_SUFFIXES)
-    pictures = _index_by_name(video, recognise, VIDEO_SUFFIXES)
-    if not (_is_plain(audio, "audio") and _is_plain(video, "video")) and not sounds.keys() & pictures.keys():
+    audio_files = _index_by_name(audio, recognise, MEDIA_SUFFIXES)
+    video_files = _index_by_name(video, recognise, VIDEO_SUFFIXES)
+    if not (_is_plain(audio, "audio") and _is_plain(video, "video")) and not audio_files.keys() & video_files.keys():
         logger.warning(
-            "%s and %s have no file name in common, so every video is paired with its own sound. If they belong "
+            "%s and %s have no file name in common, so every video is paired with its own audio. If they belong "
             "together, name the files alike or write a media.csv (id,video,audio,group)", audio, video,
         )  # fmt: skip
         return []
-    names = sorted({*sounds, *pictures})
+    names = sorted({*audio_files, *video_files})
     items = [
-        SourceItem(item_id, pictures.get(name, ""), sounds.get(name, ""))
+        SourceItem(item_id, video_files.get(name, ""), audio_files.get(name, ""))
         for item_id, name in zip(_make_ids(names), names, strict=True)
     ]
-    lonely = {side: {fold_case(name): name for name in index} for side, index in (("v", pictures), ("a", sounds))}
+    video_names, audio_names = ({fold_case(name): name for name in index} for index in (video_files, audio_files))
     return [
         item
         if item.video and item.audio
-        else _explain_lonely(item, name, *((video, lonely["v"]) if item.audio else (audio, lonely["a"])))
+        else _explain_lonely(item, name, *((video, video_names) if item.audio else (audio, audio_names)))
         for item, name in zip(items, names, strict=True)
     ]
 
@@ -205,7 +206,7 @@ def _is_plain(folder: Path, side: str) -> bool:
 def _choose_folder(found: Sequence[Path]) -> Path:
     if len(found) > 1:
         others = ", ".join(path.name for path in found[1:])
-        logger.warning("%s is taken; %s beside it is not read", found[0], others)
+        logger.warning("%s is read; %s next to it is not", found[0], others)
     return found[0]
 
 
@@ -213,14 +214,14 @@ def _warn_of_one_side(folder: Path, found: Mapping[str, Sequence[Path]]) -> None
     for side, other in (("audio", "video"), ("video", "audio")):
         if found[side] and _is_plain(found[side][0], side):
             logger.warning(
-                "%s has %s/ and no %s/, so every video is paired with its own sound. If the sides lie apart, call "
+                "%s has %s/ and no %s/, so every video is paired with its own audio. If the sides are separate, name "
                 "their folders audio and video, or write a media.csv (id,video,audio,group)",
                 folder, found[side][0].name, other,
             )  # fmt: skip
 
 
 def _index_by_name(folder: Path, recognise: Recognise, preferred: frozenset[str]) -> dict[str, str]:
-    """Files of one side by their relative path without suffix; of two, one with a preferred suffix is taken."""
+    """Files of one side by their relative path without suffix; of two, the one with a preferred suffix."""
     index: dict[str, str] = {}
     others: list[str] = []
     prefix = prefix_of(folder)
@@ -236,19 +237,19 @@ def _index_by_name(folder: Path, recognise: Recognise, preferred: frozenset[str]
                 "of them, or name the pairs yourself in a media.csv (id,video,audio,group)."
             )
         others.append(path)
-    log_skipped(folder, others, "a file of the same name is taken", logging.WARNING)
+    log_skipped(folder, others, "another file of the same name is used", logging.WARNING)
     return index
 
 
 def _explain_lonely(item: SourceItem, name: str, folder: Path, others: Mapping[str, str]) -> SourceItem:
-    """An item without its file in `folder`, whose names are `others`, by what is left of them without case."""
+    """Fail an item without its file in `folder`, whose names, by their folded form, are `others`."""
     near = others.get(fold_case(name))
     hint = f"; {near!r} there differs in case only" if near else ""
     reason = "no_video_file" if item.audio else "no_audio_file"
     return replace(item, reason=reason, error=f"{name!r} has no partner in {folder.name}/{hint}")
 
 
-# --- shape 1: a table
+# --- layout 1: a table
 
 
 def _read_media_csv(path: Path) -> list[SourceItem]:
@@ -265,11 +266,9 @@ def _read_media_csv(path: Path) -> list[SourceItem]:
 def _check_ids(ids: list[str], path: Path) -> None:
     doubled = sorted(item_id for item_id, count in Counter(map(normalise, ids)).items() if count > 1 and item_id)
     if doubled:
-        raise IngestError(
-            f"{path} has more than one row with the id {_shorten(doubled)}. Give each item an id of its own."
-        )
+        raise IngestError(f"{path} has more than one row with the id {_shorten(doubled)}. Give each item its own id.")
     if n_empty := ids.count(""):
-        raise IngestError(f"{path} has {n_empty} row(s) without an id. Give each item an id of its own.")
+        raise IngestError(f"{path} has {n_empty} row(s) without an id. Give each item its own id.")
 
 
 def _shorten(names: Sequence[str], limit: int = 5) -> str:
@@ -285,7 +284,7 @@ def _item_of_row(row: dict[str, str], folder: Path, disk: DiskNames) -> SourceIt
 
 
 def _resolve(folder: Path, name: str, disk: DiskNames) -> str:
-    """Absolute path of a name in a media.csv; most need no Path object, which for a million would take its time."""
+    """Absolute path of a name in a media.csv; most need no Path object, which is slow for a million."""
     if not name or is_remote(name):
         return name
     if "\\" in name and (is_remote(folder) or not (folder / name).exists()):
@@ -302,16 +301,16 @@ def _resolve(folder: Path, name: str, disk: DiskNames) -> str:
 def list_folder(
     audio_dir: Path | None, video_dir: Path | None, *, cache_dir: Path | None = None, target: Path | None = None
 ) -> pd.DataFrame:
-    """A manifest of the files in bare folders, for extraction without ingestion; nothing is probed or paired.
+    """Make a manifest of the files in bare folders, for extraction without ingestion, probing and pairing.
 
-    The id of a file is its own stem, so that features are called as the files are.
+    The id of a file is its stem, so features have the names of the files.
 
     Args:
-        cache_dir: Where checksums are kept between runs; None to keep none.
-        target: Where features go: names that only some disks take are kept where this one takes them.
+        cache_dir: Folder to keep checksums between runs, or None.
+        target: Folder of the features: names that not every disk accepts are kept if this one does.
 
     Raises:
-        IngestError: A folder is not there or holds no media.
+        IngestError: A folder is missing or holds no media.
     """
     import pandas as pd
 
@@ -340,10 +339,10 @@ def _list_side(side: str, folder: Path, cache_dir: Path | None) -> dict[str, str
         raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")
     found = list_media_files(folder, partial(recognise_files, cache_dir=cache_dir))
     wrong = [path for path in found if spell_out(path) != path]
-    sounds = [path for path in found if side == "video" and path not in wrong and _is_sound(path)]
+    audio_files = [path for path in found if side == "video" and path not in wrong and _is_audio(path)]
     log_skipped(folder, wrong, "their paths are not valid UTF-8; rename them", logging.WARNING)
-    log_skipped(folder, sounds, "they are sound without a picture")
-    left_out = {*wrong, *sounds}
+    log_skipped(folder, audio_files, "they are audio without video")
+    left_out = {*wrong, *audio_files}
     paths = [path for path in found if path not in left_out]
     if not paths:
         raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(MEDIA_SUFFIXES))}")
@@ -351,7 +350,7 @@ def _list_side(side: str, folder: Path, cache_dir: Path | None) -> dict[str, str
 
 
 def _ids_of_stems(names: Sequence[str], target: Path | None) -> dict[str, str]:
-    """The id of every name: its last part, where no other name ends in the same."""
+    """The id of every name: its last part, if no other name has the same."""
     unique = list(dict.fromkeys(names))
     counts = Counter(name.rpartition("/")[2] for name in unique)
     stems = [name.rpartition("/")[2] if counts[name.rpartition("/")[2]] == 1 else name for name in unique]

@@ -1,4 +1,4 @@
-"""Which files may hold media: suffixes order the search, and content decides about every other file."""
+"""Tell which files may hold media: by suffix, and all others by content."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ AUDIO_SUFFIXES = frozenset({
 # fmt: on
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES
 
-Content = Literal["sound", "other", "unknown"]
+Content = Literal["audio", "other", "unknown"]
 
 _HEAD_BYTES = 4096
 _CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
 _ARBITRARY_SUFFIX = re.compile(r"\.(?=\w*[A-Za-z])\w{1,10}", re.ASCII)
-# Formats of sound that hold no moving picture beside it, at most a cover.
-_SOUND = (
+# Audio formats that hold no video, at most a cover.
+_AUDIO = (
     b"fLaC", b"ID3", b"#!AMR", b"caff", b"wvpk", b"MAC ", b"TTA1", b"tBaK", b"MPCK", b"MP+", b".snd", b"DSD ", b"\x0bw",
     b"\x7f\xfe\x80\1",
 )  # fmt: skip
-_OGG_PICTURES = (b"theora", b"BBCD", b"OVP80", b"\x01video")
-# What a folder of media has most of beside them, so that FFmpeg need not be asked about it.
+_OGG_VIDEO = (b"theora", b"BBCD", b"OVP80", b"\x01video")
+# Frequent other files in media folders, for which FFmpeg need not be asked.
 _OTHERS = (
     b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"8BPS", b"%PDF", b"%!PS", b"PK\3\4", b"\x1f\x8b",
     b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd", b"\x93NUMPY", b"PAR1", b"SQLite format 3",
@@ -58,7 +58,7 @@ def suffix_of(name: str) -> str:
 
 
 def strip_suffix(path: str) -> str:
-    """A path without its suffix: a known one, or what looks like one; `Song feat. X` has none."""
+    """A path without its suffix, if it is known or looks like one; `Song feat. X` has none."""
     suffix = suffix_of(path)
     if suffix in MEDIA_SUFFIXES or _ARBITRARY_SUFFIX.fullmatch(suffix):
         return path[: -len(suffix)]
@@ -66,17 +66,17 @@ def strip_suffix(path: str) -> str:
 
 
 def read_content(path: str) -> Content:
-    """What the first bytes of a local file tell.
+    """Judge a local file by its first bytes.
 
     Returns:
-        `sound` for a format that holds sound alone, `other` for what is surely no media (text, a photo, an archive, a
-        pipe), `unknown` where FFmpeg has to be asked.
+        `audio` for audio-only formats, `other` for what is certainly not media (text, photo, archive, pipe), `unknown`
+        if FFmpeg has to be asked.
     """
     return judge_content(_read_head(path))
 
 
 def _read_head(path: str) -> bytes:
-    """The first bytes of a regular file; none of any other, and of one that cannot be read."""
+    """The first bytes of a regular file, none of any other or unreadable one."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a million of them: a Path object takes longer
             return b""
@@ -92,12 +92,12 @@ def _read_head(path: str) -> bytes:
 
 
 def judge_content(head: bytes) -> Content:
-    """What the first bytes of a file tell; see `read_content`."""
-    if head.startswith(_SOUND) or _is_wave(head) or head[4:11] in (b"ftypM4A", b"ftypM4B"):
-        return "sound"
+    """Judge a file by its first bytes; see `read_content`."""
+    if head.startswith(_AUDIO) or _is_wave(head) or head[4:11] in (b"ftypM4A", b"ftypM4B"):
+        return "audio"
     if head.startswith(b"OggS"):
-        return "unknown" if any(mark in head for mark in _OGG_PICTURES) else "sound"
-    if head.startswith(b"YUV4MPEG2"):  # its header is text, and so may its pictures be
+        return "unknown" if any(mark in head for mark in _OGG_VIDEO) else "audio"
+    if head.startswith(b"YUV4MPEG2"):  # its header is text, and its frames may be
         return "unknown"
     if marks := _MARKS_OF_FILM.get(head[:4]):
         return "unknown" if any(mark in head for mark in marks) else "other"
@@ -105,7 +105,7 @@ def judge_content(head: bytes) -> Content:
     if head.startswith(_OTHERS) or is_photo or head[257:262] == b"ustar" or _is_text(head):
         return "other"
     has_mpeg_frame = head[:1] == b"\xff" and head[1:2] >= b"\xe2"  # of mp3 and mp2 without tags, and of AAC
-    return "sound" if has_mpeg_frame else "unknown"
+    return "audio" if has_mpeg_frame else "unknown"
 
 
 def _is_wave(head: bytes) -> bool:
