@@ -54,7 +54,7 @@ def test_of_channels_that_cancel_the_loudest_is_taken(tmp_path: Path, kind: str)
     signal, warning = decode(tmp_path / "a.wav")
     np.testing.assert_array_equal(signal, stored[loudest])
     assert f"its {len(channels)} channels are of opposite phase" in warning
-    assert f"channel {loudest + 1}, the loudest, is taken" in warning
+    assert f"channel {loudest + 1}, the loudest, is used" in warning
 
 
 ORDINARY = {

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_CSV = "media.csv"
 SIDE_FOLDERS = {
-    "audio": ("audio", "audios", "music", "musics", "sound", "audio_files", "song", "songs", "track", "tracks"),
+    "audio": ("audio", "audios", "music", "musics", "sound", "sounds", "song", "songs", "track", "tracks"),
     "video": ("video", "videos", "clip", "clips", "film", "films", "movie", "movies"),
 }
 """Names, in any case, of the folders of both sides; only the first of each is unambiguous by itself."""
