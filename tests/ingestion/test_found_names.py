@@ -220,7 +220,16 @@ def test_a_name_that_looks_like_a_made_id():
 
 @pytest.mark.parametrize(
     ("audio", "video"),
-    [("Audio", "Video"), ("AUDIO", "videos"), ("audios", "VIDEOS"), ("Music", "clips"), ("songs", "Films")],
+    [
+        ("Audio", "Video"),
+        ("AUDIO", "videos"),
+        ("audios", "VIDEOS"),
+        ("Music", "clips"),
+        ("songs", "Films"),
+        ("sounds", "movies"),
+        ("Sound", "movie"),
+        ("tracks", "clip"),
+    ],
 )
 def test_folders_of_two_sides_by_other_names(tmp_path, audio, video):
     touch(tmp_path / audio / "1.mp3", tmp_path / video / "1.mp4")
@@ -324,11 +333,11 @@ def test_the_name_of_a_collection_is_one_in_either_spelling():
 def test_sound_called_as_a_video_is_asked_about(tmp_path, caplog, sound):
     touch(tmp_path / "train/video/1.mp4", tmp_path / "train/video/2.mp4", tmp_path / "3.mp3")
     find_items(tmp_path)
-    assert "sound files are called as a video" not in caplog.text
+    assert "audio files have the name of a video" not in caplog.text
     touch(tmp_path / sound)
     find_items(tmp_path)
     assert (
-        f"1 sound files are called as a video is, e.g. {tmp_path / sound} and {tmp_path}/train/video/1.mp4"
+        f"1 audio files have the name of a video, e.g. {tmp_path / sound} and {tmp_path}/train/video/1.mp4"
         in caplog.text
     )
 
