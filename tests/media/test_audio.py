@@ -161,7 +161,7 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float, rat
     samples = make_sine(0.5, rate_hz)
     samples[100] = bad
     write_float_wav(tmp_path / "a.wav", samples, rate_hz)
-    with pytest.raises(MediaError, match="no finite numbers") as caught:
+    with pytest.raises(MediaError, match="not finite") as caught:
         decode_audio(tmp_path / "a.wav", sample_rate_hz=16_000)
     assert caught.value.reason == "undecodable_audio"
 
@@ -271,7 +271,7 @@ def test_impossible_window_is_refused(tmp_path: Path, rate_hz: int, duration_s: 
 
 def test_film_without_sound_is_refused(tmp_path: Path) -> None:
     encode_video(tmp_path / "a.mp4", [draw_number(k) for k in range(10)])
-    with pytest.raises(MediaError, match=r"a\.mp4.*no sound") as caught:
+    with pytest.raises(MediaError, match=r"a\.mp4.*no audio") as caught:
         decode_audio(tmp_path / "a.mp4", sample_rate_hz=16_000)
     assert caught.value.reason == "no_audio_stream"
 

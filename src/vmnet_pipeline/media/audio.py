@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
     import soxr
 
-# Sound goes to the resampler in blocks of about this length: long enough that the calls cost nothing,
-# short enough that little is decoded beyond the window.
+# The resampler gets blocks of about this length: the calls cost little, and little is decoded beyond the window.
 _BLOCK_S = 0.25
-# Sample rates outside this range stem from damaged headers, and would have the resampler allocate gigabytes.
+# Other sample rates come from damaged headers and would make the resampler allocate gigabytes.
 _NATIVE_RATES_HZ = range(1_000, 1_000_001)
 _NOTHING = np.empty(0, np.float32)
 
@@ -35,23 +34,21 @@ def decode_audio(
     max_duration_s: float | None = None,
     warnings: list[str] | None = None,
 ) -> np.ndarray:
-    """Decode the beginning of a file's sound to mono.
+    """Decode the beginning of a file's audio to mono.
 
-    All channels are averaged with equal weight at the native rate, then resampled with soxr HQ; sound
-    that has the wanted rate already passes unchanged. Where the channels of the window cancel one another
-    (`channels.CANCELLED_SHARE`), it is decoded once more and the loudest of them taken. The resampler works
-    on the running stream and decoding ends as soon as the window is full, so the result is exactly the beginning
-    of what the whole file would give, as long as the channels cancel in neither or in both. Encoder delay that the
-    file declares (AAC, MP3, Opus) is cut off.
+    All channels are averaged with equal weight at the native rate, then resampled with soxr HQ unless they have the
+    wanted rate. If the channels of the window cancel each other (`channels.CANCELLED_SHARE`), it is decoded again and
+    the loudest channel used. The resampler works on the stream and decoding ends when the window is full, so the result
+    is exactly the beginning of that of the whole file, unless the channels cancel in only one of them. Declared encoder
+    delay (AAC, MP3, Opus) is removed.
 
-    Time counts from the first instant of the file, be it of audio or of frames, as in `video.sample_frames`.
-    Silence stands where the audio begins later or has a gap of 0.1 s and more, be it damaged or left out; a clock
-    that jumps is bridged (`media.clock`).
+    Time counts from the first instant of the file, of audio or of frames, as in `video.sample_frames`. A late beginning
+    and gaps of 0.1 s or more, damaged or missing, are silent; jumps of the clock are bridged (`media.clock`).
 
     Args:
-        path: A media file; sound of a film will do.
+        path: A media file, audio or video.
         max_duration_s: Length of the window in seconds; None for everything.
-        warnings: Takes a sentence on everything that could not be read as the file has it.
+        warnings: Receives a sentence on everything that could not be read as stored.
 
     Returns:
         (n,) float32, finite, nominally in [-1, 1] (not clipped), n >= 1 and at most
@@ -89,13 +86,13 @@ def _decode_window(
     with open_parts(path) as parts:
         blocks = _collect_blocks(_resample_blocks(parts.read_side(find_audio_stream), mixer, sample_rate_hz), n_wanted)
         if parts.reader is None:
-            raise MediaError("no_audio_stream", f"{path}: has no sound; give another file for the audio side")
+            raise MediaError("no_audio_stream", f"{path}: has no audio; give another file for the audio side")
         if not blocks:
-            raise MediaError("undecodable_audio", f"{path}: its sound cannot be decoded; convert or replace the file")
+            raise MediaError("undecodable_audio", f"{path}: its audio cannot be decoded; convert or replace the file")
         signal = np.concatenate(blocks)[:n_wanted]
         warnings += parts.describe_losses()
     if not np.isfinite(signal).all():
-        message = f"{path}: its sound holds samples that are no finite numbers; export the file again"
+        message = f"{path}: its audio holds samples that are not finite; export the file again"
         raise MediaError("undecodable_audio", message)
     return signal
 
@@ -124,7 +121,7 @@ def _collect_blocks(blocks: Iterator[np.ndarray], n_wanted: int | None) -> list[
 
 
 def _resample_blocks(readers: Iterator[Reader], mixer: Mixer, sample_rate_hz: int) -> Iterator[np.ndarray]:
-    """Blocks of mono sound at the wanted rate; a stream that changes its rate midway gets a new resampler there."""
+    """Mono blocks at the wanted rate; a stream that changes its rate gets a new resampler."""
     current_hz = 0
     resampler = None
     for rate_hz, block in _mix_blocks(readers, mixer):
@@ -159,7 +156,7 @@ def _mix_blocks(readers: Iterator[Reader], mixer: Mixer) -> Iterator[tuple[int, 
 
 
 def _fill_gaps(readers: Iterator[Reader], mixer: Mixer) -> Iterator[tuple[int, np.ndarray]]:
-    """(native rate in Hz, (n,) float32 mono samples) of each frame, and silence where the next one is not due yet."""
+    """(native rate in Hz, (n,) float32 mono samples) of each frame, with silence for gaps."""
     played_s, silent_s = 0.0, 0.0
     for reader in readers:
         for frame in reader.frames():

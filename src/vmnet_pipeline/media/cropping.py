@@ -1,7 +1,7 @@
-"""The part of a picture that a container says to show: PixelCrop of Matroska, clean aperture of MP4 and QuickTime.
+"""Read the crop that a container declares: PixelCrop of Matroska, clean aperture of MP4 and QuickTime.
 
-FFmpeg reads both, but PyAV (18.1) does not hand them on. Only lengths and a few numbers are read here, of untrusted
-files: every walk is bounded, and whatever does not fit means no crop.
+PyAV (18.1) does not expose what FFmpeg reads. Only lengths and a few numbers are read here, from untrusted files: every
+walk is bounded, and anything invalid means no crop.
 
 Sources: RFC 9559, 5.1.4 (Matroska) and RFC 8794 (EBML); ISO/IEC 14496-12, 12.1.4 (`clap`).
 """
@@ -26,7 +26,7 @@ _VISUAL_ENTRY_BYTES = 86
 
 
 class Crop(NamedTuple):
-    """Pixels to leave out at each edge of the stored picture, all >= 0."""
+    """Pixels to remove at each edge of the stored frame, all >= 0."""
 
     left: int
     top: int
@@ -35,7 +35,7 @@ class Crop(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """An element of a file: what it is, and where its content begins and ends."""
+    """An element of a file: its id, and where its content begins and ends."""
 
     id: int | bytes
     start: int
@@ -43,11 +43,7 @@ class _Span(NamedTuple):
 
 
 def read_crop(file: io.RawIOBase, format_name: str, *, video_index: int, track_id: int) -> Crop | None:
-    """What a file says about one of its video streams; the position of `file` is kept.
-
-    Args:
-        video_index: Which of the file's video streams, from 0.
-    """
+    """Read the crop of one video stream of an open file, whose position is kept; `track_id` is that of FFmpeg."""
     names = format_name.split(",")
     position = file.tell()
     try:
@@ -85,7 +81,7 @@ def _read_matroska(file: io.RawIOBase, video_index: int) -> Crop | None:
 
 
 def _find_tracks(file: io.RawIOBase, segment: _Span) -> _Span | None:
-    """The list of tracks: before the first cluster, or where the seek head says."""
+    """The list of tracks: before the first cluster, or at the position in the seek head."""
     places: list[int] = []
     for span in _list_elements(file, segment.start, segment.end):
         if span.id == _TRACKS:
@@ -99,7 +95,7 @@ def _find_tracks(file: io.RawIOBase, segment: _Span) -> _Span | None:
 
 
 def _read_seek_head(file: io.RawIOBase, head: _Span) -> list[int]:
-    """Where it says that tracks are, counted from the content of the segment."""
+    """Positions of tracks, relative to the content of the segment."""
     places = []
     for seek in _list_elements(file, head.start, head.end):
         if seek.id == _SEEK:
@@ -110,7 +106,7 @@ def _read_seek_head(file: io.RawIOBase, head: _Span) -> list[int]:
 
 
 def _find_video(file: io.RawIOBase, entry: _Span) -> _Span | None:
-    """The video settings of a track, empty ones where it has none; None if it is no video track."""
+    """The video settings of a track, empty if it has none; None if it is not a video track."""
     spans = {span.id: span for span in _list_elements(file, entry.start, entry.end)}
     if _TRACK_TYPE not in spans or _read_uint(file, spans[_TRACK_TYPE]) != _VIDEO_TYPE:
         return None
@@ -118,7 +114,7 @@ def _find_video(file: io.RawIOBase, entry: _Span) -> _Span | None:
 
 
 def _list_elements(file: io.RawIOBase, start: int, end: int) -> Iterator[_Span]:
-    """Elements of EBML, one after the other, as far as they can be followed."""
+    """Successive EBML elements, as far as they are valid."""
     for _ in range(_MAX_CHILDREN):
         head = _read_at(file, start, _HEAD_BYTES) if start < end else b""
         if not head or not head[0]:
@@ -163,7 +159,7 @@ def _read_track_id(file: io.RawIOBase, track: _Span) -> int | None:
 
 
 def _read_clean_aperture(file: io.RawIOBase, track: _Span) -> Crop | None:
-    """Its size, and the offset of its centre from that of the stored picture, all as fractions."""
+    """Convert its size, and the offset of its centre from that of the stored frame, all fractions."""
     table = _find_box(file, track, b"mdia", b"minf", b"stbl", b"stsd")
     entry = None if table is None else next(_list_boxes(file, table.start + 8, table.end), None)
     if entry is None:
@@ -189,7 +185,7 @@ def _find_box(file: io.RawIOBase, parent: _Span, *path: bytes) -> _Span | None:
 
 
 def _list_boxes(file: io.RawIOBase, start: int, end: int) -> Iterator[_Span]:
-    """Boxes, one after the other, as far as they can be followed."""
+    """Successive boxes, as far as they are valid."""
     for _ in range(_MAX_CHILDREN):
         head = _read_at(file, start, 16) if start + 8 <= end else b""
         if len(head) < 8:

@@ -1,13 +1,13 @@
-"""Whether a file is as long as its header says. Headers are believed where packets agree; else all have to be read.
+"""Check the length that a header declares: trust it if some packets agree, else all have to be read.
 
-Headers are written before the audio is known, copied from another file, overtaken by parts that were joined later, or
-made up; some state the time of the last packet and call it a length. The cheapest witness is asked first:
+Headers are written before the content is known, copied from another file, outdated by parts that were appended, or
+invented; some state the time of the last packet as the length. The cheapest evidence comes first:
 
 1. the byte rate of the first packets, for WAV;
 2. the distance from the first to the last packet, which seeking finds.
 
-Where the clock may start anew in the midst of a file (MPEG-TS; Ogg and FLAC of several parts), neither will do; nor for
-MP3, where FFmpeg itself derives length and times from the rate of the beginning, and joined files differ in rate.
+Neither works if the clock may restart within a file (MPEG-TS; Ogg and FLAC of several parts), nor for MP3, where FFmpeg
+itself derives length and times from the rate of the beginning, and joined files differ in rate.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.stream import Stream
 
-AGREEMENT_S = 0.25  # encoders fill up the last frame, and some headers count that
+AGREEMENT_S = 0.25  # encoders pad the last frame, and some headers include that
 _RATE_AGREEMENT = 0.02
-# Where a file has fewer bits per second than speech takes, a wrong time of the last packet is the likelier cause.
+# With fewer bits per second than speech takes, a wrong time of the last packet is more likely.
 _MIN_RATE_BPS = 4_000
 _MAX_DURATION_S = 30 * 24 * 3600.0
 _FAR_US = 1 << 53
-# What a part begins with, in formats of which parts are joined without a word about it.
+# First bytes of a part, in formats whose parts can be joined without a mark.
 _MARKS = {"ogg": b"OggS\0\2", "flac": b"fLaC\0\0\0\x22"}
 _BLOCK_BYTES = 1 << 20
 _MICROSECOND = Fraction(1, 1_000_000)
 
 
 def declare_length(container: InputContainer, stream: Stream | None = None) -> float | None:
-    """Seconds that the header states of a stream, or else of the file; None for nothing that could be true."""
+    """Seconds that the header declares for a stream, or else for the file; None for no plausible value."""
     own = None if stream is None else _read_duration(stream.duration, stream.time_base)
     return own if own is not None else _read_duration(container.duration, _MICROSECOND)
 
 
 def choose_length(declared_s: float | None, found_s: float) -> float | None:
-    """What is declared if it agrees with what was found, else the latter; encoder delays are no content."""
+    """The declared length if it agrees with the measured one, else the latter; encoder delays are not content."""
     if declared_s is not None and (abs(found_s - declared_s) <= AGREEMENT_S or not found_s):
         return declared_s
     return found_s if 0 < found_s <= _MAX_DURATION_S else None
 
 
 def _read_duration(ticks: int | None, time_base: Fraction | None) -> float | None:
-    """Seconds of a duration in ticks; None for one that is absent, not positive or beyond belief."""
+    """Seconds of a duration in ticks; None if it is absent, not positive or implausible."""
     if ticks is None or time_base is None:
         return None
     duration_s = float(ticks * time_base)
@@ -67,7 +67,7 @@ def confirm_lengths(
     beginning: Reader,
     n_bytes: Mapping[int, int],
 ) -> bool:
-    """Whether a cheap witness speaks for the declared lengths of the file and of all its streams.
+    """Whether cheap evidence supports the declared lengths of the file and of all its streams.
 
     Args:
         container: The file, of which some has been read; where it is left does not matter.
@@ -90,7 +90,7 @@ def confirm_lengths(
 
 
 def _may_be_joined(path: str | os.PathLike[str], container: InputContainer) -> bool:
-    """Whether the clock may start anew in the midst of the file, as far as format and beginnings of parts tell."""
+    """Whether the clock may restart within the file, judged by format and beginnings of parts."""
     mark = _MARKS.get(container.format.name)
     if mark is None or is_remote(path):
         return not states_times(container)
@@ -103,7 +103,7 @@ def _may_be_joined(path: str | os.PathLike[str], container: InputContainer) -> b
 
 
 def _has_rate(container: InputContainer, stream: Stream, read_s: float, n_read: int) -> bool:
-    """Whether the file would have the byte rate of its beginning if it were as long as is declared."""
+    """Whether the declared length gives the byte rate of the beginning."""
     length = declare_length(container, stream)
     if length is None or not n_read:
         return False
@@ -113,7 +113,7 @@ def _has_rate(container: InputContainer, stream: Stream, read_s: float, n_read: 
 def _look_up_lengths(
     container: InputContainer, beginning: Reader, streams: Sequence[Stream]
 ) -> dict[int | None, float]:
-    """Seconds from the first to the last packet of the file (None) and of each stream that seeking finds both of."""
+    """Seconds from the first to the last packet of the file (None) and of each stream, as far as seeking finds them."""
     import av
 
     end = Reader(container, *streams)

@@ -1,7 +1,7 @@
 """A seccomp filter (Linux): system calls that a process gives up for good, for all of its threads.
 
 What is not named stays allowed: a decoder's memory, threads and clocks differ by library and version, what it must
-not do does not. A call that is given up fails with EPERM, as for somebody without the right.
+not do does not. A refused call fails with EPERM, as for missing rights.
 
 Source: Linux, Documentation/userspace-api/seccomp_filter.rst; numbers of include/uapi/asm-generic/unistd.h (aarch64)
 and arch/x86/entry/syscalls/syscall_64.tbl.

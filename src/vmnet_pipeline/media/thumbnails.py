@@ -1,4 +1,4 @@
-"""Small pieces of media to look at and to listen to: a JPEG picture, an MP3 clip."""
+"""Thumbnails for the report: a JPEG frame, an MP3 clip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PICTURE_PX = 144
 CLIP_S = 4.0
-LATEST_START_S = 10.0  # nothing beyond is shown: everything before it has to be decoded
+LATEST_START_S = 10.0  # everything before has to be decoded
 _SAMPLE_RATE_HZ = 22_050
 _BIT_RATE = 32_000
 _FADE_S = 0.02
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PreviewRequest:
-    """One side of one item that is to be shown."""
+    """One side of one item to show."""
 
     id: str
     modality: Modality
@@ -50,11 +50,7 @@ class PreviewRequest:
 
 
 def make_previews(requests: Sequence[PreviewRequest]) -> dict[tuple[Modality, str], bytes]:
-    """Pictures and clips of many items, made in child processes; what cannot be read is logged and left out.
-
-    Returns:
-        (modality, id) to the bytes of a JPEG or of an MP3 file.
-    """
+    """Map (modality, id) to a JPEG or MP3 file, made in child processes; unreadable media are logged and skipped."""
     previews: dict[tuple[Modality, str], bytes] = {}
     with Sandbox(LimitParams.model_validate({"seconds": _LIMIT_S})) as sandbox:
 
@@ -67,18 +63,15 @@ def make_previews(requests: Sequence[PreviewRequest]) -> dict[tuple[Modality, st
             try:
                 previews[request.modality, request.id] = result()
             except MediaError as error:
-                logger.warning("Nothing to show of item %s: %s", request.id, error)
+                logger.warning("No thumbnail for item %s: %s", request.id, error)
     return previews
 
 
 def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0, max_side_px: int = PICTURE_PX) -> bytes:
-    """The picture that is on the screen at a time, small; of a shorter video the first one.
+    """Make a small JPEG of the frame at a time; of a shorter video the first one.
 
     Args:
         max_side_px: The longer side of the result; nothing is enlarged.
-
-    Returns:
-        A JPEG file.
 
     Raises:
         MediaError: Reasons of `video.sample_frames`.
@@ -94,13 +87,10 @@ def make_picture(path: str | os.PathLike[str], *, at_s: float = 0.0, max_side_px
 
 
 def cut_clip(path: str | os.PathLike[str], *, start_s: float = 0.0, duration_s: float = CLIP_S) -> bytes:
-    """A few seconds of sound, mono; of a shorter file its end.
+    """Cut a few seconds of mono audio, of a shorter file the end, to an MP3 file.
 
     Args:
         duration_s: Its length, > 0; four seconds take 16 kB.
-
-    Returns:
-        An MP3 file.
 
     Raises:
         MediaError: Reasons of `audio.decode_audio`.

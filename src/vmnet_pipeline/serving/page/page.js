@@ -117,7 +117,7 @@ function showProgress(share, side) {
   bar.hidden = false;
   if (share === null) {
     bar.removeAttribute("value");
-    say(side === "video" ? "Looking at the pictures …" : "Listening to the sound …");
+    say(side === "video" ? "Analysing the video …" : "Analysing the audio …");
   } else {
     bar.value = share;
     say(`Sending: ${Math.round(100 * share)} %`);
@@ -189,7 +189,7 @@ function askItem(id, side) {
   });
 }
 
-// The picture or sound that the answers were heard or seen with stays.
+// The media of the query stay while results are played.
 function askLike({ id, metadata }) {
   const side = findingSide();
   const rest = OTHER[side];
@@ -295,11 +295,11 @@ $("own").addEventListener("click", () => {
   if ($("own").getAttribute("aria-pressed") === "true") return choose(results.indexOf(chosen), true);
   $("own").setAttribute("aria-pressed", "true");
   PLAYER.music.src = query.urls.music;
-  $("now").textContent = "Music: its own sound";
+  $("now").textContent = "Music: own audio";
   restart(true);
 });
 
-// --- playing: the sound leads, the picture follows and begins anew when it is shorter
+// --- playing: the video follows the audio, and restarts if it is shorter
 
 function restart(andPlay) {
   for (const player of Object.values(PLAYER)) player.currentTime = 0;
