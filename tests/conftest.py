@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,17 @@ def reference_checkpoints(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reference")
     reference_graph.write_checkpoints(folder, 1799, "vggish", "musicnn")
     return folder
+
+
+@pytest.fixture(scope="session")
+def measured():
+    """An evaluation of noisy pairs, for what lays it out or logs it."""
+    from sample_evaluation import evaluate_noisy_pairs
+
+    return evaluate_noisy_pairs()
+
+
+@pytest.fixture
+def evaluation(measured) -> dict[str, Any]:
+    """As it comes back from its JSON file."""
+    return json.loads(json.dumps(measured.to_dict()))

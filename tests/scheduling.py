@@ -20,7 +20,7 @@ GROUPS = {
     ),
     "bucket": ("tests/e2e/test_s3.py", "tests/e2e/test_s3_cluster.py"),
 }
-FIRST = ("tests/e2e/", "tests/compat/", "tests/packaging/", "tests/storage/test_kills.py", "tests/torture/")
+FIRST = ("tests/e2e/", "tests/compat/", "tests/packaging/", "tests/storage/test_all_survive_kills.py", "tests/torture/")
 
 
 def name_group(nodeid: str) -> str:

@@ -7,6 +7,8 @@ import pytest
 from tiny_features import make_feature, write_features
 from vmnet_pipeline.extraction.planning import find_unfinished, list_media_items, plan_extraction, summarise_items
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
+from vmnet_pipeline.ingestion import ids as naming
+from vmnet_pipeline.ingestion.discovery import list_folder
 from vmnet_pipeline.types import Fingerprint, MediaItem
 
 
@@ -149,3 +151,24 @@ def test_swapped_names_adopt_each_others_features_and_a_lost_file_is_made_again(
     assert plan.n_adopted == 2
     store = FeatureStore(remote)
     assert (store.load("a")[0, 0], store.load("b")[0, 0]) == (2.0, 1.0)
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_a_store_that_was_made_with_other_ids_is_adopted(tmp_path):
+    touch(tmp_path / "in/a b.wav", tmp_path / "in/-x.wav")
+    (tmp_path / "in/-x.wav").write_bytes(b"other")
+    items = list_media_items(list_folder(tmp_path / "in", None), "audio")
+    results = tuple(
+        FeatureResult(FeatureRow(naming.make_safe_name(item.id), "done", item.checksum), np.full(3, k, np.float32))
+        for k, item in enumerate(items)
+    )
+    FeatureStore(tmp_path / "out").write(FeatureChunk(Fingerprint("musicnn"), results))
+    plan = plan_extraction(items, FeatureStore(tmp_path / "out"))
+    assert (plan.missing, plan.n_adopted) == ((), 2)
+    store = FeatureStore(tmp_path / "out")
+    assert [store.load(item.id)[0] for item in items] == [0, 1]

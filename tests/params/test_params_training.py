@@ -60,3 +60,10 @@ def test_resolved_parameters_make_the_same_parameters(protocol: str) -> None:
 def test_unknown_names_and_values_out_of_bounds_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TrainParams(**given)  # type: ignore[arg-type]
+
+
+def test_the_reference_protocol_has_both() -> None:
+    params = TrainParams(protocol="reference")
+    assert (params.epsilon_before_correction, params.population_variance) == (True, True)
+    assert not TrainParams(protocol="reference", population_variance=False).population_variance
+    assert not TrainParams().epsilon_before_correction

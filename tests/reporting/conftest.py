@@ -1,24 +1,6 @@
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
 import pytest
-from sample_evaluation import evaluate_noisy_pairs
-
-if TYPE_CHECKING:
-    from vmnet_pipeline.evaluation.evaluate import Evaluation
-
-
-@pytest.fixture(scope="session")
-def measured() -> Evaluation:
-    return evaluate_noisy_pairs()
-
-
-@pytest.fixture
-def evaluation(measured: Evaluation) -> dict[str, Any]:
-    """As it comes back from its JSON file."""
-    return json.loads(json.dumps(measured.to_dict()))
 
 
 @pytest.fixture

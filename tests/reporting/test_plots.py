@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from sample_evaluation import evaluate_noisy_pairs
 
+from sample_evaluation import evaluate_noisy_pairs
 from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_training
 
 if TYPE_CHECKING:
@@ -91,3 +91,11 @@ def test_global_plotting_state_is_left_alone(evaluation: dict[str, Any]) -> None
 def list_open_figures() -> list[int]:
     pyplot = sys.modules.get("matplotlib.pyplot")
     return [] if pyplot is None else pyplot.get_fignums()
+
+
+def test_curves_of_several_members_are_not_joined():
+    history = [{"member": m, "epoch": e, "loss": 1.0 / e} for m in (1, 2) for e in (1, 2, 3)]
+    axes = plot_training(history).axes[0]
+    epochs = axes.lines[0].get_xdata()
+    assert np.isnan(epochs[3])
+    assert [x for x in epochs if not np.isnan(x)] == [1, 2, 3, 1, 2, 3]

@@ -10,27 +10,22 @@ PACKAGE = TESTS.parent / "src" / "vmnet_pipeline"
 BEHAVIOUR = {"compat", "docs", "e2e", "notebooks", "packaging", "tools", "torture"}
 STARTERS = ("subprocess", "multiprocessing", "fault_lab", "reference_graph", "serve_process", "toy_bench")
 MARKED = ("compat/", "e2e/", "notebooks/", "packaging/", "serving/")
-# Of several modules of their package, by what they hold.
-ACROSS_MODULES = {
-    "backends/test_extract_command.py", "backends/test_odd_media.py", "backends/test_player_view.py",
-    "commands/test_names.py", "commands/test_telemetry.py", "datasets/test_contract.py",
-    "ingestion/test_found_names.py", "media/test_tracks.py", "params/test_names_as_written.py",
-    "pipelines/test_embed_index.py", "pipelines/test_kedro_viz.py", "reporting/test_logged_figures.py",
-    "reporting/test_report_inputs.py", "reporting/test_report_parts.py", "reporting/test_sweep_reports.py",
-    "serving/test_attacks.py", "serving/test_container.py", "serving/test_ends.py", "serving/test_keys.py",
-    "serving/test_log.py", "serving/test_openapi.py", "serving/test_page.py", "serving/test_requests.py",
-    "serving/test_reranked_search.py",
-    "serving/test_serve_command.py", "storage/test_kills.py", "test_docstring_examples.py",
-    "test_examples.py", "test_patterns.py",
-    "training/test_cuda.py", "training/test_cuda_configuration.py", "training/test_sequence_training.py",
-    "training/test_tensorflow_arithmetic.py",
+# Of every module of its package alike; their names say so: test_all_...
+OF_A_WHOLE_PACKAGE = {
+    "backends/test_all_on_odd_media.py", "datasets/test_all_keep_the_contract.py", "pipelines/test_all_in_kedro_viz.py",
+    "serving/test_all_in_a_container.py", "storage/test_all_survive_kills.py",
 }  # fmt: skip
 
 
 def list_modules(folder):
-    """Names of the modules of a package, those of packages below it included."""
-    paths = folder.glob("*.py") if folder == PACKAGE else folder.rglob("*.py")
+    """Names of the modules of a package, those of packages below it included, and of these packages."""
+    paths = folder.glob("*.py") if folder == PACKAGE else folder.rglob("[!_]*")
     return {path.stem.strip("_") for path in paths}
+
+
+def names_a_module(name, modules):
+    """`test_app.py` and `test_app_requests.py` test app.py."""
+    return any(f"{name}_".startswith(f"{module}_") for module in modules)
 
 
 def list_strays():
@@ -38,9 +33,10 @@ def list_strays():
         place = path.relative_to(TESTS)
         package = PACKAGE / place.parent
         name = place.stem.removeprefix("test_")
-        if place.parts[0] in BEHAVIOUR or str(place) in ACROSS_MODULES:
+        if place.parts[0] in BEHAVIOUR or str(place) in OF_A_WHOLE_PACKAGE:
             continue
-        if not {name, name.removeprefix(f"{package.name}_")} & list_modules(package):
+        modules = list_modules(package)
+        if not any(names_a_module(form, modules) for form in (name, name.removeprefix(f"{package.name}_"))):
             yield str(place)
 
 
@@ -55,7 +51,7 @@ def test_no_two_files_of_tests_have_one_name():
 
 
 def test_exceptions_are_files():
-    assert [place for place in sorted(ACROSS_MODULES) if not (TESTS / place).exists()] == []
+    assert [place for place in sorted(OF_A_WHOLE_PACKAGE) if not (TESTS / place).exists()] == []
 
 
 def test_what_starts_processes_says_so():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_training import SMALL, TINY, TRAIN, VAL, make_pairs, same_weights
 
+from tiny_pairs import draw_pairs, narrow_params
 from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import train_model, trainer
@@ -244,3 +245,24 @@ def test_losses_of_all_steps_count_and_the_first_bad_one_is_named(
         train_model(make_uniform_pairs(60, 0), None, params, state_dir=tmp_path, on_epoch=records.append)
     assert records[0].losses["total"] == pytest.approx(np.mean(totals[:10]))
     assert records[0].grad_norm > 0
+
+
+@pytest.mark.parametrize("option", ["epsilon_before_correction", "population_variance"])
+def test_the_option_reaches_training_and_the_default_is_as_before(tmp_path, option) -> None:
+    train = draw_pairs(26, 1)
+    given = {"keep": "last", "adam_epsilon": 1e-4}
+    results = {
+        value: train_model(train, None, narrow_params(**given, **{option: value}), state_dir=tmp_path / str(value))
+        for value in (True, False)
+    }
+    default = train_model(train, None, narrow_params(**given), state_dir=tmp_path / "default")
+    assert all(torch.equal(default.tensors[name], tensor) for name, tensor in results[False].tensors.items())
+    changed = {
+        name
+        for name, tensor in results[True].tensors.items()
+        if not torch.allclose(tensor, default.tensors[name], atol=1e-6)
+    }
+    if option == "population_variance":
+        assert changed == {name for name in default.tensors if name.endswith("running_var")}
+    else:
+        assert "music.fc.weight" in changed

@@ -1,15 +1,11 @@
-"""Comparisons and searches as text, table, YAML and plot."""
+"""Comparisons as text and plot."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import yaml
 
 from vmnet_pipeline.experiments.comparison import Row, list_contributions, summarise_rows
 from vmnet_pipeline.params import CompareParams
 from vmnet_pipeline.reporting.comparison import format_comparison, plot_comparison
-from vmnet_pipeline.reporting.plots import plot_training
-from vmnet_pipeline.reporting.tuning import format_tuning, tabulate_trials, write_settings
 from vmnet_pipeline.types import PairArrays
 
 
@@ -81,48 +77,3 @@ def test_the_plot_has_every_row_in_every_panel(tmp_path):
     points = [line.get_xdata()[0] for line in panels[1].lines]
     assert points == pytest.approx([row["figures"]["both/mrr"]["value"] for row in COMPARISON["rows"]])
     figure.savefig(tmp_path / "plot.png")
-
-
-TUNING = {
-    "n_trials": 3,
-    "train": {"learning_rate": 0.5, "loss": {"margin": 0.1, "top_k": None}, "seed": 3},
-    "trials": [
-        {"number": 0, "state": "complete", "value": 0.2, "epochs": 4, "best_epoch": 2, "seconds": 1.0,
-         "values": {"learning_rate": 0.25}, "error": None},
-        {"number": 2, "state": "complete", "value": 0.3, "epochs": 4, "best_epoch": 2, "seconds": 1.0,
-         "values": {"learning_rate": 0.5}, "error": None},
-        {"number": 3, "state": "failed", "value": None, "epochs": 0, "best_epoch": None, "seconds": 1.0,
-         "values": {"learning_rate": 9.0}, "error": "TrainingError: the loss is not finite" + "x" * 99},
-    ],
-}  # fmt: skip
-TUNING["best"] = TUNING["trials"][1]
-
-
-def test_a_search_lists_the_best_trials_first_and_the_failed_ones():
-    lines = format_tuning(TUNING).splitlines()
-    assert lines[0] == "Search: 2 complete, 0 pruned, 1 failed"
-    assert [line.split()[0] for line in lines[4:]] == ["2", "0", "3"]
-    assert "learning_rate=0.5" in lines[4]
-    assert "failed: TrainingError" in lines[6]
-    assert max(len(line) for line in lines) <= 100
-
-
-def test_the_best_settings_are_a_parameter_file_and_an_argument():
-    text = write_settings(TUNING)
-    assert yaml.safe_load(text) == {"train": TUNING["train"]}
-    assert "--params train.learning_rate=0.5,train.loss.margin=0.1,train.loss.top_k=null,train.seed=3" in text
-
-
-def test_trials_are_a_table_with_a_column_per_setting():
-    table = tabulate_trials(TUNING)
-    assert table["learning_rate"].tolist() == [0.25, 0.5, 9.0]
-    assert table["state"].tolist() == ["complete", "complete", "failed"]
-    assert pd.isna(table["value"][2])
-
-
-def test_curves_of_several_members_are_not_joined():
-    history = [{"member": m, "epoch": e, "loss": 1.0 / e} for m in (1, 2) for e in (1, 2, 3)]
-    axes = plot_training(history).axes[0]
-    epochs = axes.lines[0].get_xdata()
-    assert np.isnan(epochs[3])
-    assert [x for x in epochs if not np.isnan(x)] == [1, 2, 3, 1, 2, 3]

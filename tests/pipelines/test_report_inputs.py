@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from report_page import Page
 from sample_evaluation import evaluate_noisy_pairs
-
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.evaluation.evaluate import Evaluation
 from vmnet_pipeline.experiments.rank_comparison import compare_ranks

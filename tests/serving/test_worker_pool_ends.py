@@ -1,7 +1,6 @@
-"""Processes that end when nobody has asked for it: the service, a worker, one that loads, a decoder that is slow."""
+"""Processes that end when nobody has asked for it: the service and its workers."""
 
 import asyncio
-import itertools
 import os
 import signal
 import socket
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from vmnet_pipeline.serving.config import ServeParams
 from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.metrics import Metrics
 from vmnet_pipeline.serving.worker import Task
@@ -20,7 +18,6 @@ from vmnet_pipeline.serving.worker_pool import EmbeddingPool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "torture"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
-from bad_readers import hang
 from serve_process import ServeProcess, find_port, make_project
 
 
@@ -108,88 +105,3 @@ def test_a_worker_that_the_system_ends_is_not_the_fault_of_the_file(pool, manife
     assert (caught.value.status, caught.value.code) == (503, "lost_worker")
     assert caught.value.retry_after_s > 0
     assert asyncio.run(pool.ask(task, 60)).embedding.shape == (1, 8)
-
-
-def test_all_reading_for_one_upload_has_one_budget():
-    """Two calls that are each within the limit of one: the second is ended, and the worker goes on."""
-    from multiprocessing import Pipe
-
-    from vmnet_pipeline.errors import MediaError
-    from vmnet_pipeline.media.sandbox import Sandbox
-    from vmnet_pipeline.params import LimitParams
-    from vmnet_pipeline.serving import worker
-
-    ended = []
-
-    class Embedder:
-        sandbox = Sandbox(LimitParams(seconds=60.0))
-
-        def extract(self, side, path, warnings):
-            for _ in range(2):
-                try:
-                    self.sandbox.call(hang, path)
-                except MediaError as error:
-                    ended.append(error.reason)
-            raise MediaError("timed_out", path)
-
-    ours, theirs = Pipe()
-    with Embedder.sandbox:
-        Embedder.sandbox.start(1)
-        thread = threading.Thread(target=worker._answer_all, args=(theirs, Embedder(), 1.0))
-        thread.start()
-        before, worker._check_media = worker._check_media, lambda *arguments: None
-        try:
-            for n in (1, 2):
-                began = time.monotonic()
-                ours.send(Task("music", path=__file__))
-                assert ours.poll(50)
-                assert ours.recv().reason == "timed_out"
-                assert ended == ["timed_out"] * 2 * n
-                assert time.monotonic() - began < 40  # two times the limit of one call would be 120 s
-        finally:
-            worker._check_media = before
-        ours.close()
-        thread.join()
-
-
-def test_workers_that_end_while_they_load_are_started_again(places, caplog):
-    """With longer and longer waits; until then uploads are told when to try again."""
-    from vmnet_pipeline.serving.state import Service
-
-    service = Service(places, ServeParams(reload_every_s=0.05))
-    service.start()
-    try:
-        worker = service.state.pool._workers[0]
-        first = wait_for(lambda: worker._process)
-        assert wait_for(lambda: first.pid)
-        os.kill(first.pid, signal.SIGKILL)
-        assert wait_for(lambda: service.state.pool.failure)
-        with pytest.raises(RefusedError) as caught, service.state.pool.take_place():
-            pass
-        assert (caught.value.status, caught.value.code, caught.value.retry_after_s) == (503, "no_networks", 10)
-        assert "not loaded" in service.find_fault()
-        assert wait_for(lambda: not service.find_fault(), 120)
-        assert service.state.pool.failure == ""
-        with service.state.pool.take_place():
-            pass
-    finally:
-        service.close()
-    assert caplog.text.count("are restarted") == 1
-
-
-def test_the_waits_between_starts_grow(places, monkeypatch):
-    from types import SimpleNamespace
-
-    from vmnet_pipeline.serving import state
-
-    service = state.Service(places, ServeParams())
-    now, starts = [0.0], []
-    monkeypatch.setattr(state, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(EmbeddingPool, "start", lambda pool: starts.append(now[0]))
-    while now[0] < 400:
-        service._start_workers()
-        now[0] += 0.5
-    gaps = [after - before for before, after in itertools.pairwise(starts)]
-    assert gaps[:6] == [1, 2, 4, 8, 16, 32]
-    assert set(gaps[6:]) == {60}
-    service.uploads.remove()

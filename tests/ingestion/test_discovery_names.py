@@ -1,22 +1,16 @@
-"""Names: how systems spell them, which of them are ids, and what folders of two sides are called."""
+"""Names: how systems spell them, and what folders of two sides are called."""
 
 import unicodedata
 
-import numpy as np
 import pytest
 
 from vmnet_pipeline.errors import IngestError
-from vmnet_pipeline.extraction.planning import list_media_items, plan_extraction
-from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
-from vmnet_pipeline.ingestion import ids as naming
 from vmnet_pipeline.ingestion.discovery import find_items, list_folder
-from vmnet_pipeline.ingestion.ids import is_id, list_possible_ids, make_unique_ids, name_collection
+from vmnet_pipeline.ingestion.ids import is_id, name_collection
 from vmnet_pipeline.ingestion.manifest import build_manifest
 from vmnet_pipeline.ingestion.splits import Split, find_user_split
 from vmnet_pipeline.media.probe import probe_media
 from vmnet_pipeline.search.item_metadata import read_extra_columns
-from vmnet_pipeline.storage.names import DiskNames, find_on_disk, tells_case
-from vmnet_pipeline.types import Fingerprint
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Déjà vu") for form in ("NFC", "NFD"))
 
@@ -65,15 +59,6 @@ def test_both_spellings_in_one_folder_are_two_items(tmp_path):
     assert {item.video for item in items} == {str(tmp_path / f"{name}.mp4") for name in (COMPOSED, DECOMPOSED)}
 
 
-def test_relative_paths_are_found_too(tmp_path, monkeypatch):
-    touch(tmp_path / DECOMPOSED / "x")
-    monkeypatch.chdir(tmp_path)
-    assert DiskNames().find(COMPOSED) == DECOMPOSED
-    assert DiskNames().find(f"{COMPOSED}/x") == f"{DECOMPOSED}/x"
-    assert DiskNames().find(f"{COMPOSED}/none-é") == f"{COMPOSED}/none-é"
-    assert find_on_disk(tmp_path / COMPOSED / "x") == tmp_path / DECOMPOSED / "x"
-
-
 # --- which names are ids
 
 
@@ -86,16 +71,6 @@ def test_names_that_are_kept(tmp_path, name):
     touch(tmp_path / f"{name}.mp4")
     assert [item.id for item in find_items(tmp_path)] == [name]
     assert list_folder(None, tmp_path)["id"].tolist() == [name]
-
-
-@pytest.mark.parametrize(
-    "name", ["", "..", ".hidden", "../a", "a/b", "a\\b", "a\nb", "a\x7f", " a", "a\u2028b", "x" * 201]
-)
-def test_names_that_cannot_be_ids(name):
-    assert not is_id(name)
-    (made,) = make_unique_ids([name])
-    assert is_id(made)
-    assert made in list_possible_ids(name)
 
 
 def test_ids_of_videos_of_the_web_in_a_media_csv(tmp_path, caplog):
@@ -144,75 +119,7 @@ def test_on_a_disk_that_does_not_tell_case_names_keep_apart(tmp_path, monkeypatc
     assert not any("?" in item_id for item_id in ids)
 
 
-def test_a_disk_is_asked_without_writing(tmp_path, monkeypatch):
-    assert tells_case(tmp_path / "made" / "later")
-    assert list(tmp_path.iterdir()) == []
-    real = type(tmp_path).exists
-    monkeypatch.setattr(type(tmp_path), "exists", lambda path: real(path) or real(path.with_name(path.name.swapcase())))
-    monkeypatch.setattr(type(tmp_path), "samefile", lambda path, other: path.name.casefold() == other.name.casefold())
-    assert not tells_case(tmp_path / "made" / "later")
-
-
-def test_ids_that_were_made_before_stay():
-    names = ["007", "Clip_1.take-2", "sub/clip", "a/b c/ü", "x" * 120, "trailing."]
-    assert make_unique_ids(names) == [
-        "007", "Clip_1.take-2", "sub-clip-dd4b3a0d", "a-b_c-u-484ffef6", "x" * 120, "trailing.",
-    ]  # fmt: skip
-    assert make_unique_ids(["a", "A"]) == [f"a-{naming.short_digest('a')}", f"A-{naming.short_digest('A')}"]
-
-
-def test_a_store_that_was_made_with_other_ids_is_adopted(tmp_path):
-    touch(tmp_path / "in/a b.wav", tmp_path / "in/-x.wav")
-    (tmp_path / "in/-x.wav").write_bytes(b"other")
-    items = list_media_items(list_folder(tmp_path / "in", None), "audio")
-    results = tuple(
-        FeatureResult(FeatureRow(naming.make_safe_name(item.id), "done", item.checksum), np.full(3, k, np.float32))
-        for k, item in enumerate(items)
-    )
-    FeatureStore(tmp_path / "out").write(FeatureChunk(Fingerprint("musicnn"), results))
-    plan = plan_extraction(items, FeatureStore(tmp_path / "out"))
-    assert (plan.missing, plan.n_adopted) == ((), 2)
-    store = FeatureStore(tmp_path / "out")
-    assert [store.load(item.id)[0] for item in items] == [0, 1]
-
-
 # --- digests that are equal
-
-
-def test_ids_of_equal_digests_grow_until_they_differ(monkeypatch):
-    def digest(text, length=8):
-        return ("0" * 12 + naming.hashlib.sha256(text.encode()).hexdigest())[:length]
-
-    monkeypatch.setattr(naming, "short_digest", digest)
-    names = ["s/a", "s-a/", "plain", "t/b", "B", "b"]
-    ids = make_unique_ids(names)
-    assert len({item_id.casefold() for item_id in ids}) == len(names)
-    assert ids[2] == "plain"
-    assert ids[3] == "t-b-00000000"
-    assert len(ids[0]) > len("s-a-00000000")
-    assert make_unique_ids(names[::-1]) == ids[::-1]
-    assert all(item_id in list_possible_ids(name) for name, item_id in zip(names, ids, strict=True))
-
-
-def test_two_real_names_of_one_short_digest():
-    seen: dict[str, str] = {}
-    for number in range(2**32):  # a pair turns up after some 80,000 names
-        name = f"x/{chr(0x4E00 + number % 20000)}{chr(0x4E00 + number // 20000)}"
-        other = seen.setdefault(naming.short_digest(name), name)
-        if other != name:
-            break
-    assert naming.make_safe_name(name) == naming.make_safe_name(other)
-    first, second, third = make_unique_ids([name, other, "x/歌"])
-    assert first != second
-    assert len(first) == len(second) == len(third) + 8
-    assert make_unique_ids(["x/歌", other, name]) == [third, second, first]
-
-
-def test_a_name_that_looks_like_a_made_id():
-    (made,) = make_unique_ids(["sub/x"])
-    ids = make_unique_ids(["sub/x", made])
-    assert len(set(ids)) == 2
-    assert make_unique_ids([made, "sub/x"]) == ids[::-1]
 
 
 # --- folders of two sides
@@ -323,10 +230,6 @@ def test_groups_are_one_in_either_spelling(tmp_path):
     touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
     (tmp_path / "media.csv").write_text(f"id,video,group\na,a.mp4,{COMPOSED}\nb,b.mp4,{DECOMPOSED}\n", encoding="utf-8")
     assert {item.group for item in find_items(tmp_path)} == {COMPOSED}
-
-
-def test_the_name_of_a_collection_is_one_in_either_spelling():
-    assert name_collection("media", COMPOSED) == name_collection("media", DECOMPOSED)
 
 
 @pytest.mark.parametrize("sound", ["1.mp3", "wav/1.wav", "train/audio/1.flac"])

@@ -13,7 +13,7 @@ from vmnet_pipeline.models.factory import build_model
 
 pytestmark = pytest.mark.process
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize(("tower", "shape"), [("musicnn", [500]), ("vggish", [62, 512])])

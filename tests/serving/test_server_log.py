@@ -86,25 +86,3 @@ def test_nothing_of_a_request_is_logged(log, own):
         assert "upload-" not in text, text
         assert "Traceback" not in text, text
         assert "forged" not in text.lower()
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_what_a_worker_fails_at_in_its_own_way_is_no_line_of_the_file(number):
-    """An error of any library, whose words are those of the file."""
-    from vmnet_pipeline.errors import MediaError, VmnetError
-    from vmnet_pipeline.serving.worker import _explain
-
-    error = [ValueError(FORGED), VmnetError(FORGED), MediaError("internal_error", FORGED)][number]
-    for is_file in (True, False):
-        answer = _explain(error, is_file=is_file)
-        assert "forged" not in answer.failure
-        assert answer.failure.isprintable()
-
-
-def test_lines_of_the_operator_are_one_line():
-    from vmnet_pipeline.serving.errors import write_line
-
-    line = write_line(FORGED)
-    assert line.isprintable()
-    assert "forged" in line
-    assert len(write_line("a" * 10_000)) < 1100
