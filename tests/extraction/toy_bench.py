@@ -85,11 +85,13 @@ class Bench:
                     acted.set()
                     return
 
-        watcher = threading.Thread(target=watch)
+        watcher = threading.Thread(daemon=True, target=watch)
         watcher.start()
-        yield
-        ended.set()
-        watcher.join()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
         assert acted.is_set()
 
     def check_all_done_once(self) -> None:

@@ -144,7 +144,7 @@ def test_threads_get_the_answers_that_one_gets(embedder):
             if not all(np.array_equal(a, b) for a, b in zip(found, expected[i % 40], strict=True)):
                 wrong.append(i)
 
-    threads = [threading.Thread(target=work, args=(7 * i,)) for i in range(4)]
+    threads = [threading.Thread(daemon=True, target=work, args=(7 * i,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -149,7 +149,7 @@ def test_readers_see_the_old_or_the_new_while_writers_replace_it(tmp_path):
             except Exception as error:
                 errors.append(error)
 
-    threads = [threading.Thread(target=work) for work in (write, write, read, read)]
+    threads = [threading.Thread(daemon=True, target=work) for work in (write, write, read, read)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -230,7 +230,7 @@ def test_searches_and_changes_from_many_threads(kind):
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=guard, args=(work,)) for work in (search, search, search, change)]
+    threads = [threading.Thread(daemon=True, target=guard, args=(work,)) for work in (search, search, search, change)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -251,15 +251,15 @@ def test_a_change_waits_for_searches_and_goes_before_later_ones(monkeypatch):
         return search(queries, k, allowed)
 
     monkeypatch.setattr(index, "_search", search_slowly)
-    first = threading.Thread(target=index.search, args=(draw(1),))
+    first = threading.Thread(daemon=True, target=index.search, args=(draw(1),))
     first.start()
     is_inside.wait(20)
-    change = threading.Thread(target=lambda: (index.remove(["001"]), order.append("change")))
+    change = threading.Thread(daemon=True, target=lambda: (index.remove(["001"]), order.append("change")))
     change.start()
     change.join(0.3)
     assert change.is_alive()
     assert len(index) == 5
-    second = threading.Thread(target=index.search, args=(draw(1),))
+    second = threading.Thread(daemon=True, target=index.search, args=(draw(1),))
     second.start()
     second.join(0.1)
     may_leave.set()

@@ -120,9 +120,10 @@ def test_the_loop_does_not_wait_for_a_message(live):
 
     body = json.dumps({"'" + "/" * 170_000: 1}).encode()
     slow = threading.Thread(
+        daemon=True,
         target=lambda: httpx.post(
             f"{live}/v1/embeddings", content=body, headers={"content-type": "application/json"}, timeout=60
-        )
+        ),
     )
     slow.start()
     longest = 0.0

@@ -110,7 +110,7 @@ def swapped(places, tmp_path, tree):
             spare.write_bytes(GOOD)
             spare.replace(clip)
 
-    thread = threading.Thread(target=swap)
+    thread = threading.Thread(daemon=True, target=swap)
     service = Service(moved, ServeParams())
     with run_live(service, lifespan="off") as address:
         thread.start()

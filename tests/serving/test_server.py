@@ -137,7 +137,7 @@ def test_searches_go_on_beside_uploads_of_one_byte_a_chunk(service, live):
                     continue
 
     with run_with(service) as port:
-        threads = [threading.Thread(target=flood, args=(port,)) for _ in range(4)]
+        threads = [threading.Thread(daemon=True, target=flood, args=(port,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         try:

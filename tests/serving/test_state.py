@@ -41,7 +41,7 @@ def test_a_new_index_is_taken_up_and_no_request_is_lost(live, service, places):
                 statuses.append(answer.status_code)
                 versions.append(answer.json().get("version"))
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(daemon=True, target=ask)
     thread.start()
     index = load_index(places.output / "music_index")
     save_index(places.output / "music_index", index)

@@ -49,7 +49,7 @@ def test_all_reading_for_one_upload_has_one_budget():
     ours, theirs = Pipe()
     with Embedder.sandbox:
         Embedder.sandbox.start(1)
-        thread = threading.Thread(target=worker._answer_all, args=(theirs, Embedder(), 1.0))
+        thread = threading.Thread(daemon=True, target=worker._answer_all, args=(theirs, Embedder(), 1.0))
         thread.start()
         before, worker._check_media = worker._check_media, lambda *arguments: None
         try:

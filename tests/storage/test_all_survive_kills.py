@@ -165,7 +165,7 @@ def test_a_reader_never_finds_the_place_empty(tmp_path):
             if not (tmp_path / "f").is_dir():
                 missing.append(1)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(daemon=True, target=read)
     reader.start()
     with (tmp_path / "f/a").open() as kept:
         for number in range(300):

@@ -115,7 +115,7 @@ def test_a_new_run_waits_for_those_that_still_write(remote, monkeypatch):
             began.set()
 
     with share_writing(remote):
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(daemon=True, target=run)
         thread.start()
         assert not began.wait(0.3)
     assert began.wait(30)

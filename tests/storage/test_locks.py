@@ -76,7 +76,7 @@ def test_a_writer_is_seen_although_a_run_was_just_looking_for_writers(tmp_path):
 
     with (tmp_path / "writers").open("a") as looking, contextlib.ExitStack() as at_the_end:
         fcntl.flock(looking, fcntl.LOCK_EX)
-        writer = threading.Thread(target=write)
+        writer = threading.Thread(daemon=True, target=write)
         at_the_end.callback(writer.join)
         at_the_end.callback(end.set)
         writer.start()

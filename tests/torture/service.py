@@ -258,7 +258,7 @@ class Asked:
             kinds: list[Callable[[http.client.HTTPConnection], None]] = (
                 [self._search] * 4 + [self._upload] * 3 + [self._upload_slowly] * 2
             )
-            threads = [threading.Thread(target=self._ask, args=(kind,)) for kind in kinds]
+            threads = [threading.Thread(daemon=True, target=self._ask, args=(kind,)) for kind in kinds]
             for thread in threads:
                 thread.start()
             try:

@@ -187,6 +187,26 @@ def test_a_reason_is_one_short_line():
     assert len(shorten(RuntimeError("x" * 1000))) == 240
 
 
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        ("(Caused by NewConnectionError('<x>: Failed to establish: [Errno 111] Connection refused'))", "refused"),
+        (
+            "(Caused by NameResolutionError(\"x: Failed to resolve 'a' ([Errno -2] Name or service not known)\"))",
+            "known",
+        ),
+        ("Read timed out. (read timeout=10)", "timed out"),
+        ("(Caused by ResponseError('too many 502 error responses'))", "too many 502 error responses"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_in_few_words(cause, told):
+    text = "API request to http://me:secret@host:5000/api/2.0/mlflow/runs/get failed with exception HTTPConnectionPool("
+    line = shorten(RuntimeError(f"{text}host='host', port=5000): Max retries exceeded with url: /api/2.0 {cause}"))
+    assert line.startswith("http://host:5000 does not answer (")
+    assert line.endswith(f"{told})")
+    assert len(line) < 80
+
+
 def test_more_parameters_than_a_server_takes_at_once(client, monkeypatch):
     sent = []
     monkeypatch.setattr(mlflow, "log_params", lambda params: sent.append(len(params)))

@@ -118,6 +118,7 @@ def connect(settings: Mapping[str, Any], project: Path, set_up: Callable[[], Non
         StorageError: The database is damaged or locked, or a server does not answer in time.
     """
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it writes a traceback, then raises it
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a line for every attempt, then raises it
     server = settings.get("server", {})
     tracking, registry = server.get("mlflow_tracking_uri"), server.get("mlflow_registry_uri")
     before = {name: os.environ.get(name) for name in _VARIABLES}

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "untracked_runs"
 _MAX_REASON = 240
+_NO_ANSWER = re.compile(r"API request to (https?://[^/\s]+)\S* failed with exception")
+_CAUSE = re.compile(r"(?<=\] )[A-Z][^\"')\]]+|[Rr]ead timed out|too many \d+ error responses")
 _DAMAGED = (
     "It is damaged, or not written by this project. Remove it; `kedro track FOLDER` logs the results in a folder."
 )
@@ -165,9 +167,13 @@ def _leave_runs() -> None:
 
 
 def shorten(error: Exception) -> str:
-    """An error on one line, without passwords in addresses."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return re.sub(r"//[^/@\s]*@", "//", line)[:_MAX_REASON].rstrip(". ")
+    """An error on one line, without passwords in addresses; a server that does not answer in few words."""
+    text = re.sub(r"//[^/@\s]*@", "//", str(error))
+    if found := _NO_ANSWER.match(text):
+        cause = _CAUSE.search(text)
+        return f"{found[1]} does not answer" + (f" ({cause[0].lower()})" if cause else "")
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return line[:_MAX_REASON].rstrip(". ")
 
 
 # --- files
