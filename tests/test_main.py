@@ -65,7 +65,7 @@ def test_a_project_of_ones_own(tmp_path):
     assert "- extract_musicnn" in listed.stdout, listed.stderr
     again = call("new-project", str(folder))
     assert again.exit_code == 1
-    assert "there already" in again.output
+    assert "exists already" in again.output
 
 
 def test_private_settings_of_a_checkout_are_not_copied(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from vmnet_pipeline.backends.checksums import FileCheck, read_stamp, verify_file
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.storage.atomic import lock_folder
 from vmnet_pipeline.storage.checksummed import parse_json
+from vmnet_pipeline.storage.weak_disks import allow_reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,7 @@ def download_file(url: str, target: Path, check: FileCheck, timeout_s: tuple[flo
             pooch.retrieve(url, known_hash, fname=target.name, path=target.parent, downloader=fetch)
         except ValueError as error:  # pooch's own check
             raise WeightsError(f"{url}: {error}") from error
-        target.chmod(0o644)
+        allow_reading(target)
         write_stamp(target, read_stamp(target))
 
 

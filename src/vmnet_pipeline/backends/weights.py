@@ -27,6 +27,7 @@ from vmnet_pipeline.backends.wheels import download_wheel
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.storage.atomic import replace_atomically
 from vmnet_pipeline.storage.configuration import find_conf
+from vmnet_pipeline.storage.weak_disks import allow_reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,7 +306,7 @@ def _store_stream(stream: Any, target: Path, check: FileCheck) -> None:
         with temporary.open("wb") as sink:
             _copy(stream, sink, check.size or MAX_BYTES)
         digest = verify_file(temporary, check, label=str(target))
-        temporary.chmod(0o644)
+        allow_reading(temporary)
     write_stamp(target, digest)
 
 

@@ -33,9 +33,11 @@ def make_project(folder: Path) -> None:
             raise click.ClickException(f"{taken} exists already. Give another folder.")
     shipped = find_shipped_conf()
     (folder / "conf").mkdir(parents=True)
-    for place in (path for path in shipped.iterdir() if path.name != "local"):  # a checkout has private settings there
-        copy = shutil.copytree if place.is_dir() else shutil.copyfile
-        copy(place, folder / "conf" / place.name)
+    for source in (path for path in shipped.rglob("*") if path.is_file()):
+        name = source.relative_to(shipped)
+        if name.parts[0] != "local":  # a checkout has private settings there
+            (folder / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / "conf" / name)  # without rights and times, which some disks do not keep
     (folder / "conf" / "local").mkdir()
     (folder / "conf" / "local" / ".gitkeep").touch()
     (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")

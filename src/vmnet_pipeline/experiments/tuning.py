@@ -136,8 +136,11 @@ def _distribution(dimension: SearchDimension) -> BaseDistribution:
 def _open_study(folder: Path, identity: dict[str, str]) -> Iterator[Study]:
     import optuna
 
+    from vmnet_pipeline.storage.sqlite import allow_weak_disks
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / STUDY_FILE
+    allow_weak_disks()
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
         study = optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize", load_if_exists=True)

@@ -65,6 +65,12 @@ def _flush_open(handle: int) -> None:
             warn_once("Files cannot be flushed to this disk (%s): a loss of power may take the latest", error.strerror)
 
 
+def allow_reading(path: Path) -> None:
+    """Let others read a file that was private while it was written, if the disk keeps rights and the file is ours."""
+    with contextlib.suppress(PermissionError):
+        path.chmod(0o644)
+
+
 def rename_over(temporary: Path, path: Path) -> None:
     """Rename a file, also over an open one where the disk refuses that.
 

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import ParameterError, StorageError, describe_validation
+from vmnet_pipeline.storage.sqlite import allow_weak_disks
 from vmnet_pipeline.tracking.database import SCHEME, check_database, find_database, make_database, relate_artifacts
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def connect(settings: Mapping[str, Any], project: Path, set_up: Callable[[], Non
         Exception: Whatever MLflow, its database or the network raise.
         StorageError: The database is damaged or locked, or a server does not answer in time.
     """
+    allow_weak_disks()
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it writes a traceback, then raises it
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a line for every attempt, then raises it
     server = settings.get("server", {})

@@ -11,10 +11,10 @@ import contextlib
 import logging
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.atomic import name_temporary
+from vmnet_pipeline.storage.sqlite import open_database
 from vmnet_pipeline.storage.weak_disks import warn_once
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ def check_database(path: Path) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None)
+    connection: sqlite3.Connection = open_database(path, "rw", timeout=BUSY_S, isolation_level=None)
+    return connection
 
 
 def relate_artifacts(path: Path, project: Path) -> None:
