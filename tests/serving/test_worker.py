@@ -1,12 +1,16 @@
 """What a worker answers."""
 
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from bad_readers import hang
 
 from vmnet_pipeline.serving.worker import Task
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
+from bad_readers import hang
 
 FORGED = "x\n2026-01-01 00:00:00 ERROR forged \x1b[31m line\r\t\x00\x7f\u2028"
 

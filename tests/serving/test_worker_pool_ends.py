@@ -17,7 +17,6 @@ from vmnet_pipeline.serving.worker import Task
 from vmnet_pipeline.serving.worker_pool import EmbeddingPool
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "torture"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "media"))
 from serve_process import ServeProcess, find_port, make_project
 
 
