@@ -98,7 +98,7 @@ def test_cells_beyond_the_header_are_told(tmp_path, caplog):
     assert caplog.text == ""
     (tmp_path / "t.csv").write_text("id,video\na,1.mp4\nb,Hello, you.mp4\n")
     read_csv_rows(tmp_path / "t.csv", ("id",))
-    assert "1 rows have more cells than the header, and the last ones are left out, e.g. in line 3" in caplog.text
+    assert "1 rows have more cells than the header; the extra ones are left out, e.g. in line 3" in caplog.text
 
 
 def test_every_csv_that_a_user_hands_in_is_read_so(tmp_path):

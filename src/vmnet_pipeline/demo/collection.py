@@ -76,8 +76,6 @@ class DemoSpec:
 
 @dataclass(frozen=True, slots=True)
 class _PlannedPair:
-    """One row of the table and how to make its files."""
-
     index: int
     group: int
     seed: int

@@ -190,7 +190,6 @@ def _make_exact(stream: Any) -> Any:
 
 
 def _cut_blocks(audio: np.ndarray, sample_rate_hz: int, sample_format: str) -> Iterator[Any]:
-    """Cut the audio into frames of about half a second in the encoder's sample format."""
     import av
 
     n_block = round(_BLOCK_S * sample_rate_hz)
@@ -208,7 +207,6 @@ def _cut_blocks(audio: np.ndarray, sample_rate_hz: int, sample_format: str) -> I
 
 
 def _to_video_frames(frames: Iterable[np.ndarray], frame_rate_hz: int) -> Iterator[Any]:
-    """Convert RGB to the 4:2:0 frames that the encoders take."""
     import av
     from av.video.reformatter import VideoReformatter
 

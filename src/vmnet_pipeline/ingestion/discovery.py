@@ -333,7 +333,6 @@ def list_folder(
 
 
 def _list_side(side: str, folder: Path, cache_dir: Path | None) -> dict[str, str]:
-    """The files of one bare folder by their names, see `_name_files`."""
     folder = find_on_disk(folder.expanduser().absolute())
     if not folder.is_dir():
         raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")

@@ -97,7 +97,6 @@ def _explain_failures(manifest: pd.DataFrame, side: str, reason: pd.Series, erro
 
 
 def _mark_duplicates(manifest: pd.DataFrame) -> None:
-    """Mark items whose video and audio are byte for byte those of an earlier usable item."""
     usable = manifest.loc[manifest["status"] == "ok", ["id", *_CHECKSUMS]]
     usable = usable[usable.duplicated(_CHECKSUMS, keep=False)]
     original = usable.groupby(_CHECKSUMS)["id"].transform("first")

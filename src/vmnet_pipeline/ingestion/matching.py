@@ -36,7 +36,7 @@ def match_names(names: Iterable[str], manifest: pd.DataFrame) -> MatchedNames:
 
     In this order: an id; the id that ingestion makes, or once made, of the name; the end of a path: `b`, `b.mp4`, `a/b`
     and `a/b.mp4` mean the item of the file `.../a/b.mp4`. A name that fits none, e.g. `b.avi`, is tried without its
-    suffix of media: the list may be older than the files.
+    media suffix: the list may be older than the files.
     """
     known = set(manifest["id"])
     plain = {name: name.strip().replace("\\", "/").removeprefix("./") for name in names if name not in known}
@@ -56,7 +56,7 @@ def match_names(names: Iterable[str], manifest: pd.DataFrame) -> MatchedNames:
 
 
 def _match(wanted: Mapping[str, str], known: set[str], manifest: pd.DataFrame, matched: MatchedNames) -> None:
-    """Add what is found for names as they are compared."""
+    """Match normalised names and add the results to `matched`."""
     by_name = _match_made(wanted, known)
     by_path = _match_paths({name: clean for name, clean in wanted.items() if name not in by_name}, manifest)
     folded = {fold_case(item_id): item_id for item_id in known}

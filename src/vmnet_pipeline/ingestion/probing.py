@@ -190,7 +190,6 @@ def _stat_remote(found: StoredFile | None) -> tuple[int, int]:
 
 
 def _look_up(wanted: pa.Table, columns: dict[str, str], log: RowLog | None) -> tuple[pa.Table, pa.Table]:
-    """Stored results of the wanted files, and the files without any."""
     import pyarrow.compute as pc
 
     known = RowLog("", columns).schema().empty_table() if log is None else _keep_latest(log.read())
@@ -238,7 +237,6 @@ def _measure_one(measure: Measure, key: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep_latest(table: pa.Table) -> pa.Table:
-    """The last row of every path, in order."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

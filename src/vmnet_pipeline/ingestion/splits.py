@@ -197,7 +197,7 @@ def find_user_split(split_dir: str | Path | None, media_dir: str | Path) -> Spli
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
-    """The names of one side; without a column `id` the first line may be one: if it is none, that is said later."""
+    """Names of one subset; without a column `id` the first line counts as a name, which is reported if unknown."""
     rows, column = read_id_rows(path)
     names = [row["id"] for row in rows]
     return tuple(names if column == "id" else [column, *names])

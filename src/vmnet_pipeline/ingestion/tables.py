@@ -107,14 +107,14 @@ def iterate_csv_rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, 
 def _warn_of_wide_rows(path: Path, lines: Sequence[int]) -> None:
     if lines:
         logger.warning(
-            "%s: %d rows have more cells than the header, and the last ones are left out, e.g. in line %d. If a cell "
-            'has the separator in it, put "..." around it',
+            "%s: %d rows have more cells than the header; the extra ones are left out, e.g. in line %d. Put cells with "
+            'the separator in quotes: "..."',
             path, len(lines), lines[0],
         )  # fmt: skip
 
 
 def _make_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    """Cells by their columns, in one spelling, but for paths: a disk may have both."""
+    """Map columns to cells, normalised except paths, which a disk may have in either form."""
     pairs = zip(header, cells, strict=False)
     row = {name: cell if name in PATH_COLUMNS else normalise(cell) for name, cell in pairs}
     if len(cells) < len(header):

@@ -250,7 +250,6 @@ class BoundedConnection(HttpToolsProtocol):
         self._watch_writing()
 
     def _watch_writing(self) -> None:
-        """Check later that the client reads its response."""
         n_unsent = self.transport.get_write_buffer_size()
         if n_unsent == 0:
             self._stop_timer("write")

@@ -27,7 +27,6 @@ class UploadFolder:
     """A temporary folder, locked while this process lives."""
 
     def __init__(self) -> None:
-        """Make it, and remove those left by services that were killed."""
         self._lock = threading.Lock()
         self._descriptor = -1
         self.path = Path()
@@ -37,7 +36,6 @@ class UploadFolder:
             self._ensure()
 
     def _ensure(self) -> Path:
-        """The folder, recreated if it was removed."""
         with self._lock:
             if self._descriptor < 0 or not _is_same(self.path, self._descriptor):
                 self._forget()
@@ -114,7 +112,6 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 def _remove_leftovers(root: Path) -> None:
-    """Remove upload folders that no process holds."""
     for path in sorted(root.glob(f"{PREFIX}*")):
         with suppress(OSError):
             descriptor = _lock_folder(path)

@@ -109,7 +109,6 @@ class ArrayWriter:
     """
 
     def __init__(self, path: Path, row_shape: Sequence[int]) -> None:
-        """Begin the file with rows of `row_shape`."""
         self._row_shape = tuple(row_shape)
         self._n_rows = 0
         self._file = path.open("w+b")

@@ -85,7 +85,7 @@ def find_file(folder: Path, name: str) -> Path:
 
 
 def hint_at_case(path: Path) -> str:
-    """What to add to the news that a file is missing: another that differs in upper and lower case only, if any."""
+    """Hint for a missing file: the name of another one that differs in case only; empty if there is none."""
     try:
         near = _find_in_any_case(path)
     except (OSError, ValueError):

@@ -222,7 +222,6 @@ class RowLog:
 
 
 def _ends_a_line(path: Path) -> bool:
-    """Whether a file is empty or ends with the end of a line."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if not size:

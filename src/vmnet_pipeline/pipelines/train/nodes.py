@@ -177,8 +177,6 @@ def _log_member(logs: Path, n_members: int, number: int, params: TrainParams) ->
 
 
 class _MemberLog:
-    """Log of one training to MLflow and TensorBoard."""
-
     def __init__(self, *logs: EpochLog) -> None:
         self._logs = logs
 
