@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from vmnet_pipeline.cli import cli
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.errors import ParameterError
 
 
@@ -20,7 +20,7 @@ from vmnet_pipeline.errors import ParameterError
 )
 def test_only_errors_on_purpose_are_told_in_a_sentence(error, others, is_told):
     @click.command()
-    @tell_errors(*others)
+    @report_errors(*others)
     def fail():
         raise error
 

@@ -113,7 +113,7 @@ def test_stems_of_two_folders_keep_apart_and_are_the_same_on_both_sides(tmp_path
 
 def test_on_a_disk_that_does_not_tell_case_names_keep_apart(tmp_path, monkeypatch):
     touch(tmp_path / "Abc.wav", tmp_path / "abc.wav", tmp_path / "what?.wav")
-    monkeypatch.setattr("vmnet_pipeline.ingestion.discovery.tells_case", lambda folder: False)
+    monkeypatch.setattr("vmnet_pipeline.ingestion.discovery.is_case_sensitive", lambda folder: False)
     ids = list_folder(tmp_path, None, target=tmp_path / "out")["id"].tolist()
     assert len({item_id.casefold() for item_id in ids}) == 3
     assert not any("?" in item_id for item_id in ids)

@@ -10,7 +10,7 @@ import threading
 import click
 import pytest
 
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.errors import LimitError
 from vmnet_pipeline.hooks.error_messages import find_own_error
 from vmnet_pipeline.storage import limits
@@ -123,11 +123,11 @@ def test_runs_and_commands_say_it_in_words(error, part):
     own = find_own_error(outer)
     assert own is not None
     assert part in str(own)
-    with pytest.raises(click.ClickException, match=part.replace("-", r"\-")), tell_errors():
+    with pytest.raises(click.ClickException, match=part.replace("-", r"\-")), report_errors():
         raise error
 
 
 def test_other_errors_stay_what_they_are():
     assert limits.explain_limit(ValueError("can't start new thread")) is None
-    with pytest.raises(ZeroDivisionError), tell_errors():
+    with pytest.raises(ZeroDivisionError), report_errors():
         raise ZeroDivisionError

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vmnet_pipeline.commands.collection import DEMO
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 
@@ -16,7 +16,7 @@ from vmnet_pipeline.commands.project import ProjectCommand
 @click.option("--pairs", type=click.IntRange(4, 10_000), default=200, show_default=True, help="Number of clips.")
 @click.option("--seed", type=int, default=None, help="Another seed gives another collection.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; all cores by default.")
-@tell_errors()
+@report_errors()
 def make_demo_media(folder: Path, pairs: int, seed: int | None, workers: int | None) -> None:
     """Make the demo collection: synthetic video and music files, the same on every machine.
 

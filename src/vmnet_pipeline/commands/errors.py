@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def tell_errors(*others: type[Exception]) -> Iterator[None]:
+def report_errors(*others: type[Exception]) -> Iterator[None]:
     """End a command without a traceback on a deliberate error, one of the disk or a limit, or one of `others`."""
     expected: tuple[type[Exception], ...] = (VmnetError, *others)
     try:

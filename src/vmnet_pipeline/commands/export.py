@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 
 @click.command(name="export-onnx", cls=ProjectCommand, short_help="Write the towers of a checkpoint as ONNX files.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@tell_errors(OSError)
+@report_errors(OSError)
 def export_onnx(checkpoint: Path, folder: Path) -> None:
     """Write FOLDER/music.onnx and FOLDER/video.onnx, to embed features without this project.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vmnet_pipeline.commands.collection import FEATURES
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import PlaceOrName, ProjectGroup
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def find_stores(store: str | None) -> list[FeatureStore]:
 
 @manage_features.command(name="status")
 @_store
-@tell_errors()
+@report_errors()
 def show_status(store: str | None) -> None:
     """Count finished and failed items, with the reasons."""
     from vmnet_pipeline.features.maintenance import describe_store
@@ -71,7 +71,7 @@ def show_status(store: str | None) -> None:
 @_store
 @click.option("--repair", is_flag=True, help="Drop broken items from the index, so that the next run extracts them.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Files read at once; all cores by default.")
-@tell_errors()
+@report_errors()
 def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
     """Read every feature file and compare it with the index; exit code 1 when something is wrong."""
     from vmnet_pipeline.features.maintenance import drop_broken, verify_store
@@ -99,7 +99,7 @@ def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
     help="Also remove the features of items that are not in this manifest.parquet.",
 )
 @click.option("--dry-run", is_flag=True, help="Remove nothing, only report what would be removed.")
-@tell_errors()
+@report_errors()
 def remove_garbage(store: str | None, manifest: Path | None, dry_run: bool) -> None:
     """Remove leftovers of killed writers, and feature files without an index entry."""
     from vmnet_pipeline.features.maintenance import collect_garbage

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vmnet_pipeline.commands.collection import MODELS
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 IMPORTED = MODELS / "imported"
@@ -19,7 +19,7 @@ IMPORTED = MODELS / "imported"
 @click.option("--music-layers", type=click.IntRange(1, 5), help="num_layer_x of its training, if not recorded.")
 @click.option("--video-layers", type=click.IntRange(1, 5), help="num_layer_y of its training, if not recorded.")
 @click.option("--linear/--nonlinear", default=None, help="is_linear of its training, if not recorded.")
-@tell_errors(OSError)
+@report_errors(OSError)
 def import_reference_checkpoint(
     path: Path, output: Path | None, music_layers: int | None, video_layers: int | None, linear: bool | None
 ) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 
 
 @click.command(name="import-features", short_help="Import pickled features of the 2017 code.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("output", type=click.Path(path_type=Path, file_okay=False))
-@tell_errors(OSError)
+@report_errors(OSError)
 def import_pickled_features(folder: Path, output: Path) -> None:
     """Convert FOLDER/ID.pkl, one vector each, to OUTPUT/ID.npy without running any code of the pickles.
 

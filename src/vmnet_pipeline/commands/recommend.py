@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmnet_pipeline.commands.collection import choose_collection
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 @click.option("--exclude", multiple=True, metavar="ID", help="Leave this item out, e.g. the query itself; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @choose_collection
-@tell_errors()
+@report_errors()
 def recommend_items(
     video: Path | None, music: Path | None, same_side: bool, as_json: bool, places: CollectionPlaces, **options: Any
 ) -> None:

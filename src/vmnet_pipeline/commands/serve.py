@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmnet_pipeline.commands.collection import choose_collection
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--set", "settings", multiple=True, help="A setting NAME=VALUE, see docs/parameters.md; repeatable.")
 @choose_collection
-@tell_errors()
+@report_errors()
 def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ...], places: CollectionPlaces) -> None:
     """Serve a collection: a web page and an HTTP API.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(name="track", cls=ProjectCommand, short_help="Log to MLflow what a run could not log.")
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path(path_type=Path, exists=True))
-@tell_errors(OSError)
+@report_errors(OSError)
 def track_runs(paths: tuple[Path, ...]) -> None:
     """Log runs that ended with exit code 3 because MLflow could not be used; without a PATH, all of them.
 

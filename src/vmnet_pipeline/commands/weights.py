@@ -8,7 +8,7 @@ import click
 
 from vmnet_pipeline.backends.weights import list_weights, resolve_weights, verify_weights
 from vmnet_pipeline.commands.collection import choose_weights
-from vmnet_pipeline.commands.errors import tell_errors
+from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectGroup
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def manage_weights() -> None:
 
 @manage_weights.command(name="list")
 @choose_weights
-@tell_errors()
+@report_errors()
 def list_weight_sets(weights_dir: Path) -> None:
     """List all weight sets: presence, licence, source."""
     for row in list_weights(weights_dir):
@@ -33,7 +33,7 @@ def list_weight_sets(weights_dir: Path) -> None:
 @manage_weights.command(name="fetch")
 @click.argument("names", nargs=-1, required=True)
 @choose_weights
-@tell_errors()
+@report_errors()
 def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
     """Fetch weight sets by name and verify them; those already present are not fetched again."""
     for name in names:
@@ -44,7 +44,7 @@ def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
 @manage_weights.command(name="verify")
 @click.argument("names", nargs=-1)
 @choose_weights
-@tell_errors()
+@report_errors()
 def verify_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
     """Compare weight files with their checksums; by default all that are present."""
     for name in names or [row["name"] for row in list_weights(weights_dir) if row["present"]]:

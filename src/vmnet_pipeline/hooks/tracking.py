@@ -107,7 +107,7 @@ class TrackingHooks:
         folder = find_pending(catalog, Path(self._context.project_path))
         trouble = [] if TRACKER.failure is None else self._settle(folder)
         if trouble or any(name.endswith(_RESULTS) for name in pipeline.all_outputs()):
-            _tell(trouble or [describe_place(self._settings, Path(self._context.project_path))])
+            _print_status(trouble or [describe_place(self._settings, Path(self._context.project_path))])
         if trouble:
             _end_with(NOT_TRACKED)
         elif TRACKER.failure is None:
@@ -156,7 +156,7 @@ class TrackingHooks:
         return f"Kept in {_shorten_path(path)}: the next run logs it, or: kedro track {_shorten_path(path)}"
 
 
-def _tell(lines: list[str]) -> None:
+def _print_status(lines: list[str]) -> None:
     import click
 
     click.echo("MLflow      " + f"\n{'':12}".join(lines))

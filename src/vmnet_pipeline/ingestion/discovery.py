@@ -29,8 +29,8 @@ from vmnet_pipeline.storage.names import (
     find_file,
     find_on_disk,
     fold_case,
+    is_case_sensitive,
     normalise,
-    tells_case,
 )
 from vmnet_pipeline.storage.paths import as_path, explain_access, is_remote
 
@@ -194,7 +194,7 @@ def _match_folders(folder: Path, recognise: Recognise) -> list[SourceItem]:
     return [
         item
         if item.video and item.audio
-        else _explain_lonely(item, name, *((video, video_names) if item.audio else (audio, audio_names)))
+        else _explain_unpaired(item, name, *((video, video_names) if item.audio else (audio, audio_names)))
         for item, name in zip(items, names, strict=True)
     ]
 
@@ -241,7 +241,7 @@ def _index_by_name(folder: Path, recognise: Recognise, preferred: frozenset[str]
     return index
 
 
-def _explain_lonely(item: SourceItem, name: str, folder: Path, others: Mapping[str, str]) -> SourceItem:
+def _explain_unpaired(item: SourceItem, name: str, folder: Path, others: Mapping[str, str]) -> SourceItem:
     """Fail an item without its file in `folder`, whose names, by their folded form, are `others`."""
     near = others.get(fold_case(name))
     hint = f"; {near!r} there differs in case only" if near else ""
@@ -353,5 +353,5 @@ def _ids_of_stems(names: Sequence[str], target: Path | None) -> dict[str, str]:
     unique = list(dict.fromkeys(names))
     counts = Counter(name.rpartition("/")[2] for name in unique)
     stems = [name.rpartition("/")[2] if counts[name.rpartition("/")[2]] == 1 else name for name in unique]
-    any_disk = target is None or not tells_case(target)
+    any_disk = target is None or not is_case_sensitive(target)
     return dict(zip(unique, _make_ids(stems, any_disk=any_disk), strict=True))

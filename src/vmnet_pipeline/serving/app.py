@@ -270,11 +270,11 @@ def _add_items(app: FastAPI, service: Service) -> None:
 
 def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
     @app.get("/healthz", include_in_schema=False)
-    async def say_alive() -> PlainTextResponse:
+    async def check_health() -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
     @app.get("/readyz", include_in_schema=False)
-    def say_ready() -> PlainTextResponse:
+    def check_readiness() -> PlainTextResponse:
         fault = service.find_fault()
         return PlainTextResponse(f"not ready: {fault}\n", 503) if fault else PlainTextResponse("ready\n")
 

@@ -90,7 +90,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._params, self._metrics, self._pacer = params, metrics, pacer
         self._backlog = memoryview(b"")
-        self._is_queued = self._is_deaf = self._is_in_head = False
+        self._is_queued = self._ignores_input = self._is_in_head = False
         self._n_quiet = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.idle_rank = 0
@@ -119,7 +119,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the timers and what was not parsed."""
-        self._is_deaf, self._backlog = True, memoryview(b"")
+        self._ignores_input, self._backlog = True, memoryview(b"")
         self._stop_timer("idle")
         self._stop_timer("write")
         super().connection_lost(exc)
@@ -129,7 +129,7 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Queue data for parsing."""
         self._unset_keepalive_if_required()
-        if self._is_deaf:
+        if self._ignores_input:
             return
         self._backlog = memoryview(bytes(self._backlog) + data if len(self._backlog) else data)
         if not self._is_queued:
@@ -144,7 +144,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._parse(piece)
             if time.thread_time() - began > TURN_S:
                 break
-        if len(self._backlog) and not self._is_deaf:
+        if len(self._backlog) and not self._ignores_input:
             self.flow.pause_reading()
             if self._can_feed:
                 self._is_queued = True
@@ -156,7 +156,7 @@ class BoundedConnection(HttpToolsProtocol):
     @property
     def _can_feed(self) -> bool:
         is_full = self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT
-        return not (self._is_deaf or self.pipeline or is_full or self.transport.is_closing())
+        return not (self._ignores_input or self.pipeline or is_full or self.transport.is_closing())
 
     def _feed_later(self) -> bool:
         """Whether data is left that comes before what the client sends next."""
@@ -180,7 +180,7 @@ class BoundedConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:  # answered without the upgrade; what follows is not HTTP
             self._backlog = memoryview(b"")
             self.cycle.keep_alive = False
-            self._is_deaf = True
+            self._ignores_input = True
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -219,7 +219,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _refuse_request(self, status: HTTPStatus) -> None:
         """Send an error response to data that is not HTTP, and end the connection."""
-        self._is_deaf, self._backlog = True, memoryview(b"")
+        self._ignores_input, self._backlog = True, memoryview(b"")
         is_free = self.cycle is None or self.cycle.response_complete
         if not is_free:
             self.cycle.disconnected = True

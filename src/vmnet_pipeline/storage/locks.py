@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Shard = tuple[int, int]
 POLL_S = 0.2
 REMOTE_POLL_S = 2.0
-SAY_EVERY_S = 30.0
+LOG_EVERY_S = 30.0
 
 
 @contextmanager
@@ -121,10 +121,10 @@ def _refuse_other_arrays(folder: Path, shard: Shard) -> None:
 
 def _wait_for_writers(folder: Path, shard: Shard | None) -> None:
     """Let workers that outlive their run, as on a cluster, finish their batch."""
-    said = -SAY_EVERY_S
+    logged = -LOG_EVERY_S
     while _find_writers(folder, shard):
-        if time.monotonic() - said >= SAY_EVERY_S:
-            said = time.monotonic()
+        if time.monotonic() - logged >= LOG_EVERY_S:
+            logged = time.monotonic()
             logger.warning("Waiting for workers of an earlier run on %s to finish their batches", folder.parent)
         time.sleep(REMOTE_POLL_S if is_remote(folder) else POLL_S)
 

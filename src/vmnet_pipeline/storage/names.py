@@ -108,7 +108,7 @@ def _fold_names(folder: Path, _changed_ns: int) -> dict[str, str]:
     return {fold_case(name): name for name in os.listdir(folder)}  # noqa: PTH208 - names, not paths
 
 
-def tells_case(folder: Path) -> bool:
+def is_case_sensitive(folder: Path) -> bool:
     """Whether a folder, existing or not, is case-sensitive. Nothing is written."""
     if is_remote(folder):
         return True

@@ -27,13 +27,13 @@ IN_USE = (errno.EBUSY, errno.ETXTBSY, errno.EACCES, errno.EPERM, errno.EEXIST)
 
 PATIENCE_S = 2.0
 _POLL_S = 0.1
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def warn_once(message: str, *values: object) -> None:
     """Log a warning once per process."""
-    if message not in _said:
-        _said.add(message)
+    if message not in _warned:
+        _warned.add(message)
         logger.warning(message, *values)
 
 
