@@ -112,8 +112,8 @@ def _check_threads(count: int) -> None:
             started += 1
     except RuntimeError as error:
         raise LimitError(
-            f"Only {started} more threads or processes can be started, and {count} are needed. Raise the limit "
-            f"(ulimit -u, or -v for their stacks), or end other processes."
+            f"Only {started} more threads or processes can be started, and {count} are needed. Raise a limit "
+            f"(ulimit -u, or ulimit -v for their stacks), or end other processes."
         ) from error
     finally:
         done.set()
