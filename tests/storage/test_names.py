@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from vmnet_pipeline.storage.names import DiskNames, find_on_disk, tells_case
+from vmnet_pipeline.storage.names import DiskNames, find_on_disk, is_case_sensitive
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Déjà vu") for form in ("NFC", "NFD"))
 
@@ -23,9 +23,9 @@ def test_relative_paths_are_found_too(tmp_path, monkeypatch):
 
 
 def test_a_disk_is_asked_without_writing(tmp_path, monkeypatch):
-    assert tells_case(tmp_path / "made" / "later")
+    assert is_case_sensitive(tmp_path / "made" / "later")
     assert list(tmp_path.iterdir()) == []
     real = type(tmp_path).exists
     monkeypatch.setattr(type(tmp_path), "exists", lambda path: real(path) or real(path.with_name(path.name.swapcase())))
     monkeypatch.setattr(type(tmp_path), "samefile", lambda path, other: path.name.casefold() == other.name.casefold())
-    assert not tells_case(tmp_path / "made" / "later")
+    assert not is_case_sensitive(tmp_path / "made" / "later")

@@ -20,7 +20,7 @@ from vmnet_pipeline.storage.row_log import RowLog
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
-    monkeypatch.setattr(weak_disks, "_said", set())
+    monkeypatch.setattr(weak_disks, "_warned", set())
     monkeypatch.setattr(weak_disks, "PATIENCE_S", 0.0)
 
 

@@ -90,7 +90,7 @@ def test_a_disk_without_hard_links(made, tmp_path, monkeypatch, caplog, code):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(weak_disks, "_said", set())
+    monkeypatch.setattr(weak_disks, "_warned", set())
     copy_when_made(monkeypatch, made)
     make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert [found.name for found in tmp_path.iterdir()] == ["mlflow.db"]
