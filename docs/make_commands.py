@@ -66,7 +66,7 @@ def _describe_option(option: click.Option) -> str:
     shown = option.default is not None and not option.is_flag and not callable(option.default)
     default = f"`{option.default}`" if shown and str(option.default) not in ("", "()", "Sentinel.UNSET") else ""
     text = " ".join((option.help or "").split()).split("  [default")[0].replace("|", "\\|")
-    many = " May be repeated." if option.multiple else ""
+    many = " May be repeated." if option.multiple and "repeatable" not in (option.help or "") else ""
     return f"| {names} | {default} | {text}{many} |"
 
 

@@ -86,7 +86,7 @@ def _build_model(checkpoint: Checkpoint, pairs: PairFiles) -> VMNet:
 def plot_evaluation(
     evaluation: dict[str, Any], query_ranks: DataFrame, training_history: list[dict[str, Any]], checkpoint: Checkpoint
 ) -> tuple[Figure, Figure, Figure]:
-    """Recall curve, rank histogram, training curves."""
+    """Plot the recall curve, a histogram of ranks, and the training curves."""
     from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_training
 
     ranks = plot_ranks(evaluation, _list_rows(query_ranks))
