@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ PROCESS_FIXTURES = {"demo_project", "other_forms", "project", "reference_checkpo
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers divide the cores, so that threads do not wait for one another
     n_cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores)))
+
+# A shell has its background ignore these, and what is started inherits that. A handler is not inherited.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -72,7 +72,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(bench, settings):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to driver and workers
     _, errors = process.communicate(timeout=30)
     assert process.returncode not in (0, None)
-    assert "the same command goes on" in errors
+    assert "run the same command to continue" in errors
     assert errors.count("KeyboardInterrupt") <= 1, "a worker was interrupted by itself"
     assert not list(bench.folder.glob(".tmp-*"))
     assert 4 <= len(bench.status()) < 200

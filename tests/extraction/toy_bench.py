@@ -114,13 +114,7 @@ def start_process(command: list[str]) -> subprocess.Popen[str]:
         stderr=pipe,
         text=True,
         start_new_session=True,
-        preexec_fn=_hear_ctrl_c,
     )
-
-
-def _hear_ctrl_c() -> None:
-    """A shell has what it starts in the background ignore Ctrl-C, tests that a script starts among them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read_lines(process: subprocess.Popen[str], n_lines: int) -> list[str]:
