@@ -192,6 +192,55 @@ def test_slideshow_of_a_transport_stream(tmp_path: Path) -> None:
     assert number_frames(tmp_path / "a.ts", rate_hz=0.5)[:15] == [0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 4, 4, 4, 4, 4]
 
 
+@pytest.mark.parametrize("codec_options", [{}, {"bf": "0"}])
+@pytest.mark.parametrize(("times", "sound_s"), [([0, 10, 20, 30], 0), ([2, 60, 120], 0), ([100, 112, 120], 102)])
+def test_slides_of_a_transport_stream_with_audio(
+    tmp_path: Path, times: list[float], sound_s: float, codec_options: dict[str, str]
+) -> None:
+    """The first slide is complete when the second begins: after a minute of audio."""
+    write_film(tmp_path / "a.ts", times, [(sound_s, times[-1] + 2 - sound_s, LOW_HZ)], codec_options=codec_options)
+    first_s = min(sound_s, times[0])
+    expected = [sum(time <= first_s + k for time in times[1:]) for k in range(int(times[-1] - first_s) + 1)]
+    found: list[str] = []
+    pictures = sample_frames(tmp_path / "a.ts", max_duration_s=None, warnings=found)
+    numbers = [read_number(picture) for _, picture in pictures]
+    assert len(numbers) == pytest.approx(len(expected), abs=1)
+    assert np.abs(np.bincount(numbers) - np.bincount(expected)).max() <= 1  # encoders have delays
+    assert found == []
+    info = probe_media(tmp_path / "a.ts").video
+    assert info is not None
+    assert (info.width, info.height, info.warning) == (80, 48, "")
+
+
+@pytest.mark.parametrize("kind", ["ts", "flv"])
+def test_what_a_jump_leaves_out_is_told(tmp_path: Path, kind: str) -> None:
+    """Whether a frame stood for ten seconds or nothing was sent, nobody can tell."""
+    found: list[str] = []
+    write_film(tmp_path / f"a.{kind}", [*count_times(0.0, 2.0), *count_times(12.0, 2.0)], codec_options={"bf": "0"})
+    assert len(list(sample_frames(tmp_path / f"a.{kind}", warnings=found))) == 4
+    assert "10.0 s are left out" in found[-1]
+    info = probe_media(tmp_path / f"a.{kind}").video
+    assert info is not None
+    assert "10.0 s are left out" in info.warning
+
+
+@pytest.mark.parametrize("kind", ["ts", "flv", "mkv"])
+@pytest.mark.parametrize(("frames_s", "sound_s"), [(5.0, 38.0), (12.0, 4.0)])
+def test_side_that_ends_long_before_the_other_is_told(
+    tmp_path: Path, kind: str, frames_s: float, sound_s: float
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    write_film(path, count_times(0.0, frames_s), [(0.0, sound_s, LOW_HZ)])
+    found: tuple[list[str], list[str]] = ([], [])
+    list(sample_frames(path, warnings=found[0]))
+    decode_audio(path, sample_rate_hz=RATE_HZ, warnings=found[1])
+    shorter = int(frames_s > sound_s)
+    assert found[1 - shorter] == []
+    assert f"ends {abs(frames_s - sound_s):.0f}." in found[shorter][0]
+    list(sample_frames(path, max_duration_s=2.0, warnings=found[0]))
+    assert len(found[0]) == 1 - shorter  # a window that is full misses nothing
+
+
 def test_silence_stands_where_the_sound_has_a_gap(tmp_path: Path) -> None:
     for kind in ("ts", "mkv", "mp4"):
         path = tmp_path / f"a.{kind}"

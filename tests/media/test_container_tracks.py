@@ -68,6 +68,19 @@ def rename(path: Path, names: list[tuple[bytes, bytes]], n_tracks: int) -> None:
     path.write_bytes(head + mark + tracks)
 
 
+def spoil_packets(path: Path, kind: str, n_tracks: int) -> None:
+    """Leave decoders that open, and nothing that they can decode, to the first tracks of a kind."""
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        spoilt = [stream for stream in container.streams if stream.type == kind][:n_tracks]
+        for packet in container.demux(*spoilt):
+            if packet.size:
+                data = bytes(packet)
+                place = content.index(data, packet.pos or 0)
+                content[place : place + len(data)] = bytes([255]) * len(data)
+    path.write_bytes(content)
+
+
 def hear_tone(path: Path) -> int:
     """Frequency of the loudest tone in Hz."""
     sound = decode_audio(path, sample_rate_hz=16_000)
@@ -106,6 +119,48 @@ def test_of_good_tracks_the_choice_stays_that_of_ffmpeg(tmp_path: Path) -> None:
     with open_parts(path) as parts:
         opened = next(iter(parts))
         assert find_audio_stream(opened) is opened.streams.best("audio")
+
+
+@pytest.mark.parametrize("tail", ["mp4", "mkv"])
+def test_sound_that_its_decoder_cannot_decode_leaves_the_place_to_the_next(tmp_path: Path, tail: str) -> None:
+    path, found = tmp_path / f"a.{tail}", list[str]()
+    write_sounds(path, Disposition.default, Disposition.default)
+    spoil_packets(path, "audio", 1)
+    info = probe_media(path).audio
+    assert info is not None
+    assert info.duration_s == pytest.approx(1.0, abs=0.1)
+    assert abs(hear_tone(path) - TONES_HZ[1]) < 5
+    decode_audio(path, sample_rate_hz=16_000, warnings=found)
+    assert "another one is used" in found[-1]
+    assert "another one is used" in info.warning
+
+
+@pytest.mark.parametrize("tail", ["mp4", "mkv"])
+@pytest.mark.parametrize("n_parts", [1, 2])
+def test_pictures_that_their_decoder_cannot_decode_leave_the_place_to_the_next(
+    tmp_path: Path, tail: str, n_parts: int
+) -> None:
+    path, found = tmp_path / f"a.{tail}", list[str]()
+    write_films(path, 3)
+    spoil_packets(path, "video", 2)
+    path.write_bytes(path.read_bytes() * n_parts)
+    info = probe_media(path).video
+    assert info is not None
+    assert {read_number(picture) for _, picture in sample_frames(path, warnings=found)} == {3}
+    assert "another one is used" in found[-1]
+    assert "another one is used" in info.warning
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_file_of_which_no_track_decodes(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.mkv"
+    write_sounds(path, Disposition.default, 0) if kind == "audio" else write_films(path, 2)
+    spoil_packets(path, kind, 2)
+    read: Any
+    for read in (probe_media, hear_tone if kind == "audio" else lambda path: list(sample_frames(path))):
+        with pytest.raises(MediaError) as caught:
+            read(path)
+        assert caught.value.reason == f"undecodable_{kind}"
 
 
 @pytest.mark.parametrize("tail", NAMES)

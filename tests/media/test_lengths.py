@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
+from films import count_times
+from films import write_film as write_timed_film
 from hostile import draw_number, encode_sound, encode_video
 
+from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media import probe
 from vmnet_pipeline.media.audio import decode_audio
 from vmnet_pipeline.media.probe import probe_media
@@ -300,6 +303,36 @@ def test_a_film_whose_clock_begins_late_misses_nothing(tmp_path: Path, name: str
     assert (found, info.warning) == ([], "")
 
 
+@pytest.mark.parametrize("tail", ["mkv", "flv", "ts", "mp4"])
+@pytest.mark.parametrize(("video_s", "audio_s"), [(0.2, 0.2), (0.0, 0.2), (0.24, 0.0)])
+def test_a_short_delay_is_no_part_of_a_length(tmp_path: Path, tail: str, video_s: float, audio_s: float) -> None:
+    """Matroska and FLV declare the time of the end."""
+    path = tmp_path / f"a.{tail}"
+    write_timed_film(path, count_times(video_s, 4.0), [(audio_s, 4.0, 400.0)])
+    decoded_s = len(decode_audio(path, sample_rate_hz=16_000)) / 16_000 - max(0.0, audio_s - video_s)
+    _, audio, video = measure(path)
+    assert audio == pytest.approx(decoded_s, abs=0.06)
+    assert video == pytest.approx(4.0, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.m4a"])
+@pytest.mark.parametrize("cut_s", [0.4, 3.3])
+def test_what_an_edit_list_leaves_out_is_no_part_of_a_length(tmp_path: Path, name: str, cut_s: float) -> None:
+    """A film that was cut without encoding it again keeps what its first frames need."""
+    whole, path = tmp_path / f"whole{name}", tmp_path / name
+    write_sound(whole) if name == "a.m4a" else write_film(whole)
+    with av.open(str(whole)) as source, av.open(str(path), "w") as muxer:
+        streams = {stream.index: muxer.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                shift = round(cut_s / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = streams[packet.stream_index]
+                muxer.mux(packet)
+    assert path.stat().st_size > 0.9 * whole.stat().st_size
+    assert measure(path) == pytest.approx(len(measure(path)) * (LENGTH_S - cut_s,), abs=0.06)
+
+
 @pytest.mark.parametrize("second_s", [LENGTH_S, 2.0])
 @pytest.mark.parametrize("tail", ["mp3", "aac", "flac", "ogg", "mka"])
 def test_parts_of_audio_are_summed(tmp_path: Path, tail: str, second_s: float) -> None:
@@ -353,16 +386,59 @@ def test_a_header_that_is_right_costs_no_reading(tmp_path: Path, counted_files: 
     assert counted_files[0].n_bytes_read < 0.5 * path.stat().st_size
 
 
-def test_of_a_file_that_lies_only_the_window_is_decoded(tmp_path: Path, counted_files: list[CountingFile]) -> None:
-    path = tmp_path / "a.flac"
-    sound = np.tile(NOISE, 20)
-    encode_sound(path, sound, RATE_HZ, "flac", sample_format="s16")
+def declare_five_seconds(path: Path) -> None:
     data = bytearray(path.read_bytes())
     (head,) = struct.unpack_from(">Q", data, 18)
     struct.pack_into(">Q", data, 18, head >> 36 << 36 | 5 * RATE_HZ)
     path.write_bytes(data)
+
+
+def test_of_a_file_that_lies_only_the_window_is_decoded(tmp_path: Path, counted_files: list[CountingFile]) -> None:
+    path = tmp_path / "a.flac"
+    sound = np.tile(NOISE, 20)
+    encode_sound(path, sound, RATE_HZ, "flac", sample_format="s16")
+    declare_five_seconds(path)
     assert len(decode_audio(path, sample_rate_hz=16_000, max_duration_s=10.0)) == 160_000
     assert sum(file.n_bytes_read for file in counted_files) < 0.15 * path.stat().st_size
+
+
+@pytest.mark.parametrize(("name", "share"), [("a.flac", 1.3), ("a.mp3", 0.6), ("a.ts", 0.6)])
+def test_measuring_ends_at_the_limit(
+    tmp_path: Path, counted_files: list[CountingFile], name: str, share: float
+) -> None:
+    """The FLAC declares five seconds of the two minutes, and is searched for other parts besides."""
+    path = tmp_path / name
+    sound = np.tile(NOISE, 20)
+    codec, sample_format = CODECS.get(path.suffix[1:], ("aac", "fltp"))
+    encode_sound(path, sound, RATE_HZ, codec, sample_format=sample_format)
+    if name == "a.flac":
+        declare_five_seconds(path)
+    with pytest.raises(MediaError) as caught:
+        probe_media(path, checksum="x", check=("audio",), max_duration_s=15.0)
+    assert caught.value.reason == "too_long"
+    assert sum(file.n_bytes_read for file in counted_files) < share * path.stat().st_size
+    assert probe_media(path, checksum="x", check=("audio",), max_duration_s=125.0).audio is not None
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.wav"])
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_the_limit_holds_for_all_parts_together(tmp_path: Path, name: str, n_parts: int) -> None:
+    write_sound(tmp_path / name) if name == "a.wav" else write_film(tmp_path / name)
+    joined = tmp_path / f"joined{name}"
+    joined.write_bytes((tmp_path / name).read_bytes() * n_parts)
+    probe_media(joined, max_duration_s=n_parts * LENGTH_S + 1)
+    with pytest.raises(MediaError) as caught:
+        probe_media(joined, max_duration_s=n_parts * LENGTH_S - 1)
+    assert caught.value.reason == "too_long"
+
+
+def test_of_a_side_that_nobody_wants_no_length_is_sought(tmp_path: Path, counted_files: list[CountingFile]) -> None:
+    path = tmp_path / "a.mp3"
+    encode_sound(path, np.tile(NOISE, 20), RATE_HZ, "libmp3lame")
+    info = probe_media(path, checksum="x", check=("video",), max_duration_s=15.0)
+    assert info.audio is not None
+    assert info.video is None
+    assert sum(file.n_bytes_read for file in counted_files) < 0.3 * path.stat().st_size
 
 
 def test_few_bits_a_second_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

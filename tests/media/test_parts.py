@@ -88,6 +88,23 @@ def test_transport_stream_whose_streams_get_other_numbers(tmp_path: Path) -> Non
     assert measure_durations(path) == pytest.approx((6.0, 6.0), abs=0.2)
 
 
+def test_transport_stream_whose_codecs_change_under_one_number(tmp_path: Path) -> None:
+    first, second, path = (tmp_path / f"{name}.ts" for name in ("first", "second", "joined"))
+    write_film(first, count_times(0.0, 3.0), [(0.0, 3.0, LOW_HZ)])
+    write_film(tmp_path / "second.vob", count_times(0.0, 3.0), [(0.0, 3.0, HIGH_HZ)], first_number=75, format="mpegts")
+    (tmp_path / "second.vob").rename(second)
+    join_files(path, first, second)
+    assert number_frames(path)[:6] == pytest.approx([0, 25, 50, 75, 100, 125], abs=1)
+    heard = find_tones(path)
+    assert (heard[:11], heard[13:23]) == (11 * "L", 10 * "H")
+    assert measure_durations(path) == pytest.approx((6.0, 6.0), abs=0.2)
+    for found in warn_of(path):
+        assert not [text for text in found if "only" in text or "damaged" in text]
+    first.write_bytes(first.read_bytes() + second.read_bytes() + first.read_bytes())
+    assert len(number_frames(first)) == pytest.approx(9, abs=1)
+    assert find_tones(first)[26:34] == 8 * "L"
+
+
 def test_window_that_the_first_recording_fills_opens_no_other(tmp_path: Path) -> None:
     write_film(tmp_path / "a.mp4", count_times(0.0, 3.0), [(0.0, 3.0, LOW_HZ)])
     join_files(tmp_path / "b.mp4", *3 * [tmp_path / "a.mp4"])

@@ -164,6 +164,14 @@ def test_eetf_follows_its_report_point_by_point() -> None:
     assert float(map_luminance(np.array(5000.0), peak, target)) == pytest.approx(target, rel=1e-4)
 
 
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+@pytest.mark.parametrize("brightest", [195, 215, 235, 255])
+def test_white_of_a_converter_is_known_in_a_film_that_does_not_reach_it(brightest: int, transfer: int) -> None:
+    plain = np.minimum(draw_colours(), brightest)
+    codes = np.round(code_hdr(plain, transfer, 100) * 65_535).astype(np.uint16)
+    assert mean_difference(ToneMapper().convert(codes, transfer, BT2020, 10_000), plain) < 2
+
+
 def test_one_film_keeps_one_white() -> None:
     """A bright frame decides for the ones after it, also for one that is just as bright as SDR."""
     bright, dark = (
@@ -238,6 +246,19 @@ def test_pixels_come_out_square(tmp_path: Path, name: str, codec: str, aspect: s
     assert (decoded.shape[1], decoded.shape[0]) == size
     across, down = measure_disc(decoded)
     assert across == pytest.approx(down, abs=3)
+
+
+@pytest.mark.parametrize("aspect", ["16/15", "64/45", "8/9"])
+def test_stretching_keeps_the_colours(tmp_path: Path, aspect: str) -> None:
+    """The same pixels as in a film of square ones, only resized."""
+    blocks = np.random.default_rng(0).integers(0, 256, (36, 45, 3)).astype(np.uint8)
+    picture = np.kron(blocks, np.ones((4, 4, 1))).astype(np.uint8)
+    encode_video(tmp_path / "plain.mkv", [picture] * 3, options={"qp": "0"})
+    encode_video(tmp_path / "a.mkv", [picture] * 3, options={"qp": "0"}, pixel_aspect=Fraction(aspect))
+    stretched = first_picture(tmp_path / "a.mkv")
+    plain = Image.fromarray(first_picture(tmp_path / "plain.mkv"))
+    expected = plain.resize(stretched.shape[1::-1], Image.Resampling.BICUBIC)
+    assert mean_difference(stretched, np.asarray(expected)) < 3
 
 
 @pytest.mark.parametrize(("aspect", "expected"), [("1/1000000", (144, 180)), ("9/1", (144, 180)), ("2", (144, 360))])
@@ -358,6 +379,25 @@ def check_fields(path: Path, first: int) -> None:
     for k, picture in zip((0, 25, 50), pictures, strict=True):
         assert 0.5 * measure_combs(weave(k, first)) > max(1, measure_combs(picture))
         assert mean_difference(picture, draw_moving(2 * k)) < 0.6 * mean_difference(picture, draw_moving(2 * k + 1))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(("name", "codec", "options"), [("a.mkv", "libx264", {"crf": "8"}), ("a.mov", "png", {})])
+def test_the_field_that_is_on_the_screen_is_shown(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], first: int
+) -> None:
+    """Twenty fields a second, of which every third is asked for."""
+    film = [weave(k, first) for k in range(12)]
+    if codec == "png":
+        encode_video(tmp_path / name, film, codec=codec, rate_hz=10, options={"field_order": ("tt", "bb")[first]},
+                     pixel_format="rgb24")  # fmt: skip
+    else:
+        encode_video(tmp_path / name, film, codec=codec, rate_hz=10, options=options, fields=FIELDS[first])
+    pictures = [picture for _, picture in sample_frames(tmp_path / name, rate_hz=20 / 3)]
+    assert len(pictures) == 8
+    for k, picture in enumerate(pictures):
+        distances = [mean_difference(picture, draw_moving(moment)) for moment in range(16)]
+        assert int(np.argmin(distances)) == 3 * k % 16
 
 
 def test_a_single_interlaced_frame(tmp_path: Path) -> None:

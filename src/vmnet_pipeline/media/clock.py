@@ -70,7 +70,7 @@ class _Track:
 
     epoch: _Epoch  # of its latest packet
     next: int  # end of its packets in decoding order
-    start: int  # when its first frame is shown
+    start: int | None  # when its first frame is shown; None while an edit list leaves out all
     shown: int  # when its last frame ends
     ahead: int  # end of a frame that is shown long after the others; it counts when no jump follows
     step: int = 0  # the shortest distance of two packets, for a format that does not say how long they last
@@ -80,6 +80,7 @@ class _Track:
     jumped: int = 0  # by how much its latest jump moved it
     n_since: int = _N_REORDERED  # packets since then
     gaps: int = 0  # how long nothing of it came, together
+    left_out: int = 0  # by how much its clock jumped ahead, together
     shift: int = 0  # moves the stream against its epoch, within jitter, so that neither gap nor overlap remains
 
     @property
@@ -113,7 +114,8 @@ class Clock:
                 packet.pts, lead = ticks, 0
             time = round(ticks * ns_per_tick)
             track = self._start(packet, time, lead) if track is None else self._follow(track, time, lead, duration)
-            self._extend(track, time + track.offset, lead, duration)
+            is_left_out = packet.is_discard and not self.n_jumps
+            self._extend(track, time + track.offset, lead, duration, is_left_out=is_left_out)
         elif track is not None and packet.pts is None:
             track.next += duration
             track.shown = max(track.shown, track.next)
@@ -121,21 +123,28 @@ class Clock:
         if offset:
             _move(packet, round(offset / ns_per_tick))
 
-    def get_end(self) -> int | None:
-        """Where the latest frame of all streams ends; None before the first packet."""
-        return max((track.shown for track in self._tracks.values()), default=None)
+    def get_end(self, stream_index: int | None = None) -> int | None:
+        """Where the latest frame of a stream, or of all, ends, whatever comes; None before the first packet."""
+        tracks = self._tracks.items()
+        return max((track.shown for index, track in tracks if stream_index in (None, index)), default=None)
 
     def get_span(self, stream_index: int | None = None) -> tuple[int, int]:
         """Where a stream, or all, begins and ends on the line, as far as packets were placed; equal if none was."""
         tracks = [track for index, track in self._tracks.items() if stream_index in (None, index)]
         if not tracks:
             return 0, 0
-        return min(track.start for track in tracks), max(max(track.shown, track.ahead) for track in tracks)
+        starts = (track.shown if track.start is None else track.start for track in tracks)
+        return min(starts), max(max(track.shown, track.ahead) for track in tracks)
 
     def get_gaps(self, stream_index: int) -> int:
         """How long nothing of a stream came although its clock went on."""
         track = self._tracks.get(stream_index)
         return 0 if track is None else track.gaps
+
+    def get_left_out(self, stream_index: int) -> int:
+        """By how much the clock of a stream jumped ahead."""
+        track = self._tracks.get(stream_index)
+        return 0 if track is None else track.left_out
 
     def get_latest_jump(self, stream_index: int) -> int | None:
         """By how much a stream was moved within its latest packets; None if it was not."""
@@ -145,7 +154,7 @@ class Clock:
     def _start(self, packet: Packet[Any], time: int, lead: int) -> _Track:
         epoch = self._enter(time + lead)
         start = time + lead + epoch.offset
-        track = _Track(epoch, time + epoch.offset, start, start, start, may_disorder=packet.stream.type == "video")
+        track = _Track(epoch, time + epoch.offset, None, start, start, may_disorder=packet.stream.type == "video")
         self._tracks[packet.stream_index] = track
         return track
 
@@ -160,13 +169,16 @@ class Clock:
         return track
 
     @staticmethod
-    def _extend(track: _Track, time: int, lead: int, duration: int) -> None:
-        """Go on to the end of a packet that is decoded at `time` on the line."""
+    def _extend(track: _Track, time: int, lead: int, duration: int, *, is_left_out: bool) -> None:
+        """Go on to the end of a packet that is decoded at `time` on the line; what is left out is not shown."""
         duration = duration or track.step
         end, late = time + lead + duration, time - track.next
         track.longest = max(track.longest, duration)
         track.next = max(track.next, time + duration) if track.may_disorder else time + duration
-        track.start = min(track.start, time + lead)
+        if is_left_out and track.start is not None:
+            return
+        if not is_left_out:
+            track.start = min(time + lead if track.start is None else track.start, time + lead)
         if end - track.shown > late + duration + _DISORDER_NS:  # a hold, or a jump that decoding has not come to yet
             track.ahead = max(track.ahead, end)
         else:
@@ -174,11 +186,11 @@ class Clock:
 
     def _enter(self, shown: int) -> _Epoch:
         """The epoch of a stream's first packet: the latest, unless its clock has nothing to do with the others'."""
-        others, epoch = self.get_end(), self._epochs[-1]
+        (first, last), epoch = self.get_span(), self._epochs[-1]
         limit = MAX_HOLD_S * _NS if self.states_times else _FIRST_HOLD_NS
-        if others is None or abs(shown + epoch.offset - others) <= limit:
+        if not self._tracks or first - limit <= shown + epoch.offset <= last + limit:
             return epoch
-        return self._begin(others - shown)
+        return self._begin(last - shown)
 
     def _begin(self, offset: int) -> _Epoch:
         self._epochs = [*self._epochs[1 - _N_EPOCHS_KEPT :], _Epoch(offset)]
@@ -203,6 +215,7 @@ class Clock:
             offset = track.shift + before.offset
             self._join(track, time, lead)
             track.jumped, track.n_since, track.ahead = track.offset - offset, 0, track.shown
+            track.left_out = max(0, track.left_out - track.jumped)
         gap = max(0, time + track.offset - track.next)
         track.gaps += gap if gap >= _GAP_NS else 0
         return 0 if is_shared else gap

@@ -23,7 +23,7 @@ from vmnet_pipeline.storage.names import hint_at_case
 from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from av.audio.stream import AudioStream
     from av.container import InputContainer
@@ -50,7 +50,14 @@ MAX_STREAMS = 64
 MAX_SIDE_PX = 16_384
 MAX_FRAME_PX = 100_000_000
 _READ_BUFFER_BYTES = 65_536
-_OPEN_OPTIONS = {"protocol_whitelist": "none", "max_pixels": str(MAX_FRAME_PX), "threads": "1"}
+# FFmpeg searches 5 MB for the first packet of each stream; slides of a transport stream come late in time.
+_ANALYSIS_US = 3600 * 10**6
+_OPEN_OPTIONS = {
+    "protocol_whitelist": "none",
+    "max_pixels": str(MAX_FRAME_PX),
+    "threads": "1",
+    "analyzeduration": str(_ANALYSIS_US),
+}
 # WAV may contain DTS, for which FFmpeg searches up to 2,500 packets; its mark is in the first ones.
 _WAV_OPTIONS = {"max_probe_packets": "4"}
 # Raw frames: the content of such a file tells nothing, or that it is one picture.
@@ -209,16 +216,17 @@ def _check_container(container: InputContainer, path: str | os.PathLike[str]) ->
         raise MediaError("too_many_streams", message)
 
 
-def find_audio_stream(container: InputContainer) -> AudioStream | None:
-    """The sound stream that a player with our decoders would choose, or None."""
-    return cast("AudioStream | None", _choose_stream(container.streams.best("audio"), list(container.streams.audio)))
+def find_audio_stream(container: InputContainer, failed: Collection[int] = ()) -> AudioStream | None:
+    """The audio stream that a player with our decoders would choose, or None; those at the indices `failed` are out."""
+    candidates = [stream for stream in container.streams.audio if stream.index not in failed]
+    return cast("AudioStream | None", _choose_stream(container.streams.best("audio"), candidates))
 
 
-def find_video_stream(container: InputContainer) -> VideoStream | None:
-    """The moving picture that a player would choose, or None: neither cover pictures nor still images count."""
+def find_video_stream(container: InputContainer, failed: Collection[int] = ()) -> VideoStream | None:
+    """The same of moving pictures: neither cover pictures nor still images count."""
     if _is_still_format(container.format.name):
         return None
-    moving = [stream for stream in container.streams.video if _is_moving(stream)]
+    moving = [stream for stream in container.streams.video if _is_moving(stream) and stream.index not in failed]
     return cast("VideoStream | None", _choose_stream(container.streams.best("video"), moving))
 
 

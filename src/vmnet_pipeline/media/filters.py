@@ -26,7 +26,7 @@ class FieldMerger:
     """Makes whole pictures of interlaced frames. It sees every decoded frame, and keeps three of them where some are.
 
     A frame is deinterlaced by `bwdif`, which keeps what stands still and interpolates what moves, and shows the moment
-    of the first field. Without a frame before it nothing tells what moves: `estdif` interpolates its first field.
+    of the field that is on the screen. Without a frame before it nothing tells what moves: `estdif` interpolates it.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -56,15 +56,16 @@ class FieldMerger:
         """Whether the lines of a frame were taken at two moments."""
         return frame.interlaced_frame or self._parity is not None
 
-    def choose_steps(self, frame: VideoFrame) -> tuple[list[VideoFrame], list[Step]]:
-        """The frames to hand to `run_filters`, and the filter that makes a whole picture of the middle one."""
+    def choose_steps(self, frame: VideoFrame, *, is_late: bool) -> tuple[list[VideoFrame], list[Step], int]:
+        """What to hand to `run_filters` for the moment of the first or the second field of a frame."""
         before, after = self._find_neighbours(frame)
         marks: list[Step] = [] if self._parity is None else [("setfield", {"mode": self._parity})]
         if self._gives_fields:
-            return [frame], [("scale", {"w": "iw", "h": "2*ih", "flags": "bicubic"})]
+            return [frame], [("scale", {"w": "iw", "h": "2*ih", "flags": "bicubic"})], 0
         if before is None:
-            return [frame], [*marks, ("estdif", {"mode": "frame", "deint": "interlaced"})]
-        return [before, frame, after or frame], [*marks, ("bwdif", {"mode": "send_frame", "deint": "interlaced"})]
+            return [frame], [*marks, ("estdif", {"mode": "field", "deint": "all"})], int(is_late)
+        steps = [*marks, ("bwdif", {"mode": "send_field", "deint": "all"})]
+        return [before, frame, after or frame], steps, 2 + is_late
 
     def _find_neighbours(self, frame: VideoFrame) -> tuple[VideoFrame | None, VideoFrame | None]:
         """The frames before and after, where they were decoded and have the same form."""
@@ -84,15 +85,15 @@ def _are_neighbours(first: VideoFrame, second: VideoFrame) -> bool:
     return 0 < second.pts - first.pts <= _MAX_DISTANCE * first.duration
 
 
-def run_filters(frames: list[VideoFrame], steps: list[Step]) -> VideoFrame:
-    """What becomes of the middle one of consecutive frames of one form. Nothing is kept.
+def run_filters(frames: list[VideoFrame], steps: list[Step], index: int = 0) -> VideoFrame:
+    """Number `index` of the frames that come out when consecutive frames of one form go in. Nothing is kept.
 
     Raises:
         av.error.FFmpegError: A filter refuses them.
     """
     import av.filter
 
-    wanted = frames[len(frames) // 2]
+    wanted = frames[len(frames) // 2]  # the others have its form
     graph = av.filter.Graph()
     graph.threads = 1
     source = graph.add(
@@ -108,7 +109,7 @@ def run_filters(frames: list[VideoFrame], steps: list[Step]) -> VideoFrame:
     graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
     for frame in [*frames, None]:
         graph.push(frame)
-    for _ in range(len(frames) // 2):
+    for _ in range(index):
         graph.pull()
     result: VideoFrame = graph.pull()
     return result

@@ -12,12 +12,11 @@ itself derives length and times from the rate of the beginning, and joined files
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.media.clock import states_times
 from vmnet_pipeline.media.container import open_media_file
-from vmnet_pipeline.media.reading import Reader
+from vmnet_pipeline.media.reading import Reader, read_length, states_end
 from vmnet_pipeline.storage.paths import is_remote
 
 if TYPE_CHECKING:
@@ -36,28 +35,25 @@ _FAR_US = 1 << 53
 # First bytes of a part, in formats whose parts can be joined without a mark.
 _MARKS = {"ogg": b"OggS\0\2", "flac": b"fLaC\0\0\0\x22"}
 _BLOCK_BYTES = 1 << 20
-_MICROSECOND = Fraction(1, 1_000_000)
 
 
 def declare_length(container: InputContainer, stream: Stream | None = None) -> float | None:
     """Seconds that the header declares for a stream, or else for the file; None for no plausible value."""
-    own = None if stream is None else _read_duration(stream.duration, stream.time_base)
-    return own if own is not None else _read_duration(container.duration, _MICROSECOND)
+    own = None if stream is None or not stream.duration or not stream.time_base else stream.duration * stream.time_base
+    length_s = read_length(container) if own is None else float(own)
+    return length_s if 0 < length_s <= _MAX_DURATION_S else None
 
 
-def choose_length(declared_s: float | None, found_s: float) -> float | None:
-    """The declared length if it agrees with the measured one, else the latter; encoder delays are not content."""
-    if declared_s is not None and (abs(found_s - declared_s) <= AGREEMENT_S or not found_s):
+def choose_length(container: InputContainer, stream: Stream | None, found_s: float) -> float | None:
+    """The declared length of a stream or the file if it agrees with the measured one, else the latter.
+
+    Encoder delays are not content, which only headers tell; the end of a file tells nothing about one stream.
+    """
+    declared_s = declare_length(container, stream)
+    agrees = declared_s is not None and abs(found_s - declared_s) <= AGREEMENT_S and not states_end(container)
+    if agrees or not found_s:
         return declared_s
     return found_s if 0 < found_s <= _MAX_DURATION_S else None
-
-
-def _read_duration(ticks: int | None, time_base: Fraction | None) -> float | None:
-    """Seconds of a duration in ticks; None if it is absent, not positive or implausible."""
-    if ticks is None or time_base is None:
-        return None
-    duration_s = float(ticks * time_base)
-    return duration_s if 0 < duration_s <= _MAX_DURATION_S else None
 
 
 def confirm_lengths(
@@ -66,27 +62,32 @@ def confirm_lengths(
     streams: Sequence[Stream],
     beginning: Reader,
     n_bytes: Mapping[int, int],
-) -> bool:
+) -> dict[int | None, float] | None:
     """Whether cheap evidence supports the declared lengths of the file and of all its streams.
 
     Args:
         container: The file, of which some has been read; where it is left does not matter.
         beginning: What has been read of them.
         n_bytes: How much that was, by the index of the stream.
+
+    Returns:
+        The seconds that were found of the file (None) and of its streams, if any had to be; None if nothing speaks for
+        the headers.
     """
     if container.format.name == "mp3" or _may_be_joined(path, container) or beginning.clock.n_jumps:
-        return False
+        return None
     is_plain = container.format.name == "wav" and len(container.streams) == 1
     if is_plain and _has_rate(
         container, streams[0], beginning.measure(streams[0].index), n_bytes.get(streams[0].index, 0)
     ):
-        return True
+        return {}
     lengths: dict[int | None, float | None] = {stream.index: declare_length(container, stream) for stream in streams}
     lengths[None] = declare_length(container)
     if any(length is None or length > 8 * container.size / _MIN_RATE_BPS for length in lengths.values()):
-        return False
+        return None
     found = _look_up_lengths(container, beginning, streams)
-    return all(abs((length or 0.0) - found.get(index, 0.0)) <= AGREEMENT_S for index, length in lengths.items())
+    agree = all(abs((length or 0.0) - found.get(index, 0.0)) <= AGREEMENT_S for index, length in lengths.items())
+    return found if agree else None
 
 
 def _may_be_joined(path: str | os.PathLike[str], container: InputContainer) -> bool:

@@ -12,19 +12,22 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import MediaError
-from vmnet_pipeline.media.container import open_media_file, start_container
+from vmnet_pipeline.media.container import has_decoder, open_media_file, start_container
 from vmnet_pipeline.media.cropping import Crop, read_crop
-from vmnet_pipeline.media.reading import MIN_GAP_S, Reader
+from vmnet_pipeline.media.reading import MIN_GAP_S, Reader, gives_frames
 from vmnet_pipeline.media.remote import RemoteFile
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from _typeshed import WriteableBuffer as Buffer
     from av.container import InputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
+
+    FindStream: TypeAlias = Callable[..., Stream | None]
 
 _MAX_PARTS = 1_000
 _NS = 1_000_000_000
@@ -41,6 +44,9 @@ _HEADERS = {
 }
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _TS_PACKET_BYTES = 188
+# The first table of a transport stream: a packet of stream 0 in which a table begins. It comes every half second.
+_TABLE = b"\x47\x40\x00"
+_TABLE_DISTANCE_BYTES = 1 << 20
 
 
 class _Slice(io.RawIOBase):
@@ -91,18 +97,19 @@ class Parts:
         self.n_parts = self.unread_bytes = self.size_bytes = 0
         self._file, self._path = file, path
         self._warnings: list[str] = []
+        self._failed = set[str]()
         self._unfinished: Reader | None = None
         self._bounds = (0, 0)
         self._opened: list[InputContainer] = []
         self._slice: _Slice | None = None
 
-    def read_side(self, find_stream: Callable[[InputContainer], Stream | None]) -> Iterator[Reader]:
+    def read_side(self, find_stream: FindStream) -> Iterator[Reader]:
         """A reader of one side of each part; a part without this side takes its time all the same."""
         base_s, before = Fraction(0), None
         for container in self:
             if before is not None:
                 self._finish(before, goes_on=True)
-            stream = find_stream(container)
+            stream = self.choose_stream(container, find_stream)
             if stream is None:
                 if self.n_parts == 1:
                     return
@@ -118,7 +125,9 @@ class Parts:
 
     def _finish(self, reader: Reader, *, goes_on: bool) -> None:
         """Keep what is to be said of a part; an error at its end is the beginning of the next, where there is one."""
-        is_full = goes_on and reader.losses.gave_up
+        is_full = goes_on and (reader.losses.gave_up or reader.losses.changes_codec)
+        if is_full:
+            reader.losses.failed_s -= reader.losses.barren_s
         duration_s = reader.end_s - float(reader.base_s)
         self._warnings += reader.describe_losses(reader.indices[0], duration_s, is_full=is_full)
         self._unfinished = None
@@ -137,7 +146,25 @@ class Parts:
             found.append(f"the file holds {self.n_parts} recordings or more, which are read one after the other")
         if self.unread_bytes:
             found.append(f"the last {self.unread_bytes:,} bytes hold a further recording that cannot be read")
+        found += [f"nothing of its best {side} track can be decoded; another one is used" for side in self._failed]
         return found
+
+    def choose_stream(self, container: InputContainer, find_stream: FindStream) -> Stream | None:
+        """The best stream of a side of which something decodes; else the best. The container is not read."""
+        ranked = _rank_streams(container, find_stream)
+        if len(ranked) < 2:
+            return find_stream(container)
+        place, part = self._file.tell(), self._slice
+        try:
+            for stream in ranked:
+                with self.reopen() as trial:
+                    if gives_frames(trial, stream.index):
+                        self._failed |= {stream.type} if stream is not ranked[0] else set()
+                        return stream
+            return ranked[0]
+        finally:
+            self._slice = part
+            self._file.seek(place)
 
     def __iter__(self) -> Iterator[InputContainer]:
         """Containers; one is not read from when the next is asked for, and closed when the one after that is.
@@ -209,8 +236,26 @@ class Parts:
         if self.reader.losses.has_new_streams:
             rest = start + last + _TS_PACKET_BYTES
             return rest if rest + _MIN_PART_BYTES < size else None
+        if container.format.name == "mpegts":
+            return self._find_other_codec(self.reader, start, size)
         header = next((_HEADERS[name] for name in container.format.name.split(",") if name in _HEADERS), None)
         return None if header is None else _search(self._file, header, start + last + 1, size)
+
+    def _find_other_codec(self, reader: Reader, start: int, size: int) -> int | None:
+        """Where the table stands that gives a stream of MPEG-TS another codec, if that is why nothing decodes."""
+        if not reader.losses.changes_codec or reader.losses.barren_place is None:
+            return None
+        place = start + reader.losses.barren_place
+        first = max(start, place - _TABLE_DISTANCE_BYTES)
+        rest = first + max(_read_at(self._file, first, place - first).rfind(_TABLE), 0)
+        stream = reader.streams[0]
+        try:
+            other = start_container(_Slice(self._file, rest, size), self._path)
+        except MediaError:
+            return None
+        with other:
+            found = [s.codec_context.name for s in other.streams if s.id == stream.id and has_decoder(s)]
+        return rest if rest > start and found and found[0] != stream.codec_context.name else None
 
 
 @contextmanager
@@ -230,6 +275,14 @@ def open_parts(path: str | os.PathLike[str]) -> Iterator[Parts]:
         finally:
             if isinstance(file, RemoteFile):
                 file.check()
+
+
+def _rank_streams(container: InputContainer, find_stream: FindStream) -> list[Stream]:
+    """The streams of a side that have a decoder, the best first."""
+    ranked: list[Stream] = []
+    while (stream := find_stream(container, [other.index for other in ranked])) is not None and has_decoder(stream):
+        ranked.append(stream)
+    return ranked
 
 
 def _search(file: io.RawIOBase, header: re.Pattern[bytes], start: int, size: int) -> int | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.container import (
@@ -14,7 +15,7 @@ from vmnet_pipeline.media.container import (
     has_decoder,
     open_media_file,
 )
-from vmnet_pipeline.media.lengths import choose_length, confirm_lengths, declare_length
+from vmnet_pipeline.media.lengths import choose_length, confirm_lengths
 from vmnet_pipeline.media.parts import open_parts
 from vmnet_pipeline.media.pixels import check_frame_size, read_display_matrix, swaps_sides
 from vmnet_pipeline.media.reading import MAX_BARREN_PACKETS, Reader, decode_packet
@@ -55,7 +56,11 @@ def checksum_file(path: str | os.PathLike[str]) -> str:
 
 
 def probe_media(
-    path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video"), checksum: str = ""
+    path: str | os.PathLike[str],
+    *,
+    check: Collection[Modality] = ("audio", "video"),
+    checksum: str = "",
+    max_duration_s: float = math.inf,
 ) -> MediaInfo:
     """Find out what a media file holds, and whether it can be decoded at all.
 
@@ -65,13 +70,15 @@ def probe_media(
         check: Sides that must decode if present. A side that nobody wants may be left out; it is then
             reported as its header describes it.
         checksum: Of its content, where it is known; it is computed otherwise.
+        max_duration_s: Of no recording more is read than this, where its header is not believed.
 
     Returns:
         What was found; `audio` or `video` is None if the file does not have that side.
 
     Raises:
         MediaError: Reasons of `open_media_file` and `start_container`, `no_media_stream` (neither side present),
-            `undecodable_audio`, `undecodable_video` or `frame_too_large`.
+            `undecodable_audio`, `undecodable_video`, `frame_too_large`, or `too_long` for a checked side that lasts
+            more than `max_duration_s`.
     """
     checksum = checksum or checksum_file(path)
     with open_parts(path) as parts:
@@ -79,26 +86,39 @@ def probe_media(
         for container in parts:
             if parts.reader is not None and parts.reader.losses.gave_up:  # at the beginning of this part
                 found[-1] = _leave_out_warnings(found[-1])
-            found.append(_probe_part(parts, container, path, check, checksum))
+            found.append(_probe_part(parts, container, path, check, checksum, max_duration_s))
         joined = "; ".join(parts.describe_parts())
     audio, video = (_sum_sides([getattr(part, side) for part in found], joined) for side in ("audio", "video"))
+    for side in (audio if "audio" in check else None, video if "video" in check else None):
+        if side is not None and (side.duration_s or 0.0) > max_duration_s:
+            raise _too_long(path, max_duration_s)
     durations = [part.duration_s for part in found if part.duration_s is not None]
     duration_s = sum(durations) if durations else None
     return replace(found[0], duration_s=duration_s, size_bytes=parts.size_bytes, audio=audio, video=video)
 
 
+def _too_long(path: str | os.PathLike[str], limit_s: float) -> MediaError:
+    return MediaError("too_long", f"{path}: lasts longer than {limit_s:.0f} s; cut it")
+
+
 def _probe_part(
-    parts: Parts, container: InputContainer, path: str | os.PathLike[str], check: Collection[Modality], checksum: str
+    parts: Parts,
+    container: InputContainer,
+    path: str | os.PathLike[str],
+    check: Collection[Modality],
+    checksum: str,
+    max_duration_s: float,
 ) -> MediaInfo:
     """What is in one of the recordings of a file; only of the first each side has to decode."""
-    audio_stream, video_stream = find_audio_stream(container), find_video_stream(container)
+    audio_stream = cast("AudioStream | None", parts.choose_stream(container, find_audio_stream))
+    video_stream = cast("VideoStream | None", parts.choose_stream(container, find_video_stream))
     if parts.n_parts == 1 and audio_stream is None and video_stream is None:
         raise MediaError("no_media_stream", f"{path}: holds neither sound nor moving pictures; remove it")
     decoded = check if parts.n_parts == 1 else ()
     if video_stream is not None and "video" in decoded:
         prepare_decoder(video_stream, path)
     streams: list[Stream] = [s for s in (audio_stream, video_stream) if s is not None]
-    scan = _scan_streams(path, parts, container, streams, check, decoded)
+    scan = _scan_streams(path, parts, container, streams, check, decoded, max_duration_s)
     audio = None if audio_stream is None else _describe_audio(audio_stream, scan, "audio" in decoded, path)
     video = None if video_stream is None else _describe_video(video_stream, scan, "video" in decoded, path)
     return MediaInfo(container.format.name, scan.duration_s, parts.size_bytes, checksum, audio, video)
@@ -120,7 +140,11 @@ def _sum_sides(sides: list[StreamInfo | None], joined: str) -> StreamInfo | None
 
 
 def probe_in_sandbox(
-    sandbox: Sandbox, path: str | os.PathLike[str], *, check: Collection[Modality] = ("audio", "video")
+    sandbox: Sandbox,
+    path: str | os.PathLike[str],
+    *,
+    check: Collection[Modality] = ("audio", "video"),
+    max_duration_s: float = math.inf,
 ) -> MediaInfo:
     """`probe_media` in a child process, which a file that crashes or hangs a decoder ends.
 
@@ -130,7 +154,8 @@ def probe_in_sandbox(
         MediaError: Reasons of `probe_media` and of `Sandbox.call`.
         SandboxError: No child can be started.
     """
-    return sandbox.call(probe_media, str(path), check=tuple(check), checksum=checksum_file(path))
+    options = {"check": tuple(check), "checksum": checksum_file(path), "max_duration_s": max_duration_s}
+    return sandbox.call(probe_media, str(path), **options)
 
 
 @dataclass(slots=True)
@@ -150,6 +175,7 @@ def _scan_streams(
     streams: list[Stream],
     check: Collection[str],
     decoded: Collection[str],
+    max_duration_s: float,
 ) -> _Scan:
     """Decode the first frame of some streams, and measure those to be checked; read to the end where in doubt."""
     scan, reader = _Scan(), Reader(container, *streams)
@@ -170,31 +196,37 @@ def _scan_streams(
     checked = [stream for stream in streams if stream.type in check]
     if is_whole:
         _measure_streams(container, streams, reader, scan)
-    elif not checked or not confirm_lengths(path, container, checked, reader, n_bytes):
-        _read_whole(parts, streams, scan)
+        return scan
+    found = confirm_lengths(path, container, checked, reader, n_bytes) if checked else {}
+    if found is None:
+        if not _read_whole(parts, streams, scan, [stream.index for stream in checked], max_duration_s):
+            raise _too_long(path, max_duration_s)
     else:
-        scan.durations_s = {stream.index: declare_length(container, stream) for stream in streams}
-        scan.duration_s = declare_length(container)
+        for stream in streams:
+            scan.durations_s[stream.index] = choose_length(container, stream, found.get(stream.index, 0.0))
+        scan.duration_s = choose_length(container, None, found.get(None, 0.0))
     return scan
 
 
-def _read_whole(parts: Parts, streams: list[Stream], scan: _Scan) -> None:
-    """Measure streams of a part by all their packets."""
+def _read_whole(parts: Parts, streams: list[Stream], scan: _Scan, checked: list[int], limit_s: float) -> bool:
+    """Measure streams of a part by all their packets, unless a checked one lasts longer than the limit."""
     with parts.reopen() as container:
         again = [container.streams[stream.index] for stream in streams]
         parts.reader = reader = Reader(container, *again)
-        for _ in reader.packets():
-            pass
+        for packet in reader.packets():
+            if packet.stream_index in checked and reader.lasts_beyond(packet.stream_index, limit_s):
+                return False
         _measure_streams(container, again, reader, scan)
+    return True
 
 
 def _measure_streams(container: InputContainer, streams: list[Stream], reader: Reader, scan: _Scan) -> None:
     """Lengths and losses of streams that were read to the end."""
     for stream in streams:
         present_s = reader.measure(stream.index)
-        scan.durations_s[stream.index] = choose_length(declare_length(container, stream), present_s)
+        scan.durations_s[stream.index] = choose_length(container, stream, present_s)
         scan.warnings[stream.index] = "; ".join(reader.describe_losses(stream.index, present_s))
-    scan.duration_s = choose_length(declare_length(container), reader.measure())
+    scan.duration_s = choose_length(container, None, reader.measure())
 
 
 def _check_packet(packet: Packet[Any], scan: _Scan, unchecked: set[int], n_barren: dict[int, int]) -> None:

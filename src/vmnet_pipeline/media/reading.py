@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.media.clock import MAX_HOLD_S, Clock, is_indexed, states_times
-from vmnet_pipeline.media.container import find_audio_stream, find_video_stream, has_decoder
+from vmnet_pipeline.media.container import MAX_FRAME_PX, find_audio_stream, find_video_stream, has_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Failures in a row after which the rest of a stream is given up: a damaged stretch is skipped, but
 # a file whose index lists the same bad bytes a billion times cannot keep a worker busy.
 MAX_BARREN_PACKETS = 2_000
+_N_HELD_BACK = 32
 _MAX_ERRORS_IN_ROW = 100
 # Where sides are apart by less, it is the work of encoders and muxers: silence there would be heard as a click.
 MIN_GAP_S = 0.1
@@ -34,6 +35,8 @@ _MAX_START_GAP_S = 10
 _LOSS_S = 0.5
 _SHORT_SHARE = 0.02
 _SHORT_S = 1.0
+# A side may end with the applause or the credits; beyond this it is said, as a last frame may be meant to stand.
+_EARLY_S = 3.0
 # Formats whose header or index says how long the streams are, rather than FFmpeg guessing from a bit rate.
 _SIZED_STREAMS = frozenset({"mov", "flac", "wav"})
 _SIZED_FILES = frozenset({"matroska", "flv", "asf", "avi"})
@@ -50,6 +53,14 @@ class Losses:
     has_new_streams: bool = False  # whether streams turned up that the file did not have when it was opened
     last_place: int | None = None  # byte at which the last packet begins that was wanted
     failed_s: float = 0.0  # length of the packets that did not decode
+    n_barren: int = 0  # packets since the last from which frames came
+    barren_place: int | None = None  # byte at which the first of them begins
+    barren_s: float = 0.0  # length of those of them that did not decode
+
+    @property
+    def changes_codec(self) -> bool:
+        """Whether nothing decodes from somewhere on, for longer than any decoder holds frames back."""
+        return self.n_barren > _N_HELD_BACK
 
 
 class Reader:
@@ -71,11 +82,12 @@ class Reader:
         self.streams, self.losses = streams, Losses()
         self.clock = Clock(states_times(container))
         self._container = container
-        sides = (find_audio_stream(container), find_video_stream(container))
+        own = {stream.type: stream for stream in streams}
+        sides = (own.get("audio") or find_audio_stream(container), own.get("video") or find_video_stream(container))
         self._sides = [side for side in sides if side is not None]
         self._is_indexed = is_indexed(container)
         self._names = set(container.format.name.split(","))
-        self._file_s = _count_frames(self._sides) if "avi" in self._names else _read_length(container, self._names)
+        self._file_s = _count_frames(self._sides) if "avi" in self._names else read_length(container)
         self._audio = [side.index for side in self._sides if side.type == "audio"]
         # streams are not to be asked once their container is closed
         self.indices = [stream.index for stream in streams]
@@ -146,10 +158,17 @@ class Reader:
         start, end = self.clock.get_span(index)
         return (end - start) / 1e9
 
+    def lasts_beyond(self, index: int, limit_s: float) -> bool:
+        """Whether a stream is longer than this as far as it was read, whatever comes."""
+        end = self.clock.get_end(index)
+        return end is not None and end - self.clock.get_span(index)[0] > limit_s * 1e9
+
     def find_duration(self) -> float:
         """Seconds that the part lasts, on both sides, after it was read to its end."""
         if self.losses.has_new_streams:
             return self.measure(self.indices[0])
+        if self.losses.changes_codec:
+            return self.end_s - float(self.base_s)
         return self._file_s if self._is_indexed else self.measure()
 
     def _find_declared(self, index: int, duration_s: float) -> tuple[float, float]:
@@ -182,7 +201,13 @@ class Reader:
         if gaps_s and (self.losses.n_damaged or any(self.clock.get_gaps(side) for side in self._audio)):
             found.append(f"{gaps_s:.1f} s are missing in its midst; silence or the frame before stands there")
         if n_jumps := self.clock.n_jumps:
-            found.append(f"its clock jumps {'once' if n_jumps == 1 else f'{n_jumps} times'}; it goes on without a gap")
+            left_s = self.clock.get_left_out(index) / 1e9
+            rest = f", {left_s:.1f} s are left out" if left_s >= _SHORT_S else ""
+            times = "once" if n_jumps == 1 else f"{n_jumps} times"
+            found.append(f"its clock jumps {times}; it goes on without a gap{rest}")
+        early_s = (self.clock.get_span()[1] - self.clock.get_span(index)[1]) / 1e9
+        if not is_full and early_s >= _EARLY_S:
+            found.append(f"it ends {early_s:.1f} s before the other side of the file")
         return found
 
 
@@ -209,9 +234,14 @@ def _count_frames(sides: Sequence[Stream]) -> float:
     return max((side.frames / float(side.average_rate) for side in rated if side.average_rate), default=0.0)
 
 
-def _read_length(container: InputContainer, names: set[str]) -> float:
-    """Seconds that the header declares of a file; what Matroska and FLV call so is the time of its end."""
-    start = max(0, container.start_time or 0) if names & {"matroska", "flv"} else 0
+def states_end(container: InputContainer) -> bool:
+    """Whether what the header calls a length is the time of the end of all streams: Matroska, FLV."""
+    return not {"matroska", "flv"}.isdisjoint(container.format.name.split(","))
+
+
+def read_length(container: InputContainer) -> float:
+    """Seconds that the header declares of a file, from its first instant on."""
+    start = max(0, container.start_time or 0) if states_end(container) else 0
     return max(0, (container.duration or 0) - start) / 1e6
 
 
@@ -268,14 +298,24 @@ def decode_packet(stream: Stream, packet: Packet[Any] | None, losses: Losses | N
         return []
 
 
+def gives_frames(container: InputContainer, index: int) -> bool:
+    """Whether anything of a stream decodes, as far as `decode_packets` tries; the container has been read then."""
+    stream, losses = container.streams[index], Losses()
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PX)}
+    return next(decode_packets(stream, read_packets(container, [stream], losses), losses), None) is not None
+
+
 def decode_packets(stream: Stream, packets: Iterator[Packet[Any]], losses: Losses) -> Iterator[Any]:
     """Frames of the given packets and those still in the decoder; gives up after a long run of failures."""
-    n_barren = 0
     for packet in packets:
+        failed_s = losses.failed_s
         frames = decode_packet(stream, packet, losses)
         yield from frames
-        n_barren = 0 if frames else n_barren + 1
-        if n_barren >= MAX_BARREN_PACKETS:
+        losses.barren_s = 0.0 if frames else losses.barren_s + losses.failed_s - failed_s
+        losses.barren_place = packet.pos if frames or not losses.n_barren else losses.barren_place
+        losses.n_barren = 0 if frames else losses.n_barren + 1
+        if losses.n_barren >= MAX_BARREN_PACKETS:
             losses.gave_up = True
             break
     yield from decode_packet(stream, None)

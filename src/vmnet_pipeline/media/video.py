@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.media.parts import Parts
     from vmnet_pipeline.media.reading import Reader
 
-    _Developable = tuple[VideoFrame, FrameConverter]
+    _Developable = tuple[Fraction, VideoFrame, FrameConverter]
 
 # Decoders that leave out an unreferenced picture without touching any other (tested for each).
 _CODECS_THAT_SKIP = frozenset({"h264", "hevc", "mpeg4"})
@@ -90,8 +90,8 @@ def sample_frames(
     with open_parts(path) as parts:
         index, sampling_hz = -1, _as_fraction(rate_hz)
         timed = _decode_parts(parts, path, n_threads, sampling_hz)
-        for index, (frame, converter) in _choose_frames(timed, sampling_hz, n_wanted):
-            yield index / rate_hz, converter.convert(frame, path)
+        for index, (middle, frame, converter) in _choose_frames(timed, sampling_hz, n_wanted):
+            yield index / rate_hz, converter.convert(frame, path, is_late=index >= middle * sampling_hz)
         if parts.reader is None:
             raise MediaError("no_video_stream", f"{path}: has no moving picture; give another file for the video side")
         if index < 0:
@@ -137,17 +137,17 @@ def prepare_decoder(stream: VideoStream, path: str | os.PathLike[str], n_threads
 def _decode_parts(
     parts: Parts, path: str | os.PathLike[str], n_threads: int, rate_hz: Fraction
 ) -> Iterator[tuple[Fraction, Fraction, _Developable]]:
-    """(start, end, frame and what makes a picture of it) in seconds, of all parts of a file."""
+    """(start, end, (middle, frame, what makes a picture of it)), times in seconds, of all parts of a file."""
     latest: _Developable | None = None
     for reader in parts.read_side(find_video_stream):
         if latest is not None:
-            latest[1].convert(latest[0], path)  # while its stream is open
+            latest[2].convert(latest[1], path, is_late=True)  # while its stream is open
         stream = cast("VideoStream", reader.streams[0])
         prepare_decoder(stream, path, n_threads)
         converter = FrameConverter(stream, parts.read_crop(stream))
         frames = converter.watch(_decode_wanted(reader, stream, rate_hz))
         for start, end, frame in _time_frames(frames, reader, stream):
-            latest = frame, converter
+            latest = (start + end) / 2, frame, converter
             yield start, end, latest
 
 

@@ -239,15 +239,12 @@ def _check_media(sandbox: Sandbox, task: Task) -> None:
     """Refuse a file without the wanted side, or one that is too long, before the expensive part.
 
     Raises:
-        MediaError: Reasons of `probe_in_sandbox`, or `too_long`.
+        MediaError: Reasons of `probe_in_sandbox`, or that the side is missing.
     """
     from vmnet_pipeline.media.probe import probe_in_sandbox
     from vmnet_pipeline.types import MODALITY_OF
 
     path, modality = str(task.path), MODALITY_OF[task.side]
-    info = probe_in_sandbox(sandbox, path, check=(modality,))
-    wanted = info.audio if task.side == "music" else info.video
-    if wanted is None:
+    info = probe_in_sandbox(sandbox, path, check=(modality,), max_duration_s=task.max_duration_s)
+    if (info.audio if task.side == "music" else info.video) is None:
         raise MediaError(f"no_{modality}_stream", f"{path}: has no {modality}")
-    if wanted.duration_s is not None and wanted.duration_s > task.max_duration_s:
-        raise MediaError("too_long", f"{path}: lasts {wanted.duration_s:.0f} s")
