@@ -65,6 +65,7 @@ REASONS = {
         "convert the file, or allow more time",
     ),
     "too_many_streams": ("more streams than accepted", "keep one audio and one video stream"),
+    "too_long": ("longer than accepted, in the service than `max_duration_s`", "cut the file"),
     "undecodable_audio": ("no decoder for its audio, or all of it is damaged", "convert it"),
     "undecodable_video": ("no decoder for its video, or all of it is damaged", "convert it"),
     "unknown_format": ("not a media format known to FFmpeg", "convert or remove it"),
@@ -102,7 +103,6 @@ CODES = {
     "storage_full": ("507", "the disk for uploads is full; `Retry-After` says when to try again"),
     "timeout": ("504", "processing took longer than `job_timeout_s` or `request_timeout_s`"),
     "too_large": ("413", "larger than `max_upload_mb` or `max_json_mb`"),
-    "too_long": ("422", "lasts longer than `max_duration_s`"),
     "unknown_host": ("400", "the name in the header `Host` is not in `allowed_hosts`"),
     "wrong_type": ("422", "`Content-Type`, charset or compression of the body is not accepted"),
 }
