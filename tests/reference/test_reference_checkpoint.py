@@ -147,7 +147,10 @@ def test_what_is_told_against_the_checkpoint_is_refused(other_forms, name, told,
         import_checkpoint(other_forms / name, **told)
 
 
-@pytest.mark.parametrize("form", ["checkpoints", "checkpoints/model.ckpt-1799", "checkpoints/model.ckpt-1799.index"])
+@pytest.mark.parametrize(
+    "form",
+    ["checkpoints", "checkpoints/checkpoint", "checkpoints/model.ckpt-1799", "checkpoints/model.ckpt-1799.index"],
+)
 def test_every_form_of_path_is_taken(written, form):
     assert find_prefix(written["musicnn"] / form).name == "model.ckpt-1799"
 
@@ -212,7 +215,7 @@ def test_another_network_is_refused(written, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "form", ["", "no/such/model.ckpt-1", "checkpoint names nothing", "latest is gone", "data is gone"]
+    "form", ["", "no/such/model.ckpt-1", "checkpoint names nothing", "latest is gone", "data is gone", "of format V1"]
 )
 def test_what_is_not_there_is_said(written, tmp_path, form):
     path = tmp_path / form if form.startswith("no") else tmp_path
@@ -223,8 +226,13 @@ def test_what_is_not_there_is_said(written, tmp_path, form):
     if form == "data is gone":
         (tmp_path / "model.ckpt-1799.index").write_bytes(b"x")
         path = tmp_path / "model.ckpt-1799"
-    with pytest.raises(CheckpointError, match=r"give|missing|not beside"):
+    if form == "of format V1":
+        path = tmp_path / "model.ckpt-7"
+        path.write_bytes(b"x")
+        (tmp_path / "model.ckpt-7.meta").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"give|missing|not beside|save it again in V2") as caught:
         import_checkpoint(path)
+    assert ("V2" in str(caught.value)) is (form == "of format V1")
 
 
 def test_damaged_files_are_a_checkpoint_error(written, tmp_path):

@@ -152,7 +152,7 @@ def find_prefix(path: Path) -> Path:
     Raises:
         CheckpointError: Nothing is there.
     """
-    for folder in (path / "checkpoints", path):
+    for folder in (path / "checkpoints", path, *([path.parent] if path.name == "checkpoint" else [])):
         if (folder / "checkpoint").is_file():
             return _read_latest(folder)
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
@@ -164,6 +164,8 @@ def find_prefix(path: Path) -> Path:
         raise CheckpointError(
             f"{path} has no file checkpoints/checkpoint or checkpoint, naming the latest; give one model.ckpt-N in it"
         )
+    if prefix.is_file() and prefix.with_name(f"{prefix.name}.meta").is_file():
+        raise CheckpointError(f"{prefix} has TensorFlow's format V1; save it again in V2 with tf.compat.v1.train.Saver")
     raise CheckpointError(f"there is no checkpoint {prefix}: {prefix.name}.index is missing; check the path")
 
 
