@@ -18,6 +18,8 @@ BACKENDS = {
     "vggish": "vmnet_pipeline.backends.vggish:VggishBackend",
     "musicnn": "vmnet_pipeline.backends.musicnn:MusicnnBackend",
     "efficientnet": "vmnet_pipeline.backends.efficientnet:EfficientnetBackend",
+    "descriptors_audio": "vmnet_pipeline.backends.descriptors_audio:AudioDescriptorBackend",
+    "descriptors_video": "vmnet_pipeline.backends.descriptors_video:VideoDescriptorBackend",
 }
 
 

@@ -1,0 +1,1 @@
+"""Numbers about sound and picture that have names: the descriptor backends' formulas."""

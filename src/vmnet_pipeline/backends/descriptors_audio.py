@@ -1,0 +1,82 @@
+"""Numbers with names about the sound: loudness, rhythm, timbre and harmony; or those of the original VM-NET."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from vmnet_pipeline.backends.descriptors import audio, vmnet2017
+from vmnet_pipeline.backends.descriptors.backend import DescriptorBackend, DescriptorParams
+from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.types import Modality, PreparedItem
+
+COMPACT_VERSION = 1
+VMNET2017_VERSION = 1
+"""Raised by whoever changes a number."""
+
+
+class AudioDescriptorParams(DescriptorParams):
+    """Parameters of the `descriptors_audio` backend."""
+
+    preset: Literal["compact", "vmnet2017"] = Field(
+        "compact",
+        description="`compact`: 47 numbers with names and words. `vmnet2017`: the 1,140 numbers of the original "
+        "VM-NET, of the middle 29 s.",
+    )
+    max_duration_s: float = Field(300.0, gt=0, le=36_000, description="Length of the window; later audio is ignored.")
+
+
+class AudioDescriptorBackend(DescriptorBackend):
+    """(D,) float32 per item: 47 numbers of `compact`, 1,140 of `vmnet2017`."""
+
+    name: ClassVar[str] = "descriptors_audio"
+    modality: ClassVar[Modality] = "audio"
+    params_type: ClassVar[type[DescriptorParams]] = AudioDescriptorParams
+
+    @property
+    def _is_compact(self) -> bool:
+        return bool(self.params.preset == "compact")
+
+    @property
+    def _rate_hz(self) -> int:
+        return audio.SAMPLE_RATE_HZ if self._is_compact else vmnet2017.SAMPLE_RATE_HZ
+
+    def describe_settings(self) -> dict[str, Any]:
+        """See `DescriptorBackend`."""
+        made_by = (
+            {"version": COMPACT_VERSION}
+            if self._is_compact
+            else {"version": VMNET2017_VERSION, "librosa": metadata.version("librosa")}
+        )
+        return {
+            "preset": self.params.preset,
+            **made_by,
+            "max_duration_s": self.params.max_duration_s,
+            "decoder": f"ffmpeg, one clock, channel mean or the loudest if they cancel, soxr HQ {self._rate_hz} Hz",
+        }
+
+    def load(self) -> None:
+        """Import librosa where the preset is made with it."""
+        if not self._is_compact:
+            vmnet2017.import_librosa()
+
+    def prepare(self, path: str) -> PreparedItem:
+        """See `FeatureBackend.prepare`; inputs are (1, 47) numbers, or (1, 349440) samples for librosa.
+
+        The process that decodes may write no file, so numba, which compiles parts of librosa, cannot work there.
+        """
+        warnings: list[str] = []
+        window_s = self.params.max_duration_s
+        samples = decode_audio(path, sample_rate_hz=self._rate_hz, max_duration_s=window_s, warnings=warnings)
+        entry = self._describe(samples) if self._is_compact else vmnet2017.take_middle(samples)
+        return PreparedItem(entry[None], 1, tuple(warnings))
+
+    def _describe(self, samples: np.ndarray) -> np.ndarray:
+        return audio.describe_audio(audio.measure_curves(samples))
+
+    def infer(self, inputs: np.ndarray) -> np.ndarray:
+        """See `FeatureBackend.infer`; (m, D) float32."""
+        return inputs if self._is_compact else np.stack([vmnet2017.describe_sound(samples) for samples in inputs])
