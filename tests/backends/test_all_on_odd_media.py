@@ -95,11 +95,14 @@ REASONS = {
 }
 
 
+SHAPES = [("vggish", (62, 512, 6, 4)), ("musicnn", (200,)), ("descriptors_audio", (47,))]
+
+
 @pytest.fixture(scope="module")
 def backends(tmp_path_factory):
     """With random weights, which every machine has; converted once for all tests here."""
     folder = tmp_path_factory.mktemp("weights")
-    names = ("vggish", "musicnn", "efficientnet")
+    names = ("vggish", "musicnn", "efficientnet", "descriptors_audio", "descriptors_video")
     return {name: get_backend(name, {"weights": "random"}, weights_dir=folder) for name in names}
 
 
@@ -112,14 +115,14 @@ def extract_one(backend, make, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", list(SOUNDS))
-@pytest.mark.parametrize(("name", "shape"), [("vggish", (62, 512, 6, 4)), ("musicnn", (200,))])
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
 def test_odd_sound_gives_features(backends, tmp_path, name, shape, kind):
     result = extract_one(backends[name], SOUNDS[kind], tmp_path)
     assert result.row.status == "done", result.row.error
     assert result.array.shape[-len(shape) :] == shape
     assert np.isfinite(result.array).all()
     if kind == "longer than an hour":
-        assert len(result.array) == (62 if name == "vggish" else 100)
+        assert len(result.array) == {"vggish": 62, "musicnn": 100, "descriptors_audio": 47}[name]
     if kind == "0.2 s":
         assert result.row.n_valid == 1
 
@@ -131,6 +134,14 @@ def test_odd_film_gives_features(backends, tmp_path, kind):
     assert result.row.status == "done", result.row.error
     assert result.array.shape[1] == 1280
     assert len(result.array) == n_pictures or (n_pictures is None and 1 <= len(result.array) <= 3)
+    assert np.isfinite(result.array).all()
+
+
+@pytest.mark.parametrize("kind", list(FILMS))
+def test_odd_film_gives_descriptors(backends, tmp_path, kind):
+    result = extract_one(backends["descriptors_video"], FILMS[kind][0], tmp_path)
+    assert (result.row.status, result.row.n_valid) == ("done", 1), result.row.error
+    assert result.array.shape == (31,)
     assert np.isfinite(result.array).all()
 
 

@@ -35,6 +35,22 @@ def test_a_bare_folder_of_films(project, tmp_path):
     assert np.load(tmp_path / "out" / "007.npy").shape == (3, 1280)
 
 
+def test_descriptors_of_bare_folders(project, tmp_path):
+    """The processes that decode may write no file and start no program: what is imported there must do without."""
+    make_clip(tmp_path / "films" / "007.mp4", duration_s=3.0, width=64, height=48)
+    for backend, params, n in (
+        ("descriptors_video", f"video_dir={tmp_path / 'films'},gpu_idx=0,weights=random", 31),
+        ("descriptors_audio", f"audio_dir={tmp_path / 'films'}", 47),
+        ("descriptors_audio", f"audio_dir={tmp_path / 'films'},descriptors_audio.preset=vmnet2017", 1140),
+    ):
+        out = tmp_path / f"out{n}"
+        output = project.kedro("run", "--pipeline", f"extract_{backend}", "--params", f"{params},save_dir={out}")
+        assert "Warning" not in output
+        feature = np.load(out / "007.npy")
+        assert (feature.shape, feature.dtype) == ((n,), np.float32)
+        assert np.isfinite(feature).all()
+
+
 def test_model_and_layer_are_chosen_by_parameter_and_never_mixed(project, sounds, tmp_path):
     common = f"audio_dir={sounds},save_dir={tmp_path / 'out'}"
     run = ("run", "--pipeline", "extract_musicnn", "--params")

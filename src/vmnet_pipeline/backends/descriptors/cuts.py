@@ -22,7 +22,7 @@ class CutDetector:
         """Prepare for frames at a steady rate."""
         from scenedetect.detectors import AdaptiveDetector
 
-        self._rate_hz, self._n, self._cuts = rate_hz, 0, list[int]()
+        self._rate_hz, self._n, self._cuts = float(rate_hz), 0, list[int]()
         self._detector = AdaptiveDetector(
             adaptive_threshold=CUT_RATIO,
             min_scene_len=max(1, round(MIN_SHOT_S * rate_hz)),
