@@ -491,7 +491,7 @@ def test_no_frame_stays_behind(tmp_path: Path) -> None:
     before = list_frames()
     try:
         assert len(list(sample_frames(tmp_path / "a.mkv"))) == len(list(sample_frames(tmp_path / "b.mkv"))) == 4
-        assert len(list_frames()) == len(before)
+        assert set(map(id, list_frames())) == set(map(id, before))  # which are held here: no address is used again
     finally:
         gc.enable()
 

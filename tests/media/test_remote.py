@@ -104,15 +104,19 @@ def sandbox():
         yield sandbox
 
 
+def list_piece_servers():
+    return {thread for thread in threading.enumerate() if thread.name == "media-pieces"}
+
+
 @pytest.mark.process
 def test_a_child_without_network_gets_its_pieces_from_here(clip, remote, sandbox):
-    before = set(threading.enumerate())
+    before = list_piece_servers()
     assert sandbox.call(probe_media, str(remote)) == probe_media(clip)
     found = sandbox.call(decode_audio, str(remote), sample_rate_hz=16_000, max_duration_s=1.0)
     np.testing.assert_array_equal(found, decode_audio(clip, sample_rate_hz=16_000, max_duration_s=1.0))
     assert sandbox.call(probe_media, str(clip)).size_bytes == clip.stat().st_size  # the same child, now a local file
     assert len(sandbox._everyone) == 1
-    for thread in set(threading.enumerate()) - before:
+    for thread in list_piece_servers() - before:
         thread.join(timeout=30)
         assert not thread.is_alive()
 

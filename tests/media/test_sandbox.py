@@ -172,21 +172,21 @@ def test_what_is_printed_goes_nowhere(sandbox, number, capfd):
 
 
 @pytest.mark.parametrize("reader", ["lambda", "main"])
-def test_what_cannot_be_sent_is_called_here_and_said(sandbox, number, caplog, reader):
+def test_what_cannot_be_sent_is_called_here_and_said(sandbox, number, caplog, reader, monkeypatch):
     function = {"lambda": lambda path: os.getpid(), "main": functools.partial(os.getpid)}[reader]
     if reader == "main":  # as in a notebook: the child has a `__main__` of its own
-        function = make_reader_of_main()
+        function = make_reader_of_main(monkeypatch)
     assert sandbox.call(function, number) == os.getpid()
     assert sandbox.call(function, number) == os.getpid()
     assert caplog.text.count("read in this process") == 1
 
 
-def make_reader_of_main():
+def make_reader_of_main(monkeypatch):
     def read_in_main(path):
         return os.getpid()
 
     read_in_main.__module__, read_in_main.__qualname__ = "__main__", "read_in_main"
-    sys.modules["__main__"].read_in_main = read_in_main
+    monkeypatch.setattr(sys.modules["__main__"], "read_in_main", read_in_main, raising=False)
     return read_in_main
 
 

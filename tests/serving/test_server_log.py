@@ -71,7 +71,7 @@ def log(caplog, capfd, own):
 
 def test_nothing_of_a_request_is_logged(log, own):
     caplog, capfd = log
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    caplog.set_level(logging.WARNING, "httpx")
     send_everything(own)
     messages = [record.getMessage() for record in caplog.records]
     assert any("A task failed" in message for message in messages)

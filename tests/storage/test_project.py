@@ -1,6 +1,5 @@
 """Everything hangs on the root of a project; what a person types is relative to the folder in which it is typed."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -90,10 +89,10 @@ def test_a_command_takes_its_defaults_from_the_project_and_paths_from_the_caller
     assert seen["places"].weights_dir == Path("data/06_models/weights")
 
 
-def test_a_store_is_a_folder_of_the_caller_or_the_name_of_a_backend(root):
+def test_a_store_is_a_folder_of_the_caller_or_the_name_of_a_backend(root, monkeypatch):
     output = CliRunner().invoke(make_program(), ["features", "status", "--store", "musicnn"]).output
     assert "There is no feature store musicnn" in output
-    os.chdir(root / "docs")
+    monkeypatch.chdir(root / "docs")
     (root / "docs" / "mine").mkdir()
     output = CliRunner().invoke(make_program(), ["features", "status", "--store", "mine"]).output
     assert "docs/mine is not a feature store" in output

@@ -170,16 +170,17 @@ def tracked_once(tmp_path_factory):
     """A project with a run, its artifact and a logged model."""
     project = tmp_path_factory.mktemp("tracked") / "project"
     project.mkdir()
-    before, folder = mlflow.get_tracking_uri(), Path.cwd()
-    os.chdir(project)
-    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
-    mlflow.set_experiment("vmnet")
-    with mlflow.start_run() as run:
-        (project / "report.html").write_text("report")
-        mlflow.log_artifact("report.html")
-        mlflow.initialize_logged_model("network")
-    mlflow.set_tracking_uri(before)
-    os.chdir(folder)
+    before = mlflow.get_tracking_uri()
+    with contextlib.chdir(project):
+        mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+        try:
+            mlflow.set_experiment("vmnet")
+            with mlflow.start_run() as run:
+                (project / "report.html").write_text("report")
+                mlflow.log_artifact("report.html")
+                mlflow.initialize_logged_model("network")
+        finally:
+            mlflow.set_tracking_uri(before)
     return project, run.info.run_id
 
 
