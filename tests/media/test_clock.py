@@ -193,11 +193,11 @@ def test_slideshow_of_a_transport_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec_options", [{}, {"bf": "0"}])
-@pytest.mark.parametrize(("times", "sound_s"), [([0, 10, 20, 30], 0), ([2, 60, 120], 0), ([100, 112, 120], 102)])
+@pytest.mark.parametrize(("times", "sound_s"), [([0, 10, 20, 30], 0), ([2, 30, 50], 0), ([100, 112, 120], 102)])
 def test_slides_of_a_transport_stream_with_audio(
     tmp_path: Path, times: list[float], sound_s: float, codec_options: dict[str, str]
 ) -> None:
-    """The first slide is complete when the second begins: after a minute of audio."""
+    """The first slide is complete when the second begins: after half a minute of audio."""
     write_film(tmp_path / "a.ts", times, [(sound_s, times[-1] + 2 - sound_s, LOW_HZ)], codec_options=codec_options)
     first_s = min(sound_s, times[0])
     expected = [sum(time <= first_s + k for time in times[1:]) for k in range(int(times[-1] - first_s) + 1)]

@@ -402,22 +402,22 @@ def test_of_a_file_that_lies_only_the_window_is_decoded(tmp_path: Path, counted_
     assert sum(file.n_bytes_read for file in counted_files) < 0.15 * path.stat().st_size
 
 
-@pytest.mark.parametrize(("name", "share"), [("a.flac", 1.3), ("a.mp3", 0.6), ("a.ts", 0.6)])
+@pytest.mark.parametrize(("name", "share"), [("a.flac", 1.3), ("a.mp3", 0.6), ("a.ts", 0.8)])
 def test_measuring_ends_at_the_limit(
     tmp_path: Path, counted_files: list[CountingFile], name: str, share: float
 ) -> None:
-    """The FLAC declares five seconds of the two minutes, and is searched for other parts besides."""
+    """The FLAC declares five seconds of 60, and is searched for other parts besides."""
     path = tmp_path / name
-    sound = np.tile(NOISE, 20)
+    sound = np.tile(NOISE, 10)
     codec, sample_format = CODECS.get(path.suffix[1:], ("aac", "fltp"))
     encode_sound(path, sound, RATE_HZ, codec, sample_format=sample_format)
     if name == "a.flac":
         declare_five_seconds(path)
     with pytest.raises(MediaError) as caught:
-        probe_media(path, checksum="x", check=("audio",), max_duration_s=15.0)
+        probe_media(path, checksum="x", check=("audio",), max_duration_s=4.0)
     assert caught.value.reason == "too_long"
     assert sum(file.n_bytes_read for file in counted_files) < share * path.stat().st_size
-    assert probe_media(path, checksum="x", check=("audio",), max_duration_s=125.0).audio is not None
+    assert probe_media(path, checksum="x", check=("audio",), max_duration_s=65.0).audio is not None
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.wav"])
@@ -434,7 +434,7 @@ def test_the_limit_holds_for_all_parts_together(tmp_path: Path, name: str, n_par
 
 def test_of_a_side_that_nobody_wants_no_length_is_sought(tmp_path: Path, counted_files: list[CountingFile]) -> None:
     path = tmp_path / "a.mp3"
-    encode_sound(path, np.tile(NOISE, 20), RATE_HZ, "libmp3lame")
+    encode_sound(path, np.tile(NOISE, 8), RATE_HZ, "libmp3lame")
     info = probe_media(path, checksum="x", check=("video",), max_duration_s=15.0)
     assert info.audio is not None
     assert info.video is None
