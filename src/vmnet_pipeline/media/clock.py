@@ -1,9 +1,9 @@
-"""One time line for the streams of a file whose own clock starts again, jumps or wraps.
+"""One time line for the streams of a file whose clock restarts, jumps or wraps.
 
 Recordings that were joined, lost segments and counters that overflow leave timestamps that go back, or forward by
-seconds to years. A player shows no frame that long: it goes on at the frame rate, and so does this. All streams of a
-file share one clock, so a jump is told from a frame that stands by what the other stream does meanwhile, and both
-are moved by the same amount: audio and frames stay together.
+seconds to years. Players continue at the frame rate, and so does this. All streams of a file share one clock, so the
+other stream tells a jump from a frame that is held, and both are moved by the same amount: audio and frames stay
+together.
 
     timestamp + offset of the epoch = time on the line, in nanoseconds
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 _NS = 1_000_000_000
-# Deviations that are no jump: rounding, and audio frames whose lengths the container rounds.
+# Deviations that are not jumps: rounding, also of the lengths of audio frames.
 _JITTER_NS = _NS // 10
-# Frames are decoded in another order than they are shown in, and some demuxers know only the latter.
+# Frames are decoded and shown in different orders, and some demuxers know only the latter.
 _DISORDER_NS = _NS
 # A frame may last this long in any format; beyond it, three times the longest before.
 _SHORT_HOLD_NS = 3 * _NS
@@ -41,7 +41,7 @@ _TS_DISCONT = 0x200  # AVFMT_TS_DISCONT of FFmpeg: timestamps may have gaps that
 
 
 def states_times(container: InputContainer) -> bool:
-    """Whether the format states when each frame is shown, rather than carrying the clock of a transmission.
+    """Whether the format states when each frame is shown, instead of the clock of a transmission.
 
     Fragments of an MP4 file each start at a time of their own, as segments of a stream do; FFmpeg counts no frames of
     a track in fragments.
@@ -74,18 +74,18 @@ class _Track:
     shown: int  # when its last frame ends
     ahead: int  # end of a frame that is shown long after the others; it counts when no jump follows
     step: int = 0  # the shortest distance of two packets, for a format that does not say how long they last
-    longest: int = 0  # longest time that a frame stood, as far as the stream alone tells
+    longest: int = 0  # longest hold of a frame, judged by the stream alone
     n_steps: int = 0  # packets after the first
     may_disorder: bool = False  # whether packets may not come in the order of their times
     jumped: int = 0  # by how much its latest jump moved it
     n_since: int = _N_REORDERED  # packets since then
-    gaps: int = 0  # how long nothing of it came, together
-    left_out: int = 0  # by how much its clock jumped ahead, together
+    gaps: int = 0  # total length of its gaps
+    left_out: int = 0  # total length of its jumps ahead
     shift: int = 0  # moves the stream against its epoch, within jitter, so that neither gap nor overlap remains
 
     @property
     def offset(self) -> int:
-        """From the stream's own time to the line."""
+        """Offset from the stream's own time to the line."""
         return self.epoch.offset + self.shift
 
 
@@ -93,7 +93,7 @@ class _Track:
 class Clock:
     """Moves the timestamps of packets to one time line; packets of all streams come in the order of the file."""
 
-    states_times: bool  # see the function of this name; frames then stand as long as they say, up to `MAX_HOLD_S`
+    states_times: bool  # see the function of this name; frames are then held as stated, up to `MAX_HOLD_S`
     n_jumps: int = 0
     _tracks: dict[int, _Track] = field(default_factory=dict)
     _epochs: list[_Epoch] = field(default_factory=lambda: [_Epoch(0)])
@@ -124,12 +124,12 @@ class Clock:
             _move(packet, round(offset / ns_per_tick))
 
     def get_end(self, stream_index: int | None = None) -> int | None:
-        """Where the latest frame of a stream, or of all, ends, whatever comes; None before the first packet."""
+        """End of the latest frame of a stream, or of all; None before the first packet."""
         tracks = self._tracks.items()
         return max((track.shown for index, track in tracks if stream_index in (None, index)), default=None)
 
     def get_span(self, stream_index: int | None = None) -> tuple[int, int]:
-        """Where a stream, or all, begins and ends on the line, as far as packets were placed; equal if none was."""
+        """Begin and end of a stream, or of all, on the line as far as packets were placed; equal if none was."""
         tracks = [track for index, track in self._tracks.items() if stream_index in (None, index)]
         if not tracks:
             return 0, 0
@@ -137,17 +137,17 @@ class Clock:
         return min(starts), max(max(track.shown, track.ahead) for track in tracks)
 
     def get_gaps(self, stream_index: int) -> int:
-        """How long nothing of a stream came although its clock went on."""
+        """Total length of gaps of a stream whose clock continued."""
         track = self._tracks.get(stream_index)
         return 0 if track is None else track.gaps
 
     def get_left_out(self, stream_index: int) -> int:
-        """By how much the clock of a stream jumped ahead."""
+        """Total length of the jumps ahead of a stream."""
         track = self._tracks.get(stream_index)
         return 0 if track is None else track.left_out
 
     def get_latest_jump(self, stream_index: int) -> int | None:
-        """By how much a stream was moved within its latest packets; None if it was not."""
+        """Offset of the last jump if it is within the latest packets of a stream, else None."""
         track = self._tracks.get(stream_index)
         return None if track is None or track.n_since > _N_REORDERED else track.jumped
 
@@ -170,7 +170,7 @@ class Clock:
 
     @staticmethod
     def _extend(track: _Track, time: int, lead: int, duration: int, *, is_left_out: bool) -> None:
-        """Go on to the end of a packet that is decoded at `time` on the line; what is left out is not shown."""
+        """Advance to the end of a packet that is decoded at `time` on the line; packets left out are not shown."""
         duration = duration or track.step
         end, late = time + lead + duration, time - track.next
         track.longest = max(track.longest, duration)
@@ -179,13 +179,13 @@ class Clock:
             return
         if not is_left_out:
             track.start = min(time + lead if track.start is None else track.start, time + lead)
-        if end - track.shown > late + duration + _DISORDER_NS:  # a hold, or a jump that decoding has not come to yet
+        if end - track.shown > late + duration + _DISORDER_NS:  # a hold, or a jump that decoding has not reached
             track.ahead = max(track.ahead, end)
         else:
             track.shown = max(track.shown, end)
 
     def _enter(self, shown: int) -> _Epoch:
-        """The epoch of a stream's first packet: the latest, unless its clock has nothing to do with the others'."""
+        """The epoch of a stream's first packet: the latest, unless its clock is unrelated to the others'."""
         (first, last), epoch = self.get_span(), self._epochs[-1]
         limit = MAX_HOLD_S * _NS if self.states_times else _FIRST_HOLD_NS
         if not self._tracks or first - limit <= shown + epoch.offset <= last + limit:
@@ -198,7 +198,7 @@ class Clock:
         return self._epochs[-1]
 
     def _find_epoch(self, track: _Track, time: int, lead: int) -> int:
-        """Set the epoch in which a packet follows best on the one before, or a new one.
+        """Set the epoch in which a packet best follows the one before, or a new one.
 
         Returns:
             How long the frame before stands beyond its own duration, as this stream alone tells.
@@ -221,18 +221,18 @@ class Clock:
         return 0 if is_shared else gap
 
     def _join(self, track: _Track, time: int, lead: int) -> None:
-        """Let a stream go on without gap or overlap in a new epoch; what is more than jitter moves all streams."""
+        """Continue a stream without gap or overlap in a new epoch; more than jitter moves all streams."""
         gap = self._measure_gap(track, time, lead) + track.epoch.offset
         track.shift = -gap if abs(gap) <= _JITTER_NS else 0
         if gap < -_JITTER_NS:
             track.epoch.offset -= gap
 
     def _measure_gap(self, track: _Track, time: int, lead: int) -> int:
-        """From the end of a stream to a packet without offset: as decoded, or as shown where the file states that."""
+        """From the end of a stream to a packet without offset: as decoded, or as shown if the file states that."""
         return time + lead - track.shown if self.states_times else time - track.next
 
     def _find_offset(self, track: _Track, time: int, lead: int) -> int:
-        """Of an epoch that starts at the end of the stream that enters it first, unless another one is far ahead."""
+        """Offset of an epoch that starts at the end of the stream that enters it first, unless another is far ahead."""
         ahead = (self.get_end() or 0) - track.shown
         return (ahead if ahead > _JITTER_NS else 0) - self._measure_gap(track, time, lead)
 
@@ -253,14 +253,14 @@ class Clock:
         return epoch if epoch is not track.epoch and -_SHORT_HOLD_NS <= gap < late else None
 
     def _may_stand(self, track: _Track, late: int) -> bool:
-        """Whether a frame may stand so long, as far as the stream itself tells."""
+        """Whether a frame may be held this long, judged by the stream alone."""
         if self.states_times:
             return late <= MAX_HOLD_S * _NS
         shortest = _FIRST_HOLD_NS if track.n_steps < _N_STEPS_KNOWN else _SHORT_HOLD_NS
         return late <= max(shortest, _HOLD_GROWTH * track.longest)
 
     def _others_went_on(self, track: _Track, late: int) -> bool | None:
-        """Whether another stream filled most of a gap, so that this one stands or is silent; None if none can tell.
+        """Whether another stream filled most of a gap, so that this one is held or silent; None if unknown.
 
         One that ended long before cannot; nor can the streams of a format that states its times, which may all rest.
         """

@@ -1,4 +1,4 @@
-"""Filters of FFmpeg on single frames: deinterlacing by the frames around, cropping."""
+"""FFmpeg filters on single frames: deinterlacing by the neighbouring frames, cropping."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _CODECS_WITHOUT_FLAG = frozenset({"cfhd", "ffvhuff", "huffyuv", "jpeg2000", "magicyuv", "png", "qtrle", "v210", "v410"})
 # AVFieldOrder: top or bottom field shown first.
 _PARITIES = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
-# Frames further apart than this share of their duration are not neighbours: the decoder left some out.
+# Frames further apart than this share of their duration are not neighbours: the decoder skipped some.
 _MAX_DISTANCE = 1.5
 
 
 class FieldMerger:
-    """Makes whole pictures of interlaced frames. It sees every decoded frame, and keeps three of them where some are.
+    """Deinterlaces frames. It sees every decoded frame, and keeps three of them if some are interlaced.
 
     A frame is deinterlaced by `bwdif`, which keeps what stands still and interpolates what moves, and shows the moment
     of the field that is on the screen. Without a frame before it nothing tells what moves: `estdif` interpolates it.
@@ -41,7 +41,7 @@ class FieldMerger:
         self._recent: deque[VideoFrame] = deque(maxlen=3)
 
     def watch(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-        """Hand on frames as they come from the decoder."""
+        """Pass on frames from the decoder."""
         was_interlaced = False
         for frame in frames:
             is_interlaced = self.is_interlaced(frame)
@@ -57,7 +57,7 @@ class FieldMerger:
         return frame.interlaced_frame or self._parity is not None
 
     def choose_steps(self, frame: VideoFrame, *, is_late: bool) -> tuple[list[VideoFrame], list[Step], int]:
-        """What to hand to `run_filters` for the moment of the first or the second field of a frame."""
+        """Arguments of `run_filters` for the moment of the first or the second field of a frame."""
         before, after = self._find_neighbours(frame)
         marks: list[Step] = [] if self._parity is None else [("setfield", {"mode": self._parity})]
         if self._gives_fields:
@@ -68,7 +68,7 @@ class FieldMerger:
         return [before, frame, after or frame], steps, 2 + is_late
 
     def _find_neighbours(self, frame: VideoFrame) -> tuple[VideoFrame | None, VideoFrame | None]:
-        """The frames before and after, where they were decoded and have the same form."""
+        """The frames before and after, if they were decoded and have the same format."""
         before = after = None
         for one, two in itertools.pairwise(self._recent):
             if _are_neighbours(one, two):
@@ -86,7 +86,7 @@ def _are_neighbours(first: VideoFrame, second: VideoFrame) -> bool:
 
 
 def run_filters(frames: list[VideoFrame], steps: list[Step], index: int = 0) -> VideoFrame:
-    """Number `index` of the frames that come out when consecutive frames of one form go in. Nothing is kept.
+    """Filter consecutive frames of one format and return output number `index`. Nothing is kept.
 
     Raises:
         av.error.FFmpegError: A filter refuses them.

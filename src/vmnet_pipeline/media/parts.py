@@ -1,4 +1,4 @@
-"""Files that were joined end to end: each recording has a header of its own and is opened for itself.
+"""Files that were joined end to end: each recording has its own header and is opened by itself.
 
 FFmpeg reads the first recording of most formats and stops, or reads the next with the parameters of the first.
 """
@@ -36,7 +36,7 @@ _MIN_PART_BYTES = 10_000
 _BLOCK_BYTES = 1 << 20
 _OVERLAP_BYTES = 64
 _EBML = b"\x1a\x45\xdf\xa3"
-# First bytes of formats whose length only reading tells.
+# First bytes of formats that do not declare their length.
 _HEADERS = {
     "flv": re.compile(rb"FLV\x01[\x00\x01\x04\x05]\x00\x00\x00\x09"),
     "asf": re.compile(re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"))),
@@ -104,7 +104,7 @@ class Parts:
         self._slice: _Slice | None = None
 
     def read_side(self, find_stream: FindStream) -> Iterator[Reader]:
-        """A reader of one side of each part; a part without this side takes its time all the same."""
+        """Readers of one side of each part; a part without this side still takes its time."""
         base_s, before = Fraction(0), None
         for container in self:
             if before is not None:
@@ -124,7 +124,7 @@ class Parts:
             self._finish(before, goes_on=False)
 
     def _finish(self, reader: Reader, *, goes_on: bool) -> None:
-        """Keep what is to be said of a part; an error at its end is the beginning of the next, where there is one."""
+        """Collect the warnings about a part; an error at its end is the beginning of the next part, if any."""
         is_full = goes_on and (reader.losses.gave_up or reader.losses.changes_codec)
         if is_full:
             reader.losses.failed_s -= reader.losses.barren_s
@@ -133,14 +133,14 @@ class Parts:
         self._unfinished = None
 
     def describe_losses(self) -> list[str]:
-        """What is to be known of what was read of the side; of a part that was left, no end is missed."""
+        """Warnings about the side as far as it was read."""
         found = list(self._warnings)
         if self._unfinished is not None:
             found += self._unfinished.describe_losses(self._unfinished.indices[0], 0.0, is_full=True)
         return found + self.describe_parts()
 
     def describe_parts(self) -> list[str]:
-        """What is to be known of the parts themselves."""
+        """Warnings about the parts themselves."""
         found = []
         if self.n_parts > 1:
             found.append(f"the file holds {self.n_parts} recordings or more, which are read one after the other")
@@ -150,7 +150,7 @@ class Parts:
         return found
 
     def choose_stream(self, container: InputContainer, find_stream: FindStream) -> Stream | None:
-        """The best stream of a side of which something decodes; else the best. The container is not read."""
+        """The best stream of a side that decodes, else the best. The container is not read."""
         ranked = _rank_streams(container, find_stream)
         if len(ranked) < 2:
             return find_stream(container)
@@ -167,7 +167,7 @@ class Parts:
             self._file.seek(place)
 
     def __iter__(self) -> Iterator[InputContainer]:
-        """Containers; one is not read from when the next is asked for, and closed when the one after that is.
+        """Yield containers; do not read one after the next was requested: it is closed with the one after that.
 
         Raises:
             MediaError: The first part cannot be opened; reasons of `start_container`.
@@ -206,7 +206,7 @@ class Parts:
         return start_container(part, self._path)
 
     def read_crop(self, stream: VideoStream) -> Crop | None:
-        """What the header of the part at hand says about the edges of a stream; where the file is read is kept."""
+        """Read the crop of a stream from the header of the current part; the position of the file is kept."""
         place = self._file.tell()
         index = stream.container.streams.video.index(stream)
         try:
@@ -218,7 +218,7 @@ class Parts:
 
     @contextmanager
     def reopen(self) -> Iterator[InputContainer]:
-        """The part at hand once more, from its beginning; the first container is not to be read from any more.
+        """Open the current part again, from its beginning; the first container must not be read any more.
 
         Raises:
             MediaError: Reasons of `start_container`.
@@ -230,7 +230,7 @@ class Parts:
             container.close()
 
     def _find_rest(self, container: InputContainer, start: int, size: int) -> int | None:
-        """Where another part begins that the demuxer does not see, behind the last packet."""
+        """Position of another part after the last packet, which the demuxer does not find."""
         if self.reader is None or (last := self.reader.losses.last_place) is None:
             return None
         if self.reader.losses.has_new_streams:
@@ -242,7 +242,7 @@ class Parts:
         return None if header is None else _search(self._file, header, start + last + 1, size)
 
     def _find_other_codec(self, reader: Reader, start: int, size: int) -> int | None:
-        """Where the table stands that gives a stream of MPEG-TS another codec, if that is why nothing decodes."""
+        """Position of the MPEG-TS table that changes the codec of a stream, if that is why nothing decodes."""
         if not reader.losses.changes_codec or reader.losses.barren_place is None:
             return None
         place = start + reader.losses.barren_place
@@ -302,7 +302,7 @@ def _search(file: io.RawIOBase, header: re.Pattern[bytes], start: int, size: int
 
 
 def find_starts(file: io.RawIOBase, size: int) -> list[int]:
-    """Where recordings begin, of formats that say how long each of their top-level pieces is; 0 is the first."""
+    """Positions of recordings, in formats that declare the length of their top-level pieces; 0 is the first."""
     head = _read_at(file, 0, 12)
     if head[4:8] == b"ftyp":
         return _walk(file, size, _measure_box, lambda head: head[4:8] == b"ftyp")
@@ -343,7 +343,7 @@ def _measure_chunk(head: bytes) -> int:
 
 
 def _measure_element(head: bytes) -> int:
-    """Of an EBML element with an identifier of four bytes; 0 where its size is not known. Source: RFC 8794, 4 and 6."""
+    """Size of an EBML element with a four-byte id; 0 if unknown. Source: RFC 8794, 4 and 6."""
     width = 9 - head[4].bit_length()
     if head[0] >> 4 != 1 or width > 8:
         return 0

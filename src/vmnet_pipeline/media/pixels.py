@@ -1,4 +1,4 @@
-"""From decoded frames to pictures: whole, upright, in square pixels and SDR colours, as a player shows them."""
+"""Convert decoded frames to images as a player shows them: deinterlaced, upright, square pixels, SDR."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from vmnet_pipeline.media.filters import Step
 
 PICTURE_RECIPE = "cropped, bwdif by fields, square pixels, HDR by BT.2390 to BT.709"
-"""What is done to frames; it belongs into the fingerprint of every backend that looks at them."""
+"""How frames are converted; part of the fingerprint of every backend that uses frames."""
 
 # Real pixels are at most three times as wide as high (half-width recordings of wide films).
 _MAX_PIXEL_ASPECT = 8
-# Less than this is a rounding of sizes, and no reason to blur a picture.
+# Less than this is rounding of sizes, and not worth blurring an image.
 _LEAST_STRETCH = Fraction(1, 100)
 # Matrices that FFmpeg's scaler knows: RGB, BT.709, unspecified, FCC, BT.470BG, SMPTE 170M, SMPTE 240M, BT.2020.
 _KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
@@ -40,7 +40,7 @@ _LIMITED_STEP = np.uint16(259)  # what is added is 252 of 65,283
 
 
 class FrameConverter:
-    """Turns decoded frames of one stream to RGB pictures; keeps the last result for a repeated frame."""
+    """Converts decoded frames of one stream to RGB; keeps the last result for a repeated frame."""
 
     def __init__(self, stream: VideoStream, crop: Crop | None = None) -> None:
         """Prepare for a stream.
@@ -62,7 +62,7 @@ class FrameConverter:
         self._first_aspect: Fraction | None = None
 
     def watch(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-        """Hand on frames as they come from the decoder; those around an interlaced frame are needed to convert it."""
+        """Pass on frames from the decoder; converting an interlaced one needs its neighbours."""
         return self._fields.watch(frames)
 
     def convert(self, frame: VideoFrame, path: str | os.PathLike[str], *, is_late: bool = False) -> np.ndarray:
@@ -86,7 +86,7 @@ class FrameConverter:
         return self._picture
 
     def _develop(self, frame: VideoFrame, is_late: bool) -> np.ndarray:
-        """Everything but turning it upright."""
+        """Convert all but the orientation."""
         whole = self._run_filters(frame, is_late)
         is_mapped = needs_mapping(frame.color_trc, frame.color_primaries)
         rgb = self._reformatter.reformat(
@@ -101,7 +101,7 @@ class FrameConverter:
         return _stretch(picture, *square_size(whole.width, whole.height, self._find_aspect()))
 
     def _run_filters(self, frame: VideoFrame, is_late: bool) -> VideoFrame:
-        """Deinterlaced and cropped; the frame itself where there is nothing to do."""
+        """Deinterlace and crop, if needed."""
         import av
 
         frames: list[VideoFrame] = [frame]
@@ -115,11 +115,11 @@ class FrameConverter:
             steps = [*steps, ("crop", {**size, "exact": "1"})]
         try:
             return run_filters(frames, steps, index) if steps else frame
-        except av.error.FFmpegError:  # a pixel format that no filter takes, a crop that leaves nothing: shown as it is
+        except av.error.FFmpegError:  # a pixel format that no filter takes, or an empty crop: unchanged
             return frame
 
     def _find_aspect(self) -> Fraction:
-        """Width of a pixel by its height: the container's word, until that of the video itself changes."""
+        """Width of a pixel by its height: that of the container, until that of the video itself changes."""
         coded = self._stream.codec_context.sample_aspect_ratio or Fraction(1)
         if self._first_aspect is None:
             self._first_aspect = coded
@@ -127,7 +127,7 @@ class FrameConverter:
         return aspect if aspect and 1 <= max(aspect, 1 / aspect) <= _MAX_PIXEL_ASPECT else Fraction(1)
 
     def _find_peak(self, frame: VideoFrame) -> float:
-        """Read once: it holds for the whole film, and the first frame has it."""
+        """Read once: the first frame has it for the whole film."""
         if self._peak is None:
             names = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
             self._peak = read_peak(*(read_side_data(frame, name) for name in names))
@@ -141,7 +141,7 @@ class FrameConverter:
 
 
 def check_frame_size(width: int, height: int, path: str | os.PathLike[str]) -> None:
-    """Refuse pictures that no memory should be given to.
+    """Refuse frames that would take too much memory.
 
     Raises:
         MediaError: `frame_too_large`, also for pictures without any pixel.
@@ -152,7 +152,7 @@ def check_frame_size(width: int, height: int, path: str | os.PathLike[str]) -> N
 
 
 def _stretch(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A (h, w, 3) uint8 picture in another size. FFmpeg's scaler would lose colours if it converted them on the way."""
+    """Resize a (h, w, 3) uint8 image. FFmpeg's scaler would lose colours if it converted them in the same step."""
     from av import VideoFrame
 
     if picture.shape[:2] == (height, width):
@@ -163,7 +163,7 @@ def _stretch(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Size in square pixels of a picture whose pixels are `aspect` times as wide as high.
+    """Size in square pixels of an image whose pixels are `aspect` times as wide as high.
 
     The side that is too short grows; where that goes beyond the limits of `check_frame_size`, the other one shrinks.
     """
@@ -177,7 +177,7 @@ def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 
 
 def _choose_matrix(frame: VideoFrame) -> int | None:
-    """The YUV matrix where the frame's own cannot be used; None to use it.
+    """The YUV matrix to use instead of the frame's own; None to use that.
 
     HDR without one has that of BT.2020. One that FFmpeg's scaler does not know (constant luminance, YCgCo, ICtCp,
     reserved numbers) is taken for the most likely of those it knows.
@@ -195,7 +195,7 @@ def read_display_matrix(frame: VideoFrame) -> np.ndarray | None:
 
 
 def read_side_data(frame: VideoFrame, name: str) -> bytes | None:
-    """What a frame carries beside its pixels, by its name in `av.sidedata.sidedata.Type`; None where it does not.
+    """Side data of a frame, by its name in `av.sidedata.sidedata.Type`, or None.
 
     PyAV (18.1) ties a frame whose side data is read into a reference cycle, which keeps its pixels until Python
     collects garbage: 53 MB each at 8192x4320. So what was read is bound to a frame of one pixel afterwards.
@@ -212,7 +212,7 @@ def read_side_data(frame: VideoFrame, name: str) -> bytes | None:
 
 
 def swaps_sides(matrix: np.ndarray | None) -> bool:
-    """Whether width and height change places when the picture is turned upright."""
+    """Whether width and height are swapped by the orientation."""
     if matrix is None:
         return False
     size = np.abs(matrix[:2, :2].astype(np.int64))
@@ -220,7 +220,7 @@ def swaps_sides(matrix: np.ndarray | None) -> bool:
 
 
 def orient_picture(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Turn and mirror a (height, width, 3) picture upright; the nearest quarter turn counts.
+    """Rotate and mirror a (height, width, 3) image upright, by the nearest quarter turn.
 
     The matrix maps a stored point (x, y) to (a x + c y, b x + d y), with a, b, c, d at [0,0], [0,1],
     [1,0], [1,1].

@@ -62,7 +62,7 @@ def probe_media(
     checksum: str = "",
     max_duration_s: float = math.inf,
 ) -> MediaInfo:
-    """Find out what a media file holds, and whether it can be decoded at all.
+    """Describe the content of a media file, and check that it can be decoded.
 
     Headers alone call a broken file good, so the first frame of each side in `check` is decoded.
 
@@ -109,7 +109,7 @@ def _probe_part(
     checksum: str,
     max_duration_s: float,
 ) -> MediaInfo:
-    """What is in one of the recordings of a file; only of the first each side has to decode."""
+    """Describe one of the recordings of a file; only in the first each side must decode."""
     audio_stream = cast("AudioStream | None", parts.choose_stream(container, find_audio_stream))
     video_stream = cast("VideoStream | None", parts.choose_stream(container, find_video_stream))
     if parts.n_parts == 1 and audio_stream is None and video_stream is None:
@@ -130,7 +130,7 @@ def _leave_out_warnings(part: MediaInfo) -> MediaInfo:
 
 
 def _sum_sides(sides: list[StreamInfo | None], joined: str) -> StreamInfo | None:
-    """One side of all recordings of a file: as the first has it, as long as all together."""
+    """One side of all recordings of a file: that of the first with the total length."""
     if sides[0] is None or (len(sides) == 1 and not joined):
         return sides[0]
     known = [side for side in sides if side is not None]
@@ -146,7 +146,7 @@ def probe_in_sandbox(
     check: Collection[Modality] = ("audio", "video"),
     max_duration_s: float = math.inf,
 ) -> MediaInfo:
-    """`probe_media` in a child process, which a file that crashes or hangs a decoder ends.
+    """Run `probe_media` in a child process, which contains a crashing or hanging decoder.
 
     The checksum is computed here: it interprets nothing, and the time for it grows with the file.
 
@@ -160,7 +160,7 @@ def probe_in_sandbox(
 
 @dataclass(slots=True)
 class _Scan:
-    """What going through the packets found; keys are stream indices."""
+    """Results of reading the packets, by stream index."""
 
     duration_s: float | None = None
     first_frames: dict[int, Any] = field(default_factory=dict)
@@ -177,7 +177,7 @@ def _scan_streams(
     decoded: Collection[str],
     max_duration_s: float,
 ) -> _Scan:
-    """Decode the first frame of some streams, and measure those to be checked; read to the end where in doubt."""
+    """Decode the first frame of some streams, and measure those to check; read to the end in doubt."""
     scan, reader = _Scan(), Reader(container, *streams)
     parts.reader = reader
     unchecked = {s.index for s in streams if s.type in decoded and has_decoder(s)}
@@ -230,7 +230,7 @@ def _measure_streams(container: InputContainer, streams: list[Stream], reader: R
 
 
 def _check_packet(packet: Packet[Any], scan: _Scan, unchecked: set[int], n_barren: dict[int, int]) -> None:
-    """Feed the decoder until it gives a frame, or until it has failed so often that it never will."""
+    """Feed the decoder until it gives a frame or has failed too often."""
     index = packet.stream.index
     if frames := decode_packet(packet.stream, packet):
         scan.first_frames[index] = frames[0]
@@ -240,7 +240,7 @@ def _check_packet(packet: Packet[Any], scan: _Scan, unchecked: set[int], n_barre
 
 
 def _describe_audio(stream: AudioStream, scan: _Scan, check: bool, path: str | os.PathLike[str]) -> StreamInfo:
-    """The sample rate and channels are those that the decoder gives, which some headers do not know."""
+    """Sample rate and channels come from the decoder, as some headers lack them."""
     context, frame = stream.codec_context, scan.first_frames.get(stream.index)
     if check and frame is None:
         message = f"{path}: its sound ({_name_codec(stream)}) cannot be decoded; convert or replace the file"
@@ -255,7 +255,7 @@ def _describe_audio(stream: AudioStream, scan: _Scan, check: bool, path: str | o
 
 
 def _describe_video(stream: VideoStream, scan: _Scan, check: bool, path: str | os.PathLike[str]) -> StreamInfo:
-    """Width and height are those after turning the picture upright, where a frame was decoded."""
+    """Width and height are those of the upright frame, if one was decoded."""
     frame = scan.first_frames.get(stream.index)
     if check and frame is None:
         message = f"{path}: its picture ({_name_codec(stream)}) cannot be decoded; convert or replace the file"

@@ -1,4 +1,4 @@
-"""Packets and frames of an open file on the one time line of both its sides, with what is lost counted."""
+"""Packets and frames of an open file on one time line of both sides; losses are counted."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 MAX_BARREN_PACKETS = 2_000
 _N_HELD_BACK = 32
 _MAX_ERRORS_IN_ROW = 100
-# Where sides are apart by less, it is the work of encoders and muxers: silence there would be heard as a click.
+# Smaller gaps come from encoders and muxers: silence there would be heard as a click.
 MIN_GAP_S = 0.1
 _MAX_STEP_S = 1
-# No codec puts more audio into one packet; a last one that lasts for hours is the word of a header.
+# No codec puts more audio into one packet; a last one of hours comes from a header.
 _MAX_AUDIO_S = 10
 _ANY = 1 << 63
-# Streams of one file that begin further apart than this have clocks that have nothing to do with each other.
+# Streams of one file that begin further apart than this have unrelated clocks.
 _MAX_START_GAP_S = 10
 # Less than this is not worth a warning: a damaged frame or two.
 _LOSS_S = 0.5
 _SHORT_SHARE = 0.02
 _SHORT_S = 1.0
-# A side may end with the applause or the credits; beyond this it is said, as a last frame may be meant to stand.
+# A side may end before applause or credits; beyond this, warn, as a last frame may be meant to be held.
 _EARLY_S = 3.0
 # Formats whose header or index says how long the streams are, rather than FFmpeg guessing from a bit rate.
 _SIZED_STREAMS = frozenset({"mov", "flac", "wav"})
@@ -47,19 +47,19 @@ class Losses:
     """What could not be read or decoded of a file."""
 
     n_errors: int = 0  # places at which reading failed
-    n_damaged: int = 0  # packets that are not whole
-    gave_up: bool = False  # whether the rest was left
-    is_cut: bool = False  # whether the last packet is not whole
-    has_new_streams: bool = False  # whether streams turned up that the file did not have when it was opened
-    last_place: int | None = None  # byte at which the last packet begins that was wanted
+    n_damaged: int = 0  # incomplete packets
+    gave_up: bool = False  # whether the rest was not read
+    is_cut: bool = False  # whether the last packet is incomplete
+    has_new_streams: bool = False  # whether streams appeared after the file was opened
+    last_place: int | None = None  # byte at which the last wanted packet begins
     failed_s: float = 0.0  # length of the packets that did not decode
-    n_barren: int = 0  # packets since the last from which frames came
+    n_barren: int = 0  # packets since the last that gave frames
     barren_place: int | None = None  # byte at which the first of them begins
     barren_s: float = 0.0  # length of those of them that did not decode
 
     @property
     def changes_codec(self) -> bool:
-        """Whether nothing decodes from somewhere on, for longer than any decoder holds frames back."""
+        """Whether nothing decodes any more, for longer than decoders hold frames back."""
         return self.n_barren > _N_HELD_BACK
 
 
@@ -73,7 +73,7 @@ class Reader:
     """
 
     def __init__(self, container: InputContainer, *streams: Stream, base_s: Fraction = Fraction(0)) -> None:
-        """Start nothing yet; of a format without an index the other side is read along, for its clock.
+        """Prepare; in a format without an index the other side is also read, for its clock.
 
         Args:
             base_s: When the part begins, in seconds from the first instant of the file.
@@ -89,7 +89,7 @@ class Reader:
         self._names = set(container.format.name.split(","))
         self._file_s = _count_frames(self._sides) if "avi" in self._names else read_length(container)
         self._audio = [side.index for side in self._sides if side.type == "audio"]
-        # streams are not to be asked once their container is closed
+        # streams cannot be used once their container is closed
         self.indices = [stream.index for stream in streams]
         self._declared_s = {stream.index: _get_duration(stream) for stream in streams}
         self._origin: Fraction | None = None
@@ -114,7 +114,7 @@ class Reader:
             self.clock.place(packet)
             if packet.stream_index in wanted:
                 self.losses.last_place = max(packet.pos or 0, self.losses.last_place or 0)
-                # FFmpeg has its decoders drop what comes after a fragment of a later time
+                # FFmpeg makes decoders drop what follows a fragment of a later time
                 yield _copy_packet(packet) if packet.is_discard and self.clock.n_jumps else packet
 
     def frames(self) -> Iterator[Any]:
@@ -122,7 +122,7 @@ class Reader:
         return decode_packets(self.streams[0], self.packets(), self.losses)
 
     def tell(self, frame: Frame) -> Fraction | None:
-        """Seconds from the first instant of the file, at which its earlier side begins; None if a frame has no time."""
+        """Seconds from the first instant of the file, the begin of its earlier side; None if a frame has no time."""
         time_base = self.streams[0].time_base
         if frame.pts is None or time_base is None:
             return None
@@ -133,7 +133,7 @@ class Reader:
         return self._told - self._origin + self.base_s
 
     def _correct(self, time: Fraction) -> Fraction:
-        """Move the few frames whose time jumps before that of decoding, as it is where an encoder reorders frames."""
+        """Move the few frames whose time jumps before decoding does, as encoders reorder frames."""
         latest = self.clock.get_latest_jump(self.streams[0].index)
         if self._told is None or latest is None or time - self._told < _MAX_STEP_S:
             return time
@@ -159,7 +159,7 @@ class Reader:
         return (end - start) / 1e9
 
     def lasts_beyond(self, index: int, limit_s: float) -> bool:
-        """Whether a stream is longer than this as far as it was read, whatever comes."""
+        """Whether a stream, as far as it was read, is longer than this."""
         end = self.clock.get_end(index)
         return end is not None and end - self.clock.get_span(index)[0] > limit_s * 1e9
 
@@ -172,13 +172,13 @@ class Reader:
         return self._file_s if self._is_indexed else self.measure()
 
     def _find_declared(self, index: int, duration_s: float) -> tuple[float, float]:
-        """Seconds that are there and that the header or the index promises, of the stream or the file; or zeros."""
+        """Seconds that were read and that header or index declare, of the stream or the file; or zeros."""
         if self._names & _SIZED_STREAMS and (declared_s := self._declared_s[index]):
             return duration_s, declared_s
         return (self.measure(), self._file_s) if self._names & _SIZED_FILES else (0.0, 0.0)
 
     def describe_losses(self, index: int, duration_s: float, *, is_full: bool = False) -> list[str]:
-        """What is to be known of what was read of a stream; sentences without the path.
+        """Warnings about what was read of a stream, without the path.
 
         Args:
             index: Of one of the streams that were read; the container may be closed.
@@ -197,7 +197,7 @@ class Reader:
         elif self.losses.failed_s >= _LOSS_S:
             found.append(f"{self.losses.failed_s:.1f} s are damaged and cannot be decoded")
         gaps_s = self.clock.get_gaps(index) / 1e9
-        # frames may stand; where audio pauses as well, or packets are not whole, something is missing
+        # frames may be held; if audio pauses as well, or packets are incomplete, something is missing
         if gaps_s and (self.losses.n_damaged or any(self.clock.get_gaps(side) for side in self._audio)):
             found.append(f"{gaps_s:.1f} s are missing in its midst; silence or the frame before stands there")
         if n_jumps := self.clock.n_jumps:
@@ -222,7 +222,7 @@ def _copy_packet(packet: Packet[Any]) -> Packet[Any]:
 
 
 def get_start(stream: Stream) -> Fraction | None:
-    """When a stream begins, in seconds by its own timestamps; None where it is not known before reading."""
+    """Begin of a stream in seconds by its own timestamps; None if unknown before reading."""
     if stream.start_time is None or stream.time_base is None:
         return None
     return stream.start_time * stream.time_base
@@ -235,7 +235,7 @@ def _count_frames(sides: Sequence[Stream]) -> float:
 
 
 def states_end(container: InputContainer) -> bool:
-    """Whether what the header calls a length is the time of the end of all streams: Matroska, FLV."""
+    """Whether the declared length is the time of the end of all streams: Matroska, FLV."""
     return not {"matroska", "flv"}.isdisjoint(container.format.name.split(","))
 
 
@@ -252,7 +252,7 @@ def _get_duration(stream: Stream) -> float:
 
 
 def read_packets(container: InputContainer, streams: list[Stream], losses: Losses) -> Iterator[Packet[Any]]:
-    """Packets of the given streams that hold data; reading goes on behind errors as long as something comes.
+    """Non-empty packets of the given streams; reading continues after errors as long as packets come.
 
     The demuxer is told to leave the other streams out, so that their bytes are not read where the
     container has an index. Empty packets are left out because they would tell the decoder to finish.
@@ -278,14 +278,14 @@ def read_packets(container: InputContainer, streams: list[Stream], losses: Losse
             losses.n_errors += n_in_row == 1
         except (ValueError, OSError):  # of the file itself
             break
-        except IndexError:  # PyAV (18.1) stumbles at the end over streams that turned up after opening (MPEG-TS)
+        except IndexError:  # PyAV (18.1) fails at the end on streams that appeared after opening (MPEG-TS)
             losses.has_new_streams = True
             return
     losses.gave_up = True
 
 
 def decode_packet(stream: Stream, packet: Packet[Any] | None, losses: Losses | None = None) -> list[Any]:
-    """Frames that come out when `packet` goes in, or at the very end with None; none if it is damaged."""
+    """Decode a packet, or None at the end, to frames; none if it is damaged."""
     import av
 
     if not has_decoder(stream):

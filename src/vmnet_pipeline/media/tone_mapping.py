@@ -49,7 +49,7 @@ def needs_mapping(transfer: int, primaries: int) -> bool:
 
 
 def read_peak(mastering: bytes | None, content: bytes | None) -> float:
-    """The brightest that a film says it gets, in cd/m2; that of PQ where it says nothing that can be true.
+    """Peak luminance that a film declares in cd/m2; that of PQ if it declares no plausible one.
 
     Args:
         mastering: FFmpeg's `AVMasteringDisplayMetadata`: eight chromaticities, least and most luminance as fractions
@@ -73,7 +73,6 @@ class ToneMapper:
     """
 
     def __init__(self) -> None:
-        """Nothing has been seen yet."""
         self._bright = self._peak = 0.0  # in cd/m2
         self._touched_sdr_white = False
 
@@ -116,7 +115,7 @@ class ToneMapper:
 
 
 def _measure_light(picture: np.ndarray, to_light: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
-    """How bright areas and highlights get in cd/m2, by the brightest colour of an even choice of pixels."""
+    """Luminance of bright areas and of highlights in cd/m2, by the brightest colour of evenly spaced pixels."""
     step = max(1, round((picture.shape[0] * picture.shape[1] / _PEAK_SAMPLES) ** 0.5))
     bright, peak = np.percentile(to_light(picture[::step, ::step]).max(axis=2), _PERCENTILES)
     return float(bright), float(peak)
@@ -192,7 +191,7 @@ def map_luminance(light: np.ndarray, peak: float, target: float) -> np.ndarray:
 
 
 def _tabulate_gain(white: float, peak: float) -> tuple[np.ndarray, np.ndarray]:
-    """(light, factor): by what a pixel is multiplied whose brightest colour has this light, which keeps its hue."""
+    """(light, factor): factor for pixels whose brightest colour has this light, which keeps their hue."""
     light = decode_pq(np.linspace(0.01, 1.0, _N_NODES))
     return light, map_luminance(light, peak, white) / light
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     _Developable = tuple[Fraction, VideoFrame, FrameConverter]
 
-# Decoders that leave out an unreferenced picture without touching any other (tested for each).
+# Decoders that skip an unreferenced frame without changing any other (tested for each).
 _CODECS_THAT_SKIP = frozenset({"h264", "hevc", "mpeg4"})
-# Containers that store when each picture is shown; elsewhere (AVI) the demuxer guesses.
+# Containers that store when each frame is shown; for others (AVI) the demuxer guesses.
 _TIMED_CONTAINERS = frozenset({"mov", "matroska", "mpegts"})
 _PROGRESSIVE = 1
 
@@ -47,30 +47,28 @@ def sample_frames(
     n_threads: int = 1,
     warnings: list[str] | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield the picture that is on the screen at t = 0, 1/rate, 2/rate, ...
+    """Yield the frame that is on the screen at t = 0, 1/rate, 2/rate, ...
 
-    The picture at t is the last one whose timestamp is not after t; so variable frame rates come out right,
-    and a picture that stands still is repeated. Time counts from the first instant of the file, be it of frames
-    or of audio: where the frames begin later, the first one stands from the beginning. A clock that jumps is
-    bridged, so that no picture stands longer than its format can mean (`media.clock`).
-    Times go up to, and do not include, the end of the last picture and `max_duration_s`; a video shorter
-    than one period gives its first picture. Damaged stretches are skipped, and the picture before stands.
+    The frame at t is the last one whose timestamp is not after t, so variable frame rates are right and a held frame is
+    repeated. Time counts from the first instant of the file, of frames or of audio; if the frames begin later, the
+    first one is shown from the beginning. Jumps of the clock are bridged, so that no frame is held longer than its
+    format allows (`media.clock`). Times end before the end of the last frame and `max_duration_s`; a video shorter than
+    one period gives its first frame. In damaged stretches the frame before is held.
 
-    Pictures are what a player shows on an SDR screen: interlaced ones are deinterlaced, what the container
-    crops is left out, pixels are made square, HDR (HLG, PQ) and wide gamuts are mapped to BT.709, and the
-    display matrix turns and mirrors them. Colours are converted by the file's own matrix and range (BT.601
-    limited where it names none); transparency is dropped.
+    Frames are what a player shows on an SDR screen: deinterlaced, cropped as the container says, in square pixels, HDR
+    (HLG, PQ) and wide gamuts mapped to BT.709, rotated and mirrored by the display matrix. Colours are converted by the
+    file's own matrix and range (BT.601 limited if it names none); transparency is dropped.
 
     Args:
-        rate_hz: Pictures per second of video, > 0.
+        rate_hz: Frames per second of video, > 0.
         max_duration_s: Length of the window in seconds, > 0; None for everything.
-        max_frames: Most pictures to give, >= 1; None for no limit.
-        n_threads: Threads of the decoder. One by default, since callers run several decoders side by side.
-        warnings: Takes a sentence on everything that could not be read as the file has it, after the last picture.
+        max_frames: Maximum number of frames, >= 1; None for no limit.
+        n_threads: Threads of the decoder. One by default, since callers run several decoders in parallel.
+        warnings: Receives a sentence on everything that could not be read as stored, after the last frame.
 
     Yields:
-        (t_s, picture): time in seconds and (height, width, 3) uint8 RGB, C-contiguous. A picture that
-        stands for several t is the same array each time: copy it before writing into it.
+        (t_s, frame): time in seconds and (height, width, 3) uint8 RGB, C-contiguous. A frame held for several t is the
+        same array each time: copy it before writing into it.
 
     Example:
         >>> import tempfile
@@ -116,12 +114,12 @@ def _count_wanted(rate_hz: float, max_duration_s: float | None, max_frames: int 
 
 
 def _as_fraction(value: float) -> Fraction:
-    """The decimal number that was meant: 0.2 as a binary number times 25 is a little more than 5."""
+    """The intended decimal number: 0.2 as a binary number times 25 is slightly more than 5."""
     return Fraction(value).limit_denominator(1_000_000)
 
 
 def prepare_decoder(stream: VideoStream, path: str | os.PathLike[str], n_threads: int = 1) -> None:
-    """Check the declared picture size and bound the decoder, which must not be open yet, to it and to its threads.
+    """Check the declared frame size, and limit size and threads of the decoder, which must not be open yet.
 
     Raises:
         MediaError: `undecodable_video` for a codec without decoder, or `frame_too_large`.
@@ -190,7 +188,7 @@ def _decode_wanted(reader: Reader, stream: VideoStream, rate_hz: Fraction) -> It
 def _steer_decoder(
     stream: VideoStream, reader: Reader, first: list[VideoFrame], rate_hz: Fraction
 ) -> Iterator[Packet[Any]]:
-    """Hand on all packets, setting the decoder before each; nothing is skipped until `first` holds a frame."""
+    """Pass on all packets, setting the decoder before each; nothing is skipped until `first` holds a frame."""
     packets = reader.packets()
     for packet in packets:
         yield packet
@@ -253,7 +251,7 @@ def _time_frames(
 
 
 def _estimate_duration(frame: VideoFrame, stream: VideoStream) -> Fraction:
-    """How long a frame stands, in seconds: as declared, else by the frame rate, else 0."""
+    """Seconds that a frame is held: as declared, else by the frame rate, else 0."""
     if frame.duration and stream.time_base:
         return min(frame.duration * stream.time_base, Fraction(MAX_HOLD_S))
     rate_hz = stream.average_rate or stream.guessed_rate
