@@ -105,10 +105,12 @@ def read_weight_table() -> dict[str, WeightSet]:
     """
     import yaml
 
+    from vmnet_pipeline.storage.yaml_files import load_yaml
+
     table: dict[str, WeightSet] = {}
     for path in _find_tables():
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            content = load_yaml(path.read_text(encoding="utf-8")) or {}
             table |= {name: _parse_weight_set(name, row) for name, row in content.items()}
         except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise WeightsError(

@@ -6,7 +6,6 @@ values of `--params` as YAML. The original text is known only to the YAML parser
 
 from __future__ import annotations
 
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader  # the rules by which OmegaConf distinguishes numbers from text
 
 from vmnet_pipeline.storage.project import PATH_NAMES
+from vmnet_pipeline.storage.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ def load_as_written(text: str) -> Any:
                     value.tag = _TEXT
             return node
 
-    return yaml.load(io.StringIO(text), Loader=Loader)  # noqa: S506 - it is a safe loader
+    return load_yaml(text, Loader)
 
 
 def quote_names(params: str) -> str:
