@@ -113,7 +113,7 @@ def _probe_part(
     audio_stream = cast("AudioStream | None", parts.choose_stream(container, find_audio_stream))
     video_stream = cast("VideoStream | None", parts.choose_stream(container, find_video_stream))
     if parts.n_parts == 1 and audio_stream is None and video_stream is None:
-        raise MediaError("no_media_stream", f"{path}: holds neither sound nor moving pictures; remove it")
+        raise MediaError("no_media_stream", f"{path}: holds neither audio nor video; remove it")
     decoded = check if parts.n_parts == 1 else ()
     if video_stream is not None and "video" in decoded:
         prepare_decoder(video_stream, path)
@@ -243,7 +243,7 @@ def _describe_audio(stream: AudioStream, scan: _Scan, check: bool, path: str | o
     """Sample rate and channels come from the decoder, as some headers lack them."""
     context, frame = stream.codec_context, scan.first_frames.get(stream.index)
     if check and frame is None:
-        message = f"{path}: its sound ({_name_codec(stream)}) cannot be decoded; convert or replace the file"
+        message = f"{path}: its audio ({_name_codec(stream)}) cannot be decoded; convert or replace the file"
         raise MediaError("undecodable_audio", message)
     if frame is not None:
         rate_hz, n_channels = frame.sample_rate, frame.layout.nb_channels
@@ -258,7 +258,7 @@ def _describe_video(stream: VideoStream, scan: _Scan, check: bool, path: str | o
     """Width and height are those of the upright frame, if one was decoded."""
     frame = scan.first_frames.get(stream.index)
     if check and frame is None:
-        message = f"{path}: its picture ({_name_codec(stream)}) cannot be decoded; convert or replace the file"
+        message = f"{path}: its video ({_name_codec(stream)}) cannot be decoded; convert or replace the file"
         raise MediaError("undecodable_video", message)
     width, height = (stream.width, stream.height) if has_decoder(stream) else (None, None)
     if frame is not None:

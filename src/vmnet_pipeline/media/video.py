@@ -91,9 +91,9 @@ def sample_frames(
         for index, (middle, frame, converter) in _choose_frames(timed, sampling_hz, n_wanted):
             yield index / rate_hz, converter.convert(frame, path, is_late=index >= middle * sampling_hz)
         if parts.reader is None:
-            raise MediaError("no_video_stream", f"{path}: has no moving picture; give another file for the video side")
+            raise MediaError("no_video_stream", f"{path}: has no video; give another file for the video side")
         if index < 0:
-            message = f"{path}: none of its pictures can be decoded; convert or replace the file"
+            message = f"{path}: none of its frames can be decoded; convert or replace the file"
             raise MediaError("undecodable_video", message)
         if warnings is not None:
             warnings += parts.describe_losses()
@@ -125,7 +125,7 @@ def prepare_decoder(stream: VideoStream, path: str | os.PathLike[str], n_threads
         MediaError: `undecodable_video` for a codec without decoder, or `frame_too_large`.
     """
     if not has_decoder(stream):
-        raise MediaError("undecodable_video", f"{path}: FFmpeg has no decoder for its picture; convert the file")
+        raise MediaError("undecodable_video", f"{path}: FFmpeg has no decoder for its video; convert the file")
     check_frame_size(stream.width, stream.height, path)
     stream.codec_context.thread_count = n_threads
     stream.codec_context.thread_type = "AUTO"

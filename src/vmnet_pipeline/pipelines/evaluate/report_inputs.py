@@ -178,8 +178,7 @@ def _plot_collection(manifest: pd.DataFrame | None) -> dict[str, Figure]:
     if manifest is None:
         return {}
     usable = manifest[manifest["status"] == "ok"]
-    lengths = {"sound": usable["audio_duration_s"].tolist(), "picture": usable["video_duration_s"].tolist()}
-    return {"durations": plot_durations(lengths)}
+    return {"durations": plot_durations({side: usable[f"{side}_duration_s"].tolist() for side in ("audio", "video")})}
 
 
 def preview_queries(
