@@ -1,5 +1,6 @@
 """What a worker answers."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,15 @@ def test_what_a_worker_fails_at_in_its_own_way_is_no_line_of_the_file(number):
         answer = _explain(error, is_file=is_file)
         assert "forged" not in answer.failure
         assert answer.failure.isprintable()
+
+
+def test_what_libraries_print_of_a_file_goes_nowhere():
+    code = (
+        "import os, subprocess; from vmnet_pipeline.serving.worker import _silence; _silence()\n"
+        "os.write(1, b'forged'); os.write(2, b'forged'); subprocess.run(['echo', 'forged'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout + done.stderr == b""
 
 
 def test_all_reading_for_one_upload_has_one_budget():
