@@ -99,7 +99,7 @@ def plot_durations(durations: Mapping[str, Sequence[float]]) -> Figure:
     """Draw how long the items of a collection are, one panel for each side.
 
     Args:
-        durations: `sound` and `picture` to lengths in seconds; those that are not known (NaN) are left out.
+        durations: Side to lengths in seconds; unknown ones (NaN) are left out.
     """
     figure, panels = make_figure(len(durations), 8.6, 2.8, sharey=True)
     for axes, (name, lengths), colour in zip(panels, durations.items(), (BLUE, VERMILION), strict=False):
