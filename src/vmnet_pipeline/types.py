@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import numpy as np
+    import numpy.typing as npt
 
+    Array: TypeAlias = npt.NDArray[Any]
     FeatureArray: TypeAlias = "np.ndarray | Sequences"
 
 Modality = Literal["audio", "video"]

@@ -47,7 +47,7 @@ def test_even_counts_have_no_hubs() -> None:
 
 def test_bad_input_is_refused() -> None:
     queries, gallery = make_sides()
-    with pytest.raises(PairsError, match="one width"):
+    with pytest.raises(PairsError, match="embed both alike"):
         correct_both(queries, gallery[:, :3])
     with pytest.raises(PairsError, match="K >= 1"):
         correct_both(queries, gallery, k=0)

@@ -10,7 +10,7 @@ import pytest
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation.evaluate import evaluate_retrieval, recall_at_k
 from vmnet_pipeline.evaluation.pools import median_rank_in_pools, reach_in_pools
-from vmnet_pipeline.evaluation.ranks import rank_positives
+from vmnet_pipeline.evaluation.ranks import rank_queries
 from vmnet_pipeline.params import EvaluateParams
 
 
@@ -66,7 +66,7 @@ def test_the_evaluation_tells_the_mean_over_random_pools() -> None:
     rng, drawn = np.random.default_rng(0), []
     for _ in range(300):
         pool = rng.choice(240, 60, replace=False)
-        drawn.append(recall_at_k(rank_positives(video[pool], music[pool]), (5,))[5])
+        drawn.append(recall_at_k(rank_queries(video[pool], music[pool]).ranks, (5,))[5])
     figure = pools["60"].recall["5"]
     assert figure.value == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 300**0.5)
     assert figure.low < figure.value < figure.high  # type: ignore[operator]

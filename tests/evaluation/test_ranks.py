@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,16 @@ from sklearn.metrics import ndcg_score
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation import ranks as ranking
-from vmnet_pipeline.evaluation.ranks import rank_both, rank_on_device, rank_positives, rank_queries, score_nearest
+from vmnet_pipeline.evaluation.ranks import rank_both, rank_on_device, rank_queries, score_nearest
 
 
 def make_unit_rows(rng: np.random.Generator, n: int, dim: int = 8) -> np.ndarray:
     rows = rng.standard_normal((n, dim)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def rank_positives(*args: Any, **settings: Any) -> np.ndarray:
+    return rank_queries(*args, **settings).ranks
 
 
 def make_tied_rows(rng: np.random.Generator, n: int, dim: int = 3) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from tiny_pairs import draw_pairs
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.ranks import rank_positives
+from vmnet_pipeline.evaluation.ranks import rank_queries
 from vmnet_pipeline.experiments import baselines
 from vmnet_pipeline.experiments.baselines import fit_baseline
 from vmnet_pipeline.params import BASELINES
@@ -18,7 +18,7 @@ TRAIN, VAL, TEST = draw_pairs(200, 1), draw_pairs(60, 2), draw_pairs(80, 3)
 
 def recall(name, train=TRAIN, val=VAL):
     music, video = fit_baseline(name, train, val, seed=4)(TEST)
-    return float((rank_positives(music, video) <= 10).mean())
+    return float((rank_queries(music, video).ranks <= 10).mean())
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -112,9 +112,7 @@ def test_settings_are_chosen_on_validation_pairs():
             return baselines._draw_chance(len(pairs), self.seed)
 
     candidates = [Fixed(seed) for seed in range(12)]
-    hits = [
-        float((rank_positives(*c(VAL)) <= 10).mean() + (rank_positives(*c(VAL)[::-1]) <= 10).mean()) for c in candidates
-    ]
+    hits = [sum(float((rank_queries(*pair).ranks <= 10).mean()) for pair in (c(VAL), c(VAL)[::-1])) for c in candidates]
     assert baselines._choose(candidates, VAL).seed == int(np.argmax(hits))
 
 

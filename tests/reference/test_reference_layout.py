@@ -255,7 +255,7 @@ def test_the_reference_keeps_ids_that_stand_twice_or_on_two_sides(data, tmp_path
 
 def test_an_evaluation_reads_the_test_side_alone(data, tmp_path, caplog):
     whole = pack(data, tmp_path / "whole")
-    layout = replace(make_layout(locate_subsets(data)), only_test=True)
+    layout = replace(make_layout(locate_subsets(data)), test_only=True)
 
     def pack_test(target):
         write_pairs(target, plan_reference_pairs(layout, val_share=0.2, seed=17))

@@ -61,7 +61,7 @@ def test_training_curves_show_terms_validation_and_best_epoch(history: list[dict
     assert panels["Mean reciprocal rank on validation"]["MRR"] == ([2, 4, 6, 8], pytest.approx([0.2, 0.4, 0.6, 0.8]))
     assert "recall@5, music → video" in panels["Recall@K on validation"]
     assert panels["Median rank on validation"]["median rank, music → video"][1] == [7.5] * 4
-    assert panels["Other figures on validation"]["new idea"][1] == [3.0] * 4
+    assert panels["Other metrics on validation"]["new idea"][1] == [3.0] * 4
     shown = [curves for title, curves in panels.items() if title]
     assert all(curves["kept: epoch 6"][0] == [6, 6] for curves in shown)
 

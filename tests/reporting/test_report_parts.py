@@ -33,8 +33,8 @@ def test_queries_are_shown_with_picture_and_sound_and_those_without_by_id(measur
     html = build_report(ranks=measured.query_rows, previews=previews)
     page = Page(html)
     assert page.open == []
-    # music -> video: a sound and pictures of the right and of three answers; video -> music the other way round
-    heard = [item for table in tables[2:] for query in table.queries for item in (query.id, *query.answers)]
+    # music -> video: a sound and pictures of the relevant item and of three results; video -> music the other way round
+    heard = [item for table in tables[2:] for query in table.queries for item in (query.id, *query.results)]
     assert len(list_sources(html, "audio")) == 10 - 1 + 10 * 4 - heard.count(missing[1])
     assert len(list_sources(html, "img")) == 10 * 4 + 10
     content = base64.b64decode(list_sources(html, "audio")[0].removeprefix("data:audio/mpeg;base64,"))

@@ -43,11 +43,6 @@ class FileCheck:
 def verify_file(path: Path, check: FileCheck, *, label: str | None = None) -> str:
     """Check one file and give its hex sha256.
 
-    Args:
-        path: File to check.
-        check: What it must satisfy.
-        label: What to call the file in an error, if not by its path.
-
     Raises:
         WeightsError: The file is another one, or damaged.
     """

@@ -28,12 +28,7 @@ _FRAMEWORKS = ("openvino", "torch", "tensorflow", "keras")
 
 
 class ConvertedModels:
-    """One network's place among the converted ones.
-
-    Args:
-        weights_dir: Folder of the weights; converted networks lie below it.
-        identity: Whatever else than code and versions decides the network's numbers, JSON-able.
-    """
+    """One network's place among the converted ones."""
 
     def __init__(self, weights_dir: str | Path, identity: dict[str, Any]) -> None:
         versions = {name: metadata.version(name) for name in _FRAMEWORKS}

@@ -69,9 +69,6 @@ def measure_log_mel(samples: np.ndarray) -> np.ndarray:
 
     The product with 10,000 is taken in float64: in float16 it overflows above 6.55.
 
-    Args:
-        samples: (n,) float mono at 16 kHz in [-1, 1].
-
     Returns:
         (1 + n // 256, 96) float32, >= 0: log10(10000 mel + 1).
     """

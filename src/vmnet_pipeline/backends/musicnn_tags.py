@@ -55,9 +55,6 @@ class Tagger:
     def rate_tags(self, feature: np.ndarray) -> np.ndarray:
         """How likely each tag is at each time.
 
-        Args:
-            feature: (T, D) as stored.
-
         Returns:
             (T, 50) in [0, 1], tags in the order of `names`.
         """
@@ -67,12 +64,7 @@ class Tagger:
         return likelihood
 
     def name_tags(self, feature: np.ndarray, n_tags: int) -> list[str]:
-        """The likeliest tags, likeliest first.
-
-        Args:
-            feature: (T, D) as stored.
-            n_tags: How many.
-        """
+        """The likeliest tags, likeliest first."""
         order = np.argsort(-self.rate_tags(feature).mean(axis=0), kind="stable")
         return [self.names[index] for index in order[:n_tags]]
 

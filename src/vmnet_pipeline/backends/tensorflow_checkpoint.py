@@ -55,11 +55,6 @@ class _Entry:
 def read_checkpoint(index_path: Path, data_path: Path, *, slots: bool = False) -> dict[str, np.ndarray]:
     """All variables of a checkpoint with one data shard; slots of optimisers (`/Adam`) only where wanted.
 
-    Args:
-        index_path: The `.index` file.
-        data_path: The `.data-00000-of-00001` file.
-        slots: Whether to read the slots of Adam too.
-
     Returns:
         Variable name -> array, read-only, mapped from the file.
 

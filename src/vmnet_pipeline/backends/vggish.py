@@ -56,9 +56,6 @@ def count_samples(n_patches: int) -> int:
 def measure_log_mel(samples: np.ndarray) -> np.ndarray:
     """Log-mel spectrogram as VGGish was trained on: magnitudes, HTK mel, no centring.
 
-    Args:
-        samples: (n,) float mono at 16 kHz in [-1, 1].
-
     Returns:
         (1 + (n - 400) // 160, 64) float32, >= ln 0.01: ln(mel + 0.01).
     """

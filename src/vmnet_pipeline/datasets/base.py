@@ -27,7 +27,7 @@ class PathDataset(AbstractDataset[_Saved, _Loaded]):
         cache_dir: str = DEFAULT_CACHE_DIR,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Describe the dataset.
+        """Set the place of the dataset.
 
         Args:
             filepath: File or folder.
@@ -44,6 +44,14 @@ class PathDataset(AbstractDataset[_Saved, _Loaded]):
 
     def _exists(self) -> bool:
         return self._filepath.exists()
+
+
+class LoadOnlyDataset(AbstractDataset[None, _Loaded]):
+    """A dataset that other code writes, or the user."""
+
+    def save(self, data: None) -> None:
+        """Raise `NotImplementedError`."""
+        raise NotImplementedError(f"a {type(self).__name__} can only be loaded")
 
 
 PREVIEW_ROWS = 10

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import PathDataset
+from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
 from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class MeasuredResultsDataset(PathDataset[None, dict[str, Any]]):
-    """Evaluations of other variants and the comparison of this one, where the folder of results has them.
+class MeasuredResultsDataset(LoadOnlyDataset[dict[str, Any]], PathDataset[None, dict[str, Any]]):
+    """Evaluations of other variants and the comparison of this one, if the folder has them, one folder per variant.
 
     Example for the catalog:
 
@@ -36,14 +36,6 @@ class MeasuredResultsDataset(PathDataset[None, dict[str, Any]]):
         credentials: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Describe the dataset.
-
-        Args:
-            filepath: Folder with one folder per variant.
-            variant: The one whose own evaluation is left out, and whose comparison is loaded.
-            credentials: Options of the object store of `filepath`.
-            metadata: Free data for plugins.
-        """
         super().__init__(filepath=filepath, credentials=credentials, metadata=metadata)
         self._variant = variant
 
@@ -55,10 +47,6 @@ class MeasuredResultsDataset(PathDataset[None, dict[str, Any]]):
         variants = {name: results for name, results in found.items() if results is not None}
         comparison = _read_json(self._filepath / self._variant / "comparison.json")
         return {"variant": self._variant, "comparison": comparison, "variants": variants}
-
-    def save(self, data: None) -> None:
-        """Not possible: the pipelines of the variants write it."""
-        raise NotImplementedError("a MeasuredResultsDataset can only be loaded")
 
 
 def _read_variant(folder: Path) -> dict[str, Any] | None:

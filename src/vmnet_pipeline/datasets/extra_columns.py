@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.base import PathDataset
+from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class ExtraColumnsDataset(PathDataset[None, "pd.DataFrame"]):
+class ExtraColumnsDataset(LoadOnlyDataset["pd.DataFrame"], PathDataset[None, "pd.DataFrame"]):
     r"""Columns of a csv file with a column `id`, e.g. `title` and `licence`; those of paths are skipped.
 
     Given a media folder it is the media.csv in it; without one the table is empty.
@@ -40,7 +40,3 @@ class ExtraColumnsDataset(PathDataset[None, "pd.DataFrame"]):
         from vmnet_pipeline.search.item_metadata import read_extra_columns
 
         return read_extra_columns(self._filepath.expanduser())
-
-    def save(self, data: None) -> None:
-        """Not possible: this is a user's own file."""
-        raise NotImplementedError("an ExtraColumnsDataset can only be loaded")

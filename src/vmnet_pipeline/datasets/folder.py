@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmnet_pipeline.datasets.base import PathDataset
+from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
 
 
-class FolderDataset(PathDataset[None, Path]):
+class FolderDataset(LoadOnlyDataset[Path], PathDataset[None, Path]):
     """A folder, created on loading; the step that uses it manages its files.
 
     Example for the catalog:
@@ -27,7 +27,3 @@ class FolderDataset(PathDataset[None, Path]):
         """The folder, created if needed."""
         self._filepath.mkdir(parents=True, exist_ok=True)
         return self._filepath
-
-    def save(self, data: None) -> None:
-        """Not possible: a folder is filled by the step that loads it."""
-        raise NotImplementedError("a FolderDataset can only be loaded")

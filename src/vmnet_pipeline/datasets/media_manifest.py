@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class MediaManifestDataset(PathDataset["pd.DataFrame", "pd.DataFrame"]):
     """One row per item of a collection, in a Parquet file with a checksum of its values.
 
-    Given `audio_dir` or `video_dir`, loading lists that folder instead, so that extraction alone needs
-    no ingestion and no pairs.
+    Given `audio_dir` or `video_dir`, loading lists that folder instead, so that extraction alone needs no ingestion and
+    no pairs; the ids of these files are valid names on the disk of `save_dir`, where their features go.
 
     Example for the catalog:
 
@@ -42,17 +42,6 @@ class MediaManifestDataset(PathDataset["pd.DataFrame", "pd.DataFrame"]):
         cache_dir: str = DEFAULT_CACHE_DIR,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Describe the dataset.
-
-        Args:
-            filepath: The Parquet file.
-            audio_dir: Folder of audio files to list instead of reading the file.
-            video_dir: Folder of video files to list instead of reading the file.
-            save_dir: Where features of listed files go; the ids of these files follow what that disk takes as a name.
-            credentials: Options of the object store of `filepath`.
-            cache_dir: Local folder for what is kept of a manifest in an object store.
-            metadata: Free data for plugins.
-        """
         super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
         self._folders = {side: as_path(path) for side, path in (("audio", audio_dir), ("video", video_dir)) if path}
         self._save_dir = None if save_dir is None else as_path(save_dir)
@@ -79,25 +68,16 @@ class MediaManifestDataset(PathDataset["pd.DataFrame", "pd.DataFrame"]):
                 "first, or pass audio_dir=FOLDER or video_dir=FOLDER to extract from a bare folder."
             ) from error
         except storage_errors(ValueError) as error:
-            raise IngestError(
-                f"{self._filepath} is damaged ({error}). Run `kedro run --pipeline ingest` again."
-            ) from error
+            remedy = "Run `kedro run --pipeline ingest` again."
+            raise IngestError(f"{self._filepath} is damaged ({error}). {remedy}") from error
         return check_manifest(manifest, self._filepath)
 
     def preview(self, nrows: int = PREVIEW_ROWS) -> TablePreview:
         """The first rows, for Kedro-Viz, without paths and checksums; none of a folder that would have to be listed."""
         if self._folders or not self.exists():
             return {}
-        names = [
-            "id",
-            "status",
-            "reason",
-            "group",
-            "video_codec",
-            "video_duration_s",
-            "audio_codec",
-            "audio_duration_s",
-        ]
+        names = ["id", "status", "reason", "group"]
+        names += [f"{side}_{part}" for side in ("video", "audio") for part in ("codec", "duration_s")]
         return preview_rows(self.load()[names].head(nrows))
 
     def save(self, data: pd.DataFrame) -> None:

@@ -35,7 +35,7 @@ class MirroredFolderDataset(PathDataset[_Saved, _Loaded]):
 
 
 class OptionalFolderDataset(MirroredFolderDataset[_Saved, _Loaded | None]):
-    """A folder of search results that may be missing or damaged: it is then rebuilt."""
+    """A folder that is rebuilt when missing or damaged; if `optional`, loading it then returns None."""
 
     def __init__(
         self,
@@ -46,15 +46,6 @@ class OptionalFolderDataset(MirroredFolderDataset[_Saved, _Loaded | None]):
         cache_dir: str = DEFAULT_CACHE_DIR,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Describe the dataset.
-
-        Args:
-            filepath: The folder.
-            optional: Whether loading returns None instead of an error where the folder is missing or damaged.
-            credentials: Options of the object store of `filepath`.
-            cache_dir: Local folder for copies of remote files.
-            metadata: Free data for plugins.
-        """
         super().__init__(filepath=filepath, credentials=credentials, cache_dir=cache_dir, metadata=metadata)
         self._optional = optional
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset
+from vmnet_pipeline.datasets.base import LoadOnlyDataset
 
 if TYPE_CHECKING:
     from vmnet_pipeline.reference.layout import ReferenceLayout
 
 
-class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
+class ReferenceFilesDataset(LoadOnlyDataset["ReferenceLayout"]):
     """The user's own features and csv files; loading locates them and reads none.
+
+    `pairs_dir` holds train.csv, test.csv, train/ and test/; the other places replace single parts of it. The variant
+    (`vmnet_musicnn` or `vmnet_vggish`) decides how music features are pooled.
 
     Example for the catalog:
 
@@ -42,17 +45,6 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
         test_csv_path: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        """Describe the dataset.
-
-        Args:
-            variant: `vmnet_musicnn` or `vmnet_vggish`; decides how music features are pooled.
-            pairs_dir: Folder with train.csv, test.csv, train/ and test/.
-            train_data_dir: Folder with audio/ and video/ of the training items, in place of the one in `pairs_dir`.
-            train_csv_path: Their ids.
-            test_data_dir: Folder of the test items.
-            test_csv_path: Their ids.
-            metadata: Free data for plugins.
-        """
         self._variant = variant
         self._places = {
             "pairs_dir": pairs_dir,
@@ -62,7 +54,7 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
             "test_csv_path": test_csv_path,
         }
         self.metadata = metadata
-        self.only_test = False
+        self.test_only = False
         """Set for a run that evaluates and does not train: then only the test subset is packed."""
 
     def _describe(self) -> dict[str, Any]:
@@ -77,11 +69,7 @@ class ReferenceFilesDataset(AbstractDataset[None, "ReferenceLayout"]):
         """
         from vmnet_pipeline.reference.layout import locate_subsets, make_layout
 
-        return replace(make_layout(locate_subsets(**self._places), self._variant), only_test=self.only_test)
-
-    def save(self, data: None) -> None:
-        """Not possible: these are a user's own files."""
-        raise NotImplementedError("a ReferenceFilesDataset can only be loaded")
+        return replace(make_layout(locate_subsets(**self._places), self._variant), test_only=self.test_only)
 
     def _exists(self) -> bool:
         from vmnet_pipeline.errors import VmnetError

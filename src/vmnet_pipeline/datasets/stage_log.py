@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import PathDataset
+from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class StageLogDataset(PathDataset[None, list[dict[str, Any]]]):
+class StageLogDataset(LoadOnlyDataset[list[dict[str, Any]]], PathDataset[None, list[dict[str, Any]]]):
     """Time and memory of every node that ran on a collection; hooks write it.
 
     Example for the catalog:
@@ -36,7 +36,3 @@ class StageLogDataset(PathDataset[None, list[dict[str, Any]]]):
         from vmnet_pipeline.tracking.stages import read_stages
 
         return read_stages(self._filepath)
-
-    def save(self, data: None) -> None:
-        """Not possible: the hooks write it."""
-        raise NotImplementedError("a StageLogDataset can only be loaded")

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.metrics import Array, check_ranks
+from vmnet_pipeline.evaluation.metrics import check_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from vmnet_pipeline.types import Array
 
 Interval = tuple[float, float]
 

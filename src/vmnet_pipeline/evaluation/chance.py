@@ -13,7 +13,7 @@ from vmnet_pipeline.evaluation.positives import sum_discounts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmnet_pipeline.evaluation.metrics import Array
+    from vmnet_pipeline.types import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,52 +1,30 @@
-"""Evaluation of cross-modal retrieval in both directions, music -> video and video -> music.
-
-`evaluate_retrieval` is the entry point; the pieces (`rank_positives`, `recall_at_k`, `bootstrap_intervals`, ...) can be
-used alone and are re-exported here.
-"""
+"""Evaluate cross-modal retrieval in both directions, music -> video and video -> music."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
-from vmnet_pipeline.evaluation.bootstrap import Interval, Intervals, bootstrap_intervals
-from vmnet_pipeline.evaluation.chance import Chance, expect_chance, expect_ndcg
+from vmnet_pipeline.evaluation.bootstrap import Interval, bootstrap_intervals
+from vmnet_pipeline.evaluation.chance import expect_chance, expect_ndcg
 from vmnet_pipeline.evaluation.hubness import HUB_K, correct_both, measure_hubness
 from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank, median_rank, recall_at_k
 from vmnet_pipeline.evaluation.pools import median_rank_in_pools, reach_in_pools
 from vmnet_pipeline.evaluation.positives import check_embeddings
-from vmnet_pipeline.evaluation.ranks import RankedQueries, rank_both, rank_positives, rank_queries
+from vmnet_pipeline.evaluation.ranks import RankedQueries, rank_both
 from vmnet_pipeline.evaluation.results import DIRECTIONS, DirectionMetrics, Estimate, Evaluation, PoolMetrics
 from vmnet_pipeline.params import EvaluateParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "DIRECTIONS",
-    "Chance",
-    "DirectionMetrics",
-    "Estimate",
-    "Evaluation",
-    "Intervals",
-    "RankedQueries",
-    "bootstrap_intervals",
-    "derange_pairs",
-    "evaluate_retrieval",
-    "expect_chance",
-    "mean_reciprocal_rank",
-    "median_rank",
-    "rank_positives",
-    "rank_queries",
-    "recall_at_k",
-]
+    from vmnet_pipeline.evaluation.positives import Ties
+    from vmnet_pipeline.types import Array
 
-Array: TypeAlias = npt.NDArray[Any]
 logger = logging.getLogger(__name__)
 
 _UNIT_LENGTH_SLACK = 1e-2
@@ -126,7 +104,7 @@ def evaluate_retrieval(
         query_rows=[
             row
             for name, result in ranked.items()
-            for row in _list_rows(name, result, ids, groups, problem, params.top_n)
+            for row in _list_rows(name, result, ids, groups, problem.pools[0].stop, params.top_n)
         ],
     )
 
@@ -155,13 +133,11 @@ def derange_pairs(groups: Sequence[object] | Array, seed: int) -> Array:
 def _pose_problem(
     music_emb: Array, video_emb: Array, ids: Sequence[str], groups: Sequence[str] | None, params: EvaluateParams
 ) -> tuple[_Problem, list[str]]:
-    music, video = (
-        check_embeddings(music_emb, "Music embeddings", ids),
-        check_embeddings(video_emb, "Video embeddings", ids),
-    )
+    music = check_embeddings(music_emb, "Music embeddings", ids)
+    video = check_embeddings(video_emb, "Video embeddings", ids)
     _check_counts(music, video, ids, groups)
-    for name, side in (("Music", music), ("Video", video)):
-        _check_unit_length(side, name, ids)
+    _check_unit_length(music, "Music", ids)
+    _check_unit_length(video, "Video", ids)
     keys = _choose_keys(ids, groups, params)
     pools, warnings = _cut_pools(len(ids), params.pool_size)
     video_keys = keys.copy()
@@ -184,7 +160,7 @@ def _check_counts(music: Array, video: Array, ids: Sequence[str], groups: Sequen
     if music.shape[1] != video.shape[1]:
         raise PairsError(f"Music has {music.shape[1]} dimensions, video {video.shape[1]}; embed both with one model.")
     if len(ids) < 2:
-        raise PairsError("Retrieval among one item says nothing; give two or more test pairs.")
+        raise PairsError("Retrieval needs two or more test pairs: one pair always has rank 1.")
 
 
 def _check_unit_length(side: Array, name: str, ids: Sequence[str]) -> None:
@@ -211,7 +187,7 @@ def _cut_pools(n: int, pool_size: int | None) -> tuple[list[slice], list[str]]:
 
 
 def _rank_pools(problem: _Problem, params: EvaluateParams) -> dict[str, RankedQueries]:
-    """Ranks of both directions, each pool on its own."""
+    """Rank both directions, each pool on its own."""
     pools = [_rank_pool(problem, pool, params) for pool in problem.pools]
     return {name: RankedQueries.join(parts) for name, parts in zip(DIRECTIONS, zip(*pools, strict=True), strict=True)}
 
@@ -220,15 +196,10 @@ def _rank_pool(problem: _Problem, pool: slice, params: EvaluateParams) -> list[R
     music, video = problem.music[pool], problem.video[pool]
     if params.similarity == "csls":
         music, video = correct_both(music, video, k=params.csls_neighbours, chunk_size=params.chunk_size)
-    both = rank_both(
-        music,
-        video,
-        problem.music_keys[pool],
-        problem.video_keys[pool],
-        ties="lower_index" if params.pool_size else "mid",
-        top_n=max(params.top_n, HUB_K),
-        chunk_size=params.chunk_size,
-    )
+    keys = problem.music_keys[pool], problem.video_keys[pool]
+    ties: Ties = "lower_index" if params.pool_size else "mid"
+    top_n = max(params.top_n, HUB_K)
+    both = rank_both(music, video, *keys, ties=ties, top_n=top_n, chunk_size=params.chunk_size)
     return [replace(result, top=result.top + pool.start) for result in both]
 
 
@@ -238,46 +209,33 @@ def _summarise(
     recall = recall_at_k(result.ranks, params.ks)
     chance = expect_chance(pool_size, result.n_positives, params.ks)
     pools = _reach_pools(result, pool_size, params)
-    spread = bootstrap_intervals(
-        result.ranks,
-        params.ks,
-        params.n_resamples,
-        params.confidence_level,
-        params.seed,
-        units,
-        result.average_precision,
-        np.column_stack([result.ndcg, *pools.values()]),
-    )
-    one_each = int(result.n_positives.max()) == 1
+    precision, other_values = result.average_precision, np.column_stack([result.ndcg, *pools.values()])
+    draws = params.n_resamples, params.confidence_level, params.seed
+    spread = bootstrap_intervals(result.ranks, params.ks, *draws, units, precision, other_values)
+    map_chance = chance.mrr if int(result.n_positives.max()) == 1 else None
     return DirectionMetrics(
         reference_name=DIRECTIONS[name],
         recall={str(k): _make_estimate(recall[k], spread.recall[k], chance.recall[k]) for k in params.ks},
         median_rank=_make_estimate(median_rank(result.ranks), spread.median_rank, chance.median_rank),
         mrr=_make_estimate(mean_reciprocal_rank(result.ranks), spread.mrr, chance.mrr),
-        mean_average_precision=_make_estimate(
-            float(result.average_precision.mean()), spread.mean_average_precision, chance.mrr if one_each else None
-        ),
-        ndcg=_make_estimate(
-            float(result.ndcg.mean()),
-            spread.others[0],
-            expect_ndcg(pool_size, result.n_positives),
-        ),
+        mean_average_precision=_make_estimate(float(precision.mean()), spread.mean_average_precision, map_chance),
+        ndcg=_make_estimate(float(result.ndcg.mean()), spread.others[0], expect_ndcg(pool_size, result.n_positives)),
         hubness=_measure_hubs(result.top, pool_size),
         pools=_summarise_pools(result, pool_size, pools, spread.others[1:], params.ks),
     )
 
 
 def _measure_hubs(top: Array, pool_size: int) -> dict[str, float]:
-    """Hubness of the first `HUB_K` answers; every item of every pool is a gallery item once."""
+    """Measure hubness among the first `HUB_K` hits; every item of every pool is a gallery item once."""
     counts = np.bincount(top[:, :HUB_K].reshape(-1), minlength=len(top))
     return {"k": float(min(HUB_K, pool_size)), **measure_hubness(counts)}
 
 
 def _reach_pools(result: RankedQueries, n_gallery: int, params: EvaluateParams) -> dict[int, Array]:
-    """Size of random pools to the (n, len(ks)) expected hits in them; none under the pool protocol.
+    """Map the size of random pools to the (n, len(ks)) expected hits in them; empty under the pool protocol.
 
-    None for several relevant items either: a pool of part of them would ask an easier or a harder question, depending
-    on how they are drawn.
+    Empty for several relevant items, too: a pool with some of them is an easier or a harder task, depending on how
+    they are drawn.
     """
     if params.pool_size is not None or int(result.n_positives.max()) > 1:
         return {}
@@ -291,7 +249,7 @@ def _reach_pools(result: RankedQueries, n_gallery: int, params: EvaluateParams) 
 def _summarise_pools(
     result: RankedQueries, n_gallery: int, pools: dict[int, Array], spread: Sequence[Interval | None], ks: Sequence[int]
 ) -> dict[str, PoolMetrics]:
-    """Metrics for every size of random pools; `spread` has the intervals of their recalls, one after the other."""
+    """Summarise every size of random pools; `spread` has the intervals of their recalls, one after the other."""
     intervals, metrics = iter(spread), {}
     for size, reached in pools.items():
         chance = expect_chance(size, [1], ks)
@@ -311,14 +269,8 @@ def _make_estimate(value: float, interval: Interval | None, chance: float | None
 
 
 def _list_rows(
-    direction: str,
-    result: RankedQueries,
-    ids: Sequence[str],
-    groups: Sequence[str] | None,
-    problem: _Problem,
-    top_n: int,
+    direction: str, result: RankedQueries, ids: Sequence[str], groups: Sequence[str] | None, pool_size: int, top_n: int
 ) -> list[dict[str, Any]]:
-    pool_size = problem.pools[0].stop
     return [
         {
             "id": str(ids[row]),

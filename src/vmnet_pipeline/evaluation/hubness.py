@@ -6,15 +6,17 @@ without parallel data, arXiv:1710.04087, section 2.3 (CSLS).
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
+from vmnet_pipeline.evaluation.positives import check_both
 from vmnet_pipeline.evaluation.ranks import score_nearest
 
-Array: TypeAlias = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from vmnet_pipeline.types import Array
+
 HUB_K = 10
 
 
@@ -51,25 +53,9 @@ def correct_both(music: Array, video: Array, *, k: int = 10, chunk_size: int = 1
     Raises:
         PairsError: Widths differ, or K is below 1.
     """
-    _check(music, video, k)
-    music, video = _as_float32(music), _as_float32(video)
-    there, back = (scores.mean(axis=1, keepdims=True) for scores in score_nearest(music, video, k, chunk_size))
-    return np.hstack([2.0 * music, there, np.full_like(there, -1.0)]), np.hstack(
-        [video, np.full_like(back, -1.0), back]
-    )
-
-
-def _as_float32(side: Array) -> Array:
-    return np.asarray(side, dtype=np.float32)
-
-
-def _check(queries: Array, gallery: Array, k: int) -> None:
-    if (
-        queries.ndim != 2
-        or gallery.ndim != 2
-        or queries.shape[1] != gallery.shape[1]
-        or not len(queries) * len(gallery)
-    ):
-        raise PairsError(f"Queries {queries.shape} and gallery {gallery.shape} must be non-empty and of one width.")
     if k < 1:
         raise PairsError(f"Hubness needs K >= 1, got {k}.")
+    music, video = check_both(music, video, chunk_size)
+    there, back = (scores.mean(axis=1, keepdims=True) for scores in score_nearest(music, video, k, chunk_size))
+    minus_ones = np.full_like(there, -1.0), np.full_like(back, -1.0)
+    return np.hstack([2.0 * music, there, minus_ones[0]]), np.hstack([video, minus_ones[1], back])

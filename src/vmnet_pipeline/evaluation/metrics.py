@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation.ranks import rank_on_device
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Array: TypeAlias = npt.NDArray[Any]
+    from vmnet_pipeline.types import Array
 
 
 def recall_at_k(ranks: Array, ks: Sequence[int]) -> dict[int, float]:

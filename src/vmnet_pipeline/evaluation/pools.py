@@ -7,17 +7,17 @@ the ranks in the whole gallery, so no pool is drawn: there is no seed, and no no
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Array: TypeAlias = npt.NDArray[Any]
+    from vmnet_pipeline.types import Array
+
 _SLACK = 1e-9  # of sums of probabilities
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Array: TypeAlias = npt.NDArray[Any]
+    from vmnet_pipeline.types import Array
+
 Keys: TypeAlias = "Sequence[object] | Array | None"
 Ties = Literal["mid", "lower_index"]
 

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vmnet_pipeline.evaluation.positives import Keys
+    from vmnet_pipeline.types import Array
 
-Array: TypeAlias = npt.NDArray[Any]
 
 GALLERY_CHUNK = 8192  # columns of scores made at a time
 # A query with more near ties than this is a collapsed embedding: its near ties count as ties, whatever their scores, as
@@ -51,7 +50,7 @@ class RankedQueries:
     """Result of n queries.
 
     Attributes:
-        ranks: (n,) float64, >= 1, rank of the best positive.
+        ranks: (n,) float64, >= 1, rank of the best positive; fractions come from ties.
         average_precision: (n,) float64, in (0, 1], over all positives of the query.
         ndcg: (n,) float64, in [0, 1], normalised discounted cumulative gain at 10, every positive counting 1.
         n_positives: (n,) int64, >= 1, positives of the query in the gallery.
@@ -68,32 +67,6 @@ class RankedQueries:
     def join(cls, parts: Sequence[RankedQueries]) -> RankedQueries:
         """Concatenate the queries of all parts, in order."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-
-def rank_positives(
-    queries: Array,
-    gallery: Array,
-    query_keys: Keys = None,
-    gallery_keys: Keys = None,
-    *,
-    ties: Ties = "mid",
-    chunk_size: int = 1024,
-) -> Array:
-    """Rank the best positive of every query; see `rank_queries`.
-
-    Returns:
-        (n_queries,) float64, >= 1; halves (and, with several positives, other fractions) come from ties.
-
-    Raises:
-        PairsError: As `rank_queries`.
-
-    Example:
-        >>> music = np.eye(3)
-        >>> video = music[[0, 2, 1]]  # the second and the third are mixed up
-        >>> rank_positives(music, video).tolist()
-        [1.0, 2.5, 2.5]
-    """
-    return rank_queries(queries, gallery, query_keys, gallery_keys, ties=ties, chunk_size=chunk_size).ranks
 
 
 def rank_queries(
@@ -123,6 +96,12 @@ def rank_queries(
 
     Raises:
         PairsError: Shapes do not fit, values are NaN or infinite, or a query has no positive.
+
+    Example:
+        >>> music = np.eye(3)
+        >>> video = music[[0, 2, 1]]  # the second and the third are mixed up
+        >>> rank_queries(music, video).ranks.tolist()
+        [1.0, 2.5, 2.5]
     """
     queries, gallery = check_both(queries, gallery, chunk_size)
     positives = find_positives(query_keys, gallery_keys, len(queries), len(gallery))
@@ -145,9 +124,6 @@ def rank_both(
 
     Returns:
         Music items as queries among the videos, and videos as queries among the music items.
-
-    Raises:
-        PairsError: As `rank_queries`.
     """
     music, video = check_both(music, video, chunk_size)
     there = find_positives(music_keys, video_keys, len(music), len(video))
@@ -309,8 +285,12 @@ class _Direction:
 
     def _score_pairs(self, query: Tensor, column: Tensor) -> Tensor:
         """Score chosen (query, gallery row) pairs; (n,) float64."""
-        parts = zip(torch.split(query, _RESCORED_TOGETHER), torch.split(column, _RESCORED_TOGETHER), strict=True)
-        return torch.cat([(self.queries[i].double() * self.gallery[j].double()).sum(dim=1) for i, j in parts])
+        # Into one array: a small result kept between the large temporaries would fragment the heap, by up to a GiB.
+        scores = torch.empty(len(query), dtype=torch.float64, device=query.device)
+        parts = (torch.split(part, _RESCORED_TOGETHER) for part in (scores, query, column))
+        for out, i, j in zip(*parts, strict=True):
+            torch.sum(self.queries[i].double() * self.gallery[j].double(), dim=1, out=out)
+        return scores
 
     def finish(self) -> RankedQueries:
         """Combine the counts, after every block."""

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation.ranks import rank_both
@@ -23,9 +22,8 @@ from vmnet_pipeline.types import Sequences
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from vmnet_pipeline.types import FeatureArray, PairArrays
+    from vmnet_pipeline.types import Array, FeatureArray, PairArrays
 
-Array: TypeAlias = npt.NDArray[Any]
 Embedder: TypeAlias = "Callable[[PairArrays], tuple[Array, Array]]"
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)  # in units of the mean variance of a side

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from vmnet_pipeline.errors import ParameterError, TrainingError, describe_validation
@@ -34,10 +33,9 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.params import CompareParams, TrainParams
     from vmnet_pipeline.training import TrainingResult
-    from vmnet_pipeline.types import PairArrays
+    from vmnet_pipeline.types import Array, PairArrays
 
-Array: TypeAlias = npt.NDArray[Any]
-Sides: TypeAlias = tuple[Array, Array]
+Sides: TypeAlias = "tuple[Array, Array]"
 Kind = Literal["baseline", "variant", "ensemble"]
 
 logger = logging.getLogger(__name__)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, find_intervals
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
     from vmnet_pipeline.inference.pieces import PieceEmbedder
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.params import EvaluateParams
-    from vmnet_pipeline.types import PairArrays
+    from vmnet_pipeline.types import Array, PairArrays
 
-Array: TypeAlias = npt.NDArray[Any]
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 GAIN_KS = (1, 5, 10)
 logger = logging.getLogger(__name__)

@@ -52,12 +52,6 @@ def extract_missing(
 ) -> Iterator[FeatureRow]:
     """Extract items into a store, yielding the row of each when it is there.
 
-    Args:
-        backend: Not loaded yet.
-        missing: What was planned; what another run has finished since then is left out.
-        store: Held for this run, or this worker of an array job, until the iterator is at its end.
-        params: Executor, workers, timeout.
-
     Raises:
         FeatureStoreError: Another run holds the store, or it cannot be written.
         ExtractionError: No workers, or they end one after the other.

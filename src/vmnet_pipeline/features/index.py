@@ -58,11 +58,10 @@ class FeatureIndex(Mapping[str, FeatureRow]):
     """The rows of a store by item id. A row becomes an object only on access.
 
     Attributes:
-        table: The columns of `ROW_COLUMNS`; every id once.
+        table: The columns of `ROW_COLUMNS`; every id once, see `latest`.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """Wrap a table in which no id is repeated; see `latest`."""
         self.table = table
 
     @classmethod
@@ -121,8 +120,7 @@ class FeatureIndex(Mapping[str, FeatureRow]):
 
     def take(self, places: pa.Array, *columns: str) -> pd.DataFrame:
         """Some columns of the rows at `places`; null for a place that is null."""
-        frame: pd.DataFrame = self.table.select(list(columns)).take(places).to_pandas()
-        return frame
+        return FeatureIndex(self.table.select(list(columns)).take(places)).to_frame(*columns)
 
     def to_frame(self, *columns: str) -> pd.DataFrame:
         """Some columns, in the order of `table`."""

@@ -115,11 +115,9 @@ def verify_store(store: FeatureStore, *, n_workers: int | None = None) -> Verifi
 
 
 def drop_broken(store: FeatureStore, ids: Collection[str]) -> int:
-    """Remove rows whose files are missing or damaged from the index, so that the next run extracts those items.
+    """Remove the rows of ids that `verify_store` found from the index, so that the next run extracts those items.
 
-    Args:
-        store: The store.
-        ids: Those that `verify_store` found; one that was repaired meanwhile stays.
+    Rows whose files were repaired in the meantime stay.
 
     Returns:
         Number of removed rows.
@@ -139,10 +137,7 @@ def drop_broken(store: FeatureStore, ids: Collection[str]) -> int:
 def collect_garbage(store: FeatureStore, *, keep: Collection[str] | None = None, dry_run: bool = False) -> Garbage:
     """Remove leftovers of killed writers, feature files without a row and, on request, items of no collection.
 
-    Args:
-        store: The store.
-        keep: Ids of the collection; rows and files of all others are removed. None keeps every row.
-        dry_run: Only report them.
+    With `keep`, the ids of a collection, rows and files of all other items are removed; `dry_run` only reports.
 
     Raises:
         FeatureStoreError: The folder is not a feature store, or a run works on it, or it cannot be written.

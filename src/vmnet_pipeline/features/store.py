@@ -65,6 +65,8 @@ class FeatureChunk:
 class FeatureStore:
     """A folder of features. Cheap to open; an absent folder reads as an empty store.
 
+    Every method that writes raises `FeatureStoreError` where the folder cannot be written.
+
     Example:
         >>> import tempfile
         >>> import numpy as np
@@ -81,12 +83,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | Path, *, writer: str | None = None) -> None:
-        """Open a store.
-
-        Args:
-            folder: Local folder, or URL of an object store.
-            writer: Name of the rows that this handle writes, to read only those later; unique by default.
-        """
+        """Open a local folder or a URL of an object store; `writer` names the rows that `read_own_rows` reads."""
         self.folder = as_path(folder)
         self._index_folder = self.folder / INDEX_FOLDER
         self._log = RowLog(self._index_folder, ROW_COLUMNS, writer=writer)
@@ -122,13 +119,13 @@ class FeatureStore:
             FeatureStoreError: The store holds features of another fingerprint; the message lists the differences.
         """
         stored = self.fingerprint()
-        if stored is None or stored.digest == wanted.digest:
-            return
-        raise FeatureStoreError(
-            f"The feature store {self.folder} holds features of other settings: {stored.describe_difference(wanted)}. "
-            "Features of different settings are never mixed: restore the old settings, pass another folder with "
-            "--params save_dir=FOLDER or another collection=NAME, or remove the store."
-        )
+        if stored is not None and stored.digest != wanted.digest:
+            difference = stored.describe_difference(wanted)
+            raise FeatureStoreError(
+                f"The feature store {self.folder} holds features of other settings: {difference}. Features of "
+                "different settings are never mixed: restore the old settings, pass another folder with --params "
+                "save_dir=FOLDER or another collection=NAME, or remove the store."
+            )
 
     # --- reading
 
@@ -195,13 +192,11 @@ class FeatureStore:
             return False
 
     def measure_files(self, item_ids: Sequence[str]) -> list[int]:
-        """Sizes in bytes of the feature files of items; -1 for a missing one."""
+        """Return the sizes in bytes of the feature files of items; -1 for a missing one."""
         if is_remote(self.folder):
-            listing = list_files(self.folder)
-            sizes = {name: found.size_bytes for name, found in listing.items()}
+            sizes = {name: found.size_bytes for name, found in list_files(self.folder).items()}
             return [sizes.get(f"{item_id}.npy", -1) for item_id in item_ids]
-        folder = str(self.folder)
-        return [_size_of(f"{folder}/{item_id}.npy") for item_id in item_ids]
+        return [_size_of(f"{self.folder}/{item_id}.npy") for item_id in item_ids]
 
     def done_ids(self) -> list[str]:
         """Sorted ids of all finished items."""
@@ -230,8 +225,7 @@ class FeatureStore:
         with self.explain_failure():
             self.check_fingerprint(fingerprint)
             if not path.exists():
-                content = {"backend": fingerprint.backend, "settings": fingerprint.settings}
-                write_text_atomically(path, add_checksum(content))
+                write_text_atomically(path, add_checksum(asdict(fingerprint)))
 
     def add_all(self, results: Iterable[FeatureResult]) -> Iterator[FeatureRow]:
         """Store items one by one; into an object store several are uploaded at the same time.
@@ -249,11 +243,7 @@ class FeatureStore:
             yield row
 
     def sync(self) -> None:
-        """Make the rows added so far survive a loss of power, too.
-
-        Raises:
-            FeatureStoreError: The folder cannot be written.
-        """
+        """Make the rows added so far survive a loss of power, too."""
         with self.explain_failure():
             self._log.sync()
 
@@ -270,11 +260,7 @@ class FeatureStore:
         return self._enter(lock_run(self._index_folder, shard))
 
     def share_writing(self, shard: Shard | None = None) -> AbstractContextManager[None]:
-        """Mark this process as writing here, so that no other run starts meanwhile.
-
-        Raises:
-            FeatureStoreError: The folder cannot be written.
-        """
+        """Mark this process as writing here, so that no other run starts meanwhile."""
         return self._enter(share_writing(self._index_folder, shard))
 
     @contextmanager
@@ -319,11 +305,7 @@ class FeatureStore:
         )
 
     def add_rows(self, rows: Iterable[FeatureRow]) -> None:
-        """Add rows to the index whose files are in place; they are on disk on return.
-
-        Raises:
-            FeatureStoreError: The folder cannot be written.
-        """
+        """Add rows to the index whose files are in place; they are on disk on return."""
         with self.explain_failure():
             self._log.append(asdict(row) for row in rows)
         self.reload()
@@ -334,11 +316,7 @@ class FeatureStore:
             self.replace_index(FeatureIndex.latest(self._log.read()))
 
     def replace_index(self, index: FeatureIndex) -> None:
-        """Replace the index; not while another process writes.
-
-        Raises:
-            FeatureStoreError: The folder cannot be written.
-        """
+        """Replace the index; not while another process writes."""
         with self.explain_failure():
             self._log.compact(index.table)
         self.reload()
@@ -357,7 +335,7 @@ class FeatureStore:
             write_text_atomically(self._index_folder / "complete.json", json.dumps(content))
 
     def clear_complete(self) -> None:
-        """Remove the completion marker, because there is work to do."""
+        """Remove the completion marker: there is work to do."""
         with self.explain_failure():
             (self._index_folder / "complete.json").unlink(missing_ok=True)
 

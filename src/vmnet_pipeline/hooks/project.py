@@ -105,9 +105,9 @@ class ProjectHooks:
                 tracking.log_comparison(catalog.load(name))
             if kind == "evaluation":
                 evaluation, variant = catalog.load(name), name.removesuffix(".evaluation")
-                tracking.log_figures(evaluation)
+                tracking.log_metrics(tracking.flatten_metrics(evaluation))
                 logs = path_of(catalog, f"{variant}.training_state").with_name("logs")
-                tracking.write_figures(logs, evaluation, catalog.load(f"{variant}.checkpoint").best_epoch)
+                tracking.write_evaluation(logs, evaluation, catalog.load(f"{variant}.checkpoint").best_epoch)
         if "split_summary" in pipeline.all_outputs():
             tracking.set_tags({"split_checksum": catalog.load("split_summary")["checksum"]})
         for name in (name for name in pipeline.all_outputs() if name.endswith(".pairs")):

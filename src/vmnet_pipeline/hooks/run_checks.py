@@ -114,7 +114,7 @@ def skip_training_files(pipeline: Pipeline, catalog: DataCatalog) -> None:
         takers = [node for node in pipeline.nodes if name in node.inputs]
         files = f"{name.removesuffix('.pairs')}.reference_files"
         if takers and files in pipeline.inputs() and all("test_side" in node.tags for node in takers):
-            cast("ReferenceFilesDataset", catalog.get(files)).only_test = True
+            cast("ReferenceFilesDataset", catalog.get(files)).test_only = True
 
 
 def check_access(pipeline: Pipeline, catalog: DataCatalog) -> None:

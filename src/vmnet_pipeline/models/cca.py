@@ -15,10 +15,9 @@ J. Shawe-Taylor, Canonical correlation analysis (2004), for the ridge.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from vmnet_pipeline.errors import ParameterError
@@ -26,7 +25,8 @@ from vmnet_pipeline.errors import ParameterError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Array: TypeAlias = npt.NDArray[Any]
+    from vmnet_pipeline.types import Array
+
 
 RIDGES = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in units of the mean variance of a side
 MAX_COMPONENTS = 1024  # principal components kept before the analysis; bounds its cost on wide features
@@ -78,11 +78,6 @@ class CanonicalAnalysis:
 
     In the basis of the eigenvectors of S_xx, (S_xx + a I)^(-1/2) is diagonal: another ridge costs one decomposition
     of the cross-covariance, not two of the views.
-
-    Args:
-        xx: (Dx, Dx) float64 covariance of the first view.
-        yy: (Dy, Dy) of the second view.
-        xy: (Dx, Dy) between them.
     """
 
     def __init__(self, xx: Array, yy: Array, xy: Array) -> None:

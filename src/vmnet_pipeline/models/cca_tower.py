@@ -14,10 +14,9 @@ interpretation of canonical correlation analysis (2005), for the Gaussian model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,9 +28,8 @@ from vmnet_pipeline.types import Sequences, Side
 
 if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
-    from vmnet_pipeline.types import FeatureArray
+    from vmnet_pipeline.types import Array, FeatureArray
 
-Array: TypeAlias = npt.NDArray[Any]
 
 N_SPHERE_DIMS = 4  # coordinates that carry the quadratic terms and fill up to unit length
 HIDDEN_DIM = 256
@@ -121,12 +119,6 @@ def _zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
 
 def fit_towers(model: VMNet, music: FeatureArray, video: FeatureArray, *, halves: Array) -> float | None:
     """Fit a model's canonical towers to training pairs, through its own scalers.
-
-    Args:
-        model: Any network; one without canonical towers is left as it is.
-        music: (n, ...) features before scaling.
-        video: (n, ...) features before scaling.
-        halves: (n,) bool, as in `fit_canonical`.
 
     Returns:
         The squared radius: the factor from dot products to log-likelihood ratios; None without canonical towers.

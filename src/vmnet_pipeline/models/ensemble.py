@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 
 class EnsembleTower(nn.Module):
-    """One side of all members, each with its own scaler: (B, ...) -> (B, n E), unit length.
-
-    Args:
-        scalers: What each member applies to features before its tower.
-        towers: One tower per member, each to (B, E) unit vectors.
-        embedding_dim: E.
-    """
+    """One side of all members, each with its own scaler: (B, ...) -> (B, n E), unit length."""
 
     def __init__(self, scalers: Sequence[nn.Module], towers: Sequence[nn.Module], embedding_dim: int) -> None:
         super().__init__()

@@ -258,11 +258,6 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {"vmnet": _build_vmnet, "contrasti
 def build_loss(name: str, *, embedding_dim: int = 512, **settings: Any) -> nn.Module:
     """Build a loss by name from plain settings.
 
-    Args:
-        name: Name in `LOSSES`.
-        embedding_dim: Size of the embeddings it will see.
-        settings: Settings of any loss; each takes its own.
-
     Raises:
         ParameterError: The loss is unknown.
     """

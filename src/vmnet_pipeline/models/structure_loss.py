@@ -45,10 +45,6 @@ def structure_loss_all(embeddings: Tensor, features: Tensor) -> Tensor:
     similarities and antisymmetric in j and k, so the sum over k is a count of smaller minus greater entries in a row:
     sorting gives the exact mean in O(B^2 log B) time and O(B^2) memory, and nothing needs to be sampled.
 
-    Args:
-        embeddings: (B, E) unit vectors.
-        features: (B, D), of any length; normalised here to give u.
-
     Returns:
         Scalar >= 0 up to rounding; 0 for fewer than three items.
     """
@@ -66,11 +62,6 @@ def structure_loss_sampled(embeddings: Tensor, features: Tensor, n_triples: int)
     """Structure loss as the mean over triples of distinct items, drawn with replacement.
 
     Its expectation is `structure_loss_all`. The draw takes the default random generator of the tensors' device.
-
-    Args:
-        embeddings: (B, E) unit vectors.
-        features: (B, D), of any length; normalised here to give u.
-        n_triples: Number of ordered triples (i, j, k), >= 1.
 
     Returns:
         Scalar >= 0; 0 for fewer than three items.

@@ -30,14 +30,7 @@ class Standardise(nn.Module):
 
 
 class VMNet(nn.Module):
-    """A music tower and a video tower into one space.
-
-    Args:
-        music_tower: Module from (B, *music_shape) to `TowerOutput`.
-        video_tower: Module from (B, *video_shape) to `TowerOutput`.
-        music_scaler: Applied to music before its tower.
-        video_scaler: Applied to video before its tower.
-    """
+    """A music tower and a video tower into one space."""
 
     def __init__(
         self,

@@ -281,10 +281,6 @@ def _sides_of(pairs: PairPlan) -> tuple[tuple[str, FeatureSide], tuple[str, Feat
 def read_pairs(folder: Path, *, verify: bool = False) -> PairFiles:
     """Open packed pairs; the arrays stay on disk until they are used.
 
-    Args:
-        folder: The folder.
-        verify: Also read the arrays once and compare them with their checksums.
-
     Raises:
         PairsError: The folder is missing or damaged.
     """

@@ -49,12 +49,12 @@ class ReferenceLayout:
     Attributes:
         variant: `vmnet_vggish` (patches in time) or `vmnet_musicnn` (one vector per item).
         subsets: Files of `train`, `val` and `test`, as far as there are any.
-        only_test: Whether only the test subset is wanted.
+        test_only: Whether only the test subset is wanted.
     """
 
     variant: Variant
     subsets: Mapping[str, SubsetFiles]
-    only_test: bool = False
+    test_only: bool = False
 
 
 # --- where the files are

@@ -148,7 +148,7 @@ def plan_reference_pairs(
         split = _hold_out_val(split, tables.groups, val_share, seed)
     form = _describe_form(layout.variant, music_steps, video_steps)
     key = _digest_sources(form, split, tables.groups, paths)
-    if layout.only_test and "test" in layout.subsets and len(layout.subsets) > 1:
+    if layout.test_only and "test" in layout.subsets and len(layout.subsets) > 1:
         test = replace(layout, subsets={"test": layout.subsets["test"]})
         plan = plan_reference_pairs(
             test,

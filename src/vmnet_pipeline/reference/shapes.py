@@ -25,10 +25,6 @@ def check_axes(side: str, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
     Where the first stays and the second varies, they are transposed. Where both stay and the first is the longer
     one, they may be. Of four axes, the last may be that of the feature where it is longer than the second.
 
-    Args:
-        side: `music` or `video`, for the messages.
-        shapes: By item; None of a file that cannot be read.
-
     Raises:
         PairsError: The features are transposed.
     """

@@ -155,13 +155,6 @@ def recognise_towers(
 ) -> Towers:
     """Tell variant, depth and linearity.
 
-    Args:
-        variables: All variables but those of the optimiser.
-        slots: Names of the optimiser's.
-        graph_linear: What the graph beside the checkpoint says of `is_linear`; None if it says nothing.
-        given: What the user says.
-        prefix: To name in messages.
-
     Raises:
         CheckpointError: They contradict each other, or nothing tells.
     """

@@ -1,4 +1,4 @@
-"""A comparison of variants as text for the console and as a plot."""
+"""Show a comparison of variants as text for the console and as a plot."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ _STYLES = {"variant": (BLUE, "o"), "ensemble": (VERMILION, "s"), "baseline": (GR
 
 
 def format_comparison(comparison: Mapping[str, Any]) -> str:
-    """Lay out a table per direction and one of paired differences, at most 100 columns.
-
-    Args:
-        comparison: What `comparison.compare_variants` gives.
-    """
+    """Lay out a table per direction and one of paired differences, at most 100 columns."""
     title = f"Comparison on {comparison['sizes']['test']:,} test pairs in {comparison['n_groups']:,} groups"
     parts = [[title, "=" * len(title)]]
     for direction, label in DIRECTION_LABELS.items():
@@ -52,21 +48,16 @@ def _lay_out_differences(comparison: Mapping[str, Any]) -> list[str]:
     lines = [_join(f"minus {comparison['against']}", f"R@{k}, points", "MRR", "MRR on validation", last="s")]
     lines.append("-" * len(lines[0]))
     for row in comparison["rows"]:
-        same = row["name"] == comparison["against"]
-        cells = ["", ""]
-        if not same:
-            difference = row["difference"]
-            cells = [
-                _format_cell(difference[f"both/recall_at_{k}"], 100, 1, sign="+"),
-                _format_cell(difference["both/mrr"], 1, 3, sign="+"),
-            ]
+        recall = _format_cell(row["difference"][f"both/recall_at_{k}"], 100, 1, sign="+")
+        mrr = _format_cell(row["difference"]["both/mrr"], 1, 3, sign="+")
+        cells = ["", ""] if row["name"] == comparison["against"] else [recall, mrr]
         seconds = f"{np.mean(row['seconds']):.0f}" if row["seconds"] else "-"
         lines.append(_join(row["name"], *cells, f"{np.mean(row['val_mrr']):.3f}", last=seconds))
     return lines
 
 
 def choose_k(comparison: Mapping[str, Any]) -> int:
-    """The largest cut-off below the size of the gallery, where recall still says something."""
+    """Choose the largest cut-off below the gallery size, above which recall is 1 by definition."""
     ks: list[int] = comparison["ks"]
     return max([k for k in ks if k < comparison["sizes"]["test"]] or ks)
 
@@ -103,11 +94,7 @@ def _format_cell(estimate: Mapping[str, Any], scale: int, digits: int, sign: str
 
 
 def plot_comparison(comparison: Mapping[str, Any]) -> Figure:
-    """Draw Recall@K of both directions, MRR, and the paired difference in MRR, with intervals.
-
-    Args:
-        comparison: What `comparison.compare_variants` gives.
-    """
+    """Draw Recall@K of both directions, MRR, and the paired difference in MRR, with intervals."""
     k, rows = choose_k(comparison), comparison["rows"]
     figure, panels = make_figure(3, 10.0, 1.2 + 0.32 * len(rows), sharey=True)
     _draw_points(panels[0], rows, "figures", f"both/recall_at_{k}", 100)
@@ -126,7 +113,7 @@ def plot_comparison(comparison: Mapping[str, Any]) -> Figure:
 
 def _draw_points(axes: Axes, rows: Sequence[Mapping[str, Any]], part: str, metric: str, scale: int) -> None:
     for place, row in enumerate(rows):
-        figure, (colour, marker) = row[part][metric], _STYLES[row["kind"]]
-        axes.plot(scale * figure["value"], place, marker=marker, ms=5, color=colour, ls="")
-        if figure["low"] is not None:
-            axes.hlines(place, scale * figure["low"], scale * figure["high"], color=colour, lw=1.6)
+        estimate, (colour, marker) = row[part][metric], _STYLES[row["kind"]]
+        axes.plot(scale * estimate["value"], place, marker=marker, ms=5, color=colour, ls="")
+        if estimate["low"] is not None:
+            axes.hlines(place, scale * estimate["low"], scale * estimate["high"], color=colour, lw=1.6)

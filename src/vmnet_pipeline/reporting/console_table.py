@@ -5,13 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.reporting.labels import (
-    DIRECTION_LABELS,
-    describe_extras,
-    describe_method,
-    describe_pool,
-    format_estimate,
-)
+from vmnet_pipeline.reporting import labels
+from vmnet_pipeline.reporting.labels import DIRECTION_LABELS, format_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,32 +17,21 @@ _WIDTH = 100
 
 
 def format_recall_table(evaluation: Mapping[str, Any]) -> str:
-    """Lay out the metrics of both directions with intervals and chance, at most 100 columns.
-
-    Args:
-        evaluation: `Evaluation.to_dict()`.
-    """
-    directions = evaluation["directions"]
-    title = f"Retrieval of {evaluation['n_items']:,} items, {describe_pool(evaluation)}"
-    lines = [
-        title,
-        "=" * len(title),
-        _join("", *(_label(name, figures) for name, figures in directions.items()), "chance"),
-    ]
+    """Lay out the metrics of both directions with intervals and chance, at most 100 columns."""
+    names, directions = list(evaluation["directions"]), list(evaluation["directions"].values())
+    title = f"Retrieval of {evaluation['n_items']:,} items, {labels.describe_pool(evaluation)}"
+    heads = [f"{DIRECTION_LABELS[name]} ({d['reference_name']})" for name, d in zip(names, directions, strict=True)]
+    lines = [title, "=" * len(title), _join("", *heads, "chance").replace("→", "->")]
     lines.append(_join("", *(f"% [{100 * evaluation['confidence_level']:g} % interval]" for _ in directions), "%"))
     lines.append("-" * len(lines[-2]))
-    for k in next(iter(directions.values()))["recall"]:
+    for k in directions[0]["recall"]:
         mark = "*" if int(k) >= evaluation["pool_size"] else ""
-        lines.append(_format_row(f"R@{k}{mark}", [figures["recall"][k] for figures in directions.values()], 100, 1))
-    lines.append(_format_row("median rank", [figures["median_rank"] for figures in directions.values()], 1, 1))
-    lines.append(_format_row("MRR", [figures["mrr"] for figures in directions.values()], 1, 3))
+        lines.append(_format_row(f"R@{k}{mark}", [d["recall"][k] for d in directions], 100, 1))
+    lines.append(_format_row("median rank", [d["median_rank"] for d in directions], 1, 1))
+    lines.append(_format_row("MRR", [d["mrr"] for d in directions], 1, 3))
     if evaluation["max_positives"] > 1:
-        lines.append(_format_row("mAP", [figures["mean_average_precision"] for figures in directions.values()], 1, 3))
+        lines.append(_format_row("mAP", [d["mean_average_precision"] for d in directions], 1, 3))
     return "\n".join([*lines, *_list_notes(evaluation)])
-
-
-def _label(name: str, figures: Mapping[str, Any]) -> str:
-    return f"{DIRECTION_LABELS[name]} ({figures['reference_name']})".replace("→", "->")
 
 
 def _join(name: str, *cells: str) -> str:
@@ -55,21 +39,20 @@ def _join(name: str, *cells: str) -> str:
     return f"{name:<{_NAME}}" + "".join(f"{cell:>{_CELL}}" for cell in wide) + f"{last:>10}"
 
 
-def _format_row(name: str, figures: list[Mapping[str, Any]], scale: int, digits: int) -> str:
-    cells = [_format_cell(figure, scale, digits) for figure in figures]
-    chance = figures[0]["chance"]
+def _format_row(name: str, estimates: list[Mapping[str, Any]], scale: int, digits: int) -> str:
+    cells = [_format_cell(estimate, scale, digits) for estimate in estimates]
+    chance = estimates[0]["chance"]
     return _join(name, *cells, "-" if chance is None else f"{scale * chance:.{digits}f}")
 
 
 def _format_cell(estimate: Mapping[str, Any], scale: int, digits: int) -> str:
     value, interval = format_estimate(estimate, scale, digits)
-    if interval is None:
-        return value + " " * 17
-    return f"{value} [{interval[0]:>6}, {interval[1]:>6}]"
+    return value + (" " * 17 if interval is None else f" [{interval[0]:>6}, {interval[1]:>6}]")
 
 
 def _list_notes(evaluation: Mapping[str, Any]) -> list[str]:
-    notes = textwrap.wrap(describe_method(evaluation), _WIDTH) + textwrap.wrap(describe_extras(evaluation), _WIDTH)
+    texts = labels.describe_method(evaluation), labels.describe_extras(evaluation)
+    notes = [line for text in texts for line in textwrap.wrap(text, _WIDTH)]
     if any(int(k) >= evaluation["pool_size"] for k in next(iter(evaluation["directions"].values()))["recall"]):
         notes.append(f"* K reaches the pool size of {evaluation['pool_size']:,}: 100 % by definition.")
     if evaluation["n_dropped"]:

@@ -1,4 +1,4 @@
-"""The words for directions, pools and settings, so that table, plots and report say the same."""
+"""Labels of directions, pools and settings, shared by table, plots and report."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ _WORDS = {"mrr": "MRR", "loss": "loss", "xy": ", music → video", "yx": ", vide
 
 
 def describe_pool(evaluation: Mapping[str, Any]) -> str:
-    """What was searched, e.g. `pool of 50 (whole gallery)`."""
-    if evaluation["n_pools"] == 1:
-        return (
-            f"pool of {evaluation['pool_size']:,} ({'mismatched pairs' if evaluation['shuffled'] else 'whole gallery'})"
-        )
-    return f"{evaluation['n_pools']} pools of {evaluation['pool_size']:,}"
+    """Describe what was searched, e.g. `pool of 50 (whole gallery)`."""
+    if evaluation["n_pools"] > 1:
+        return f"{evaluation['n_pools']} pools of {evaluation['pool_size']:,}"
+    return f"pool of {evaluation['pool_size']:,} ({'mismatched pairs' if evaluation['shuffled'] else 'whole gallery'})"
 
 
 def describe_method(evaluation: Mapping[str, Any]) -> str:
-    """How ranks and intervals were made, in one sentence."""
+    """Describe how ranks and intervals were computed, in one sentence."""
     unit = "groups" if evaluation["resampled_by"] == "group" else "queries"
     relevant = "any item of the same group" if evaluation["positives"] == "group" else "the item itself"
     neighbours = evaluation.get("csls_neighbours")  # absent in files of earlier versions
@@ -34,15 +32,15 @@ def describe_method(evaluation: Mapping[str, Any]) -> str:
 
 
 def describe_extras(evaluation: Mapping[str, Any]) -> str:
-    """Recall in the smallest random pools and the hubs of both directions, in the order of the directions, briefly."""
+    """Describe recall in the smallest random pools and the hubs of both directions briefly."""
     directions, parts = list(evaluation["directions"].values()), []
     pools = directions[0].get("pools") or {}
     if pools:
         size = min(pools, key=int)
         k = max(choose_pool_ks(pools[size]["recall"]), key=int)
-        shares = " / ".join(f"{100 * figures['pools'][size]['recall'][k]['value']:.1f}" for figures in directions)
+        shares = " / ".join(f"{100 * metrics['pools'][size]['recall'][k]['value']:.1f}" for metrics in directions)
         parts.append(f"Pools of {int(size):,}: R@{k} {shares} %.")
-    hubs = [figures["hubness"] for figures in directions if "hubness" in figures]
+    hubs = [metrics["hubness"] for metrics in directions if "hubness" in metrics]
     if hubs:
         most, never = (f"{hub['max']:.0f}" for hub in hubs), (f"{100 * hub['unreached']:.1f}" for hub in hubs)
         parts.append(f"Hubs: up to {' / '.join(most)} times in a top {hubs[0]['k']:.0f}; {' / '.join(never)} % never.")
@@ -50,20 +48,14 @@ def describe_extras(evaluation: Mapping[str, Any]) -> str:
 
 
 def choose_pool_ks(recall: Mapping[str, Any]) -> list[str]:
-    """The cut-offs up to 10, which papers report; the first one if all are larger."""
+    """Choose the cut-offs up to 10, which papers report; the first one if all are larger."""
     return [k for k in recall if int(k) <= 10] or [next(iter(recall))]
 
 
 def format_estimate(
     estimate: Mapping[str, Any], scale: int, digits: int, sign: str = ""
 ) -> tuple[str, tuple[str, str] | None]:
-    """Format the value and the ends of the interval of a metric.
-
-    Args:
-        estimate: `value`, `low` and `high`; the latter two are None where there is no interval.
-        scale: Factor, e.g. 100 for per cent.
-        digits: After the decimal point.
-        sign: `+` for differences.
+    """Format the value, times `scale`, and the interval of a metric; `sign` is `+` for differences.
 
     Example:
         >>> format_estimate({"value": 0.5, "low": 0.42, "high": 0.6}, 100, 1)
@@ -83,5 +75,5 @@ def name_metric(name: str) -> str:
 
 
 def humanise(key: object) -> str:
-    """A key of a summary as words, e.g. `n_failed` to `failed` and `failures_by_reason` to `failures by reason`."""
+    """Turn a key of a summary into words, e.g. `n_failed` into `failed`, `failures_by_reason` into three words."""
     return str(key).removeprefix("n_").replace("_", " ")

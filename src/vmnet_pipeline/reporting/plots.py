@@ -39,19 +39,15 @@ _MAX_BINS = 25
 def plot_recall(evaluation: Mapping[str, Any]) -> Figure:
     """Draw Recall@K over K for both directions, with bootstrap intervals and the chance level.
 
-    Args:
-        evaluation: `Evaluation.to_dict()`. Cut-offs that reach the pool size (100 % by definition) are left out
-            unless there are no others.
+    Cut-offs that reach the pool size (100 % by definition) are left out unless there are no others.
     """
     figure, (axes,) = make_figure(1, 6.8, 4.4)
     ks: list[int] = []
-    for direction, figures in evaluation["directions"].items():
-        ks = _choose_ks(figures["recall"], int(evaluation["pool_size"]))
-        points = [figures["recall"][str(k)] for k in ks]
-        colour, marker, dash = _DIRECTION_STYLE[direction]
-        axes.plot(
-            ks, _percent(points, "value"), color=colour, marker=marker, ls=dash, label=DIRECTION_LABELS[direction]
-        )
+    for direction, metrics in evaluation["directions"].items():
+        ks = _choose_ks(metrics["recall"], int(evaluation["pool_size"]))
+        points = [metrics["recall"][str(k)] for k in ks]
+        (colour, marker, dash), label = _DIRECTION_STYLE[direction], DIRECTION_LABELS[direction]
+        axes.plot(ks, _percent(points, "value"), color=colour, marker=marker, ls=dash, label=label)
         if points[0]["low"] is not None:
             axes.fill_between(ks, _percent(points, "low"), _percent(points, "high"), color=colour, alpha=0.18, lw=0)
     axes.plot(ks, _percent(points, "chance"), color=GREY, ls=":", marker="x", ms=5, label="chance")
@@ -59,7 +55,7 @@ def plot_recall(evaluation: Mapping[str, Any]) -> Figure:
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 101)
-    axes.set_xlabel("K, number of answers looked at (logarithmic)")
+    axes.set_xlabel("K, number of results considered (log scale)")
     axes.set_ylabel("Recall@K (% of queries)")
     axes.set_title(f"Recall@K, {describe_pool(evaluation)}", loc="left")
     axes.legend(title=f"bands: {100 * evaluation['confidence_level']:g} % intervals", loc="best")
@@ -67,22 +63,17 @@ def plot_recall(evaluation: Mapping[str, Any]) -> Figure:
 
 
 def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw how often each rank of the relevant item occurs, one panel for each direction.
-
-    Args:
-        evaluation: `Evaluation.to_dict()`.
-        query_rows: `Evaluation.query_rows`: mappings with `direction` and `rank`.
-    """
+    """Draw how often each rank of the relevant item occurs in `Evaluation.query_rows`, one panel per direction."""
     pool_size = int(evaluation["pool_size"])
     width = max(1, -(-pool_size // _MAX_BINS))
     edges = np.arange(0.5, pool_size + width + 0.5, width)
     figure, panels = make_figure(2, 8.6, 3.8, sharey=True)
-    for axes, (direction, figures) in zip(panels, evaluation["directions"].items(), strict=True):
+    for axes, (direction, metrics) in zip(panels, evaluation["directions"].items(), strict=True):
         ranks = np.array([row["rank"] for row in query_rows if row["direction"] == direction])
         colour = _DIRECTION_STYLE[direction][0]
         axes.hist(ranks, bins=edges.tolist(), color=colour, alpha=0.75, edgecolor="white", lw=0.5)
-        middle = figures["median_rank"]["value"]
-        axes.axvline(middle, color="black", lw=1.4, label=f"median rank {middle:g}")
+        median = metrics["median_rank"]["value"]
+        axes.axvline(median, color="black", lw=1.4, label=f"median rank {median:g}")
         if evaluation["max_positives"] == 1:
             axes.axhline(len(ranks) * width / pool_size, color=GREY, ls=":", lw=1.6, label="chance")
         axes.set_title(DIRECTION_LABELS[direction], loc="left")
@@ -96,11 +87,7 @@ def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, 
 
 
 def plot_durations(durations: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw how long the items of a collection are, one panel for each side.
-
-    Args:
-        durations: Side to lengths in seconds; unknown ones (NaN) are left out.
-    """
+    """Draw the lengths (s) of the items of a collection, one panel for `audio` and one for `video`; NaN is unknown."""
     figure, panels = make_figure(len(durations), 8.6, 2.8, sharey=True)
     for axes, (name, lengths), colour in zip(panels, durations.items(), (BLUE, VERMILION), strict=False):
         known = np.asarray(lengths, np.float64)
@@ -114,12 +101,9 @@ def plot_durations(durations: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def plot_training(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
-    """Draw the loss terms and, where there are any, the validation figures over epochs.
+    """Draw the loss terms and any validation metrics (`val_...`) over epochs; a line marks the epoch that was kept.
 
-    Args:
-        history: One mapping for each epoch with `epoch`, loss terms, and any figures whose name starts with `val_`.
-            Figures that are missing in an epoch, or not finite, are skipped.
-        best_epoch: Epoch whose weights were kept; marked with a line.
+    Values that are missing in an epoch, or not finite, are skipped.
     """
     panels = _group_curves(history)
     columns = min(len(panels), 2)
@@ -143,7 +127,7 @@ def plot_training(history: Sequence[Mapping[str, Any]], best_epoch: int | None =
 def make_figure(
     columns: int, width_in: float, height_in: float, *, rows: int = 1, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of its own, without pyplot, so that no window, backend or global list is involved."""
+    """Make a figure without pyplot, so that no window, backend or global list is involved."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -174,7 +158,7 @@ def _percent(points: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def _group_curves(history: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
-    """Curves by panel, (title, unit of the axis) to names; only what holds a finite number."""
+    """Map panels, (title, unit of the axis), to the names of curves that hold a finite number."""
     names = dict.fromkeys(name for row in history for name in row)
     panels: dict[tuple[str, str], list[str]] = {}
     for name in [name for name in _TERM_STYLE if name in names] + [name for name in names if name.startswith("val_")]:
@@ -193,7 +177,7 @@ def _choose_panel(name: str) -> tuple[str, str]:
         return "Median rank on validation", "rank"
     if "mrr" in name:
         return "Mean reciprocal rank on validation", "mean of 1 / rank"
-    return "Other figures on validation", "value"
+    return "Other metrics on validation", "value"
 
 
 def _draw_curve(axes: Axes, history: Sequence[Mapping[str, Any]], name: str, place: int) -> None:
@@ -214,7 +198,7 @@ def _style_metric(name: str, place: int) -> tuple[str, str, str]:
 
 
 def _read_curve(history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Epochs and values of one figure, without the epochs that lack it; NaN where the next member of several begins."""
+    """Read epochs and values of one metric, without epochs that lack it; NaN separates members of an ensemble."""
     points = [(row.get("epoch", number), row.get(name)) for number, row in enumerate(history, start=1)]
     kept = [(float(x), float(y)) for x, y in points if isinstance(y, int | float) and np.isfinite(y)]
     for place in range(len(kept) - 1, 0, -1):

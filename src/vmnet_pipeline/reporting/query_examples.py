@@ -1,4 +1,4 @@
-"""The best and the worst queries of an evaluation, to look at and to listen to."""
+"""Show the best and the worst queries of an evaluation, with previews of the media."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.reporting.labels import DIRECTION_LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from vmnet_pipeline.types import Modality
 
 N_EXTREMES = 5
-N_ANSWERS = 3
-_SIDES: dict[str, tuple[Modality, Modality]] = {
+N_RESULTS = 3
+_MODALITIES: dict[str, tuple[Modality, Modality]] = {
     "music_to_video": ("audio", "video"),
     "video_to_music": ("video", "audio"),
 }
@@ -24,11 +24,11 @@ _MEDIA_TYPES: dict[Modality, str] = {"audio": "audio/mpeg", "video": "image/jpeg
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query: its id, the rank of its best relevant item, and the first answers."""
+    """One query: its id, the rank of its best relevant item, and its top results."""
 
     id: str
     rank: float
-    answers: tuple[str, ...]
+    results: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,13 @@ class QueryTable:
     queries: tuple[Query, ...]
 
     @property
-    def sides(self) -> tuple[Modality, Modality]:
-        """What is asked with, and what is answered."""
-        return _SIDES[self.direction]
+    def modalities(self) -> tuple[Modality, Modality]:
+        """Of the queries and of the results."""
+        return _MODALITIES[self.direction]
 
 
 def choose_queries(ranks: Sequence[Mapping[str, Any]]) -> list[QueryTable]:
-    """Best and worst queries of each direction; a query is never in both tables.
-
-    Args:
-        ranks: `Evaluation.query_rows`.
-    """
+    """Choose the best and worst of `Evaluation.query_rows` in each direction; a query is never in both tables."""
     tables = []
     for direction, label in DIRECTION_LABELS.items():
         rows = [row for row in ranks if row["direction"] == direction]
@@ -62,41 +58,34 @@ def choose_queries(ranks: Sequence[Mapping[str, Any]]) -> list[QueryTable]:
 
 
 def _make_query(row: Mapping[str, Any]) -> Query:
-    answers = row.get("top_ids")
-    return Query(str(row["id"]), row["rank"], () if answers is None else tuple(map(str, answers))[:N_ANSWERS])
+    top_ids = row.get("top_ids")
+    return Query(str(row["id"]), row["rank"], () if top_ids is None else tuple(map(str, top_ids))[:N_RESULTS])
 
 
 def list_shown(tables: Sequence[QueryTable]) -> list[tuple[Modality, str]]:
-    """Sides of items that the tables show, each once: queries, their own other sides, and the first answers."""
-    return list(dict.fromkeys(side for table in tables for side in _list_sides(table)))
-
-
-def _list_sides(table: QueryTable) -> Iterator[tuple[Modality, str]]:
-    asked, answered = table.sides
-    for query in table.queries:
-        yield asked, query.id
-        for item_id in (query.id, *query.answers):
-            yield answered, item_id
+    """List the media that the tables show, each once: queries, their relevant items, and the top results."""
+    shown: dict[tuple[Modality, str], None] = {}
+    for table in tables:
+        query_modality, result_modality = table.modalities
+        for query in table.queries:
+            shown[query_modality, query.id] = None
+            shown |= dict.fromkeys((result_modality, item_id) for item_id in (query.id, *query.results))
+    return list(shown)
 
 
 def lay_out_queries(
     tables: Sequence[QueryTable], previews: Mapping[tuple[Modality, str], bytes]
 ) -> list[dict[str, Any]]:
-    """What the template shows of the tables.
-
-    Args:
-        tables: What `choose_queries` gives.
-        previews: What `media.preview.make_previews` gives; what is not in it is shown by its id alone.
-    """
+    """Lay out the tables for the template; an item without a preview is shown by its id alone."""
     return [
         {
             "title": table.title,
             "rows": [
                 {
                     "rank": f"{query.rank:g}",
-                    "query": _lay_out_item(table.sides[0], query.id, previews),
-                    "right": _lay_out_item(table.sides[1], query.id, previews),
-                    "answers": [_lay_out_item(table.sides[1], item_id, previews) for item_id in query.answers],
+                    "query": _lay_out_item(table.modalities[0], query.id, previews),
+                    "relevant": _lay_out_item(table.modalities[1], query.id, previews),
+                    "results": [_lay_out_item(table.modalities[1], item_id, previews) for item_id in query.results],
                 }
                 for query in table.queries
             ],
@@ -106,8 +95,8 @@ def lay_out_queries(
 
 
 def _lay_out_item(
-    side: Modality, item_id: str, previews: Mapping[tuple[Modality, str], bytes]
+    modality: Modality, item_id: str, previews: Mapping[tuple[Modality, str], bytes]
 ) -> dict[str, str | bool | None]:
-    content = previews.get((side, item_id))
-    source = None if content is None else f"data:{_MEDIA_TYPES[side]};base64,{base64.b64encode(content).decode()}"
-    return {"id": item_id, "is_sound": side == "audio", "source": source}
+    content = previews.get((modality, item_id))
+    source = None if content is None else f"data:{_MEDIA_TYPES[modality]};base64,{base64.b64encode(content).decode()}"
+    return {"id": item_id, "is_audio": modality == "audio", "source": source}

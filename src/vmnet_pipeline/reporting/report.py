@@ -58,17 +58,15 @@ def build_report(
         evaluation: `Evaluation.to_dict()`.
         ranks: `Evaluation.query_rows`, for the tables of the best and worst queries.
         history: One mapping for each epoch of training, for a summary line.
-        plots: Name (`recall`, `ranks`, `training`, `durations` have captions) to a figure, or to the bytes of a PNG
-            file. `durations` is shown with the data.
-        run_info: Where the figures come from; all keys optional. Text: `title`, `collection`, `variant`, `date`,
-            `git_revision`, `media_note` (why there is nothing to see or hear). `command`: text or list of lines, in
-            place of the commands that `stages` has. `best_epoch`: number. `sides`: see `ingestion.manifest.
-            measure_subsets`. `stages`: see `tracking.stages.read_stages`. `notes`: list of texts about what was left
-            out. Mappings of any depth: `versions`, `ingest`, `split`, `extraction` (by side), `checkpoint`, `params`,
-            `identity` (checksums and seeds).
-        reranking: What re-ranking gains, see `search.reranking_gain.measure_reranking`.
+        plots: Name to a figure, or to the bytes of a PNG file; `_PLOT_TEXTS` has captions.
+        run_info: Origin of the metrics; all keys optional. Text: `title`, `collection`, `variant`, `date`,
+            `git_revision`, `media_note` (why there are no previews). `command`: text or list of lines, in place of the
+            commands in `stages`. `best_epoch`: number. `sides`: see `ingestion.manifest.measure_subsets`. `stages`: see
+            `tracking.stages.read_stages`. `notes`: texts about what was left out. Mappings of any depth: `versions`,
+            `ingest`, `split`, `extraction` (by side), `checkpoint`, `params`, `identity` (checksums and seeds).
+        reranking: See `experiments.reranking.measure_reranking`.
         comparisons: Variants compared; the plot of the same name is shown with each.
-        previews: Pictures and clips of the queries, see `queries.lay_out_queries`.
+        previews: JPEG frames and MP3 clips by modality and item id.
 
     Returns:
         A complete HTML document. Every text from outside is escaped.
@@ -76,14 +74,14 @@ def build_report(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     info = dict(run_info or {})
+    loader = PackageLoader("vmnet_pipeline.reporting")
     environment = Environment(
-        loader=PackageLoader("vmnet_pipeline.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    embedded = {plot["name"]: plot for plot in _embed_plots(plots or {})}
+    embedded = {
+        name: {"text": _PLOT_TEXTS.get(name, humanise(name)), "source": encode_png(figure)}
+        for name, figure in (plots or {}).items()
+    }
     stages = info.get("stages") or []
     return environment.get_template("report.html.j2").render(
         title=info.get("title") or "Music and video retrieval",
@@ -111,7 +109,7 @@ def build_report(
 
 
 def encode_png(figure: Figure | bytes, dpi: int = PLOT_DPI) -> str:
-    """A figure, or the bytes of a PNG file, as a base64 data address."""
+    """Encode a figure, or the bytes of a PNG file, as a base64 data URL."""
     if isinstance(figure, bytes):
         content = figure
     else:
@@ -125,14 +123,11 @@ def encode_png(figure: Figure | bytes, dpi: int = PLOT_DPI) -> str:
 def flatten_tree(tree: Mapping[str, Any], depth: int = 0, *, plain: bool = False) -> list[Leaf]:
     """Lay a nested mapping out as lines; empty parts are left out, long lists are cut with a note.
 
-    Args:
-        tree: Texts, numbers, lists and mappings.
-        depth: Of the outermost lines.
-        plain: Keys as ordinary words, for counts; otherwise as they are, for settings that are typed that way.
+    `plain` shows keys as words, for counts; otherwise they stay as they are, for settings that are typed that way.
     """
     lines: list[Leaf] = []
     for key, value in tree.items():
-        if _is_empty(value):
+        if isinstance(value, dict | list | tuple | str) and not value:
             continue
         label = humanise(key) if plain else str(key)
         if isinstance(value, dict) and depth < _MAX_DEPTH:
@@ -152,10 +147,6 @@ def _flatten_records(records: Sequence[Any], depth: int) -> list[Leaf]:
     if len(records) > _MAX_LISTED:
         lines.append(Leaf(depth, f"… and {len(records) - _MAX_LISTED:,} more", ""))
     return lines
-
-
-def _is_empty(value: Any) -> bool:
-    return isinstance(value, dict | list | tuple | str) and len(value) == 0
 
 
 def _format_value(value: Any) -> str:
@@ -179,24 +170,22 @@ def _list_facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _list_parts(info: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """The parts of the work that lose items, with their summaries."""
+    """List the parts of the work that lose items, with their summaries."""
     extraction = info.get("extraction") or {}
     return [("Ingested", info.get("ingest")), *((f"Features: {side}", summary) for side, summary in extraction.items())]
 
 
 def _list_data(info: Mapping[str, Any]) -> list[tuple[str, list[Leaf]]]:
-    parts = [*_list_parts(info), ("Split", info.get("split"))]
-    tables = [(title, flatten_tree(_leave_out_reasons(part or {}), plain=True)) for title, part in parts]
+    tables = []
+    for title, summary in [*_list_parts(info), ("Split", info.get("split"))]:
+        # The reasons of failures have a table to themselves.
+        counts = {name: value for name, value in (summary or {}).items() if name != "failures_by_reason"}
+        tables.append((title, flatten_tree(counts, plain=True)))
     return [(title, lines) for title, lines in tables if lines]
 
 
-def _leave_out_reasons(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """They have a table of their own."""
-    return {name: value for name, value in summary.items() if name != "failures_by_reason"}
-
-
 def _list_settings(params: Mapping[str, Any]) -> list[tuple[str, list[Leaf]]]:
-    """A table per part of the settings; single settings come first, under no heading."""
+    """Lay out a table per part of the settings; single settings come first, without a heading."""
     parts = {name: value for name, value in params.items() if isinstance(value, dict)}
     alone = {name: value for name, value in params.items() if name not in parts}
     tables = [("", flatten_tree(alone)), *((name, flatten_tree(part)) for name, part in parts.items())]
@@ -221,10 +210,3 @@ def _describe_training(history: Sequence[Mapping[str, Any]], best_epoch: int | N
     if seconds:
         parts.append(f"{seconds:.1f} s")
     return ", ".join(parts) + "."
-
-
-def _embed_plots(plots: Mapping[str, Figure | bytes]) -> list[dict[str, str]]:
-    return [
-        {"name": name, "text": _PLOT_TEXTS.get(name, humanise(name)), "source": encode_png(figure)}
-        for name, figure in plots.items()
-    ]

@@ -1,4 +1,4 @@
-"""What the report says of the data and of the work: the split, lengths, what failed, time and memory."""
+"""Tables of the report about data and run: the split, lengths, failures, time and memory."""
 
 from __future__ import annotations
 
@@ -13,54 +13,34 @@ _MIB = 2**20
 
 
 def lay_out_sides(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The table of the split.
-
-    Args:
-        sides: Side to what `ingestion.manifest.measure_subsets` gives; lengths may be missing.
-    """
+    """Lay out the table of the split, from `ingestion.manifest.measure_subsets`; lengths may be missing."""
     if not sides:
         return None
-    rows = [
-        [
-            name,
-            f"{side['n_items']:,}",
-            f"{side['n_groups']:,}",
-            *(_format_length(side, key) for key in ("audio_hours", "shortest_s", "median_s", "longest_s")),
-        ]
-        for name, side in sides.items()
-    ]
-    heads = ["side", "pairs", "groups", "hours of audio", "shortest (s)", "median (s)", "longest (s)"]
+    heads = ["subset", "pairs", "groups", "hours of audio", "shortest (s)", "median (s)", "longest (s)"]
+    digits = {"audio_hours": 2, "shortest_s": 1, "median_s": 1, "longest_s": 1}
+    rows = []
+    for name, side in sides.items():
+        lengths = [f"{side[key]:,.{n}f}" if key in side else "" for key, n in digits.items()]
+        rows.append([name, f"{side['n_items']:,}", f"{side['n_groups']:,}", *lengths])
     if not any("audio_hours" in side for side in sides.values()):
         heads, rows = heads[:3], [row[:3] for row in rows]
     return {"heads": heads, "rows": rows}
 
 
-def _format_length(side: Mapping[str, Any], key: str) -> str:
-    return f"{side[key]:,.{2 if key == 'audio_hours' else 1}f}" if key in side else ""
-
-
 def lay_out_failures(parts: Sequence[tuple[str, Mapping[str, Any] | None]]) -> dict[str, Any] | None:
-    """How many items each part of the work lost, by reason, or warned of; None where nothing is known.
-
-    Args:
-        parts: Name and summary of each part, with `failures_by_reason` and `failed_items`.
-    """
+    """Lay out how many items each part of the work lost, by reason, or warned of; None where nothing is known."""
     known = [(name, summary) for name, summary in parts if summary and "failures_by_reason" in summary]
     rows = [
         [name, humanise(reason), f"{count:,}", _find_example(summary, reason)]
         for name, summary in known
         for reason, count in summary["failures_by_reason"].items()
     ]
-    rows += [
-        [name, "used, with a warning", f"{summary['n_warned']:,}", _quote_warning(summary["warned_items"][0])]
-        for name, summary in known
-        if summary.get("n_warned")
-    ]
-    return {"heads": ["part", "reason", "items", "one of them"], "rows": rows} if known else None
-
-
-def _quote_warning(item: Mapping[str, Any]) -> str:
-    return f"{item['id']}: " + "; ".join(text for name, text in item.items() if name != "id" and text)
+    for name, summary in known:
+        if summary.get("n_warned"):
+            item = summary["warned_items"][0]
+            example = f"{item['id']}: " + "; ".join(text for key, text in item.items() if key != "id" and text)
+            rows.append([name, "used, with a warning", f"{summary['n_warned']:,}", example])
+    return {"heads": ["part", "reason", "items", "example"], "rows": rows} if known else None
 
 
 def _find_example(summary: Mapping[str, Any], reason: str) -> str:
@@ -71,14 +51,9 @@ def _find_example(summary: Mapping[str, Any], reason: str) -> str:
 
 
 def lay_out_stages(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The table of time and memory.
-
-    Args:
-        stages: What `tracking.stages.read_stages` gives.
-    """
+    """Lay out the table of time and memory, from `tracking.stages.read_stages`."""
     if not stages:
         return None
-    has_workers = any(stage["workers_bytes"] for stage in stages)
     heads = ["stage", "longest run (s)", "memory (MiB)", "its workers (MiB)", "last run (s)", "runs", "ended (UTC)"]
     rows = [
         [
@@ -92,15 +67,12 @@ def lay_out_stages(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None
         ]
         for stage in stages
     ]
-    if not has_workers:
+    if not any(stage["workers_bytes"] for stage in stages):
         heads, rows = [*heads[:3], *heads[4:]], [[*row[:3], *row[4:]] for row in rows]
     return {"heads": heads, "rows": rows}
 
 
 def list_commands(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The commands by which the stages were last run, each once, in the order of the stages.
-
-    That of the report itself is left out: it is of the report before this one.
-    """
-    told = (stage["command"] for stage in stages if not stage["name"].endswith("write_report"))
-    return [command for command in dict.fromkeys(told) if command]
+    """List the commands that last ran the stages, without repeats; that of `write_report` is of an earlier report."""
+    commands = (stage["command"] for stage in stages if not stage["name"].endswith("write_report"))
+    return [command for command in dict.fromkeys(commands) if command]

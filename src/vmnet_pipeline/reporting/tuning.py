@@ -1,4 +1,4 @@
-"""A search for settings as a table, as text for the console, and its best settings as YAML."""
+"""Show a search for settings as a table and as text for the console, and its best settings as YAML."""
 
 from __future__ import annotations
 
@@ -16,21 +16,15 @@ _WIDTH = 100
 
 
 def tabulate_trials(tuning: Mapping[str, Any]) -> DataFrame:
-    """One row per trial, one column per setting.
-
-    Args:
-        tuning: What `tuning.search_settings` gives.
-    """
+    """Tabulate `tuning.search_settings`: one row per trial, one column per setting."""
     import pandas as pd
 
-    rows = [
-        {name: value for name, value in row.items() if name != "values"} | row["values"] for row in tuning["trials"]
-    ]
-    return pd.DataFrame(rows)
+    rows = [{**row, **row["values"]} for row in tuning["trials"]]
+    return pd.DataFrame(rows).drop(columns="values")
 
 
 def write_settings(tuning: Mapping[str, Any]) -> str:
-    """The best settings as a parameter file, headed by the same as an argument of `--params`."""
+    """Write the best settings as a parameter file, headed by the same settings as an argument of `--params`."""
     import yaml
 
     best, names = tuning["best"], flatten_settings({"train": tuning["train"]})
@@ -53,10 +47,8 @@ def format_tuning(tuning: Mapping[str, Any]) -> str:
     for row in ranked[:_SHOWN]:
         values = ", ".join(f"{name}={_shorten(value)}" for name, value in row["values"].items())
         lines.append(f"{row['number']:>5}{row['value']:>20.4f}{row['epochs']:>9}{row['seconds']:>8.1f}  {values}")
-    lines += [f"{row['number']:>5} failed: {row['error']}"[:_WIDTH] for row in trials if row["state"] == "failed"][
-        :_SHOWN
-    ]
-    return "\n".join(lines)
+    failed = [f"{row['number']:>5} failed: {row['error']}"[:_WIDTH] for row in trials if row["state"] == "failed"]
+    return "\n".join([*lines, *failed[:_SHOWN]])
 
 
 def _shorten(value: Any) -> str:

@@ -6,15 +6,14 @@ Source: H. Sakoe, S. Chiba, Dynamic programming algorithm optimization for spoke
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Array: TypeAlias = npt.NDArray[Any]
+    from vmnet_pipeline.types import Array
 
 
 def align_sequences(query: Array, candidates: Sequence[Array]) -> Array:

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -57,7 +58,9 @@ def save_index(folder: Path, index: VectorIndex) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{VERSION_PREFIX}{uuid.uuid4().hex[:12]}"
     with lock_folder(folder):
-        previous = _find_previous(folder)
+        previous = ""
+        with suppress(SearchIndexError):  # there is none, or `current` is damaged
+            previous = _read_pointer(folder)[0]
         with replace_folder(folder / name) as temporary:
             import_faiss().write_index(index.faiss_index, str(temporary / VECTORS))
             index.items.assign(alive=index.alive).to_parquet(temporary / ITEMS, index=False)
@@ -65,7 +68,10 @@ def save_index(folder: Path, index: VectorIndex) -> None:
             (temporary / CONTENTS).write_text(contents, encoding="utf-8")
         digest = hashlib.sha256(contents.encode()).hexdigest()
         write_text_atomically(folder / POINTER, f"{name} {digest}\n", durable=True)
-        _remove_old(folder, {name, previous})
+        for path in folder.iterdir():  # old versions, and what killed writers left
+            is_old = path.name.startswith((VERSION_PREFIX, TEMPORARY_PREFIX)) and path.name not in (name, previous)
+            if is_old and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def load_index(folder: Path) -> VectorIndex:
@@ -148,19 +154,3 @@ def _read_pointer(folder: Path) -> tuple[str, str]:
     if not name.startswith(VERSION_PREFIX) or "/" in name:
         raise SearchIndexError(f"{path} is damaged: {name!r} is not a version; {REMEDY}")
     return name, digest
-
-
-def _find_previous(folder: Path) -> str:
-    """The current version before a new one; empty if there is none or `current` is damaged."""
-    try:
-        return _read_pointer(folder)[0]
-    except SearchIndexError:
-        return ""
-
-
-def _remove_old(folder: Path, kept: set[str]) -> None:
-    """Remove old versions and what killed writers left; called under the writer's lock."""
-    for path in folder.iterdir():
-        is_old = path.name.startswith((VERSION_PREFIX, TEMPORARY_PREFIX)) and path.name not in kept
-        if is_old and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmnet_pipeline.inference.embeddings import list_rows
 from vmnet_pipeline.search.vector_index import VectorIndex, choose_kind
@@ -23,16 +23,9 @@ BUILD_SETTINGS = ("hnsw_links", "hnsw_build_width", "ivf_lists", "pq_bytes")
 def update_index(
     index: VectorIndex | None, embeddings: EmbeddingSet, metadata: pd.DataFrame, params: IndexParams
 ) -> VectorIndex:
-    """Update an index to the embeddings, or rebuild it.
+    """Return an index of the embeddings: `index` itself, changed in place where possible, or a new one.
 
-    Args:
-        index: The one that is there, changed in place where that will do; None if there is none.
-        embeddings: What is to be found.
-        metadata: One row per id with columns of metadata; items without a row have empty cells.
-        params: Kind and sizes; `rebuild` builds anew in any case.
-
-    Returns:
-        The index to be saved.
+    `metadata` has one row per id; items without a row get empty cells.
     """
     rows = list_rows(embeddings)
     if index is None or _needs_rebuild(index, embeddings, params):
@@ -65,7 +58,6 @@ def _needs_rebuild(index: VectorIndex, embeddings: EmbeddingSet, params: IndexPa
 
 def _build(embeddings: EmbeddingSet, rows: pd.DataFrame, metadata: pd.DataFrame, params: IndexParams) -> VectorIndex:
     items = rows.merge(metadata.drop(columns=["source"], errors="ignore"), on="id", how="left")
-    about: dict[str, Any] = {"checkpoint": embeddings.checkpoint}
-    index = VectorIndex.build(embeddings.vectors, items, params, about)
+    index = VectorIndex.build(embeddings.vectors, items, params, {"checkpoint": embeddings.checkpoint})
     logger.info("search index: built for %d items, %s", len(index), index.kind)
     return index

@@ -27,13 +27,12 @@ DURATIONS = {"music": "audio_duration_s", "video": "video_duration_s"}
 
 
 def read_extra_columns(place: Path) -> pd.DataFrame:
-    """Columns of a media.csv beside the paths, as text: `id` and whatever else it has, e.g. `title`, `licence`.
+    """Read the columns of a media.csv other than the paths as text: `id` and e.g. `title`, `licence`.
 
-    Args:
-        place: The file, or a media folder that may have one; without one the table is empty.
+    `place` is the file, or a media folder that may hold one; without one the table is empty.
 
     Raises:
-        IngestError: The file is no csv file, or has no column `id`.
+        IngestError: The file is not a csv file, or has no column `id`.
     """
     import pandas as pd
 
@@ -46,16 +45,10 @@ def read_extra_columns(place: Path) -> pd.DataFrame:
 
 
 def describe_items(manifest: pd.DataFrame, extra: pd.DataFrame, tags: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """One row per usable item, for search results and filters.
+    """Return one row per usable item, for search results and filters.
 
-    Args:
-        manifest: The collection.
-        extra: Columns of a user's own, by `id` or name of a file; they go before those made here.
-        tags: Tags of some items.
-
-    Returns:
-        Columns id, title (of the user's, else the file name without its suffix), group, licence, tags, the durations
-        of both sides in seconds, and every other column of `extra`.
+    Columns: id, title (the user's, else the file name without its suffix), group, licence, tags, the durations of both
+    sides in seconds, and every column of `extra`, the user's table by `id` or file name, whose values take precedence.
     """
     import pandas as pd
 

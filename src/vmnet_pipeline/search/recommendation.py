@@ -107,7 +107,7 @@ def recommend(
         top_k: Most results.
         filters: See `rank_items`.
         exclude: See `rank_items`.
-        rerank: Share of the agreement over time in the score, 0-1; None: no re-ranking.
+        rerank: Share of the agreement over time in the score, 0-1; None does not re-rank.
         store: Features of the indexed items; `rerank` needs them.
 
     Raises:
@@ -139,8 +139,7 @@ def recommend(
     feature = embedder.extract(query, path)
     reranking = None
     if rerank is not None and store is not None:
-        pieces = embedder.cut_pieces(query, PIECE_S).embed(feature)
-        side = target_side(query, same_side=same_side)
+        pieces, side = embedder.cut_pieces(query, PIECE_S).embed(feature), target_side(query, same_side=same_side)
         reranking = Reranking(partial(align_stored, embedder, pieces, side, store), rerank)
     vector = embedder.embed_feature(query, feature)
     return rank_items(index, vector, top_k=top_k, filters=filters, exclude=exclude, reranking=reranking)

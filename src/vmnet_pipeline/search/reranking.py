@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from vmnet_pipeline.errors import CheckpointError
 from vmnet_pipeline.search.dtw import align_sequences, mix_scores
+from vmnet_pipeline.types import MODALITY_OF
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,19 +58,12 @@ def rerank_hits(hits: Sequence[Hit], reranking: Reranking) -> list[Hit]:
 
 
 def open_features(embedder: Embedder, folder: Path, side: Side) -> FeatureStore:
-    """Open the store of the features that a network was trained on.
-
-    Args:
-        embedder: The network.
-        folder: The feature stores of a collection.
-        side: Which of its features.
+    """Open the store of the features of one side that a network was trained on; `folder` holds the stores.
 
     Raises:
         CheckpointError: The checkpoint does not say which features those are.
     """
-    from vmnet_pipeline.errors import CheckpointError
     from vmnet_pipeline.features.store import FeatureStore
-    from vmnet_pipeline.types import MODALITY_OF
 
     fingerprint = embedder.checkpoint.fingerprints.get(MODALITY_OF[side])
     if fingerprint is None:
@@ -82,14 +77,7 @@ def open_features(embedder: Embedder, folder: Path, side: Side) -> FeatureStore:
 def align_stored(
     embedder: Embedder, pieces: np.ndarray, side: Side, store: FeatureStore, ids: Sequence[str]
 ) -> np.ndarray:
-    """Align the pieces of a query with those of stored items: (k,) float64.
-
-    Args:
-        embedder: The network.
-        pieces: (n, E) embeddings of the pieces of the query.
-        side: Target side.
-        store: Features of that side.
-        ids: Items of the store.
+    """Align the (n, E) pieces of a query with those of stored items of the target side: (k,) float64.
 
     Raises:
         CheckpointError: The network was trained on other features.
@@ -97,7 +85,6 @@ def align_stored(
         ParameterError: The features cannot be cut into pieces.
     """
     from vmnet_pipeline.models.checkpoints import check_fingerprints
-    from vmnet_pipeline.types import MODALITY_OF
 
     fingerprint = store.fingerprint()
     if fingerprint:

@@ -140,11 +140,10 @@ class VectorIndex:
             about: See the attribute.
 
         Raises:
-            SearchIndexError: Lengths differ, an id stands twice, a vector is not finite, or the sizes do not fit.
+            SearchIndexError: Lengths differ, an id is repeated, a vector is not finite, or the sizes do not fit.
         """
         params = params or IndexParams.model_validate({})
-        kind = choose_kind(params, len(vectors))
-        empty = items.iloc[:0].reset_index(drop=True)
+        kind, empty = choose_kind(params, len(vectors)), items.iloc[:0].reset_index(drop=True)
         faiss_index = _make_faiss_index(kind, vectors, params)
         index = cls(faiss_index, kind, empty, np.empty(0, dtype=bool), params, dict(about or {}))
         index.add(vectors, items)
@@ -252,7 +251,8 @@ class VectorIndex:
         if n_allowed == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         k, share = min(k, n_allowed), n_allowed / len(mask)
-        allowed_only = {} if share == 1 else {"sel": _select(mask)}
+        bitmap = np.packbits(mask, bitorder="little")
+        allowed_only = {} if share == 1 else {"sel": import_faiss().IDSelectorBitmap(bitmap)}
         # HNSW walks from node to nearer node, and a filter hides nodes only from the results. If few items pass it, or
         # all of them are far from the query, the walk ends among hidden ones: then compare with each allowed item.
         is_few = share < EXACT_SHARE or (allowed is not None and n_allowed <= self.params.flat_max_items)
@@ -284,17 +284,13 @@ class VectorIndex:
         return whole, faiss.SearchParameters(**allowed_only)
 
 
-def _select(mask: np.ndarray) -> Any:
-    return import_faiss().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-
-
 def import_faiss() -> Any:
     """The module faiss; its type hints do not know the forms that its Python layer takes."""
     return import_module("faiss")
 
 
 def choose_kind(params: IndexParams, n_items: int) -> IndexKind:
-    """The kind of index that `n_items` get: what is asked for, or what suits the number."""
+    """Choose the kind of index for `n_items`: the one asked for, or what suits the number."""
     if params.kind == "flat" or (params.kind == "auto" and n_items <= params.flat_max_items):
         return "flat"
     if params.kind == "hnsw" or (params.kind == "auto" and n_items <= params.hnsw_max_items):
@@ -317,7 +313,7 @@ def _make_faiss_index(kind: IndexKind, vectors: np.ndarray, params: IndexParams)
     if dim % params.pq_bytes:
         raise SearchIndexError(f"index.pq_bytes={params.pq_bytes} does not divide the {dim} values of an embedding")
     n_lists = min(params.ivf_lists or int(4 * math.sqrt(n)), n // POINTS_PER_LIST)
-    # "np": without the ordering of codes that faiss adds unasked, which nothing here uses and which takes minutes.
+    # "np": without the ordering of codes that faiss adds by default, which nothing here uses and which takes minutes.
     index = faiss.index_factory(dim, f"IVF{n_lists},PQ{params.pq_bytes}np", faiss.METRIC_INNER_PRODUCT)
     rows = np.sort(np.random.default_rng(0).permutation(n)[:MAX_TRAINING_VECTORS])
     index.train(np.ascontiguousarray(vectors[rows], np.float32))

@@ -1,7 +1,7 @@
-"""Which MLflow a run is tracked in, and whether it answers.
+"""Choose the MLflow server or database of a run, and check that it answers.
 
-Variables of the environment that MLflow documents come before `mlflow.yml`; paths in them are relative to the folder
-of the caller, those of `mlflow.yml` to the project.
+MLflow's environment variables take precedence over `mlflow.yml`; paths in them are relative to the caller's folder,
+those in `mlflow.yml` to the project.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import threading
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import ParameterError, StorageError, describe_validation
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 10.0
-"""So long a server may take to answer before a run begins."""
+TIMEOUT_S = 10.0
+"""Longest wait for a server before a run begins."""
 
 _PATTERNS = ["mlflow*", "mlflow*/**", "**/mlflow*"]
 _VARIABLES = (
@@ -37,12 +38,7 @@ _exported: dict[str, str | None] = {}
 
 
 def read_settings(loader: Any, project: Path, caller: Path) -> dict[str, Any]:
-    """The settings of MLflow with absolute places, put where kedro-mlflow reads them.
-
-    Args:
-        loader: Configuration of the run; its `mlflow` is replaced.
-        project: Root folder of the project.
-        caller: Folder that the run was started in.
+    """Read MLflow's settings, make their paths absolute, and put them where kedro-mlflow reads them.
 
     Raises:
         ParameterError: A setting is unknown or has a value that it cannot have.
@@ -51,7 +47,7 @@ def read_settings(loader: Any, project: Path, caller: Path) -> dict[str, Any]:
 
     loader.config_patterns.setdefault("mlflow", _PATTERNS)
     try:
-        settings = _copy(loader["mlflow"] or {})
+        settings = deepcopy(loader["mlflow"] or {})
     except (MissingConfigException, KeyError):
         settings = {}
     server = settings.setdefault("server", {})
@@ -69,10 +65,6 @@ def read_settings(loader: Any, project: Path, caller: Path) -> dict[str, Any]:
     _check(settings)
     loader["mlflow"] = settings
     return settings
-
-
-def _copy(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _copy(value) if hasattr(value, "items") else value for name, value in settings.items()}
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -97,7 +89,7 @@ def _note_exported(before: Mapping[str, str | None]) -> None:
 
 
 def _make_absolute(uri: str, folder: Path) -> str:
-    """A place on this machine with its absolute path; a server or another database as it is."""
+    """Make a local path absolute; the address of a server or another database stays as it is."""
     if uri.startswith(SCHEME):
         path = uri.removeprefix(SCHEME)
         return uri if path in ("", ":memory:") else f"{SCHEME}{folder / path}"
@@ -107,12 +99,7 @@ def _make_absolute(uri: str, folder: Path) -> str:
 
 
 def connect(settings: Mapping[str, Any], project: Path, set_up: Callable[[], None]) -> None:
-    """See that MLflow can be used, and set it up.
-
-    Args:
-        settings: Those of `read_settings`.
-        project: Root folder of the project.
-        set_up: Has kedro-mlflow do its part.
+    """Check that MLflow can be used, and let `set_up`, kedro-mlflow's part, set it up.
 
     Raises:
         Exception: Whatever MLflow, its database or the network raise.
@@ -129,7 +116,7 @@ def connect(settings: Mapping[str, Any], project: Path, set_up: Callable[[], Non
         make_database(uri)
         check_database(path)
     if tracking:
-        _within_patience(tracking, lambda: _ask(tracking, registry))
+        _with_timeout(tracking, lambda: _ask(tracking, registry))
     _choose_experiment(settings, tracking)
     set_up()
     for path in databases.values():
@@ -146,8 +133,8 @@ def _ask(tracking: str, registry: str | None) -> None:
         client.search_registered_models(max_results=1)
 
 
-def _within_patience(uri: str, call: Callable[[], None]) -> None:
-    """Call, but wait no longer than `PATIENCE_S`: drivers and MLflow itself try again for minutes."""
+def _with_timeout(uri: str, call: Callable[[], None]) -> None:
+    """Call, but wait no longer than `TIMEOUT_S`: drivers and MLflow itself retry for minutes."""
     raised: list[Exception] = []
 
     def attempt() -> None:
@@ -158,15 +145,15 @@ def _within_patience(uri: str, call: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=attempt, name="ask-mlflow", daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)
+    thread.join(TIMEOUT_S)
     if thread.is_alive():
-        raise StorageError(f"{hide_password(uri)} does not answer within {PATIENCE_S:.0f} s")
+        raise StorageError(f"{hide_password(uri)} does not answer within {TIMEOUT_S:.0f} s")
     if raised:
         raise raised[0]
 
 
 def _choose_experiment(settings: Mapping[str, Any], tracking: str | None) -> None:
-    """Take the experiment that an id in the environment names, or that of the run which is to be gone on with."""
+    """Choose the experiment that an id in the environment names, or that of the run to be continued."""
     import mlflow
 
     given = _read_environment()
@@ -180,12 +167,12 @@ def _choose_experiment(settings: Mapping[str, Any], tracking: str | None) -> Non
 
 
 def hide_password(uri: str) -> str:
-    """An address without a name and a password in it."""
+    """Remove user name and password from an address."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def describe_place(settings: Mapping[str, Any], project: Path) -> str:
-    """How to look at what was logged: a command, or the address of a server; and the name of the experiment."""
+    """Describe how to view what was logged: a command or the address of a server, and the experiment's name."""
     uri = str(settings.get("server", {}).get("mlflow_tracking_uri") or "mlruns")
     experiment = settings.get("tracking", {}).get("experiment", {}).get("name", "Default")
     path = find_database(uri)

@@ -1,8 +1,8 @@
 """Create, check and relocate the SQLite database of MLflow.
 
-MLflow creates it table by table, and neither it nor a later run can use one that a kill left half made: here it is
-created whole or not at all. It writes absolute paths of artifacts, which break when the project is moved or copied;
-here they become relative to it.
+MLflow creates it table by table, and no run can use one that a kill left unfinished: here it is created completely or
+not at all. It stores absolute paths of artifacts, which break when the project is moved or copied; here they become
+relative to it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,13 @@ _NO_LINKS = "No hard links here (%s): if two first runs of a project start at th
 
 
 def find_database(uri: str) -> Path | None:
-    """The file of a `sqlite:///FILE`; None for a server or another database."""
+    """Return the file of a `sqlite:///FILE`; None for a server or another database."""
     path = Path(uri.removeprefix(SCHEME))
     return path if uri.startswith(SCHEME) and path.name not in ("", ":memory:") else None
 
 
 def make_database(uri: str) -> None:
-    """Create a database unless one exists; of several processes that do so at once one wins, and all use its database.
-
-    Args:
-        uri: `sqlite:///FILE`; a server or another database is left alone.
+    """Create the database of a `sqlite:///FILE` unless one exists; of concurrent processes one wins, and all use its.
 
     Raises:
         OSError: The folder cannot be written.
@@ -58,24 +55,15 @@ def make_database(uri: str) -> None:
     temporary = name_temporary(path)
     try:
         mlflow.MlflowClient(tracking_uri=f"{SCHEME}{temporary}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):
-            _put_in_place(temporary, path)
+        try:
+            path.hardlink_to(temporary)  # not a rename: a link never replaces the database of another process
+        except OSError as error:
+            if not path.exists():  # not every disk has links
+                warn_once(_NO_LINKS, error.strerror)
+                temporary.rename(path)
     finally:
         for end in ("", "-journal", "-wal", "-shm"):
             Path(f"{temporary}{end}").unlink(missing_ok=True)
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Link, not rename: a link never replaces the database of another process; but not every disk has links."""
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if path.exists():
-            return
-        warn_once(_NO_LINKS, error.strerror)
-        temporary.rename(path)
 
 
 def check_database(path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Log to the active MLflow run: operations of a kind with plain content, done now or much later.
+"""Log to the active MLflow run: operations of a kind with plain content, executed now or much later.
 
-Every one may be repeated in the same run: nothing is doubled, but for a model, of which there is another version.
+Each may be repeated in the same run without duplicates, except that a model gets another version.
 """
 
 from __future__ import annotations
@@ -22,15 +22,7 @@ MAX_POINTS = 1000
 
 
 def carry_out(kind: str, content: Mapping[str, Any]) -> None:
-    """Log to the active run.
-
-    Args:
-        kind: One of `KINDS`.
-        content: Arguments of its function; JSON-able.
-
-    Raises:
-        Exception: Whatever MLflow, its store and the network raise.
-    """
+    """Log to the active run by one of `KINDS`, with its JSON-able arguments; raises whatever MLflow raises."""
     KINDS[kind](**content)
 
 
@@ -54,7 +46,7 @@ def log_points(points: Sequence[Sequence[Any]]) -> None:
         mlflow.MlflowClient().log_batch(_run_id(), metrics=part)
 
 
-def set_values(values: Mapping[str, str]) -> None:
+def set_tags(values: Mapping[str, str]) -> None:
     """Set tags."""
     import mlflow
 
@@ -62,7 +54,7 @@ def set_values(values: Mapping[str, str]) -> None:
 
 
 def log_place(place: str) -> None:
-    """Log a file, or a folder as a whole; nothing when there is none."""
+    """Log a file, or a whole folder, if it exists."""
     import mlflow
 
     path = as_path(place)
@@ -105,10 +97,9 @@ def make_signature(music_shape: Sequence[int], video_shape: Sequence[int]) -> An
     def nest(shape: Sequence[int]) -> Any:
         return Array(DataType.double if len(shape) == 1 else nest(shape[1:]))
 
-    inputs = [
-        ColSpec(nest(shape), name, required=False) for name, shape in (("music", music_shape), ("video", video_shape))
-    ]
-    outputs = [ColSpec(Array(DataType.double), f"{name}_embedding", required=False) for name in ("music", "video")]
+    shapes = {"music": music_shape, "video": video_shape}
+    inputs = [ColSpec(nest(shape), side, required=False) for side, shape in shapes.items()]
+    outputs = [ColSpec(Array(DataType.double), f"{side}_embedding", required=False) for side in shapes]
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 
@@ -124,7 +115,7 @@ def _run_id() -> str:
 KINDS: dict[str, Callable[..., None]] = {
     "parameters": log_values,
     "metrics": log_points,
-    "tags": set_values,
+    "tags": set_tags,
     "file": log_place,
     "model": log_checkpoint,
 }

@@ -1,4 +1,4 @@
-"""A run outlives its tracking: once MLflow could not be used, what it should log is kept, and logged later.
+"""Keep what a run cannot log because MLflow is unavailable, and log it later: the run continues without MLflow.
 
 UNTRACKED/RUN.json    a run with the operations that are still to be done, see `operations`
 """
@@ -40,7 +40,7 @@ class Operation:
 
     Attributes:
         run: Name of the child run that it belongs to; empty for the run itself.
-        kind: One of those in `operations`.
+        kind: One of `operations.KINDS`.
         content: Its arguments.
         checksum: Of the file or folder that it logs, when it was kept.
     """
@@ -53,15 +53,11 @@ class Operation:
 
 @dataclass(slots=True)
 class PendingRun:
-    """A run that is still to be logged, at least in part.
+    """A run that is still to be logged, at least in part; times are milliseconds since 1970.
 
     Attributes:
-        name: Its name.
-        started_ms: When it began, in milliseconds since 1970.
-        ended_ms: When it ended.
-        tags: Its tags.
-        run_id: Its id, where MLflow has it already.
-        children: Ids of its child runs by name, where MLflow has them.
+        run_id: Its id, if MLflow has it already.
+        children: Ids of its child runs by name, if MLflow has them.
         operations: What is still to be logged.
     """
 
@@ -75,7 +71,7 @@ class PendingRun:
 
 
 class Tracker:
-    """Sends what is to be logged to the active MLflow run, until that fails; keeps it from then on.
+    """Send operations to the active MLflow run until that fails, and keep them from then on.
 
     Attributes:
         failure: What MLflow raised; None as long as it can be used.
@@ -156,7 +152,7 @@ def _has_active_run() -> bool:
 
 
 def _leave_runs() -> None:
-    """No run is active from now on, in MLflow's own books either: at the end of the process it would try again."""
+    """End all active runs, in MLflow's own state too: otherwise it would try again when the process ends."""
     import mlflow
 
     for _ in range(10):
@@ -167,7 +163,7 @@ def _leave_runs() -> None:
 
 
 def shorten(error: Exception) -> str:
-    """An error on one line, without passwords in addresses; a server that does not answer in few words."""
+    """Return an error as one line, without passwords in addresses; an unreachable server in few words."""
     text = re.sub(r"//[^/@\s]*@", "//", str(error))
     if found := _NO_ANSWER.match(text):
         cause = _CAUSE.search(text)
@@ -194,36 +190,36 @@ def write_pending(folder: Path, run: PendingRun) -> Path:
 
 
 def _make_relative(operation: Operation) -> None:
-    """The project may be moved before the run is logged; the current folder is its root, then as now."""
+    """Make paths relative: the project may move before the run is logged, and the current folder is its root."""
     place = operation.content.get("place")
     if place is not None and Path(place).is_relative_to(Path.cwd()):
         operation.content["place"] = str(Path(place).relative_to(Path.cwd()))
 
 
 def read_pending(path: Path) -> PendingRun:
-    """Inverse of `write_pending`.
+    """Read what `write_pending` wrote.
 
     Raises:
-        OSError: It is missing or cannot be read.
+        OSError: The file is missing or cannot be read.
         StorageError: It is damaged.
     """
     try:
         content = parse_checksummed(path.read_bytes())
         run = PendingRun(**{**content, "operations": [Operation(**part) for part in content["operations"]]})
         if any(operation.kind not in KINDS for operation in run.operations):
-            raise ValueError("an operation is of no known kind")
+            raise ValueError("an operation is of an unknown kind")
     except (ValueError, TypeError, KeyError) as error:
         raise StorageError(f"{path} cannot be read ({error}). {_DAMAGED}") from error
     return run
 
 
 def list_pending(folder: Path) -> list[Path]:
-    """The runs that are to be logged, the oldest first."""
+    """List the runs that are to be logged, oldest first."""
     return sorted(path for path in folder.glob("*.json") if not path.name.startswith(".")) if folder.is_dir() else []
 
 
 def digest_place(operation: Operation) -> str | None:
-    """A checksum of the file or folder that an operation logs; None without one, or where it is not at hand."""
+    """Hash the file or folder that an operation logs; None if it logs none, or it is not available here."""
     place = operation.content.get("place")
     if place is None or is_remote(place):
         return None

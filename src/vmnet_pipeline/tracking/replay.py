@@ -20,10 +20,10 @@ from vmnet_pipeline.tracking.pending import (
     shorten,
     write_pending,
 )
-from vmnet_pipeline.tracking.runs import list_figures
+from vmnet_pipeline.tracking.runs import flatten_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +31,9 @@ _RESULTS = ("*.html", "*.png", "*.json", "*.parquet", "*.yml", "*.csv")
 
 
 def log_pending(run: PendingRun, experiment_id: str) -> str:
-    """Log a run that was kept; what is logged already is not doubled.
+    """Log a run that was kept, and return its id; what is logged already is not repeated.
 
-    Args:
-        run: The run; it learns the ids that it has in MLflow, for another attempt.
-        experiment_id: Where a new run goes.
-
-    Returns:
-        Its id.
+    `run` receives the ids that MLflow gives it, for another attempt.
 
     Raises:
         Exception: Whatever MLflow raises.
@@ -48,7 +43,8 @@ def log_pending(run: PendingRun, experiment_id: str) -> str:
     client = mlflow.MlflowClient()
     run.run_id = _find_run(client, run.run_id) or _make_run(client, experiment_id, run.name, run, run.tags)
     with mlflow.start_run(run_id=run.run_id, nested=True):  # kedro-mlflow may have left its own open
-        for name, operations in _by_child(run):
+        for name in dict.fromkeys(["", *(operation.run for operation in run.operations)]):
+            operations = [operation for operation in run.operations if operation.run == name]
             if not name:
                 _carry_out_all(operations)
                 continue
@@ -59,11 +55,6 @@ def log_pending(run: PendingRun, experiment_id: str) -> str:
                 _carry_out_all(operations)
     client.set_terminated(run.run_id, "FINISHED", run.ended_ms)
     return run.run_id
-
-
-def _by_child(run: PendingRun) -> Iterator[tuple[str, list[Operation]]]:
-    for name in dict.fromkeys(["", *(operation.run for operation in run.operations)]):
-        yield name, [operation for operation in run.operations if operation.run == name]
 
 
 def _carry_out_all(operations: list[Operation]) -> None:
@@ -112,15 +103,12 @@ def log_file_of_run(path: Path, experiment_id: str) -> None:
             write_pending(path.parent, run)
         raise
     path.unlink(missing_ok=True)
-    logger.info("MLflow has the run %s of %s now (%s)", run.name, _format(run.started_ms), run_id)
-
-
-def _format(time_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ms / 1000))
+    started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started_ms / 1000))
+    logger.info("the run %s of %s is now logged in MLflow (%s)", run.name, started, run_id)
 
 
 def find_results(folder: Path) -> list[PendingRun]:
-    """The evaluations in a folder, and in those below it, as runs that can be logged.
+    """Find the evaluations in a folder and its subfolders, as runs that can be logged.
 
     Raises:
         StorageError: One is damaged.
@@ -131,8 +119,8 @@ def find_results(folder: Path) -> list[PendingRun]:
 def _describe_results(evaluation: Path) -> PendingRun:
     ended_ms = int(evaluation.stat().st_mtime * 1000)
     try:
-        figures = list_figures(parse_json(evaluation.read_bytes()))
-        points = [[name, float(value), ended_ms, 0] for name, value in figures.items()]
+        metrics = flatten_metrics(parse_json(evaluation.read_bytes()))
+        points = [[name, float(value), ended_ms, 0] for name, value in metrics.items()]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StorageError(f"{evaluation} is not an evaluation of this project, or is damaged ({error!r})") from error
     folder = evaluation.parent
@@ -143,14 +131,11 @@ def _describe_results(evaluation: Path) -> PendingRun:
 
 
 def find_runs_of(pending: Path, place: Path) -> list[Path]:
-    """The runs that were kept and logged something in a folder."""
+    """Find the kept runs that logged something in a folder."""
     place = place.absolute()
-    return [
-        path
-        for path in list_pending(pending)
-        if any(_lies_in(operation, place) for operation in read_pending(path).operations)
-    ]
 
+    def logs_in_place(path: Path) -> bool:
+        places = (operation.content.get("place") for operation in read_pending(path).operations)
+        return any(Path(one).absolute().is_relative_to(place) for one in places if one is not None)
 
-def _lies_in(operation: Operation, place: Path) -> bool:
-    return "place" in operation.content and Path(operation.content["place"]).absolute().is_relative_to(place)
+    return [path for path in list_pending(pending) if logs_in_place(path)]

@@ -17,14 +17,12 @@ from mlflow.exceptions import MlflowException
 from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.types import FeatureArray, Sequences
 
 
 class CheckpointModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined,unused-ignore]
-    """Features of music, of video, or of both to embeddings in the shared space."""
+    """Embed features of music, of video, or of both in the shared space."""
 
     _model: VMNet
 
@@ -63,18 +61,16 @@ class CheckpointModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defi
             )
         embedded = {}
         for side in given:
-            rows = _read_cells(list(model_input[side]))
+            # MLflow passes nested lists as arrays of arrays, which must be unpacked before they can be stacked.
+            rows = [
+                np.asarray([np.asarray(part, np.float32) for part in cell], np.float32) for cell in model_input[side]
+            ]
             stack = _stack_sequences if self._takes_sequences[side] else _stack_features
             features: FeatureArray = stack(rows, self._shapes[side], side)
             music, video = (features, None) if side == "music" else (None, features)
             embeddings = embed_arrays(self._model, music=music, video=video)
             embedded[f"{side}_embedding"] = list(embeddings.astype(np.float64))
         return pd.DataFrame(embedded, index=model_input.index)
-
-
-def _read_cells(cells: Sequence[Any]) -> list[np.ndarray]:
-    # MLflow hands nested lists over as arrays of arrays, which have to be taken apart before they can be stacked.
-    return [np.asarray([np.asarray(part, np.float32) for part in cell], np.float32) for cell in cells]
 
 
 def _stack_sequences(rows: list[np.ndarray], shape: tuple[int, ...], side: str) -> Sequences:

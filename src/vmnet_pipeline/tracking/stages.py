@@ -1,6 +1,6 @@
-"""Time and memory of every stage: what each node of a run took is written down, for the report of this or a later run.
+"""Record time and memory of each node of a run, for the report of this or a later run.
 
-One small JSON file per node, so that nodes that run side by side never write the same one.
+One small JSON file per node, so that parallel nodes never write the same one.
 """
 
 from __future__ import annotations
@@ -89,10 +89,7 @@ class StageHooks:
         """Stop sampling."""
         self._workers.stop()
 
-    @hook_impl
-    def on_pipeline_error(self) -> None:
-        """Stop sampling."""
-        self._workers.stop()
+    on_pipeline_error = after_pipeline_run
 
     @hook_impl
     def before_dataset_loaded(self, node: Node) -> None:
@@ -122,7 +119,7 @@ def _end_stage(name: str, running: _Running, workers_bytes: int, command: str) -
 
 
 def read_stages(folder: Path) -> list[dict[str, Any]]:
-    """The records of a folder as plain data, in the order in which the nodes last ended; damaged ones are skipped."""
+    """Read the records of a folder as plain data, in the order in which the nodes last ended; skip damaged ones."""
     found = (_read_stage(path) for path in folder.glob("*.json")) if folder.is_dir() else ()
     return [asdict(stage) for stage in sorted((stage for stage in found if stage), key=lambda stage: stage.ended)]
 
@@ -138,11 +135,7 @@ def _path_of(folder: Path, name: str) -> Path:
 
 
 def describe_command(run_params: Mapping[str, Any]) -> str:
-    """The `kedro run` command of a run, to repeat it.
-
-    Args:
-        run_params: Run parameters that Kedro passes to hooks.
-    """
+    """Reconstruct the `kedro run` command from the run parameters that Kedro passes to hooks."""
     from vmnet_pipeline.params import flatten_settings
 
     given = flatten_settings(run_params.get("runtime_params") or {})
@@ -214,7 +207,7 @@ class _WorkerWatch:
         known: set[str] = set()
         while not stopped.wait(WATCH_EVERY_S):
             found = _find_workers()
-            # One just started may still be a copy of this process, which has all of its memory.
+            # A process that has just started may still be a copy of this one, with all of its memory.
             self.peak_bytes = max(self.peak_bytes, _measure_workers(found & known))
             known = found
 

@@ -58,15 +58,6 @@ def train_members(
 ) -> list[TrainingResult]:
     """Train `params.n_members` networks one after the other; a rerun after a kill goes on where it was.
 
-    Args:
-        train: Training pairs.
-        val: Validation pairs.
-        params: Settings; members differ in their seed.
-        state_dir: Folder of the states.
-        open_log: Number and settings of a member to where its curves go.
-        watch: Number of a member to what is called after each of its steps.
-        start: What `params.start_from` names, read.
-
     Raises:
         TrainingError: As `train_model`.
         ParameterError: As `train_model`.
@@ -85,11 +76,6 @@ def train_members(
 
 def join_results(results: Sequence[TrainingResult], val: PairArrays | None, params: TrainParams) -> TrainingResult:
     """Trained members as one network.
-
-    Args:
-        results: At least one; a single one is given back as it is.
-        val: Validation pairs, on which the joint network is measured.
-        params: Settings; they say what counts as a match.
 
     Returns:
         The joint weights; the histories one after the other; best epoch 0, because every member has its own.

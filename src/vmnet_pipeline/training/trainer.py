@@ -152,12 +152,6 @@ class Trainer:
     ) -> None:
         """Train the epochs that are left; the state is written after each, unless `state_interval_s` says otherwise.
 
-        Args:
-            states: Where the state is written.
-            on_epoch: Called after each epoch, once its state is written.
-            on_step: Called after each step; it must leave the network as it is.
-            progress: Show a bar on a terminal; sparse log lines otherwise.
-
         Raises:
             TrainingError: A loss is not finite.
         """

@@ -32,13 +32,7 @@ def make_loss_inputs(output: PairOutput, codes: Tensor) -> LossInputs:
 
 
 def explain_bad_loss(pairs: PairArrays, rows: np.ndarray, learning_rate: float) -> str:
-    """Why the loss over some rows is not finite, and what to do, as the end of a sentence.
-
-    Args:
-        pairs: Pairs of one side of the split.
-        rows: (n,) numbers of those that were in the loss.
-        learning_rate: That of the training.
-    """
+    """Why the loss over some rows is not finite, and what to do, as the end of a sentence."""
     bad: list[str] = []
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]

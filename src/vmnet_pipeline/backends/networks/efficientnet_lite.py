@@ -127,13 +127,7 @@ class EfficientNetLite(nn.Module):
 
 
 class NormalizedLite(nn.Module):
-    """Takes pictures as they are, and normalises inside, so that callers may keep 8 bits per colour.
-
-    Args:
-        network: What sees the normalised pictures.
-        mean: One per colour, on the scale 0-255.
-        std: One per colour, on the scale 0-255.
-    """
+    """Takes pictures as they are, and normalises inside, so that callers may keep 8 bits per colour."""
 
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()

@@ -138,10 +138,6 @@ class PublishedNetwork(Protocol):
 def read_state(network: PublishedNetwork, variables: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     """Turn checkpoint variables into a state dict of the network.
 
-    Args:
-        network: Where the variables shall go.
-        variables: Name -> array, as the TensorFlow checkpoint holds them.
-
     Raises:
         KeyError: A variable is missing.
     """
