@@ -46,7 +46,7 @@ def add_loss(models: Path) -> None:
     blocks = read_blocks("adding-a-loss.md", "python")
     (models / "soft_margin.py").write_text(find_block(blocks, '"""Ranking'))
     opening = "LOSSES: dict[str, Callable[..., nn.Module]] = {"
-    builder, line = find_block(blocks, "def _build_soft_margin"), find_block(blocks, '    "soft_margin"')
+    builder, line = find_block(blocks, "def build_soft_margin"), find_block(blocks, '    "soft_margin"')
     replace(models / "losses.py", opening, f"{builder}\n\n{opening}\n{line}")
     params = models.parent / "params" / "training.py"
     replace(params, '    name: Literal["vmnet", "contrastive"] = Field(\n', find_block(blocks, "    name: Literal"))

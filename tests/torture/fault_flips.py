@@ -195,13 +195,13 @@ def read_training(folder: Path) -> Read:
     from safetensors import safe_open
 
     from vmnet_pipeline.storage.checksummed import parse_json
-    from vmnet_pipeline.training.state import STATE_FILE, load_state
+    from vmnet_pipeline.training.state import STATE_FILE, StateFolder
 
     with safe_open(folder / STATE_FILE, framework="pt") as file:
         run_digest = parse_json(file.metadata()["state"])["run_digest"]
 
     def read() -> Any:
-        state = load_state(folder, run_digest)
+        state = StateFolder(folder, run_digest).load()
         if state is None:
             return Anew()
         return digest(*(state.tensors[name].numpy() for name in sorted(state.tensors)), state.history)

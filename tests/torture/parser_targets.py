@@ -349,21 +349,19 @@ def read_torch_file(folder: Path) -> Any:
 def make_state(folder: Path) -> None:
     import torch
 
-    from vmnet_pipeline.training.state import TrainingState, save_best, save_state
+    from vmnet_pipeline.training.state import StateFolder
     from vmnet_pipeline.types import EpochRecord
 
     tensors = {"model/a": torch.ones(3), "adam/0/exp_avg": torch.ones(3), "adam/0/step": torch.tensor(2.0)}
-    save_best(folder, 1, tensors, "d" * 64)
-    save_state(
-        folder,
-        TrainingState("d" * 64, tensors, (EpochRecord(1, 2, {"total": 0.5}, 1.0, 0.1, {"mrr": 0.2}, 1.0),), 1, False),
-    )
+    record = EpochRecord(1, 2, {"total": 0.5}, 1.0, 0.1, {"mrr": 0.2}, 1.0)
+    StateFolder(folder, "d" * 64).save(tensors, [record], 1, tensors)
 
 
 def read_state(folder: Path) -> Any:
-    from vmnet_pipeline.training.state import load_best, load_state
+    from vmnet_pipeline.training.state import StateFolder
 
-    return load_state(folder, "d" * 64), load_best(folder, 1, "d" * 64)
+    states = StateFolder(folder, "d" * 64)
+    return states.load(), states.load_best(1)
 
 
 # --- the gallery

@@ -200,7 +200,7 @@ def test_a_damaged_state_starts_anew(tmp_path: Path, damage: str, caplog: pytest
         state.write_bytes(broken[damage])
     result = train_model(TRAIN, VAL, params, state_dir=cut)
     assert result.resumed_from == 0
-    assert "starts anew" in caplog.text
+    assert "starts again" in caplog.text
     assert same_weights(result, whole)
 
 

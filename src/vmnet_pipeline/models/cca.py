@@ -125,7 +125,9 @@ def fit_canonical(music: Array, video: Array, n_components: int, *, halves: Arra
     held_out = {
         ridge: np.mean([_correlate(solve(ridge), rest) for solve, rest in analyses], axis=0) for ridge in RIDGES
     }
-    ridge = max(RIDGES, key=lambda value: _information(held_out[value]))
+    # Mutual information of Gaussian views with these correlations, in nats.
+    information = {ridge: float(-0.5 * np.log1p(-(r**2)).sum()) for ridge, r in held_out.items()}
+    ridge = max(RIDGES, key=lambda value: information[value])
     whole = first + second
     x, y = _solve(whole, n)(ridge)
     xx, yy, _ = whole.covariances()
@@ -181,8 +183,3 @@ def _correlate(directions: tuple[Array, Array], moments: _Moments) -> Array:
     xx, yy, xy = moments.covariances()
     shared = np.einsum("dn,dn->n", x, xy @ y)
     return cast("Array", np.clip(shared / (_deviation(x, xx) * _deviation(y, yy)), 0.0, MAX_CORRELATION))
-
-
-def _information(correlations: Array) -> float:
-    """Mutual information of Gaussian views with these correlations, in nats."""
-    return float(-0.5 * np.log1p(-(correlations**2)).sum())

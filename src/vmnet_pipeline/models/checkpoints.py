@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,6 +36,7 @@ REMEDY = "train again, or take the checkpoint folder from where it was made"
 RECORDED_PACKAGES = ("vmnet-pipeline", "torch", "numpy", "safetensors", "kedro")
 
 Size = Annotated[int, Field(ge=1, le=2**24)]
+_COPIED = ("params", "best_epoch", "metrics", "git_revision", "versions")
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,11 @@ class Checkpoint:
     """A trained network with all that is needed to use it on the right features and to trace its origin.
 
     Attributes:
-        model_config: Arguments of `models.towers.build_model`.
+        model_config: Arguments of `models.factory.build_model`.
         tensors: Weights by name, on the CPU.
         fingerprints: Identity of the features it was trained on, by modality; empty for features of unknown origin.
         params: Training parameters.
-        best_epoch: Epoch whose weights these are.
-        metrics: Validation metrics of that epoch.
+        best_epoch: Epoch whose weights these are, with its validation `metrics`.
         git_revision: Commit of the project, or None outside a repository.
         versions: Version of each package that matters.
     """
@@ -64,12 +65,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class StartPoint:
-    """Where a training goes on from.
+    """Start of a training that continues another.
 
     Attributes:
         checkpoint: The network.
-        moments: Adam's first and second moment of each weight, by name; empty where they are not known.
-        steps: Optimiser steps that led to it; 0 where the moments are not known.
+        moments: Adam's first and second moment of each weight, by name; empty if unknown.
+        steps: Optimiser steps that led to it; 0 if the moments are unknown.
     """
 
     checkpoint: Checkpoint
@@ -95,16 +96,11 @@ class _ModelSchema(_Strict):
     linear: bool = False
 
 
-class _FingerprintSchema(_Strict):
-    backend: str
-    settings: dict[str, Any]
-
-
 class _ConfigSchema(_Strict):
     format_version: Literal[1]
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     network: _ModelSchema
-    fingerprints: dict[Modality, _FingerprintSchema]
+    fingerprints: dict[Modality, Fingerprint]
     params: dict[str, Any]
     best_epoch: int = Field(ge=0)
     metrics: dict[str, float]
@@ -130,11 +126,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "weights_sha256": weights_sha256,
         "network": checkpoint.model_config,
         "fingerprints": {side: json.loads(item.to_json()) for side, item in checkpoint.fingerprints.items()},
-        "params": checkpoint.params,
-        "best_epoch": checkpoint.best_epoch,
-        "metrics": checkpoint.metrics,
-        "git_revision": checkpoint.git_revision,
-        "versions": checkpoint.versions,
+        **{name: getattr(checkpoint, name) for name in _COPIED},
     }
     write_text_atomically(folder / CONFIG_FILE, add_checksum(content, indent=2), durable=True)
     if not is_remote(folder):
@@ -149,19 +141,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     config = _read_config(folder / CONFIG_FILE)
     tensors = _read_tensors(folder / WEIGHTS_FILE, config.weights_sha256)
-    fingerprints = {
-        side: Fingerprint(backend=item.backend, settings=item.settings) for side, item in config.fingerprints.items()
-    }
-    return Checkpoint(
-        model_config=config.network.model_dump(exclude_unset=True),
-        tensors=tensors,
-        fingerprints=fingerprints,
-        params=config.params,
-        best_epoch=config.best_epoch,
-        metrics=config.metrics,
-        git_revision=config.git_revision,
-        versions=config.versions,
-    )
+    network = config.network.model_dump(exclude_unset=True)
+    return Checkpoint(network, tensors, config.fingerprints, **{name: getattr(config, name) for name in _COPIED})
 
 
 def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:
@@ -178,7 +159,10 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:
         # Without storage: sizes are compared with the weights at hand before anything is allocated.
         with torch.device("meta"):
             model = build_model(**checkpoint.model_config)
-        _check_dtypes(checkpoint.tensors, model.state_dict())
+        expected = model.state_dict()
+        for name, tensor in checkpoint.tensors.items():
+            if name in expected and tensor.dtype != expected[name].dtype:
+                raise CheckpointError(f"weights '{name}' are {tensor.dtype}, not {expected[name].dtype}; {REMEDY}")
         model.load_state_dict(checkpoint.tensors, assign=True)
     except ParameterError as error:
         raise CheckpointError(f"the checkpoint's network cannot be built: {error}") from error
@@ -195,7 +179,7 @@ def digest_checkpoint(checkpoint: Checkpoint) -> str:
 
 
 def add_tensors(digest: Hash, tensors: Mapping[str, Tensor]) -> None:
-    """Take names, types, shapes and values into a digest; the order of the mapping does not count."""
+    """Add names, types, shapes and values to a digest, whatever the order of the mapping."""
     import torch
 
     for name in sorted(tensors):
@@ -214,12 +198,11 @@ def check_fingerprints(checkpoint: Checkpoint, fingerprints: Mapping[Modality, F
     """
     for side, found in fingerprints.items():
         expected = checkpoint.fingerprints.get(side)
-        if expected is None or expected.digest == found.digest:
-            continue
-        raise CheckpointError(
-            f"the checkpoint was trained on other {side} features ({expected.describe_difference(found)}); "
-            "extract features with the settings it was trained on, or train again on these"
-        )
+        if expected is not None and expected.digest != found.digest:
+            raise CheckpointError(
+                f"the checkpoint was trained on other {side} features ({expected.describe_difference(found)}); "
+                "extract features with the settings it was trained on, or train again on these"
+            )
 
 
 def check_shapes(checkpoint: Checkpoint, music_shape: Sequence[int], video_shape: Sequence[int]) -> None:
@@ -239,12 +222,9 @@ def check_shapes(checkpoint: Checkpoint, music_shape: Sequence[int], video_shape
 
 
 def check_form(checkpoint: Checkpoint, music_steps: int | None, video_steps: int | None) -> None:
-    """Refuse to pack features in another form than the checkpoint's towers take: pooled, or sequences.
+    """Refuse to pack features in another form than the checkpoint's towers take.
 
-    Args:
-        checkpoint: What the features are for.
-        music_steps: Most steps of the music sequences that are to be packed; None for pooled features.
-        video_steps: The same of video.
+    A number of steps is that of the longest sequence to be packed; None stands for pooled features.
 
     Raises:
         CheckpointError: The form differs; the message names the parameters that give the right one.
@@ -253,13 +233,12 @@ def check_form(checkpoint: Checkpoint, music_steps: int | None, video_steps: int
     for side, found in (("music", music_steps), ("video", video_steps)):
         tower, name = config[f"{side}_tower"], f"train.model.{side}_tower"
         wanted = config[f"{side}_shape"][0] if tower in SEQUENCE_TOWERS else None
-        if wanted == found:
-            continue
-        remedy = f"{name}={tower},train.model.max_steps={wanted}" if wanted else f"{name}={tower}"
-        raise CheckpointError(
-            f"the checkpoint's {side} tower {tower!r} takes {_describe_form(wanted)}, but this run packs "
-            f"{_describe_form(found)}; pass --params {remedy}"
-        )
+        if wanted != found:
+            remedy = f"{name}={tower},train.model.max_steps={wanted}" if wanted else f"{name}={tower}"
+            raise CheckpointError(
+                f"the checkpoint's {side} tower {tower!r} takes {_describe_form(wanted)}, but this run packs "
+                f"{_describe_form(found)}; pass --params {remedy}"
+            )
 
 
 def _describe_form(max_steps: int | None) -> str:
@@ -267,7 +246,7 @@ def _describe_form(max_steps: int | None) -> str:
 
 
 def read_git_revision(folder: Path) -> str | None:
-    """Commit that `folder` is at, with `-dirty` when tracked files differ; None without git or repository."""
+    """Read the commit of `folder`, with `-dirty` if tracked files differ; None without git or repository."""
     revision = _run_git(folder, "rev-parse", "HEAD")
     if not revision:
         return None
@@ -276,13 +255,11 @@ def read_git_revision(folder: Path) -> str | None:
 
 
 def read_versions(packages: tuple[str, ...] = RECORDED_PACKAGES) -> dict[str, str]:
-    """Installed version of each package; those that are not installed are left out."""
+    """Read the installed version of each package; those that are not installed are left out."""
     versions = {}
     for package in packages:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -307,9 +284,8 @@ def _read_config(path: Path) -> _ConfigSchema:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {REMEDY}") from error
     except ValidationError as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint's configuration: {describe_validation(error)}; {REMEDY}"
-        ) from error
+        what = f"not a checkpoint's configuration: {describe_validation(error)}"
+        raise CheckpointError(f"{path} is {what}; {REMEDY}") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error}); {REMEDY}") from error
     return config
@@ -321,7 +297,7 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 
     try:
         if hash_file(path) != sha256:
-            raise CheckpointError(f"{path} is not the file that {CONFIG_FILE} beside it was written for; {REMEDY}")
+            raise CheckpointError(f"{path} is not the file that {CONFIG_FILE} was written for; {REMEDY}")
         with local_copy(path) as local:
             check_tensor_file(local)
             tensors: dict[str, Tensor] = load_file(local)
@@ -333,9 +309,3 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise CheckpointError(f"{path}: weights '{name}' hold NaN or infinity; {REMEDY}")
     return tensors
-
-
-def _check_dtypes(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if name in expected and tensor.dtype != expected[name].dtype:
-            raise CheckpointError(f"weights '{name}' are {tensor.dtype}, not {expected[name].dtype}; {REMEDY}")

@@ -1,4 +1,4 @@
-"""Embedding of feature arrays with a trained network."""
+"""Embed feature arrays with a trained network."""
 
 from __future__ import annotations
 
@@ -43,13 +43,9 @@ def find_finite(features: Features) -> Tensor:
 def embed_arrays(
     model: VMNet, music: FeatureArray | None = None, video: FeatureArray | None = None, batch_size: int = 1024
 ) -> np.ndarray:
-    """Embed one side, batch by batch, in inference mode; the model's own mode is put back afterwards.
+    """Embed one side, batch by batch, in inference mode; the model's own mode is restored afterwards.
 
-    Args:
-        model: The network, on any device.
-        music: (n, *music_shape) features or sequences, or None; may be memory-mapped.
-        video: (n, *video_shape) features or sequences, or None; exactly one of the two is given.
-        batch_size: Items per step.
+    Features are (n, *shape) arrays, which may be memory-mapped, or sequences; exactly one side is given.
 
     Returns:
         (n, E) float32, rows of unit length.

@@ -1,9 +1,9 @@
-"""Several networks as one: the cosine of two joint embeddings is the mean of the members' cosines."""
+"""Join several networks into one: the cosine of two joint embeddings is the mean of the members' cosines."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +26,13 @@ class EnsembleTower(nn.Module):
 
     def forward(self, x: Any) -> TowerOutput:
         """Features as any one member takes them -> joint embeddings; the structure feature is the first member's."""
-        outputs = [
-            cast("TowerOutput", tower(scaler(x))) for scaler, tower in zip(self.scalers, self.towers, strict=True)
-        ]
+        outputs: list[TowerOutput] = [tower(scale(x)) for scale, tower in zip(self.scalers, self.towers, strict=True)]
         joint = torch.cat([output.embedding for output in outputs], dim=1) / math.sqrt(len(outputs))  # (B, n E)
         return TowerOutput(joint, outputs[0].structure)
 
 
 def join_networks(members: Sequence[VMNet], embedding_dim: int) -> VMNet:
-    """Networks of one kind, each with embeddings of `embedding_dim`, as one network."""
+    """Join networks of one kind, each with embeddings of `embedding_dim`, into one network."""
     return VMNet(
         EnsembleTower([item.music_scaler for item in members], [item.music for item in members], embedding_dim),
         EnsembleTower([item.video_scaler for item in members], [item.video for item in members], embedding_dim),
@@ -42,7 +40,7 @@ def join_networks(members: Sequence[VMNet], embedding_dim: int) -> VMNet:
 
 
 def join_tensors(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The weights of networks of one kind, by the names that they have in `join_networks`."""
+    """Rename the weights of networks of one kind to the names that they have in `join_networks`."""
     return {_rename(name, number): tensor for number, tensors in enumerate(members) for name, tensor in tensors.items()}
 
 

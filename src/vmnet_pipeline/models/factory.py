@@ -1,9 +1,8 @@
 """Two-tower networks: arrays of features in, unit vectors in one shared space out.
 
 A tower is any module that maps a batch to a `TowerOutput`; a new one is a class and a line in `MUSIC_TOWERS` or
-`VIDEO_TOWERS`. Those that there are stand in `pooled`, `sequence` and `canonical`, which take from here what all towers
-share; so builders import them when they are called. Builders take plain values, so configuration objects never enter a
-network.
+`VIDEO_TOWERS`. Builders import their module when they are called, and take plain values, so configuration objects never
+enter a network.
 
 Source: arXiv:1704.06761 (VM-NET); the variants are called after the music feature that they were made for.
 """
@@ -40,7 +39,7 @@ def _require_rank(input_shape: tuple[int, ...], rank: int, tower: str) -> None:
         )
 
 
-def build_music_vggish(
+def build_time_fusion(
     input_shape: tuple[int, ...],
     embedding_dim: int,
     dropout: float,
@@ -48,86 +47,28 @@ def build_music_vggish(
     layers: int = MUSIC_LAYERS,
     linear: bool = False,
 ) -> nn.Module:
-    """Music tower on (62, 512) VGGish patches: time filters, fc 2048, fc 1024, fc E."""
+    """Build VM-NET's music tower on (T, C) VGGish patches, e.g. (62, 512): time filters, then hidden layers and fc E."""
+    from vmnet_pipeline.models.pooled_tower import TimeFusionTower
+
     _require_rank(input_shape, 2, "vggish")
     if input_shape[0] < 9:
         raise ParameterError(
             f"tower 'vggish' pools time by 9, but features have {input_shape[0]} steps; use longer audio"
         )
-    from vmnet_pipeline.models.pooled_tower import TimeFusionTower
-
     return TimeFusionTower(input_shape[1], _hidden_dims(layers), embedding_dim, dropout=dropout, linear=linear)
 
 
-def build_music_musicnn(
-    input_shape: tuple[int, ...],
-    embedding_dim: int,
-    dropout: float,
-    *,
-    layers: int = MUSIC_LAYERS,
-    linear: bool = False,
+def build_pooled(
+    input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, name: str, layers: int, linear: bool = False
 ) -> nn.Module:
-    """Music tower on one pooled vector: fc 2048 BN, fc 1024, fc E."""
-    return _build_pooled("musicnn", input_shape, embedding_dim, dropout, layers, linear)
-
-
-def build_video_vggish(
-    input_shape: tuple[int, ...],
-    embedding_dim: int,
-    dropout: float,
-    *,
-    layers: int = VIDEO_LAYERS,
-    linear: bool = False,
-) -> nn.Module:
-    """Video tower paired with the `vggish` music tower: fc 2048, fc E."""
-    return _build_pooled("vggish", input_shape, embedding_dim, dropout, layers, linear)
-
-
-def build_video_musicnn(
-    input_shape: tuple[int, ...],
-    embedding_dim: int,
-    dropout: float,
-    *,
-    layers: int = VIDEO_LAYERS,
-    linear: bool = False,
-) -> nn.Module:
-    """Video tower paired with the `musicnn` music tower: fc 2048 BN, fc E."""
-    return _build_pooled("musicnn", input_shape, embedding_dim, dropout, layers, linear)
-
-
-def build_music_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
-    """Music side of a pair of towers that start from canonical correlation analysis; (D,) or (T, D) features."""
-    return _build_canonical(input_shape, embedding_dim, dropout, side="music")
-
-
-def build_video_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
-    """Video side of a pair of towers that start from canonical correlation analysis; (D,) or (T, D) features."""
-    return _build_canonical(input_shape, embedding_dim, dropout, side="video")
-
-
-def build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
-    """Either side: attention over all steps of a sequence, (T, D) with T at most that of the shape."""
-    return _build_sequence(input_shape, embedding_dim, dropout, depth=0)
-
-
-def build_transformer(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
-    """Either side: two transformer layers, then the same attention."""
-    return _build_sequence(input_shape, embedding_dim, dropout, depth=2)
-
-
-def _build_pooled(
-    tower: str, input_shape: tuple[int, ...], embedding_dim: int, dropout: float, layers: int, linear: bool
-) -> nn.Module:
+    """Build a VM-NET tower on a pooled vector: hidden layers and fc E; `musicnn` has batch norm after the first."""
     from vmnet_pipeline.models.pooled_tower import PooledTower
 
-    _require_rank(input_shape, 1, tower)
+    _require_rank(input_shape, 1, name)
+    normalise_first = name == "musicnn" and not linear  # the reference's linear towers leave out this norm too
+    dims = _hidden_dims(layers)
     return PooledTower(
-        input_shape[0],
-        _hidden_dims(layers),
-        embedding_dim,
-        normalise_first=tower == "musicnn" and not linear,  # the reference's linear towers leave out this norm too
-        dropout=dropout,
-        linear=linear,
+        input_shape[0], dims, embedding_dim, normalise_first=normalise_first, dropout=dropout, linear=linear
     )
 
 
@@ -137,14 +78,16 @@ def _hidden_dims(layers: int) -> tuple[int, ...]:
     return HIDDEN_DIMS[: layers - 1]
 
 
-def _build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, depth: int) -> nn.Module:
+def build_sequence(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, depth: int) -> nn.Module:
+    """Build attention over the steps of a sequence, (T, D), after `depth` transformer layers."""
     from vmnet_pipeline.models.sequence_tower import SequenceTower
 
     _require_rank(input_shape, 2, "transformer" if depth else "sequence")
     return SequenceTower(input_shape[1], embedding_dim, depth=depth, dropout=dropout)
 
 
-def _build_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, side: Side) -> nn.Module:
+def build_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, side: Side) -> nn.Module:
+    """Build one of two towers that start from canonical correlation analysis, on (D,) or (T, D) features."""
     from vmnet_pipeline.models.cca_tower import CanonicalTower
 
     if len(input_shape) not in (1, 2) or min(input_shape) < 1:
@@ -155,21 +98,19 @@ def _build_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: 
 
 
 MUSIC_TOWERS: dict[str, TowerBuilder] = {
-    "vggish": build_music_vggish,
-    "musicnn": build_music_musicnn,
-    "canonical": build_music_canonical,
-    "sequence": build_sequence,
-    "transformer": build_transformer,
+    "vggish": partial(build_time_fusion, layers=MUSIC_LAYERS),
+    "musicnn": partial(build_pooled, name="musicnn", layers=MUSIC_LAYERS),
+    "canonical": partial(build_canonical, side="music"),
+    "sequence": partial(build_sequence, depth=0),
+    "transformer": partial(build_sequence, depth=2),
 }
 VIDEO_TOWERS: dict[str, TowerBuilder] = {
-    "vggish": build_video_vggish,
-    "musicnn": build_video_musicnn,
-    "canonical": build_video_canonical,
-    "sequence": build_sequence,
-    "transformer": build_transformer,
+    "vggish": partial(build_pooled, name="vggish", layers=VIDEO_LAYERS),
+    "musicnn": partial(build_pooled, name="musicnn", layers=VIDEO_LAYERS),
+    "canonical": partial(build_canonical, side="video"),
+    "sequence": partial(build_sequence, depth=0),
+    "transformer": partial(build_sequence, depth=2),
 }
-
-
 VMNET_TOWERS = frozenset({"vggish", "musicnn"})
 """Towers whose number of layers can be chosen, and which can be linear."""
 
@@ -179,7 +120,8 @@ def _find_builder(
 ) -> TowerBuilder:
     if name not in towers:
         raise ParameterError(f"there is no {side} tower '{name}'; choose one of {', '.join(sorted(towers))}")
-    options = {**({} if layers is None else {"layers": layers}), **({"linear": True} if linear else {})}
+    options: dict[str, int] = {} if layers is None else {"layers": layers}
+    options |= {"linear": True} if linear else {}
     if options and name not in VMNET_TOWERS:
         raise ParameterError(
             f"{side} tower '{name}' has neither `{side}_layers` nor `linear`: leave them out, or use one of "

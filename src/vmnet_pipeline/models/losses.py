@@ -1,7 +1,7 @@
 """Losses over a batch of embedded pairs: tensors in, scalars out.
 
 The functions are the mathematics; a *loss* for the training loop is a module from `LossInputs` to named scalars, one
-of which is `total`, made by a builder listed in `LOSSES`.
+of which is `total`, listed in `LOSSES`.
 
 The structure terms are in `structure`. Source: arXiv:1704.06761, sections 3.2 and 3.3.
 """
@@ -107,10 +107,10 @@ class VMNetLoss(nn.Module):
         structure_triples: `all` distinct triples, `sampled` ones in training and all in evaluation, or the `adjacent`
             columns of the reference.
         n_structure_triples: Triples drawn in a step if sampled.
-        weight_xy: Weight of music -> video ranking.
-        weight_yx: Weight of video -> music ranking.
-        weight_structure_music: Weight of the structure of the music space.
-        weight_structure_video: Weight of the structure of the video space.
+        weight_xy: Of music -> video ranking.
+        weight_yx: Of video -> music ranking.
+        weight_structure_music: Of the structure of the music space.
+        weight_structure_video: Of the structure of the video space.
     """
 
     def __init__(
@@ -169,8 +169,8 @@ class VMNetLoss(nn.Module):
 class ContrastiveLoss(nn.Module):
     """Symmetric cross-entropy over a batch (InfoNCE) with a temperature that is learned or fixed.
 
-    Pairs of one group that do not match are left out of the denominators: two cuts of one song are no evidence of
-    anything. With several matches the mean over them is taken. A memory adds embeddings of earlier batches to the
+    Pairs of one group that do not match are left out of the denominators: two cuts of one song are neither positives
+    nor negatives. With several matches the mean over them is taken. A memory adds embeddings of earlier batches to the
     negatives.
 
     Args:
@@ -237,30 +237,17 @@ class ContrastiveLoss(nn.Module):
             old.copy_(torch.cat([new.detach(), old])[:size])
 
 
-def _build_vmnet(*, embedding_dim: int, **settings: Any) -> nn.Module:
-    del embedding_dim
-    return VMNetLoss(**_select(settings, VMNetLoss))
-
-
-def _build_contrastive(**settings: Any) -> nn.Module:
-    return ContrastiveLoss(**_select(settings, ContrastiveLoss))
-
-
-def _select(settings: dict[str, Any], loss: type[nn.Module]) -> dict[str, Any]:
-    """The settings that a loss takes: one flat set of parameters serves them all."""
-    taken = inspect.signature(loss).parameters
-    return {name: value for name, value in settings.items() if name in taken}
-
-
-LOSSES: dict[str, Callable[..., nn.Module]] = {"vmnet": _build_vmnet, "contrastive": _build_contrastive}
+LOSSES: dict[str, Callable[..., nn.Module]] = {"vmnet": VMNetLoss, "contrastive": ContrastiveLoss}
 
 
 def build_loss(name: str, *, embedding_dim: int = 512, **settings: Any) -> nn.Module:
-    """Build a loss by name from plain settings.
+    """Build a loss by name; it takes its own from one flat set of settings that serves all losses.
 
     Raises:
         ParameterError: The loss is unknown.
     """
     if name not in LOSSES:
         raise ParameterError(f"there is no loss '{name}'; choose one of {', '.join(sorted(LOSSES))}")
-    return LOSSES[name](embedding_dim=embedding_dim, **settings)
+    taken = inspect.signature(LOSSES[name]).parameters
+    settings["embedding_dim"] = embedding_dim
+    return LOSSES[name](**{setting: value for setting, value in settings.items() if setting in taken})

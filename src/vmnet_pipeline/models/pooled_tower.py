@@ -57,12 +57,11 @@ class PooledTower(nn.Module):
     ) -> None:
         super().__init__()
         dims = [input_dim, *hidden_dims]
-        self.hidden = nn.Sequential(
-            *(
-                HiddenLayer(dims[i], dims[i + 1], normalise=normalise_first and i == 0, dropout=dropout, linear=linear)
-                for i in range(len(hidden_dims))
-            )
-        )
+        layers = [
+            HiddenLayer(dims[i], dims[i + 1], normalise=normalise_first and i == 0, dropout=dropout, linear=linear)
+            for i in range(len(hidden_dims))
+        ]
+        self.hidden = nn.Sequential(*layers)
         self.fc = init_linear(nn.Linear(dims[-1], embedding_dim))
         self.bn = nn.BatchNorm1d(embedding_dim, BN_EPSILON, BN_MOMENTUM)
 
@@ -103,13 +102,7 @@ class TimeFusionTower(nn.Module):
     """
 
     def __init__(
-        self,
-        n_channels: int,
-        hidden_dims: Sequence[int],
-        embedding_dim: int,
-        *,
-        dropout: float,
-        linear: bool = False,
+        self, n_channels: int, hidden_dims: Sequence[int], embedding_dim: int, *, dropout: float, linear: bool = False
     ) -> None:
         super().__init__()
         self.time_fusion = nn.Sequential(TimeFusion(5, dropout), TimeFusion(3, dropout))

@@ -1,5 +1,7 @@
 """Structure losses: neighbours among the features of one side stay neighbours in the shared space.
 
+Embeddings are (B, E) unit vectors; features are (B, D) of any length, normalised here to give u.
+
 Source: arXiv:1704.06761, section 3.3.
 """
 
@@ -15,12 +17,7 @@ def structure_loss_adjacent(embeddings: Tensor, features: Tensor, top_k: int | N
     """Structure loss over neighbouring columns, in the order of the batch, as the reference code has it.
 
     mean over i < K, j < K - 1 of (sign D_ij(emb) - sign D_ij(u)) D_ij(emb), with D_ij(a) = a_i.a_j - a_i.a_(j+1).
-    The sign has no gradient.
-
-    Args:
-        embeddings: (B, E) unit vectors.
-        features: (B, D), of any length; normalised here to give u.
-        top_k: K, cut to B; None for B.
+    The sign has no gradient. K is `top_k`, at most B; None for B.
 
     Returns:
         Scalar >= 0; 0 if fewer than two items are used.

@@ -30,7 +30,7 @@ class Standardise(nn.Module):
 
 
 class VMNet(nn.Module):
-    """A music tower and a video tower into one space."""
+    """A music tower and a video tower into one space: modules from (B, *shape) to `TowerOutput`, after their scaler."""
 
     def __init__(
         self,

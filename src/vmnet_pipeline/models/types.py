@@ -9,16 +9,12 @@ import torch
 from torch import Tensor, nn
 
 EMBEDDING_DIM = 512
-
-
 BN_MOMENTUM = 0.01  # torch counts the new value's share: 1 - 0.99
-
-
 BN_EPSILON = 1e-3
 
 
 class TowerOutput(NamedTuple):
-    """What a tower gives.
+    """Output of a tower.
 
     Attributes:
         embedding: (B, E) float32, rows of unit length.

@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from vmnet_pipeline.errors import TrainingError
-from vmnet_pipeline.training.batch_norm import PopulationBatchNorm1d
+from vmnet_pipeline.training.batch_norm import PopulationBatchNorm1d, replace_batch_norms, update_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Followers wait so long for the leading process, which may have features to pack first.
+# Longest wait of followers for the leading process, which may have features to pack first.
 TIMEOUT = timedelta(days=1)
 _NEXT_EPOCH, _END = "next epoch", "end"
 
@@ -181,20 +181,8 @@ def share_model(model: nn.Module) -> nn.Module:
 
 def share_batch_norms(model: nn.Module) -> None:
     """Let every batch norm take its statistics over the whole batch; names of weights stay. Alone, nothing changes."""
-    if n_processes() == 1:
-        return
-    for parent, name, norm in list(_find_batch_norms(model)):
-        shared = SharedBatchNorm(norm.num_features, norm.eps, cast("float", norm.momentum))
-        shared.by_population = isinstance(norm, PopulationBatchNorm1d)
-        shared.load_state_dict(norm.state_dict())
-        setattr(parent, name, shared.to(norm.weight.device))
-
-
-def _find_batch_norms(model: nn.Module) -> Iterator[tuple[nn.Module, str, _BatchNorm]]:
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, _BatchNorm):
-                yield parent, name, child
+    if n_processes() > 1:
+        replace_batch_norms(model, _BatchNorm, SharedBatchNorm.like)
 
 
 class SharedBatchNorm(_BatchNorm):
@@ -205,6 +193,13 @@ class SharedBatchNorm(_BatchNorm):
     """
 
     by_population = False
+
+    @classmethod
+    def like(cls, norm: _BatchNorm) -> SharedBatchNorm:
+        """Make one of the size and the variance of another batch norm."""
+        shared = cls(norm.num_features, norm.eps, cast("float", norm.momentum))
+        shared.by_population = isinstance(norm, PopulationBatchNorm1d)
+        return shared
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
@@ -218,17 +213,11 @@ class SharedBatchNorm(_BatchNorm):
         mean = _sum_shared(x.sum(axes)) / n  # (C,)
         centred = x - mean.view(shape)
         variance = _sum_shared((centred**2).sum(axes)) / n  # (C,)
-        self._follow(mean.detach(), variance.detach() * (1.0 if self.by_population else n / (n - 1)))
+        update_statistics(self, mean.detach(), variance.detach() * (1.0 if self.by_population else n / (n - 1)))
         return centred * (self.weight * (variance + self.eps).rsqrt()).view(shape) + self.bias.view(shape)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Anything of two axes or more."""
-
-    @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        cast("Tensor", self.num_batches_tracked).add_(1)
-        cast("Tensor", self.running_mean).lerp_(mean, cast("float", self.momentum))
-        cast("Tensor", self.running_var).lerp_(variance, cast("float", self.momentum))
+        """Accept two axes or more."""
 
 
 class _SumOverProcesses(Function):

@@ -44,7 +44,7 @@ NEUTRAL_PARAMS = {"state_interval_s", "n_threads"}
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training stands after a finished epoch.
+    """State of a training after a finished epoch.
 
     Attributes:
         run_digest: Identity of parameters and data, from `digest_run`.
@@ -83,85 +83,61 @@ class StateFolder:
         self._path, self._run_digest, self._saved_best = path, run_digest, 0
 
     def load(self) -> TrainingState | None:
-        """See `load_state`."""
-        return load_state(self._path, self._run_digest)
+        """Read the state; None without one, and (logged) for one of another run or a damaged one."""
+        path = self._path / STATE_FILE
+        if not path.exists():
+            return None
+        try:
+            state = _read_state(path)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            logger.warning("the training state %s is damaged (%s); training starts again", path, error)
+            return None
+        if state.run_digest != self._run_digest:
+            logger.info("the training state %s belongs to other parameters or data; training starts again", path)
+            return None
+        return state
 
     def load_best(self, epoch: int) -> dict[str, Tensor] | None:
-        """Best weights so far; empty before the first. See `load_best`."""
+        """Read the best weights, of an epoch; empty for 0; None (logged) if lost, damaged, or of another run."""
         self._saved_best = epoch
-        return load_best(self._path, epoch, self._run_digest) if epoch else {}
+        if not epoch:
+            return {}
+        path = self._best_path(epoch)
+        try:
+            tensors, owner = _read_tensors(path)
+            if owner not in ("", self._run_digest):  # empty in files of earlier versions
+                raise ValueError("they are of other parameters or data")
+            return tensors
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("the best weights %s cannot be read (%s); training starts again", path, error)
+            return None
 
     def save(
-        self,
-        tensors: dict[str, Tensor],
-        history: Sequence[EpochRecord],
-        best_epoch: int,
-        best_tensors: dict[str, Tensor],
+        self, tensors: dict[str, Tensor], history: Sequence[EpochRecord], best_epoch: int, best: dict[str, Tensor]
     ) -> None:
-        """Write the state after an epoch; the best weights only when they have changed."""
+        """Write the state after an epoch; before it the best weights, if they have changed."""
         if best_epoch != self._saved_best:
-            save_best(self._path, best_epoch, best_tensors, self._run_digest)
+            _write_tensors(self._best_path(best_epoch), best, self._run_digest)
             self._saved_best = best_epoch
-        save_state(self._path, TrainingState(self._run_digest, tensors, tuple(history), best_epoch, finished=False))
+        self._write(tensors, history, best_epoch, finished=False)
 
     def finish(self, tensors: dict[str, Tensor], history: Sequence[EpochRecord], kept_epoch: int) -> None:
         """Write the kept weights, on the CPU, as the end of the training."""
-        kept = add_prefix(tensors, "model/")
-        save_state(self._path, TrainingState(self._run_digest, kept, tuple(history), kept_epoch, finished=True))
+        self._write(add_prefix(tensors, "model/"), history, kept_epoch, finished=True)
 
+    def _write(
+        self, tensors: dict[str, Tensor], history: Sequence[EpochRecord], best_epoch: int, *, finished: bool
+    ) -> None:
+        """Replace the state; a reader or a kill finds the old one or the new one. Then remove other best weights."""
+        records = [asdict(record) for record in history]
+        content = {"run_digest": self._run_digest, "history": records, "best_epoch": best_epoch, "finished": finished}
+        _write_tensors(self._path / STATE_FILE, tensors, json.dumps(content))
+        for path in self._path.glob("best-*.safetensors"):
+            if finished or path != self._best_path(best_epoch):
+                path.unlink(missing_ok=True)
 
-def save_state(state_dir: Path, state: TrainingState) -> None:
-    """Write the state in place of the one before; a reader or a kill finds the old one or the new one."""
-    content = {
-        "run_digest": state.run_digest,
-        "history": [asdict(record) for record in state.history],
-        "best_epoch": state.best_epoch,
-        "finished": state.finished,
-    }
-    _write_tensors(state_dir / STATE_FILE, state.tensors, json.dumps(content))
-    _remove_stale_best(state_dir, None if state.finished else state.best_epoch)
-
-
-def save_best(state_dir: Path, epoch: int, tensors: dict[str, Tensor], run_digest: str) -> None:
-    """Write the best weights so far; to be called before the `save_state` that names the epoch."""
-    _write_tensors(_best_path(state_dir, epoch), tensors, run_digest)
-
-
-def load_state(state_dir: Path, run_digest: str) -> TrainingState | None:
-    """Read the state of an earlier run of the same parameters and data.
-
-    Returns:
-        None when there is no state, when it belongs to another run, or when it is damaged; the latter two are logged.
-    """
-    path = state_dir / STATE_FILE
-    if not path.exists():
-        return None
-    try:
-        state = _read_state(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.warning("the training state %s is damaged (%s); training starts anew", path, error)
-        return None
-    if state.run_digest != run_digest:
-        logger.info("the training state %s belongs to other parameters or data; training starts anew", path)
-        return None
-    return state
-
-
-def load_best(state_dir: Path, epoch: int, run_digest: str) -> dict[str, Tensor] | None:
-    """Read the best weights of an epoch; None (logged) if they are gone, damaged, or of another run."""
-    path = _best_path(state_dir, epoch)
-    try:
-        tensors, owner = _read_tensors(path)
-        if owner not in ("", run_digest):  # empty in files of earlier versions
-            raise ValueError("they are of other parameters or data")
-        return tensors
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("the best weights %s cannot be read (%s); training starts anew", path, error)
-        return None
-
-
-def _best_path(state_dir: Path, epoch: int) -> Path:
-    return state_dir / f"best-{epoch}.safetensors"
+    def _best_path(self, epoch: int) -> Path:
+        return self._path / f"best-{epoch}.safetensors"
 
 
 def copy_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -203,7 +179,7 @@ def restore_tensors(
     optimiser: torch.optim.Optimizer,
     average: nn.Module | None = None,
 ) -> bool:
-    """Inverse of `capture_tensors`; False (logged) if they do not fit, and then what is given may be half changed."""
+    """Restore what `capture_tensors` took; False (logged) if it does not fit, with the network perhaps half changed."""
     moments: dict[int, dict[str, Tensor]] = {}
     try:
         for key, tensor in strip_prefix(tensors, "adam/").items():
@@ -215,7 +191,7 @@ def restore_tensors(
             average.load_state_dict(strip_prefix(tensors, "average/"))
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     except (RuntimeError, ValueError, KeyError) as error:
-        logger.warning("the training state does not fit the network (%s); training starts anew", error)
+        logger.warning("the training state does not fit the network (%s); training starts again", error)
         return False
     return True
 
@@ -239,11 +215,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], text: str) -> None:
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Inverse of `_write_tensors`.
-
-    Raises:
-        ValueError: They are not what was written.
-    """
+    """Read what `_write_tensors` wrote; raises `ValueError` if it has changed."""
     with local_copy(path) as local:
         check_tensor_file(local)
         with safe_open(local, framework="pt") as file:
@@ -259,10 +231,3 @@ def _digest_content(tensors: dict[str, Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     add_tensors(digest, tensors)
     return digest.hexdigest()
-
-
-def _remove_stale_best(state_dir: Path, keep_epoch: int | None) -> None:
-    kept = None if keep_epoch is None else _best_path(state_dir, keep_epoch)
-    for path in state_dir.glob("best-*.safetensors"):
-        if path != kept:
-            path.unlink(missing_ok=True)
