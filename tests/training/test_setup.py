@@ -71,7 +71,7 @@ def test_without_moments_weights_go_on_and_steps_start_anew(tmp_path, caplog):
             state_dir=tmp_path / "rest",
             start=start,
         )
-    assert "moments of Adam are not known" in caplog.text
+    assert "Adam's moments are unknown" in caplog.text
     assert result.history[0].steps == 3
     assert result.history[0].losses["total"] < fresh.history[0].losses["total"]
     assert torch.equal(result.tensors["music_scaler.std"], start.checkpoint.tensors["music_scaler.std"])

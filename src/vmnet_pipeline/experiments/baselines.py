@@ -1,9 +1,9 @@
 """Baselines without a network: chance, regularised CCA, PLS, nearest neighbours after PCA.
 
 Each is fitted on training pairs, has its settings chosen on validation pairs (R@10, then MRR), and gives unit vectors
-of both sides, so that all that serves trained networks serves them too. Time, if features have it, is averaged. CCA
-sees all training pairs, chunk by chunk; PLS and neighbours see at most `MAX_FIT_PAIRS` of them, evenly spaced. So
-memory does not grow with the collection, except for the embeddings.
+of both sides, so that it is evaluated as trained networks are. Time, if features have it, is averaged. CCA reads all
+training pairs, chunk by chunk; PLS and neighbours at most `MAX_FIT_PAIRS` of them, evenly spaced. So memory does not
+grow with the collection, except for the embeddings.
 """
 
 from __future__ import annotations
@@ -38,29 +38,20 @@ logger = logging.getLogger(__name__)
 
 
 def fit_baseline(name: str, train: PairArrays, val: PairArrays, seed: int = 0) -> Embedder:
-    """Fit a baseline by name.
-
-    Args:
-        name: `chance`, `cca`, `pls` or `neighbours`.
-        train: Training pairs, at least 2.
-        val: Validation pairs, at least 2; they choose the settings.
-        seed: Of chance; the others do not depend on it.
+    """Fit a baseline, `chance`, `cca`, `pls` or `neighbours`; validation pairs choose its settings.
 
     Returns:
-        Pairs to (n, E) float32 unit vectors of their music and of their video.
+        Function from pairs to (n, E) float32 unit vectors of their music and of their video.
 
     Raises:
-        PairsError: There are fewer than two pairs on a side.
+        PairsError: There are fewer than two training or validation pairs.
     """
-    for side, pairs in (("training", train), ("validation", val)):
+    for subset, pairs in (("training", train), ("validation", val)):
         if len(pairs) < 2:
-            raise PairsError(
-                f"Baselines need at least 2 {side} pairs, and there are {len(pairs)}; give that side more."
-            )
+            raise PairsError(f"Baselines need at least 2 {subset} pairs, not {len(pairs)}; enlarge that subset.")
     if name == "chance":
         return lambda pairs: _draw_chance(len(pairs), seed)
-    fit = {"cca": _fit_cca, "pls": _fit_pls, "neighbours": _fit_neighbours}[name]
-    return fit(train, val)
+    return {"cca": _fit_cca, "pls": _fit_pls, "neighbours": _fit_neighbours}[name](train, val)
 
 
 def _draw_chance(n: int, seed: int) -> tuple[Array, Array]:
@@ -129,12 +120,8 @@ def _fit_pls(train: PairArrays, val: PairArrays) -> Embedder:
     n = min(MAX_WIDTH, music.shape[1], video.shape[1], len(music))
     fitted = PLSSVD(n_components=n).fit(music, video)
     x_scale, y_scale = (np.where(scale > 0, scale, 1.0) for scale in (fitted._x_std, fitted._y_std))
-    whole = _Projection(
-        music.mean(axis=0),
-        video.mean(axis=0),
-        fitted.x_weights_ / x_scale[:, None],
-        fitted.y_weights_ / y_scale[:, None],
-    )
+    px, py = fitted.x_weights_ / x_scale[:, None], fitted.y_weights_ / y_scale[:, None]
+    whole = _Projection(music.mean(axis=0), video.mean(axis=0), px, py)
     widths = [*_cap_widths(n), n]
     return _choose((replace(whole, px=whole.px[:, :k], py=whole.py[:, :k]) for k in dict.fromkeys(widths)), val)
 
@@ -143,7 +130,7 @@ def _fit_pls(train: PairArrays, val: PairArrays) -> Embedder:
 
 
 def _fit_neighbours(train: PairArrays, val: PairArrays) -> Embedder:
-    """A query's neighbours among the training items of its own kind, after PCA, stand in for it on the other side."""
+    """Represent a query on the other side by the partners of its nearest training items, after PCA."""
     from sklearn.decomposition import PCA
 
     sides = _gather_fit(train)
@@ -158,7 +145,7 @@ def _fit_neighbours(train: PairArrays, val: PairArrays) -> Embedder:
 
 @dataclass(frozen=True)
 class _Neighbours:
-    """Own place and the mean place of the neighbours' partners: the product is the sum of two cosines, halved."""
+    """Join an item's own vector and the mean of its neighbours' partners: products are means of two cosines."""
 
     places: list[tuple[Array, Array]]
     known: tuple[Array, Array]

@@ -1,8 +1,8 @@
 """Compare variants of training: the same pairs, the same seeds, the same bootstrap draws.
 
 Nothing here is chosen on the test pairs: epochs and the baselines' settings are chosen on validation pairs, and the
-test pairs are only measured. Every training has a folder of state of its own, so that repeating a comparison trains
-nothing again.
+test pairs are only measured. Every training has its own folder of state, so that repeating a comparison trains nothing
+again.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog(EpochLog, Protocol):
-    """Where the curves and figures of one training go."""
+    """Destination of the curves and metrics of one training."""
 
     def metrics(self, metrics: Mapping[str, float]) -> None:
-        """Take in results by name."""
+        """Log results by name."""
         ...
 
 
@@ -88,7 +88,7 @@ class _Trained:
 
 
 def plan_variants(params: CompareParams, train_params: TrainParams, train: PairArrays) -> dict[str, list[TrainParams]]:
-    """Settings of every training, by variant; checked before anything is trained.
+    """List the settings of every training by variant, and check them before anything is trained.
 
     Raises:
         ParameterError: The settings of a variant cannot be used, on these pairs.
@@ -109,45 +109,42 @@ def plan_variants(params: CompareParams, train_params: TrainParams, train: PairA
 
 
 def compare_variants(
-    sides: Mapping[str, PairArrays],
+    subsets: Mapping[str, PairArrays],
     train_params: TrainParams,
     params: CompareParams,
     *,
     state_dir: Path,
     open_log: OpenLog,
 ) -> dict[str, Any]:
-    """Train every variant with every seed, measure all and the baselines on the test pairs.
+    """Train every variant with every seed; measure them and the baselines on the test pairs.
 
     Args:
-        sides: Pairs by side: `train`, `val` and `test`.
+        subsets: Pairs of `train`, `val` and `test`.
         train_params: Settings that the variants change.
         params: What is compared.
-        state_dir: Folder of the states, one folder in it per variant and seed.
-        open_log: Name and settings of a training to where its curves go.
+        state_dir: Folder of the states, with one folder per variant and seed.
+        open_log: Opens the log of a training, given its name and settings.
 
     Returns:
         JSON-able: how it was measured, and one row per variant, ensemble and baseline, see `summarise_rows`.
 
     Raises:
         ParameterError: The settings of a variant cannot be used.
-        TrainingError: A side has fewer than two pairs, or a training fails; the message names the variant.
+        TrainingError: A subset has fewer than two pairs, or a training fails; the message names the variant.
     """
-    for side in ("train", "val", "test"):
-        if len(sides[side]) < 2:
-            raise TrainingError(
-                f"There are {len(sides[side])} pairs in {side}, and a comparison needs at least 2; "
-                "give it a larger share."
-            )
-    plan = plan_variants(params, train_params, sides["train"])
+    for name in ("train", "val", "test"):
+        if (n := len(subsets[name])) < 2:
+            raise TrainingError(f"A comparison needs at least 2 pairs in {name}, not {n}; give it a larger share.")
+    plan = plan_variants(params, train_params, subsets["train"])
     rows = []
     for name, trainings in plan.items():
-        trained = _train_variant(name, trainings, sides, state_dir, params.ks, open_log)
-        rows += _list_rows(name, trained, sides, params)
+        trained = _train_variant(name, trainings, subsets, state_dir, params.ks, open_log)
+        rows += _list_rows(name, trained, subsets, params)
     for name in params.baselines:
         logger.info("baseline %s", name)
-        rows.append(_measure_baseline(name, sides, params))
-    return summarise_rows(rows, sides["test"], params) | {
-        "sizes": {side: len(pairs) for side, pairs in sides.items()},
+        rows.append(_measure_baseline(name, subsets, params))
+    return summarise_rows(rows, subsets["test"], params) | {
+        "sizes": {name: len(pairs) for name, pairs in subsets.items()},
         "settings": {name: trainings[0].model_dump(mode="json") for name, trainings in plan.items()},
     }
 
@@ -155,7 +152,7 @@ def compare_variants(
 def _train_variant(
     name: str,
     trainings: Sequence[TrainParams],
-    sides: Mapping[str, PairArrays],
+    subsets: Mapping[str, PairArrays],
     state_dir: Path,
     ks: Sequence[int],
     open_log: OpenLog,
@@ -166,42 +163,43 @@ def _train_variant(
         logger.info("variant %s", title)
         with open_log(title, {"variant": name, "train": params}) as log:
             try:
-                result = _train_once(title, params, sides, folder, log, open_log)
+                result = _train_once(title, params, subsets, folder, log, open_log)
             except (TrainingError, ParameterError) as error:
                 raise type(error)(f"variant {title}: {error}") from error
-            _embed_sides(trained, result, sides)
-            values = list_contributions(rank_pairs(*trained.test[-1], sides["test"]), ks)
+            _embed_subsets(trained, result, subsets)
+            values = list_contributions(rank_pairs(*trained.test[-1], subsets["test"]), ks)
             log.metrics(dict(zip(list_metrics(ks), values.mean(axis=1).tolist(), strict=True)))
     return trained
 
 
 def _train_once(
-    title: str, params: TrainParams, sides: Mapping[str, PairArrays], folder: Path, log: RunLog, open_log: OpenLog
+    title: str, params: TrainParams, subsets: Mapping[str, PairArrays], folder: Path, log: RunLog, open_log: OpenLog
 ) -> TrainingResult:
     def open_member(number: int, member: TrainParams) -> AbstractContextManager[RunLog]:
         return open_log(f"{title}, member {number + 1}", {"train": member}) if number else nullcontext(log)
 
-    train, val = sides["train"], sides["val"]
+    train, val = subsets["train"], subsets["val"]
     return join_results(train_members(train, val, params, state_dir=folder, open_log=open_member), val, params)
 
 
-def _embed_sides(trained: _Trained, result: TrainingResult, sides: Mapping[str, PairArrays]) -> None:
+def _embed_subsets(trained: _Trained, result: TrainingResult, subsets: Mapping[str, PairArrays]) -> None:
     model = result.build()
-    for side, place in (("val", trained.val), ("test", trained.test)):
-        place.append((embed_arrays(model, music=sides[side].music), embed_arrays(model, video=sides[side].video)))
+    for name, embedded in (("val", trained.val), ("test", trained.test)):
+        pairs = subsets[name]
+        embedded.append((embed_arrays(model, music=pairs.music), embed_arrays(model, video=pairs.video)))
     trained.best_epochs.append(result.best_epoch)
     trained.seconds.append(sum(record.seconds for record in result.history))
 
 
-def _list_rows(name: str, trained: _Trained, sides: Mapping[str, PairArrays], params: CompareParams) -> list[Row]:
-    """The variant, and what its seeds give together."""
+def _list_rows(name: str, trained: _Trained, subsets: Mapping[str, PairArrays], params: CompareParams) -> list[Row]:
+    """Measure a variant, and the ensemble of its seeds."""
     details: dict[str, Any] = {"best_epochs": tuple(trained.best_epochs), "seconds": tuple(trained.seconds)}
-    row = _make_row(name, "variant", trained.val, trained.test, sides, params.ks, seeds=params.seeds, **details)
+    row = _make_row(name, "variant", trained.val, trained.test, subsets, params.ks, seeds=params.seeds, **details)
     if len(params.seeds) < 2:
         return [row]
     joint = [_join_embeddings(trained.val)], [_join_embeddings(trained.test)]
     together: dict[str, Any] = {"seeds": params.seeds, "seconds": (math.fsum(trained.seconds),)}
-    return [row, _make_row(f"{name} x{len(params.seeds)}", "ensemble", *joint, sides, params.ks, **together)]
+    return [row, _make_row(f"{name} x{len(params.seeds)}", "ensemble", *joint, subsets, params.ks, **together)]
 
 
 def _join_embeddings(members: Sequence[Sides]) -> Sides:
@@ -211,12 +209,12 @@ def _join_embeddings(members: Sequence[Sides]) -> Sides:
     return music, video
 
 
-def _measure_baseline(name: str, sides: Mapping[str, PairArrays], params: CompareParams) -> Row:
+def _measure_baseline(name: str, subsets: Mapping[str, PairArrays], params: CompareParams) -> Row:
     seeds = params.seeds if name == "chance" else ()
-    embedders = [fit_baseline(name, sides["train"], sides["val"], seed) for seed in seeds or (0,)]
-    val = [embed(sides["val"]) for embed in embedders]
-    test = [embed(sides["test"]) for embed in embedders]
-    return _make_row(name, "baseline", val, test, sides, params.ks, seeds=seeds)
+    embedders = [fit_baseline(name, subsets["train"], subsets["val"], seed) for seed in seeds or (0,)]
+    val = [embed(subsets["val"]) for embed in embedders]
+    test = [embed(subsets["test"]) for embed in embedders]
+    return _make_row(name, "baseline", val, test, subsets, params.ks, seeds=seeds)
 
 
 def _make_row(
@@ -224,12 +222,12 @@ def _make_row(
     kind: Kind,
     val: Sequence[Sides],
     test: Sequence[Sides],
-    sides: Mapping[str, PairArrays],
+    subsets: Mapping[str, PairArrays],
     ks: Sequence[int],
     **details: Any,
 ) -> Row:
-    on_val = [1.0 / rank_pairs(*pair, sides["val"]) for pair in val]
-    ranks = [rank_pairs(*pair, sides["test"]) for pair in test]
+    on_val = [1.0 / rank_pairs(*pair, subsets["val"]) for pair in val]
+    ranks = [rank_pairs(*pair, subsets["test"]) for pair in test]
     return Row(
         name,
         kind,
@@ -258,12 +256,9 @@ def list_metrics(ks: Sequence[int]) -> list[str]:
 
 
 def summarise_rows(rows: Sequence[Row], test: PairArrays, params: CompareParams) -> dict[str, Any]:
-    """Means with intervals, and the paired difference of every row to one of them.
+    """Compute means with intervals, and the paired difference of every row to `params.against`.
 
-    Args:
-        rows: What was measured, on the same test pairs.
-        test: The test pairs; their groups are what the bootstrap draws.
-        params: Settings of the bootstrap, and the row to compare with.
+    All rows are measured on the same test pairs, whose groups the bootstrap draws.
 
     Returns:
         `metrics` and `rows`; each row has `figures` (metric to `value`, `low`, `high`), the same as `difference` to the
@@ -291,21 +286,18 @@ def summarise_rows(rows: Sequence[Row], test: PairArrays, params: CompareParams)
                 "val_mrr": list(row.val_mrr),
                 "median_rank": dict(zip(DIRECTIONS, row.median_ranks.mean(axis=0).tolist(), strict=True)),
                 "per_seed": dict(zip(metrics, row.values.mean(axis=2).T.tolist(), strict=True)),
-                "figures": _list_estimates(metrics, means[index], draws[:, index], params.confidence_level),
+                "figures": _list_estimates(metrics, mean, draw, params.confidence_level),
                 "difference": _list_estimates(
-                    metrics,
-                    means[index] - means[place],
-                    draws[:, index] - draws[:, place],
-                    params.confidence_level,
+                    metrics, mean - means[place], draw - draws[:, place], params.confidence_level
                 ),
             }
-            for index, row in enumerate(rows)
+            for row, mean, draw in zip(rows, means, draws.swapaxes(0, 1), strict=True)
         ],
     }
 
 
 def _list_estimates(metrics: Sequence[str], values: Array, draws: Array, level: float) -> dict[str, Any]:
-    """Value and interval of each metric; no interval without draws."""
+    """List value and interval of each metric; no interval without draws."""
     intervals = find_intervals(draws, level) if len(draws) else [(None, None)] * len(metrics)
     return {
         name: {"value": float(value), "low": low, "high": high}

@@ -1,4 +1,4 @@
-"""Gain of re-ranking by agreement over time: the weight is chosen on validation pairs, the effect measured on test."""
+"""Measure the gain of re-ranking by agreement over time: choose the weight on validation pairs, measure on test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PieceSource:
-    """Features of one side over time, and what embeds their pieces."""
+    """Features of one side over time, and the embedder of their pieces."""
 
     store: FeatureStore
     pieces: PieceEmbedder
@@ -82,21 +82,22 @@ def measure_reranking(
         raise ParameterError("re-ranking chooses its weight on validation pairs, and there are none; see `split`")
     rerank = params.rerank
     tasks = _compare_side(model, val, music, video, rerank.n_candidates)
-    by_weight = {weight: _average_mrr([task.rerank(weight) for task in tasks]) for weight in WEIGHTS}
+    by_weight = {
+        weight: float(np.mean([mean_reciprocal_rank(task.rerank(weight)) for task in tasks])) for weight in WEIGHTS
+    }
     weight = max(WEIGHTS, key=lambda one: (by_weight[one], -one))
     tasks = _compare_side(model, test, music, video, rerank.n_candidates)
-    result = {
+    return {
         "n_candidates": rerank.n_candidates,
         "piece_s": rerank.piece_s,
         "weight": weight,
         "validation_mrr": {str(one): value for one, value in by_weight.items()},
         "n_items": len(test),
         "directions": {
-            name: _tell_gain(task, weight, test.groups, params) for name, task in zip(DIRECTIONS, tasks, strict=True)
+            name: _measure_gain(name, task, weight, test.groups, params)
+            for name, task in zip(DIRECTIONS, tasks, strict=True)
         },
     }
-    _log_gain(result)
-    return result
 
 
 def _compare_side(
@@ -125,40 +126,24 @@ def _compare(
     return task
 
 
-def _average_mrr(ranks: Sequence[Array]) -> float:
-    return float(np.mean([mean_reciprocal_rank(one) for one in ranks]))
-
-
-def _tell_gain(task: _Task, weight: float, groups: Sequence[str], params: EvaluateParams) -> dict[str, Any]:
-    """Every figure without and with re-ranking, and the difference with its interval."""
+def _measure_gain(
+    direction: str, task: _Task, weight: float, groups: Sequence[str], params: EvaluateParams
+) -> dict[str, Any]:
+    """Measure every metric without and with re-ranking, and the difference with its interval."""
     names = ["mrr", *(f"recall_at_{k}" for k in GAIN_KS)]
-    before, after = (_list_values(ranks) for ranks in (task.ranks, task.rerank(weight)))
+    before, after = (  # (metrics, queries)
+        np.stack([1.0 / ranks, *(ranks <= k for k in GAIN_KS)]) for ranks in (task.ranks, task.rerank(weight))
+    )
     units = groups if params.resample_by == "group" else np.arange(len(task.ranks))
     draws = bootstrap_means([before[None], after[None]], units, params.n_resamples, params.seed)
     gains = draws[:, 1] - draws[:, 0]
     intervals = find_intervals(gains, params.confidence_level) if len(draws) else [(None, None)] * len(names)
-    return {
-        name: {
-            "without": float(before[place].mean()),
-            "with": float(after[place].mean()),
-            "difference": float(after[place].mean() - before[place].mean()),
-            "low": intervals[place][0],
-            "high": intervals[place][1],
-        }
-        for place, name in enumerate(names)
+    metrics = {
+        name: {"without": float(old), "with": float(new), "difference": float(new - old), "low": low, "high": high}
+        for name, old, new, (low, high) in zip(names, before.mean(axis=1), after.mean(axis=1), intervals, strict=True)
     }
-
-
-def _list_values(ranks: Array) -> Array:
-    """(metrics, n) of every query."""
-    return np.stack([1.0 / ranks, *((ranks <= k).astype(np.float64) for k in GAIN_KS)])
-
-
-def _log_gain(result: dict[str, Any]) -> None:
-    for name, figures in result["directions"].items():
-        mrr = figures["mrr"]
-        span = "" if mrr["low"] is None else f" [{mrr['low']:+.4f}, {mrr['high']:+.4f}]"
-        logger.info(
-            "re-ranking, %s: weight %g, MRR %.4f -> %.4f, difference %+.4f%s",
-            name, result["weight"], mrr["without"], mrr["with"], mrr["difference"], span,
-        )  # fmt: skip
+    mrr = metrics["mrr"]
+    span = "" if mrr["low"] is None else f" [{mrr['low']:+.4f}, {mrr['high']:+.4f}]"
+    change = f"MRR {mrr['without']:.4f} -> {mrr['with']:.4f}, difference {mrr['difference']:+.4f}{span}"
+    logger.info("re-ranking, %s: weight %g, %s", direction, weight, change)
+    return metrics

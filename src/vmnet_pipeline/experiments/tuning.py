@@ -1,7 +1,7 @@
 """Search for training settings with Optuna: resumable, pruned, judged on validation pairs only.
 
-The study is an SQLite file. A killed search goes on where it was: its unfinished trial is taken up again with the same
-values, from the last finished epoch. What is chosen for a trial depends only on the seed and on the trials before it.
+The study is an SQLite file. A killed search resumes: its unfinished trial is repeated with the same values, from the
+last finished epoch. The values of a trial depend only on the seed and on the trials before it.
 """
 
 from __future__ import annotations
@@ -47,15 +47,10 @@ def search_settings(
     folder: Path,
     open_log: OpenLog,
 ) -> dict[str, Any]:
-    """Do the trials that are missing; the objective is the MRR of both directions on the validation pairs.
+    """Run the missing trials; the objective is the MRR of both directions on the validation pairs.
 
-    Args:
-        train: Training pairs.
-        val: Validation pairs, at least two.
-        train_params: Settings that trials change; always one network per trial.
-        params: What is searched, and for how long.
-        folder: Folder of the study and of the state of the running trial.
-        open_log: Name and settings of a trial to where its curves go.
+    Each trial trains one network, with settings that change `train_params`. `folder` holds the study and the state of
+    the running trial; `open_log` opens the log of a trial, given its name and settings.
 
     Returns:
         JSON-able: `trials`, one row each (number, state, value, epochs, ...); `best`, the best row; `train`, the
@@ -66,11 +61,11 @@ def search_settings(
         TuningError: The study belongs to other data or settings, another process works on it, or too many trials fail.
     """
     if len(val) < 2:
-        raise TuningError(f"There are {len(val)} validation pairs, and a search needs at least 2; give val a share.")
+        raise TuningError(f"A search needs at least 2 validation pairs, not {len(val)}; give val a larger share.")
     check_space(params, train_params)
     identity = _identify(train, val, train_params, params)
     with _hold_lock(folder), _open_study(folder, identity) as study:
-        _take_up_interrupted(study)
+        _retry_interrupted(study)
         while (n_left := params.n_trials - _count_done(study)) > 0:
             logger.info("search: %d of %d trials left", n_left, params.n_trials)
             trial = _ask(study, params)
@@ -164,7 +159,7 @@ def _open_study(folder: Path, identity: dict[str, str]) -> Iterator[Study]:
 
 @contextmanager
 def _hold_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes away from the study; the system lets go of the lock when a process dies, however it does."""
+    """Lock the study; the system releases the lock when this process ends, however it does."""
     from vmnet_pipeline.storage.locks import try_lock
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,21 +170,23 @@ def _hold_lock(folder: Path) -> Iterator[None]:
 
 
 def _identify(train: PairArrays, val: PairArrays, train_params: TrainParams, params: TuneParams) -> dict[str, str]:
-    """What trials must share to be comparable, one digest per part."""
+    """Digest each part that trials must share to be comparable."""
     base = _settings_of({}, train_params, params).model_dump(mode="json", exclude=NEUTRAL_PARAMS)
     space = {name: dimension.model_dump(mode="json") for name, dimension in params.space.items()}
     content = {"data": [digest_pairs(train), digest_pairs(val)], "training settings": base, "space": space}
-    return {
-        name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for name, part in content.items()
-    }
+    return {name: _digest(part) for name, part in content.items()}
 
 
-def _take_up_interrupted(study: Study) -> None:
-    """Close trials that a killed process left running, and put their values in line again."""
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _retry_interrupted(study: Study) -> None:
+    """Close trials that a killed process left running, and enqueue their values again."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        logger.info("trial %d was interrupted; it goes on as a new trial", trial.number)
+        logger.info("trial %d was interrupted; it continues as a new trial", trial.number)
         study.tell(trial.number, state=TrialState.FAIL)
         if trial.params:
             study.enqueue_trial(trial.params, user_attrs={"continues": trial.number})
@@ -204,7 +201,7 @@ def _count_done(study: Study) -> int:
 
 
 def _ask(study: Study, params: TuneParams) -> Trial:
-    """The next trial; its sampler depends on how many there were, not on what this process has drawn before."""
+    """Start the next trial; its sampler depends on how many there were, not on what this process has drawn before."""
     import optuna
 
     n_done = _count_done(study)
@@ -232,11 +229,11 @@ def _mix(seed: int, number: int) -> int:
 def _run_trial(
     study: Study, trial: Trial, settings: TrainParams, pairs: tuple[PairArrays, PairArrays], folder: Path, log: RunLog
 ) -> None:
-    """Train with the trial's settings; its outcome, a failure too, becomes a row of the study."""
+    """Train with the trial's settings; its outcome, even a failure, becomes a row of the study."""
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
-    state_dir = folder / f"trial_{_digest_values(trial.params)}"
+    state_dir = folder / f"trial_{_digest(trial.params)[:16]}"
     try:
         result = train_model(*pairs, settings, state_dir=state_dir, on_epoch=_follow(trial, log))
     except TrialPruned:
@@ -256,7 +253,7 @@ def _run_trial(
 
 
 def _follow(trial: Trial, log: RunLog) -> Callable[[EpochRecord], None]:
-    """What happens after each epoch: it is logged and reported, and a hopeless trial ends."""
+    """Make the callback that logs and reports each epoch, and ends a trial that should be pruned."""
     from optuna import TrialPruned
 
     reported = {*trial.study.trials[trial.number].intermediate_values}
@@ -269,10 +266,6 @@ def _follow(trial: Trial, log: RunLog) -> Callable[[EpochRecord], None]:
             raise TrialPruned
 
     return follow
-
-
-def _digest_values(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _check_failures(study: Study, params: TuneParams) -> None:
@@ -292,9 +285,7 @@ def _summarise(study: Study, train_params: TrainParams, params: TuneParams) -> d
     rows = [_list_trial(trial) for trial in trials if not _is_interrupted(trial)]
     complete = [row for row in rows if row["state"] == "complete"]
     if not complete:
-        raise TuningError(
-            f"None of {len(rows)} trials ran to its end; raise n_trials, or see the errors of the trials."
-        )
+        raise TuningError(f"None of {len(rows)} trials was completed; raise n_trials, or see the errors of the trials.")
     best = max(complete, key=lambda row: row["value"])
     settings = _settings_of(best["values"], train_params, params).model_dump(mode="json", exclude_unset=True)
     settings.pop("n_members", None)
@@ -302,7 +293,7 @@ def _summarise(study: Study, train_params: TrainParams, params: TuneParams) -> d
 
 
 def _list_trial(trial: FrozenTrial) -> dict[str, Any]:
-    """One row; the value of a pruned trial is the best that it had reached."""
+    """List one trial; the value of a pruned one is the best that it had reached."""
     reached = trial.intermediate_values
     is_complete = trial.state.name == "COMPLETE"
     outcome = trial.user_attrs.get("outcome", {})

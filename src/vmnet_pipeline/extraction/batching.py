@@ -69,7 +69,7 @@ def extract_items(
 
 
 def _limit_blas() -> AbstractContextManager[Any]:
-    """One BLAS thread: the decoding threads are as many as the cores, and each multiplies mel filters."""
+    """Use one BLAS thread: there are as many decoding threads as cores, and each multiplies mel filters."""
     from threadpoolctl import threadpool_limits
 
     return cast("AbstractContextManager[Any]", threadpool_limits(1, "blas"))
@@ -84,7 +84,7 @@ def _prepare_item(backend: FeatureBackend, sandbox: Sandbox | None, item: MediaI
     except MediaError as error:
         return None, _failed_row(item, error.reason, str(error))
     except Exception as error:
-        logger.exception("Item %r (%s) failed in a way that was not foreseen", item.id, item.path)
+        logger.exception("Item %r (%s) failed unexpectedly", item.id, item.path)
         return None, _failed_row(item, "internal_error", f"{type(error).__name__}: {error}")
     seconds = time.perf_counter() - started
     warning = "; ".join(prepared.warnings)
@@ -109,26 +109,20 @@ def _infer_pending(backend: FeatureBackend, pending: list[_Prepared], batch_size
 
 
 def _infer_items(backend: FeatureBackend, inputs: list[np.ndarray], batch_size: int) -> list[np.ndarray | MediaError]:
-    """The features of several items in common batches; where that fails, item by item, so that one spoils no other."""
+    """Infer the features of several items in common batches; if that fails, item by item, to isolate the bad one."""
     import numpy as np
 
     if not inputs:
         return []
+    entries = np.concatenate(inputs)
     try:
-        outputs = _infer_batches(backend, np.concatenate(inputs), batch_size)
+        parts = [backend.infer(entries[start : start + batch_size]) for start in range(0, len(entries), batch_size)]
     except MediaError as error:
         if len(inputs) == 1:
             return [error]
         return [feature for item in inputs for feature in _infer_items(backend, [item], batch_size)]
     ends = np.cumsum([len(item) for item in inputs])
-    return list(np.split(outputs, ends[:-1]))
-
-
-def _infer_batches(backend: FeatureBackend, entries: np.ndarray, batch_size: int) -> np.ndarray:
-    import numpy as np
-
-    batches = [entries[start : start + batch_size] for start in range(0, len(entries), batch_size)]
-    return np.concatenate([backend.infer(batch) for batch in batches])
+    return list(np.split(np.concatenate(parts), ends[:-1]))
 
 
 def _finish_item(backend: FeatureBackend, row: FeatureRow, feature: np.ndarray | MediaError) -> FeatureResult:

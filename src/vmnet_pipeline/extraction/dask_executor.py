@@ -1,7 +1,7 @@
-"""Workers of an existing Dask cluster, which write to the shared store themselves; only rows travel.
+"""Run an extraction on an existing Dask cluster, whose workers write to the shared store; only rows travel.
 
-Each batch is bound to one worker, so that this driver and not the scheduler decides what becomes of the items of a
-worker that is lost: the scheduler would give the whole batch to the next one, and to the one after that.
+Each batch is bound to one worker, so that the driver, not the scheduler, reassigns the items of a lost worker: the
+scheduler would give the whole batch to the next worker, and to the one after that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ POLL_S = 1.0
 
 
 class DaskExecutor:
-    """All workers of a cluster, also those that join later. See `Executor`.
+    """All workers of a cluster, including those that join later. See `Executor`.
 
     Raises:
         ExtractionError: `distributed` is not installed, or no scheduler answers at the address.
@@ -58,12 +58,8 @@ class DaskExecutor:
 
     def start(self, worker: str, writer: str, items: Sequence[MediaItem]) -> None:
         """See `Executor`."""
-        self._futures[worker] = self._client.submit(
-            *(run_remote, self._job, writer, tuple(items)),
-            workers=[self._addresses[worker]],
-            allow_other_workers=False,
-            pure=False,
-        )
+        task, bound = (run_remote, self._job, writer, tuple(items)), {"workers": [self._addresses[worker]]}
+        self._futures[worker] = self._client.submit(*task, **bound, allow_other_workers=False, pure=False)
 
     def wait(self) -> list[Event]:
         """See `Executor`."""
@@ -87,7 +83,7 @@ class DaskExecutor:
             found = list(self._client.nthreads())
         except (OSError, TimeoutError) as error:
             raise ExtractionError(
-                f"The Dask scheduler {self._address} does not answer any more ({error}). Everything finished is kept: "
+                f"The Dask scheduler {self._address} no longer answers ({error}). Everything finished is kept: "
                 "run again when it is back."
             ) from error
         self._addresses = {re.sub(r"[^A-Za-z0-9.]+", "-", address): address for address in found}
@@ -120,14 +116,14 @@ class DaskExecutor:
 
     def close(self) -> None:
         """See `Executor`; a batch that runs is finished by its worker, and a later run waits for that."""
-        with contextlib.suppress(Exception):  # the scheduler may be gone, which is no news now
+        with contextlib.suppress(Exception):  # the scheduler may be gone
             self._client.cancel(list(self._futures.values()), force=True)
         with contextlib.suppress(Exception):
             self._client.close()
 
 
 def run_remote(job: Job, writer: str, items: Sequence[MediaItem]) -> list[FeatureRow]:
-    """One batch on a worker of the cluster, with as many cores as the cluster gives it."""
+    """Run one batch on a worker of the cluster, with as many cores as the cluster gives it."""
     from distributed import get_worker
 
     limit_cores(get_worker().state.nthreads)

@@ -1,7 +1,7 @@
-"""The driver of an extraction: hands out batches, and sees that every item ends as a row, whatever becomes of workers.
+"""Drive an extraction: hand out batches, and make sure that every item gets a row even if workers are lost.
 
-A worker that is lost takes nothing finished with it: what it wrote is in its rows. What it still had in hand is tried
-again item by item, so that the next loss points at one item; that one becomes a failed row.
+A lost worker loses nothing finished: what it wrote is in its rows. The rest of its batch is tried again item by item,
+so that the next loss points at one item; that one becomes a failed row.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAX_LOST_ITEMS = 8
 
 
 def select_shard(items: Iterable[MediaItem], shard: Shard | None) -> list[MediaItem]:
-    """The items of worker I of N; by content, so that two copies of a file come to the same worker."""
+    """Select the items of worker I of N by content, so that copies of a file go to the same worker."""
     if shard is None:
         return list(items)
     worker, n_workers = shard
@@ -50,7 +50,9 @@ def select_shard(items: Iterable[MediaItem], shard: Shard | None) -> list[MediaI
 def extract_missing(
     backend: FeatureBackend, missing: Sequence[MediaItem], store: FeatureStore, params: ExtractParams
 ) -> Iterator[FeatureRow]:
-    """Extract items into a store, yielding the row of each when it is there.
+    """Extract items into a store, yielding each row; the store is held until the iterator is exhausted.
+
+    Items that another run has finished since they were planned are left out.
 
     Raises:
         FeatureStoreError: Another run holds the store, or it cannot be written.
@@ -83,7 +85,7 @@ def extract_missing(
 
 
 def choose_executor(params: ExtractParams, n_items: int) -> str:
-    """`serial`, `processes` or `dask`."""
+    """Choose `serial`, `processes` or `dask`."""
     kind, address = params.executor.kind, params.executor.address
     if kind != "auto":
         return kind
@@ -127,7 +129,7 @@ def _make_executor(job: Job, kind: str, n_workers: int, params: ExtractParams) -
 
 @dataclass(slots=True)
 class _Batch:
-    """What a worker has in hand."""
+    """The items that a worker has not finished."""
 
     writer: str
     left: dict[str, MediaItem]
@@ -136,7 +138,7 @@ class _Batch:
 
 
 class Driver:
-    """Keeps an executor at work until every item has its row."""
+    """Feed an executor until every item has its row."""
 
     def __init__(self, executor: Executor, job: Job, items: Iterable[MediaItem]) -> None:
         self._executor, self._job = executor, job
@@ -146,7 +148,7 @@ class Driver:
         self._n_lost_items = 0
 
     def run(self) -> Iterator[FeatureRow]:
-        """Rows of all items, as they are finished."""
+        """Yield the rows of all items as they are finished."""
         while self._waiting or self._retries or self._batches:
             for worker in self._executor.ready():
                 self._start_batch(worker)
@@ -162,7 +164,7 @@ class Driver:
             self._executor.start(worker, writer, items)
 
     def _take_waiting(self) -> list[MediaItem]:
-        """Large batches first, single items at the end: all workers finish at about the same time."""
+        """Take large batches first and single items at the end: all workers finish at about the same time."""
         size = len(self._waiting) // (4 * max(1, self._executor.size()))
         size = min(max(size, 1), MAX_BATCH, len(self._waiting))
         return [self._waiting.popleft() for _ in range(size)]
@@ -183,7 +185,7 @@ class Driver:
                 yield row
 
     def _recover(self, worker: str, batch: _Batch) -> Iterator[FeatureRow]:
-        """Count what a lost worker had written, and see to what it had in hand."""
+        """Count what a lost worker had written, and retry or fail the rest of its batch."""
         written = FeatureStore(self._job.folder, writer=batch.writer).read_own_rows()
         yield from self._count(batch, [written[item_id] for item_id in batch.left if item_id in written])
         if not batch.is_retry:
@@ -197,12 +199,9 @@ class Driver:
     def _give_up(self, item: MediaItem, waited_s: float) -> FeatureRow:
         timeout_s = self._job.item_timeout_s
         is_timeout = timeout_s is not None and waited_s >= timeout_s
-        reason = "timeout" if is_timeout else "worker_died"
-        error = (
-            f"not finished within {timeout_s:g} s, twice (extract.item_timeout_s)"
-            if is_timeout
-            else "its worker process ended, twice: a crash of a decoder, or too little memory"
-        )
+        reason, error = "worker_died", "its worker process ended, twice: a crash of a decoder, or too little memory"
+        if is_timeout:
+            reason, error = "timeout", f"not finished within {timeout_s:g} s, twice (extract.item_timeout_s)"
         logger.warning("Item %r (%s): %s", item.id, item.path, error)
         row = FeatureRow(item.id, "failed", item.checksum, reason=reason, error=error)
         FeatureStore(self._job.folder, writer=self._job.run_id).add_rows([row])

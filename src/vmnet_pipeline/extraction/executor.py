@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker needs to know besides the items; small, and picklable as long as the backend is.
+    """What a worker needs besides the items; small, and picklable as long as the backend is.
 
     Attributes:
         run_id: Unique; a worker keeps its loaded backend while it stays the same.
@@ -43,12 +43,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened at one worker.
+    """Progress of one worker.
 
     Attributes:
         worker: Its name.
-        state: `working`: has finished the items of `rows`. `ready`: has finished its batch. `died`: is gone.
-        rows: What it has finished since the last event; its rows are in the index already.
+        state: `working`: it has finished the items of `rows`. `ready`: its batch. `died`: it has ended.
+        rows: Items finished since the last event; their rows are in the index already.
     """
 
     worker: str
@@ -75,11 +75,7 @@ class Executor(Protocol):
         ...
 
     def wait(self) -> list[Event]:
-        """Events since the last call; waits for one, for a while.
-
-        Raises:
-            VmnetError: What a worker could not get over, e.g. a full disk or missing weights.
-        """
+        """Wait some time for events since the last call; raise what no worker recovers from, e.g. a full disk."""
         ...
 
     def close(self) -> None:

@@ -1,32 +1,21 @@
-"""Which features of a collection are still to be made. What counts is the content of a media file, not its name."""
+"""Find the features of a collection that are still to be made. The content of a media file counts, not its name."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from vmnet_pipeline.errors import ExtractionError
-from vmnet_pipeline.features.index import FeatureRow
-from vmnet_pipeline.types import MediaItem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.media.sandbox import SANDBOX_REASONS
 from vmnet_pipeline.storage.atomic import replace_atomically
 from vmnet_pipeline.storage.memory import release_memory
 from vmnet_pipeline.storage.paths import copy_to_local, is_remote
+from vmnet_pipeline.types import MediaItem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -40,7 +29,7 @@ if TYPE_CHECKING:
 RETRIED_REASONS = SANDBOX_REASONS | {
     *("internal_error", "missing_file", "not_a_file", "timeout", "unreadable", "worker_died")
 }
-"""Failures that do not lie in the content of the file: such an item is tried again, and is no answer for a copy."""
+"""Failures with causes other than the content of the file: such an item is tried again, and no copy adopts it."""
 
 _BATCH_SIZE = 10_000
 _REMOTE_BATCH_SIZE = 200  # so many features of an object store are on this disk at once while they are copied
@@ -49,7 +38,7 @@ _N_THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class ExtractionPlan:
-    """What is to be done for a collection.
+    """The work left for a collection.
 
     Attributes:
         missing: Items to extract, in their order; of several with the same content only the first.
@@ -65,7 +54,7 @@ class ExtractionPlan:
 
 
 def list_media_items(manifest: pd.DataFrame, modality: Modality) -> list[MediaItem]:
-    """The usable items of a manifest as one backend sees them."""
+    """List the usable items of a manifest as one backend sees them."""
     wanted = (manifest["status"] == "ok") & (manifest[f"{modality}_path"] != "")
     columns = (manifest.loc[wanted, name].tolist() for name in ("id", f"{modality}_path", f"{modality}_checksum"))
     return [MediaItem(*values) for values in zip(*columns, strict=True)]
@@ -85,7 +74,7 @@ def plan_extraction(items: Sequence[MediaItem], store: FeatureStore) -> Extracti
 
 
 def find_unfinished(items: Sequence[MediaItem], store: FeatureStore) -> list[MediaItem]:
-    """The items without a whole feature, and without a lasting failure, from this very content; in their order."""
+    """Find the items without a whole feature, or a lasting failure, of the same content; in their order."""
     if not items:
         return []
     import numpy as np
@@ -102,11 +91,7 @@ def find_unfinished(items: Sequence[MediaItem], store: FeatureStore) -> list[Med
 
 
 def _judge_rows(items: Sequence[MediaItem], places: pa.Array, index: FeatureIndex) -> tuple[np.ndarray, np.ndarray]:
-    """What the rows of some items say.
-
-    Returns:
-        (n,) bool, True for a lasting failure, and (n,) int64, the size of the feature file of what is done, else -1.
-    """
+    """Find lasting failures, (n,) bool, and the sizes of the files of finished features, (n,) int64, else -1."""
     found = index.take(places, "source_checksum", "status", "reason", "size_bytes")
     is_same = found["source_checksum"] == [item.checksum for item in items]
     is_lasting = is_same & (found["status"] == "failed") & ~found["reason"].isin(RETRIED_REASONS)
@@ -117,8 +102,8 @@ def _judge_rows(items: Sequence[MediaItem], places: pa.Array, index: FeatureInde
 def adopt_features(items: Sequence[MediaItem], store: FeatureStore) -> list[MediaItem]:
     """Give items the features that the store has of the same content under other ids; nothing is decoded.
 
-    A feature is adopted as a hard link where the file system has them, else as a copy, and only if its bytes are those
-    that the index tells of. A lasting failure is adopted as a row.
+    A feature is adopted as a hard link if the file system has them, else as a copy, and only if its bytes match the
+    index. A lasting failure is adopted as a row.
 
     Returns:
         The items for which there was nothing to adopt, in their order.
@@ -141,14 +126,14 @@ def adopt_features(items: Sequence[MediaItem], store: FeatureStore) -> list[Medi
 
 
 def _find_donors(index: FeatureIndex, checksums: set[str]) -> dict[str, FeatureRow]:
-    """For each content that the index knows, a row that can answer for it; what is done goes before what failed."""
+    """Map each content that the index knows to a row to adopt, preferably a finished one."""
     rows = index.find_contents(checksums)
     lasting = [row for row in rows if row.status == "done" or row.reason not in RETRIED_REASONS]
     return {row.source_checksum: row for row in sorted(lasting, key=lambda row: row.status == "done")}
 
 
 def _adopt_pairs(pairs: Sequence[tuple[MediaItem, FeatureRow]], store: FeatureStore) -> list[FeatureRow]:
-    """New rows for items, their files in place. All are linked before one is moved: names may have been swapped."""
+    """Make rows for items and their files. All are linked before one is moved: names may have been swapped."""
     donors = {donor.id: donor for _, donor in pairs if donor.status == "done"}
     with ThreadPoolExecutor(_N_THREADS, thread_name_prefix="verify") as pool:
         checks = pool.map(store.is_whole, donors, [donor.checksum for donor in donors.values()])
@@ -160,27 +145,24 @@ def _adopt_pairs(pairs: Sequence[tuple[MediaItem, FeatureRow]], store: FeatureSt
                 continue
             source, target = store.file_of(donor.id), store.file_of(item.id)
             if donor.status == "done" and not (target.exists() and target.samefile(source)):
-                _link_or_copy(source, moves.enter_context(replace_atomically(target)))
+                temporary = moves.enter_context(replace_atomically(target))
+                try:
+                    temporary.hardlink_to(source)
+                except (OSError, TypeError):  # a file system without hard links, or too many; an object store
+                    copy_to_local(source, temporary)
             rows.append(replace(donor, id=item.id, seconds=0.0, adopted_from=donor.id))
     return rows
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except (OSError, TypeError):  # a file system without hard links, or too many of them; an object store
-        copy_to_local(source, target)
-
-
 def _count_not_tried(items: Sequence[MediaItem], store: FeatureStore) -> int:
-    """Items that no run has looked at, neither under their id nor as a copy."""
+    """Count items that no run has tried, neither under their id nor as a copy."""
     known = store.rows.to_frame("id", "source_checksum")
     ids, contents = set(known["id"]), set(known["source_checksum"])
     return sum(item.id not in ids and item.checksum not in contents for item in items)
 
 
 def summarise_items(items: Sequence[MediaItem], store: FeatureStore) -> dict[str, Any]:
-    """Counts of an extraction: done, failed, failures by reason, adopted, seconds spent in decoding and front end."""
+    """Count what an extraction did: done, failed by reason, adopted, seconds in decoding and front end."""
     rows = store.rows.to_frame("id", "status", "reason", "error", "seconds", "warning", "adopted_from")
     rows = rows[rows["id"].isin([item.id for item in items])]
     failed, warned = rows[rows["status"] == "failed"], rows[rows["warning"].fillna("") != ""]
@@ -201,11 +183,10 @@ def summarise_items(items: Sequence[MediaItem], store: FeatureStore) -> dict[str
 
 
 def check_failures(summary: Mapping[str, Any], max_failed_share: float, folder: Path) -> None:
-    """Refuse an extraction of which too much failed, or that has not come to its end.
+    """Refuse an extraction with too many failures, or an unfinished one.
 
     Raises:
-        ExtractionError: No item is done, the share of failed ones is above `max_failed_share`, or some were not
-            looked at at all.
+        ExtractionError: No item is done, the share of failed ones is above `max_failed_share`, or some were not tried.
     """
     n_items, n_failed = summary["n_items"], summary["n_failed"]
     if summary["n_not_tried"]:

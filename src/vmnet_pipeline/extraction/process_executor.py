@@ -95,7 +95,7 @@ class ProcessExecutor:
 
 
 def serve(connection: Connection, job: Job, storage: dict[str, dict[str, Any]]) -> None:
-    """Be a worker: take batches until told to stop, send back rows, or the error that ends the run."""
+    """Run a worker: take batches until stopped, send back rows, or the error that ends the run."""
     configure_storage(storage)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt="%H:%M:%S")
     limit_cores(job.n_cores)
@@ -103,7 +103,7 @@ def serve(connection: Connection, job: Job, storage: dict[str, dict[str, Any]]) 
         while (task := connection.recv()) is not None:
             for row in run_batch(job, *task):
                 connection.send(row)
-                if connection.poll():  # while a batch is in hand, nothing comes but the word to stop
+                if connection.poll():  # during a batch, the only message is the one to stop
                     return
             connection.send(None)
     except VmnetError as error:
@@ -111,5 +111,5 @@ def serve(connection: Connection, job: Job, storage: dict[str, dict[str, Any]]) 
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the driver is gone
     except Exception as error:
-        logger.exception("Extraction failed in a way that was not foreseen")
+        logger.exception("Extraction failed unexpectedly")
         connection.send(ExtractionError(f"A worker failed with {type(error).__name__}: {error}. Its log says where."))

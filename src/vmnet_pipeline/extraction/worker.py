@@ -61,7 +61,7 @@ def _call_after_each(restart_clock: Callable[[], None], results: Iterator[Featur
 
 
 def _load_backend(job: Job, store: FeatureStore) -> tuple[FeatureBackend, Sandbox]:
-    """The backend of this run, loaded once per worker, and the processes that read media files for it."""
+    """Load the backend of this run, once per worker, and the processes that read media files for it."""
     if job.run_id not in _loaded:
         end_readers()
         _loaded.clear()

@@ -47,7 +47,7 @@ def build_time_fusion(
     layers: int = MUSIC_LAYERS,
     linear: bool = False,
 ) -> nn.Module:
-    """Build VM-NET's music tower on (T, C) VGGish patches, e.g. (62, 512): time filters, then hidden layers and fc E."""
+    """Build VM-NET's music tower on (T, C) VGGish patches, e.g. (62, 512): time filters, hidden layers, fc E."""
     from vmnet_pipeline.models.pooled_tower import TimeFusionTower
 
     _require_rank(input_shape, 2, "vggish")

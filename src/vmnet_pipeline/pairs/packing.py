@@ -96,8 +96,8 @@ class PairPlan:
     """Pairs to pack: ids in order with their subset, and the sources of their features.
 
     Attributes:
-        music: Music features.
-        video: Video features.
+        music: Source of the music features.
+        video: The same of video.
         split: Ids of the three subsets.
         groups: Group of each item; an item that is not named is its own group.
         left_out: Ids of the split that have no features.
@@ -178,9 +178,11 @@ def write_pairs(folder: Path, pairs: PairPlan) -> None:
     Raises:
         PairsError: Something is wrong; the message lists every problem of every item, not only the first.
     """
-    if pairs.source_key and _packed_key(folder) in (pairs.source_key, *pairs.accepted_keys):
-        logger.info("%s is packed already: no file has changed", folder)
-        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        packed = parse_json((folder / CONTENT_FILE).read_text(encoding="utf-8")).get("source_key")
+        if packed and packed in (pairs.source_key, *pairs.accepted_keys):
+            logger.info("%s is packed already: no file has changed", folder)
+            return
     ids = [item_id for subset in SUBSETS for item_id in getattr(pairs.split, subset)]
     with replace_folder(folder) as temporary:
         problems = list(pairs.problems)
@@ -190,13 +192,6 @@ def write_pairs(folder: Path, pairs: PairPlan) -> None:
         files = describe_files(temporary, sorted(path.name for path in temporary.iterdir()))
         content = {**_describe_pairs(pairs, ids), "files": files}
         (temporary / CONTENT_FILE).write_text(add_checksum(content), encoding="utf-8")
-
-
-def _packed_key(folder: Path) -> str:
-    try:
-        return str(parse_json((folder / CONTENT_FILE).read_text(encoding="utf-8")).get("source_key", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
 
 
 def _refuse_problems(problems: list[str], listing: Path) -> None:
@@ -236,7 +231,7 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
 
 
 def _make_rows(side: FeatureSide, item_id: str, feature: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
-    """Rows written for one item: its steps, (T, D) float32, or one row, (1, *shape) float32.
+    """Make the rows of one item: its steps, (T, D) float32, or one row, (1, *shape) float32.
 
     Raises:
         PairsError: It does not pool to `shape`, or is not finite.
@@ -279,7 +274,7 @@ def _sides_of(pairs: PairPlan) -> tuple[tuple[str, FeatureSide], tuple[str, Feat
 
 
 def read_pairs(folder: Path, *, verify: bool = False) -> PairFiles:
-    """Open packed pairs; the arrays stay on disk until they are used.
+    """Open packed pairs; the arrays stay on disk until they are used. `verify` compares them with their checksums.
 
     Raises:
         PairsError: The folder is missing or damaged.
@@ -301,9 +296,8 @@ def read_pairs(folder: Path, *, verify: bool = False) -> PairFiles:
         raise PairsError(
             f"{folder} has no packed pairs that can be read ({error}). Run `kedro run --pipeline train`."
         ) from error
-    if min(pairs.sizes.values()) < 0 or not len(pairs.ids) == len(pairs.groups) == len(music) == len(video) == sum(
-        pairs.sizes.values()
-    ):
+    lengths = {len(pairs.ids), len(pairs.groups), len(music), len(video), sum(sizes.values())}
+    if min(sizes.values()) < 0 or len(lengths) > 1:
         raise PairsError(
             f"{folder} is damaged: its parts differ in length. Remove it and run `kedro run --pipeline train`."
         )

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 
 def take_steps(feature: np.ndarray, max_steps: int) -> np.ndarray:
-    """One item's feature as steps: (T, D) as it is, (T, C, time, mel) averaged over the last two axes.
+    """Turn a stored feature into steps: (T, D) as it is, (T, C, time, mel) averaged over the last two axes.
 
-    Args:
-        feature: The feature as its extractor stores it.
-        max_steps: A longer sequence is thinned to this many steps at even distances.
+    A longer sequence is thinned to `max_steps` at even distances.
 
     Returns:
         (T, D) float32, 1 <= T <= max_steps.
@@ -51,7 +49,7 @@ def take_steps(feature: np.ndarray, max_steps: int) -> np.ndarray:
 
 
 def stack_sequences(features: Sequence[np.ndarray], max_steps: int) -> Sequences:
-    """Sequences in memory from one feature per item, at least one, all of one width D.
+    """Make sequences in memory from one feature per item, at least one, all of one width D.
 
     Raises:
         PairsError: A feature has no time.
@@ -63,10 +61,7 @@ def stack_sequences(features: Sequence[np.ndarray], max_steps: int) -> Sequences
 
 
 class SequenceWriter:
-    """Writes NAME.npy item by item, and NAME_offsets.npy at the end.
-
-    How many steps there will be is known only then.
-    """
+    """Write NAME.npy item by item, and NAME_offsets.npy at the end, when the number of steps is known."""
 
     def __init__(self, path: Path, width: int) -> None:
         self._path = path

@@ -100,16 +100,14 @@ def order_epoch(n_pairs: int, batch_size: int, epoch: int, *, seed: int, shuffle
 
     The order depends on nothing but the arguments, so a resumed run needs no generator state.
     """
-    order = np.arange(n_pairs)
-    if shuffle:
-        order = np.random.default_rng((seed, epoch)).permutation(n_pairs)
+    order = np.random.default_rng((seed, epoch)).permutation(n_pairs) if shuffle else np.arange(n_pairs)
     for start in range(0, n_pairs - batch_size + 1, batch_size):
         yield order[start : start + batch_size]
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Changes features on their way into the network in training; draws from torch's global random state.
+    """Augment features in training; draws from torch's global random state.
 
     Attributes:
         mixup_alpha: Parameter of the mixing share (see `mix_pairs`); 0 for none.
@@ -141,12 +139,9 @@ def add_noise(features: Features, deviation: float | Tensor) -> Features:
 
 
 def mix_pairs(music: Tensor, video: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each pair with another one, in the same proportion on both sides, so that mixtures match mixtures.
+    """Mix each of B pairs with another one, in the same proportion on both sides, so that mixtures match mixtures.
 
-    Args:
-        music: (B, ...) features.
-        video: (B, ...) features.
-        alpha: Parameter of the symmetric beta distribution of the share; the pair's own share is at least a half.
+    The share follows a symmetric beta distribution of parameter alpha; the pair's own share is at least a half.
 
     Source: H. Zhang et al., arXiv:1710.09412.
     """

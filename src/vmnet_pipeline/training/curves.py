@@ -1,4 +1,4 @@
-"""Loss and recall while training, as the original code measures them: between steps, on one batch."""
+"""Measure loss and recall during training as the original code does: between steps, on one batch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ CURVE_KS = (1, 5, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
-class BatchFigures:
-    """One batch measured.
+class BatchMetrics:
+    """Loss and recall of one batch.
 
     Attributes:
         losses: `total` and the loss's own unweighted terms.
@@ -40,19 +40,19 @@ class BatchFigures:
     recall_yx: tuple[float, ...]
 
 
-def measure_training_batch(trainer: Trainer, batch: Batch) -> BatchFigures:
-    """The batch of the latest step once more: without dropout, normalised by its own statistics; nothing is learned."""
+def measure_training_batch(trainer: Trainer, batch: Batch) -> BatchMetrics:
+    """Measure the batch of the latest step again: without dropout, normalised by its own statistics; no learning."""
     with _batch_statistics(trainer.model), torch.no_grad():
         return _measure(trainer, batch.music, batch.video)
 
 
-def measure_pairs(trainer: Trainer, pairs: PairArrays, rows: np.ndarray) -> BatchFigures:
-    """Rows of other pairs as one batch, in inference mode."""
+def measure_pairs(trainer: Trainer, pairs: PairArrays, rows: np.ndarray) -> BatchMetrics:
+    """Measure rows of other pairs as one batch, in inference mode."""
     trainer.model.eval()
     with torch.no_grad():
-        figures = _measure(trainer, gather_rows(pairs.music, rows), gather_rows(pairs.video, rows))
+        metrics = _measure(trainer, gather_rows(pairs.music, rows), gather_rows(pairs.video, rows))
     trainer.model.train()
-    return figures
+    return metrics
 
 
 def pick_test_batch(n_pairs: int, batch_size: int, turn: int) -> np.ndarray:
@@ -62,7 +62,7 @@ def pick_test_batch(n_pairs: int, batch_size: int, turn: int) -> np.ndarray:
     return np.arange(start, start + size)
 
 
-def _measure(trainer: Trainer, music: Features, video: Features) -> BatchFigures:
+def _measure(trainer: Trainer, music: Features, video: Features) -> BatchMetrics:
     was_training = trainer.loss.training
     trainer.loss.eval()
     output = trainer.model(music.to(trainer.device), video.to(trainer.device))
@@ -70,16 +70,11 @@ def _measure(trainer: Trainer, music: Features, video: Features) -> BatchFigures
     losses = {name: float(value) for name, value in trainer.loss(inputs).items()}
     trainer.loss.train(was_training)
     similarity = inputs.music @ inputs.video.T
-    return BatchFigures(losses, measure_recall(similarity, CURVE_KS), measure_recall(similarity.T, CURVE_KS))
+    return BatchMetrics(losses, measure_recall(similarity, CURVE_KS), measure_recall(similarity.T, CURVE_KS))
 
 
 def measure_recall(similarity: Tensor, ks: Sequence[int]) -> tuple[float, ...]:
-    """Share of rows whose own column is among the K largest of it; of equal values the lower column comes first.
-
-    Args:
-        similarity: (n, n); row i belongs to column i.
-        ks: K, ascending.
-    """
+    """Share of rows of (n, n) similarities whose own column is among the K largest; ties go to the lower column."""
     own = similarity.diagonal().unsqueeze(1)
     n_above = (similarity > own).sum(dim=1) + (similarity == own).tril(-1).sum(dim=1)
     return tuple(float((n_above < k).double().mean()) for k in ks)
@@ -87,7 +82,7 @@ def measure_recall(similarity: Tensor, ks: Sequence[int]) -> tuple[float, ...]:
 
 @contextmanager
 def _batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Meanwhile batch norm takes the statistics of its batch and forgets them, and nothing is dropped."""
+    """In the block, normalise by the statistics of the batch without keeping them, and drop nothing."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     model.train()

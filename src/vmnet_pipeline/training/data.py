@@ -1,4 +1,4 @@
-"""Training pairs: checks, identity, statistics and the order of an epoch."""
+"""Training pairs: checks, identity, statistics and seeds."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def halve_groups(pairs: PairArrays, seed: int) -> np.ndarray:
 
 
 def _values_of(array: FeatureArray) -> np.ndarray:
-    """All numbers: the array itself, or the steps of all sequences without any padding."""
+    """Return the array itself, or the steps of all sequences without padding."""
     return array.steps if isinstance(array, Sequences) else array
 
 
@@ -137,11 +137,10 @@ def fit_batch_size(batch_size: int, n_pairs: int, *, shuffle: bool) -> int:
 
 
 def derive_seed(entropy: int | tuple[int, int], *key: int) -> int:
-    """A seed of 63 bits from others. Unlike arguments give unrelated streams.
+    """Derive a seed of 63 bits; unlike arguments give unrelated streams.
 
-    Args:
-        entropy: The seed of the training, or that and an epoch; epoch 0 is the initialisation.
-        key: Number of an ensemble's member, whose streams are kept apart from those of epochs.
+    `entropy` is the seed of the training, or that and an epoch; epoch 0 is the initialisation. `key` is the number of
+    an ensemble's member, whose streams are kept apart from those of epochs.
     """
     words = np.random.SeedSequence(entropy, spawn_key=key).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

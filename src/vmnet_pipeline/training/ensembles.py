@@ -1,4 +1,4 @@
-"""Networks of several seeds as one: each is trained, killed and resumed on its own, and they are joined at the end."""
+"""Train an ensemble: networks of several seeds, each trained and resumed on its own, joined at the end."""
 
 from __future__ import annotations
 
@@ -24,26 +24,21 @@ if TYPE_CHECKING:
 
 
 class EpochLog(Protocol):
-    """Where the curves of one training go."""
+    """Destination of the curves of one training."""
 
     def add(self, record: EpochRecord) -> None:
-        """Take in one epoch as soon as it is done."""
+        """Log one epoch as soon as it is done."""
         ...
 
     def finish(self, history: Sequence[EpochRecord]) -> None:
-        """Take in the whole history, those epochs included that an interrupted run had done."""
+        """Log the whole history, epochs of interrupted runs included."""
         ...
 
 
 def member_params(params: TrainParams) -> list[TrainParams]:
-    """Settings of each member; the first has the seed itself, so that more members can be added to it later."""
+    """Derive the settings of each member; the first keeps the seed, so that more members can be added later."""
     seeds = [params.seed, *(derive_seed(params.seed, number) for number in range(1, params.n_members))]
     return [params.model_copy(update={"seed": seed, "n_members": 1}) for seed in seeds]
-
-
-def member_folder(folder: Path, number: int) -> Path:
-    """Folder of the state of a member; the first one's is that of a network alone."""
-    return folder if number == 0 else folder / f"member_{number + 1}"
 
 
 def train_members(
@@ -56,16 +51,11 @@ def train_members(
     watch: Callable[[int], StepCallback | None] = lambda _: None,
     start: StartPoint | None = None,
 ) -> list[TrainingResult]:
-    """Train `params.n_members` networks one after the other; a rerun after a kill goes on where it was.
-
-    Raises:
-        TrainingError: As `train_model`.
-        ParameterError: As `train_model`.
-    """
+    """Train `params.n_members` networks in turn; a rerun after a kill continues. Raises as `train_model`."""
     results = []
     for number, member in enumerate(member_params(params)):
         with open_log(number, member) as log:
-            folder = member_folder(state_dir, number)
+            folder = state_dir / f"member_{number + 1}" if number else state_dir  # as of a network alone
             result = train_model(
                 train, val, member, state_dir=folder, on_epoch=log.add, on_step=watch(number), start=start
             )
@@ -75,11 +65,7 @@ def train_members(
 
 
 def join_results(results: Sequence[TrainingResult], val: PairArrays | None, params: TrainParams) -> TrainingResult:
-    """Trained members as one network.
-
-    Returns:
-        The joint weights; the histories one after the other; best epoch 0, because every member has its own.
-    """
+    """Join trained members: their weights, and histories one after the other; best epoch 0, as each has its own."""
     if len(results) == 1:
         return results[0]
     joint = TrainingResult(

@@ -1,4 +1,4 @@
-"""From parameters and pairs to a trainer, and `train_model`, which runs it. Parameters go no further than here."""
+"""Make a trainer from parameters and pairs, and run it (`train_model`). Parameters go no further than here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.checkpoints import StartPoint
     from vmnet_pipeline.models.two_tower import Standardise, VMNet
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.params.training import ModelParams
     from vmnet_pipeline.training.trainer import EpochCallback, StepCallback
     from vmnet_pipeline.types import FeatureArray
 
@@ -146,10 +145,8 @@ def _describe_job(params: TrainParams, train: PairArrays, trainer: Trainer) -> _
 
 def _usable_validation(train: PairArrays, val: PairArrays | None) -> PairArrays | None:
     if val is None or len(val) < 2:
-        logger.warning(
-            "there are %d validation pairs, and at least 2 are needed to choose the best epoch; the last one is kept",
-            0 if val is None else len(val),
-        )
+        n = 0 if val is None else len(val)
+        logger.warning("choosing the best epoch needs at least 2 validation pairs, not %d; the last epoch is kept", n)
         return None
     check_pairs(val, "validation")
     check_same_shapes(train, val)
@@ -157,30 +154,26 @@ def _usable_validation(train: PairArrays, val: PairArrays | None) -> PairArrays 
 
 
 def model_config_of(params: TrainParams, pairs: PairArrays) -> dict[str, Any]:
-    """Arguments of `build_model` for these parameters and feature shapes; resolves `auto`."""
+    """Choose the arguments of `build_model` for these parameters and feature shapes; resolves `auto`."""
     music_shape = [int(size) for size in pairs.music.shape[1:]]
-    music_tower = params.model.music_tower
-    music_tower = choose_music_tower(music_shape) if music_tower == "auto" else music_tower
+    model = params.model
+    music_tower = choose_music_tower(music_shape) if model.music_tower == "auto" else model.music_tower
+    # Only what is not as published: checkpoints of published towers do not name it.
+    depth = {"music_layers": model.music_layers, "video_layers": model.video_layers, "linear": model.linear or None}
     return {
         "music_tower": music_tower,
-        "video_tower": music_tower if params.model.video_tower == "auto" else params.model.video_tower,
+        "video_tower": music_tower if model.video_tower == "auto" else model.video_tower,
         "music_shape": music_shape,
         "video_shape": [int(size) for size in pairs.video.shape[1:]],
-        "embedding_dim": params.model.embedding_dim,
-        "dropout": params.model.dropout,
+        "embedding_dim": model.embedding_dim,
+        "dropout": model.dropout,
         "standardise": params.standardise,
-        **_depth_of(params.model),
+        **{name: value for name, value in depth.items() if value is not None},
     }
 
 
-def _depth_of(model: ModelParams) -> dict[str, Any]:
-    """What is not as published; checkpoints of published towers do not name it."""
-    depth = {"music_layers": model.music_layers, "video_layers": model.video_layers, "linear": model.linear or None}
-    return {name: value for name, value in depth.items() if value is not None}
-
-
 def config_of_start(params: TrainParams, pairs: PairArrays, start: StartPoint) -> dict[str, Any]:
-    """Arguments of `build_model` for training on from a checkpoint: its own, only the dropout is that of the settings.
+    """Choose the arguments of `build_model` to continue from a checkpoint: its own, but the dropout of the settings.
 
     Raises:
         CheckpointError: It takes features of another shape.
@@ -200,7 +193,7 @@ def make_trainer(
     config: dict[str, Any],
     start: StartPoint | None = None,
 ) -> Trainer:
-    """A trainer before its first step: with all that is taken from the training pairs, or as a checkpoint has it.
+    """Make a trainer before its first step: fitted to the training pairs, or as a checkpoint has it.
 
     Raises:
         TrainingError: There are too few pairs, or more processes than pairs in a batch.
@@ -213,11 +206,13 @@ def make_trainer(
     model = build_model(**config)
     if start is not None:
         model.load_state_dict(start.checkpoint.tensors)
-        knows_moments = _knows_moments(start, model)
+        knows_moments = start.moments.keys() >= {name for name, part in model.named_parameters() if part.requires_grad}
         first_step = start.steps if knows_moments else 0
         trainer = assemble_trainer(params, train, val, config, model, batch_size, first_step)
         if knows_moments:
             _restore_moments(trainer, start)
+        else:
+            logger.info("Adam's moments are unknown: they and the count of steps start at 0")
         return trainer
     if params.standardise:
         _set_scale(model.music_scaler, train.music)
@@ -229,20 +224,12 @@ def make_trainer(
     return trainer
 
 
-def _knows_moments(start: StartPoint, model: VMNet) -> bool:
-    names = {name for name, part in model.named_parameters() if part.requires_grad}
-    if start.moments.keys() >= names:
-        return True
-    logger.info("the moments of Adam are not known: they and the count of steps start at 0")
-    return False
-
-
 def _restore_moments(trainer: Trainer, start: StartPoint) -> None:
     for name, part in trainer.model.named_parameters():
         first, second = (moment.to(part.device, copy=True) for moment in start.moments[name])
         step = torch.tensor(float(start.steps), device=part.device)
         trainer.optimiser.state[part] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
-    logger.info("training goes on after step %d", start.steps)
+    logger.info("training continues after step %d", start.steps)
 
 
 def assemble_trainer(
@@ -254,22 +241,16 @@ def assemble_trainer(
     batch_size: int,
     first_step: int = 0,
 ) -> Trainer:
-    """A trainer around a network."""
+    """Make the trainer of a network."""
     device = choose_device(params.device)
     model.to(device)
     if params.population_variance:
         use_population_variance(model)
     distributed.share_batch_norms(model)
     loss = build_loss(**params.loss.model_dump(), embedding_dim=params.model.embedding_dim).to(device)
-    batches = TrainBatches(
-        train,
-        encode_matches(train, params.positives_by),
-        encode_matches(train, "group") if params.mask_groups else None,
-        batch_size=batch_size,
-        seed=params.seed,
-        shuffle=params.shuffle,
-        device=device,
-    )
+    codes, groups = encode_matches(train, params.positives_by), encode_matches(train, "group")
+    order: dict[str, Any] = {"batch_size": batch_size, "seed": params.seed, "shuffle": params.shuffle}
+    batches = TrainBatches(train, codes, groups if params.mask_groups else None, **order, device=device)
     stds = [getattr(scaler, "std", 1.0) for scaler in (model.music_scaler, model.video_scaler)]
     rates = {"learning_rate": params.learning_rate, "epsilon": params.adam_epsilon}
     return Trainer(
@@ -295,7 +276,7 @@ def assemble_trainer(
 
 
 def make_schedule(params: TrainParams, steps_per_epoch: int, first_step: int = 0) -> Schedule:
-    """The schedule that the parameters describe."""
+    """Make the schedule that the parameters describe."""
     return Schedule(
         params.learning_rate,
         params.lr_schedule,
@@ -310,13 +291,13 @@ def make_schedule(params: TrainParams, steps_per_epoch: int, first_step: int = 0
 
 
 def choose_device(name: str) -> torch.device:
-    """Device by name; `auto` is CUDA where there is one.
+    """Choose a device by name; `auto` is CUDA if available.
 
     Raises:
-        TrainingError: CUDA was asked for and is not there.
+        TrainingError: CUDA was requested but is not available.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device 'cuda' was asked for, but torch finds no CUDA device; use 'cpu' or 'auto'")
+        raise TrainingError("device 'cuda' was requested, but torch finds no CUDA device; use 'cpu' or 'auto'")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return distributed.own_device(torch.device(name))
@@ -324,7 +305,7 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def torch_settings(params: TrainParams) -> Iterator[None]:
-    """Set torch's threads and determinism in the block; afterwards they and its random state are as before."""
+    """Set torch's threads and determinism in the block; afterwards restore them and its random state."""
     n_threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -44,7 +44,7 @@ CHECK_STEPS = 32
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained network and how it came about.
+    """A trained network and its history.
 
     Attributes:
         tensors: The kept weights, on the CPU, by name.
@@ -277,12 +277,12 @@ class Trainer:
         return sum(bool(record.val) for record in self.history[self.best_epoch :]) >= self.plan.patience
 
     def capture(self) -> dict[str, Tensor]:
-        """All tensors that training continues from, on the CPU."""
+        """Copy all tensors that training continues from to the CPU."""
         average = None if self.average is None else self.average.model
         return capture_tensors(self.model, self.loss, self.optimiser, average)
 
     def restore(self, tensors: dict[str, Tensor]) -> bool:
-        """Inverse of `capture`; False (logged) if they do not fit, and then the network may be half changed."""
+        """Restore what `capture` took; False (logged) if it does not fit, with the network perhaps half changed."""
         average = None if self.average is None else self.average.model
         return restore_tensors(tensors, self.model, self.loss, self.optimiser, average)
 
@@ -296,19 +296,19 @@ class Trainer:
         return True
 
     def take_kept(self) -> tuple[dict[str, Tensor], int]:
-        """Weights to keep, on the CPU, and their epoch."""
+        """Return the weights to keep, on the CPU, and their epoch."""
         if self.best_epoch:
             return self.best_tensors, self.best_epoch
         return copy_tensors(self.kept_model), len(self.history)
 
 
 def _score(record: EpochRecord) -> tuple[float, float]:
-    """What the best epoch is chosen by, larger is better: MRR of both directions, then the lower loss."""
+    """Score an epoch, larger is better: by the MRR of both directions, then by the lower loss."""
     return (record.val["mrr"], -record.val["loss"])
 
 
 class _Progress:
-    """A bar on a terminal; elsewhere a log line for every tenth of the epochs, or when the last one is long ago."""
+    """A bar on a terminal; elsewhere log lines, at every tenth of the epochs and at least every `LOG_EVERY_S`."""
 
     def __init__(self, epochs: int, done: int, *, shown: bool) -> None:
         self._epochs, self._said_at = epochs, time.monotonic()

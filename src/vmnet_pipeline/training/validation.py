@@ -1,4 +1,4 @@
-"""Validation during training: full-gallery ranks in both directions and the loss."""
+"""Validate during training: full-gallery ranks in both directions and the loss."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_loss_inputs(output: PairOutput, codes: Tensor) -> LossInputs:
 
 
 def explain_bad_loss(pairs: PairArrays, rows: np.ndarray, learning_rate: float) -> str:
-    """Why the loss over some rows is not finite, and what to do, as the end of a sentence."""
+    """Explain why the loss over some rows is not finite, and the remedy, as the end of a sentence."""
     bad: list[str] = []
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
@@ -51,7 +51,7 @@ def evaluate_model(
     """Evaluate on every pair in inference mode; leaves the model in that mode.
 
     Returns:
-        `loss` (mean over batches, weighted by size), and the figures of `measure_retrieval`.
+        `loss` (mean over batches, weighted by size), and the metrics of `measure_retrieval`.
     """
     model.eval()
     loss.eval()

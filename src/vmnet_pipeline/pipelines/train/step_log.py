@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.training.batches import Batch
-    from vmnet_pipeline.training.curves import BatchFigures
+    from vmnet_pipeline.training.curves import BatchMetrics
     from vmnet_pipeline.training.trainer import Trainer
     from vmnet_pipeline.types import PairArrays
 
@@ -80,7 +80,7 @@ class StepLog:
         self._write(f"[TEST iter {trainer.steps}] {_describe(test)}")
         self._add("test", trainer, test)
 
-    def _add(self, side: str, trainer: Trainer, figures: BatchFigures) -> None:
+    def _add(self, side: str, trainer: Trainer, figures: BatchMetrics) -> None:
         scalars = {
             "triplet_loss": figures.losses["total"],
             "K": float(self._params.loss.top_k or trainer.batches.batch_size),
@@ -113,6 +113,6 @@ def _is_due(steps: int, interval: int | None) -> bool:
     return interval is not None and steps % interval == 0
 
 
-def _describe(figures: BatchFigures) -> str:
+def _describe(figures: BatchMetrics) -> str:
     xy, yx = ([round(value, 6) for value in recalls] for recalls in (figures.recall_xy, figures.recall_yx))
     return f"loss={figures.losses['total']:.4g}, {xy}, {yx}"
