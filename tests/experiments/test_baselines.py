@@ -131,5 +131,5 @@ def test_very_small_sets_are_no_error(name, n):
 
 
 def test_a_side_without_pairs_is_named():
-    with pytest.raises(PairsError, match="at least 2 validation pairs, and there are 1"):
+    with pytest.raises(PairsError, match="at least 2 validation pairs, not 1"):
         fit_baseline("cca", TRAIN, draw_pairs(1, 2))

@@ -169,7 +169,7 @@ def test_a_training_that_fails_is_named(tmp_path):
 
 
 def test_a_side_without_pairs_is_named(tmp_path):
-    with pytest.raises(TrainingError, match="1 pairs in val"):
+    with pytest.raises(TrainingError, match="at least 2 pairs in val, not 1"):
         compare(tmp_path, sides={**SIDES, "val": draw_pairs(1, 2)})
 
 

@@ -238,5 +238,5 @@ def test_members_of_the_settings_are_left_to_the_training_afterwards(tmp_path):
 
 
 def test_a_search_needs_validation_pairs(tmp_path):
-    with pytest.raises(TuningError, match="1 validation pairs"):
+    with pytest.raises(TuningError, match="at least 2 validation pairs, not 1"):
         search(tmp_path, val=draw_pairs(1, 2))

@@ -46,8 +46,8 @@ class PathDataset(AbstractDataset[_Saved, _Loaded]):
         return self._filepath.exists()
 
 
-class LoadOnlyDataset(AbstractDataset[None, _Loaded]):
-    """A dataset that other code writes, or the user."""
+class LoadOnly:
+    """Mixin for a dataset that other code writes, or the user; not a dataset, as Kedro would wrap its constructor."""
 
     def save(self, data: None) -> None:
         """Raise `NotImplementedError`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
+from vmnet_pipeline.datasets.base import LoadOnly, PathDataset
 from vmnet_pipeline.storage.checksummed import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class MeasuredResultsDataset(LoadOnlyDataset[dict[str, Any]], PathDataset[None, dict[str, Any]]):
+class MeasuredResultsDataset(LoadOnly, PathDataset[None, dict[str, Any]]):
     """Evaluations of other variants and the comparison of this one, if the folder has them, one folder per variant.
 
     Example for the catalog:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
+from vmnet_pipeline.datasets.base import LoadOnly, PathDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class ExtraColumnsDataset(LoadOnlyDataset["pd.DataFrame"], PathDataset[None, "pd.DataFrame"]):
+class ExtraColumnsDataset(LoadOnly, PathDataset[None, "pd.DataFrame"]):
     r"""Columns of a csv file with a column `id`, e.g. `title` and `licence`; those of paths are skipped.
 
     Given a media folder it is the media.csv in it; without one the table is empty.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
+from vmnet_pipeline.datasets.base import LoadOnly, PathDataset
 
 
-class FolderDataset(LoadOnlyDataset[Path], PathDataset[None, Path]):
+class FolderDataset(LoadOnly, PathDataset[None, Path]):
     """A folder, created on loading; the step that uses it manages its files.
 
     Example for the catalog:

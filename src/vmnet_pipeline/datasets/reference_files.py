@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import LoadOnlyDataset
+from kedro.io import AbstractDataset
+
+from vmnet_pipeline.datasets.base import LoadOnly
 
 if TYPE_CHECKING:
     from vmnet_pipeline.reference.layout import ReferenceLayout
 
 
-class ReferenceFilesDataset(LoadOnlyDataset["ReferenceLayout"]):
+class ReferenceFilesDataset(LoadOnly, AbstractDataset[None, "ReferenceLayout"]):
     """The user's own features and csv files; loading locates them and reads none.
 
     `pairs_dir` holds train.csv, test.csv, train/ and test/; the other places replace single parts of it. The variant

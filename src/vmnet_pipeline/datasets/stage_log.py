@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.datasets.base import LoadOnlyDataset, PathDataset
+from vmnet_pipeline.datasets.base import LoadOnly, PathDataset
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class StageLogDataset(LoadOnlyDataset[list[dict[str, Any]]], PathDataset[None, list[dict[str, Any]]]):
+class StageLogDataset(LoadOnly, PathDataset[None, list[dict[str, Any]]]):
     """Time and memory of every node that ran on a collection; hooks write it.
 
     Example for the catalog:

@@ -1,4 +1,4 @@
-"""Checkpoints of the original code (TensorFlow 1, `model.ckpt-N`) to checkpoints of this project, without TensorFlow.
+"""Import checkpoints of the original code (TensorFlow 1, `model.ckpt-N`) without TensorFlow.
 
 A fully connected `W` is [in, out], a filter along time is [k, 1, 1, 1]. Variables that no embedding depends on (the
 domain classifier, layers that the towers do not use, Adam's slots, the step) are ignored.
@@ -15,14 +15,8 @@ from vmnet_pipeline.backends.tensorflow_checkpoint import read_checkpoint
 from vmnet_pipeline.errors import CheckpointError, WeightsError
 from vmnet_pipeline.models.checkpoints import Checkpoint, StartPoint, build_from_checkpoint, read_versions
 from vmnet_pipeline.models.factory import MUSIC_LAYERS, VIDEO_LAYERS
-from vmnet_pipeline.reference.variables import (
-    BATCH_NORM,
-    GivenTowers,
-    Towers,
-    map_variables,
-    parts_of,
-    recognise_towers,
-)
+from vmnet_pipeline.reference import variables as original
+from vmnet_pipeline.reference.variables import GivenTowers, Towers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,11 +36,7 @@ _SLOT = re.compile(r".*/Adam(_\d+)?$")
 
 
 def import_checkpoint(
-    path: str | Path,
-    *,
-    music_layers: int | None = None,
-    video_layers: int | None = None,
-    linear: bool | None = None,
+    path: str | Path, *, music_layers: int | None = None, video_layers: int | None = None, linear: bool | None = None
 ) -> Checkpoint:
     """Read a checkpoint of the original code.
 
@@ -69,11 +59,7 @@ def import_checkpoint(
 
 
 def import_start(path: str | Path) -> StartPoint:
-    """Read a checkpoint of the original code with its optimiser's moments and steps, to train on from there.
-
-    Raises:
-        CheckpointError: As `import_checkpoint`.
-    """
+    """Read a checkpoint of the original code with its optimiser's moments and steps, to continue its training."""
     prefix = find_prefix(Path(path).expanduser())
     variables = _read_variables(prefix)
     checkpoint, wanted = _import(prefix, variables, GivenTowers())
@@ -89,7 +75,7 @@ def import_start(path: str | Path) -> StartPoint:
 
 
 def _count_steps(variables: Variables) -> int:
-    """Optimiser steps done: as the original counts them, or, where it does not, by the power of Adam's beta."""
+    """Count the optimiser steps: as the original counts them, else by the power of Adam's beta."""
     import math
 
     counters = [v for name, v in variables.items() if re.fullmatch(r"Variable(_\d+)?", name)]
@@ -101,7 +87,7 @@ def _count_steps(variables: Variables) -> int:
 
 
 def _read_variables(prefix: Path) -> Variables:
-    """All variables, those of the optimiser included."""
+    """Read all variables, those of the optimiser included."""
     data_path = prefix.with_name(prefix.name + DATA_SUFFIX)
     try:
         return read_checkpoint(prefix.with_name(f"{prefix.name}.index"), data_path, slots=True)
@@ -110,11 +96,12 @@ def _read_variables(prefix: Path) -> Variables:
 
 
 def _import(prefix: Path, variables: Variables, given: GivenTowers) -> tuple[Checkpoint, dict[str, str]]:
-    """The checkpoint, and which variable went where."""
+    """Make the checkpoint, and map variables to its tensors."""
     weights = {name: value for name, value in variables.items() if not _SLOT.match(name)}
     slots = variables.keys() - weights.keys()
-    towers = recognise_towers(weights, slots, _read_graph(prefix.with_name(f"{prefix.name}.meta")), given, prefix)
-    wanted = map_variables(weights, towers, prefix)
+    graph_linear = _read_graph(prefix.with_name(f"{prefix.name}.meta"))
+    towers = original.recognise_towers(weights, slots, graph_linear, given, prefix)
+    wanted = original.map_variables(weights, towers, prefix)
     tensors = {ours: _convert_variable(name, weights[name], name, prefix) for name, ours in wanted.items()}
     tensors |= _count_batches(towers)
     checkpoint = Checkpoint(
@@ -131,7 +118,7 @@ def _import(prefix: Path, variables: Variables, given: GivenTowers) -> tuple[Che
 
 
 def _read_graph(path: Path) -> bool | None:
-    """Whether the graph beside a checkpoint has linear towers; None where it does not tell.
+    """Read from the graph of a checkpoint whether its towers are linear; None if unknown.
 
     Dropout is named after what it follows: fc1 in a linear tower, its ReLU in others.
     """
@@ -147,10 +134,10 @@ def _read_graph(path: Path) -> bool | None:
 
 
 def find_prefix(path: Path) -> Path:
-    """The prefix of a checkpoint's files from what a user gives.
+    """Find the prefix of a checkpoint's files from the user's path.
 
     Raises:
-        CheckpointError: Nothing is there.
+        CheckpointError: There is no checkpoint.
     """
     for folder in (path / "checkpoints", path, *([path.parent] if path.name == "checkpoint" else [])):
         if (folder / "checkpoint").is_file():
@@ -170,7 +157,7 @@ def find_prefix(path: Path) -> Path:
 
 
 def _read_latest(folder: Path) -> Path:
-    """What the file `checkpoint` names; only the name counts, as the folder may have been moved since."""
+    """Read which prefix the file `checkpoint` names; only its name counts, as the folder may have been moved."""
     with (folder / "checkpoint").open("rb") as file:
         text = file.read(MAX_LISTING_BYTES).decode(errors="replace")
     match = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, re.MULTILINE)
@@ -178,12 +165,12 @@ def _read_latest(folder: Path) -> Path:
         raise CheckpointError(f"{folder / 'checkpoint'} names no checkpoint; give the path of one model.ckpt-N")
     prefix = folder / match[1].replace("\\", "/").rsplit("/", 1)[-1][:MAX_NAME]
     if not prefix.with_name(f"{prefix.name}.index").is_file():
-        raise CheckpointError(f"{folder / 'checkpoint'} names {prefix.name}, but {prefix.name}.index is not beside it")
+        raise CheckpointError(f"{folder / 'checkpoint'} names {prefix.name}, but {prefix.name}.index is missing there")
     return prefix
 
 
 def _convert_variable(name: str, value: np.ndarray, layer: str, prefix: Path) -> Tensor:
-    """A variable in torch's layout: kernels [time, 1, in, out] to (out, in, time, 1), `W` [in, out] to (out, in).
+    """Convert a variable to torch's layout: kernels [time, 1, in, out] to (out, in, time, 1), `W` to (out, in).
 
     `layer` is the variable that tells the layout; a slot of the optimiser has that of what it belongs to.
     """
@@ -203,12 +190,12 @@ def _convert_variable(name: str, value: np.ndarray, layer: str, prefix: Path) ->
 def _count_batches(towers: Towers) -> dict[str, Tensor]:
     import torch
 
-    norms = [ours for layer, ours in towers.layers().items() if parts_of(layer) is BATCH_NORM]
+    norms = [ours for layer, ours in towers.layers().items() if original.parts_of(layer) is original.BATCH_NORM]
     return {f"{ours}.num_batches_tracked": torch.tensor(0) for ours in norms}
 
 
 def _describe_model(towers: Towers, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of `build_model`; what is as published is not among them."""
+    """Choose the arguments of `build_model`, without those that are as published."""
     is_vggish = towers.variant == "vggish"
     tower = "vggish" if is_vggish else "musicnn"  # without ReLU, those of 2017 are musicnn's without bn1
     widths = {

@@ -1,4 +1,4 @@
-"""Feature files of one side, found as the disk has them."""
+"""Find the feature files of one side, whatever the case and the Unicode form of their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIX = ".npy"
 
 
 def find_side_folder(data_dir: Path, modality: Modality) -> Path:
-    """`audio` or `video` in a folder, in any case and by the other names of `SIDE_FOLDERS`."""
+    """Find `audio` or `video` in a folder, in any case and by the other names in `SIDE_FOLDERS`."""
     found = find_entry(data_dir, SIDE_FOLDERS[modality])
     return found[0] if found else data_dir / modality
 
@@ -26,14 +26,14 @@ class FeatureFiles:
     """The .npy files of one modality in a folder, which is listed once."""
 
     def __init__(self, data_dir: Path, modality: Modality) -> None:
-        """List the folder; one that is not there has no files."""
+        """List the folder; a missing one has no files."""
         self._folder = find_side_folder(data_dir, modality)
         names = [path.name for path in self._folder.glob(f"*{SUFFIX}")]
         self._names = set(names)
         self._found = {normalise(name): name for name in sorted(names)}
 
     def find(self, item_id: str) -> Path:
-        """The file of an item: ID.npy in either form of its letters, or STEM.npy where ID is the name of a file."""
+        """Find the file of an item: ID.npy in any Unicode form, or STEM.npy where ID is a file name."""
         exact = f"{item_id}{SUFFIX}"
         if exact in self._names:
             return self._folder / exact

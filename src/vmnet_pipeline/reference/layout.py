@@ -1,9 +1,9 @@
-"""Feature files of one's own, in the layout of the reference: nothing of this project need have made them.
+"""Locate the user's own feature files in the layout of the reference; they need not come from this project.
 
     DIR/train.csv, DIR/test.csv, perhaps DIR/val.csv      column `id`, perhaps `group`
     DIR/{train,test}/{audio,video}/ID.npy                 perhaps DIR/val/..., else val items are among those of train
 
-Widths are whatever the files have. Here files are found and the variant recognised; `planning` goes on from there.
+Widths are whatever the files have. Here files are located and the variant recognised; `planning` does the rest.
 
 Source: the layout is that of github.com/MorrisXu-Driving/Video-Music_Cross-Modal_Retrival.
 """
@@ -20,7 +20,7 @@ from vmnet_pipeline.storage.arrays import read_array_shape
 from vmnet_pipeline.storage.names import find_entry, find_file, find_on_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 Variant = Literal["vmnet_musicnn", "vmnet_vggish"]
 N_PATCHES = 62
@@ -31,12 +31,7 @@ N_SAMPLED = 16
 
 @dataclass(frozen=True, slots=True)
 class SubsetFiles:
-    """Where one subset of the split is.
-
-    Attributes:
-        csv_path: File with the ids.
-        data_dir: Folder with `audio` and `video`.
-    """
+    """Files of one subset of the split: the csv file with the ids, and the folder with `audio` and `video`."""
 
     csv_path: Path
     data_dir: Path
@@ -67,13 +62,13 @@ def locate_subsets(
     test_data_dir: str | Path | None = None,
     test_csv_path: str | Path | None = None,
 ) -> dict[str, SubsetFiles]:
-    """Find the files of each subset; a place given on its own goes before the one in `pairs_dir`.
+    """Find the files of each subset; a place given on its own takes precedence over `pairs_dir`.
 
-    A subset of which nothing is there is left out, so that a test set alone can be evaluated.
+    A subset without any file is left out, so that a test set alone can be evaluated.
 
     Raises:
         ParameterError: A folder is given without its csv file or the other way round.
-        PairsError: `pairs_dir` is not there, or there is no subset at all.
+        PairsError: `pairs_dir` does not exist, or there is no subset at all.
     """
     root = None if pairs_dir is None else find_on_disk(Path(pairs_dir).expanduser())
     if root is not None and not root.is_dir():
@@ -95,9 +90,8 @@ def _locate_subset(
 ) -> SubsetFiles | None:
     if root is None and (data_dir is None) != (csv_path is None):
         missing = f"{subset}_csv_path" if csv_path is None else f"{subset}_data_dir"
-        raise ParameterError(
-            f"{missing} is missing: give {subset}_data_dir and {subset}_csv_path together, or pairs_dir"
-        )
+        together = f"{subset}_data_dir and {subset}_csv_path together"
+        raise ParameterError(f"{missing} is missing: give {together}, or pairs_dir")
     if root is None and data_dir is None:
         return None
     base = root or Path()
@@ -108,7 +102,7 @@ def _locate_subset(
 
 
 def _find_entry(folder: Path, name: str) -> Path:
-    """A csv file or folder by its name in any case."""
+    """Find a csv file or folder by its name in any case."""
     if name.endswith(".csv"):
         return find_file(folder, name)
     found = find_entry(folder, (name,))
@@ -125,20 +119,15 @@ def recognise_variant(subsets: Mapping[str, SubsetFiles]) -> Variant:
     files have such a shape; everything else, one vector (D,) or vectors over time (T, D), is `vmnet_musicnn`. Files
     of another extractor that happen to be (62, 512), or patches of another number, need the parameter `variant`.
     """
-    shapes = [shape for shape in _sample_music_shapes(subsets) if shape]
+    folders = [find_side_folder(subset.data_dir, "audio") for subset in subsets.values()]
+    paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.npy"))[:N_SAMPLED]]
+    shapes = [shape for shape in map(read_shape, paths) if shape]
     n_vggish = sum(len(shape) == 4 or shape == (N_PATCHES, N_VGGISH_CHANNELS) for shape in shapes)
     return "vmnet_vggish" if 2 * n_vggish > len(shapes) else "vmnet_musicnn"
 
 
-def _sample_music_shapes(subsets: Mapping[str, SubsetFiles]) -> Iterator[tuple[int, ...] | None]:
-    for subset in subsets.values():
-        folder = find_side_folder(subset.data_dir, "audio")
-        paths = sorted(folder.glob("*.npy"))[:N_SAMPLED] if folder.is_dir() else []
-        yield from (read_shape(path) for path in paths)
-
-
 def read_shape(path: Path) -> tuple[int, ...] | None:
-    """Shape of the array in a .npy file, from its header; None if it has no readable one."""
+    """Read the shape of the array in a .npy file from its header; None if it has no readable one."""
     try:
         return read_array_shape(path)
     except (OSError, ValueError):
@@ -146,12 +135,12 @@ def read_shape(path: Path) -> tuple[int, ...] | None:
 
 
 def make_layout(subsets: Mapping[str, SubsetFiles], variant: str | None = None) -> ReferenceLayout:
-    """Files with their variant: the given one, or the one that is recognised.
+    """Combine files with the given variant, or the recognised one.
 
     Raises:
-        ParameterError: There is no such variant.
+        ParameterError: The variant is unknown.
     """
     known = get_args(Variant)
     if variant is not None and variant not in known:
-        raise ParameterError(f"there is no variant {variant!r}; choose one of {', '.join(known)}")
+        raise ParameterError(f"unknown variant {variant!r}; choose one of {', '.join(known)}")
     return ReferenceLayout(cast("Variant", variant) if variant else recognise_variant(subsets), subsets)

@@ -1,7 +1,7 @@
-"""Features that the code of 2017 has pickled: one vector per file, read without running anything that the file names.
+"""Read pickled features of the 2017 code, one vector per file, without running anything that the file names.
 
-A pickle is a program. Here it has the few instructions and calls that an array of numpy needs and no others; its calls
-make plain records, which are looked at afterwards. Pickles of Python 2 and 3 are read, up to protocol 4.
+A pickle is a program. Only the few instructions and calls that a NumPy array needs are allowed; the calls make plain
+records, which are checked afterwards. Pickles of Python 2 and 3 are read, up to protocol 4.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INSTRUCTIONS = (
 
 
 class _Call:
-    """Something that a pickle may call but not change."""
+    """A function that a pickle may call but not change."""
 
     __slots__ = ("_function",)
 
@@ -73,7 +73,7 @@ class _Reader(pickle._Unpickler):  # that of C reserves what a file says, up to 
         self._n_encoded = 0
 
     def find_class(self, module: str, name: str) -> Any:
-        """Only what an array of numpy is made with."""
+        """Allow only what a NumPy array is made with."""
         known: dict[tuple[str, str], Callable[..., Any]] = {
             ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
             ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
@@ -82,7 +82,7 @@ class _Reader(pickle._Unpickler):  # that of C reserves what a file says, up to 
             ("_codecs", "encode"): self._encode,
         }
         if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, which is nothing of an array")
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no array needs")
         return _Call(known[module, name])
 
     def _encode(self, text: str, _: Any = None) -> bytes:
@@ -93,13 +93,10 @@ class _Reader(pickle._Unpickler):  # that of C reserves what a file says, up to 
 
 
 def read_pickled_vector(path: Path) -> np.ndarray:
-    """One vector from a pickle file.
-
-    Returns:
-        (D,) float32.
+    """Read one vector, (D,) float32, from a pickle file.
 
     Raises:
-        PairsError: The file is no pickle of one vector of floats, or is too large for one; nothing in it is run.
+        PairsError: The file is not a pickle of one vector of floats, or is too large for one; nothing in it is run.
     """
     try:
         with path.open("rb") as file:
@@ -113,7 +110,7 @@ def read_pickled_vector(path: Path) -> np.ndarray:
 
 
 def _build(found: Any) -> np.ndarray:
-    """The vector that a record describes; nothing of the record is shown, because it may be endless."""
+    """Build the vector that a record describes; messages quote nothing of the record, which may be endless."""
     if not isinstance(found, _Array) or not isinstance(found.state, tuple) or len(found.state) != 5:
         raise ValueError("it holds something else")
     _, shape, kind, _, raw = found.state

@@ -1,6 +1,6 @@
-"""From feature files in the layout of the reference to pairs that can be packed: csv files, headers, pooling.
+"""Plan the packing of feature files in the layout of the reference: csv files, headers, pooling.
 
-Everything wrong is collected here; the values are read once, when the pairs are packed.
+All problems are collected here; the values are read once, when the pairs are packed.
 
 Source: the pooling is that of github.com/MorrisXu-Driving/Video-Music_Cross-Modal_Retrival.
 """
@@ -45,7 +45,7 @@ PACKING_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Features in files of unknown origin; what `pairs` needs to know of them."""
+    """Features in files of unknown origin, see `pairs.packing.FeatureSource`."""
 
     folder: Path
     paths: Mapping[str, Path]
@@ -108,9 +108,7 @@ def pool_patches(feature: np.ndarray, n_patches: int) -> np.ndarray:
     from vmnet_pipeline.backends.vggish import average_patches
 
     if feature.ndim not in (2, 4):
-        raise PairsError(
-            f"music feature of shape {feature.shape} is neither (T, C, time, mel) nor (T, C), as vmnet_vggish needs"
-        )
+        raise PairsError(f"music feature of shape {feature.shape}: vmnet_vggish needs (T, C, time, mel) or (T, C)")
     patches = feature if feature.ndim == 2 else average_patches(feature)
     return np.asarray(patches[np.arange(n_patches) % len(patches)], np.float32)
 
@@ -146,7 +144,7 @@ def plan_reference_pairs(
     split, paths = tables.split, _list_paths(layout.subsets, tables)
     if split.train and not split.val and holds_out_val:
         split = _hold_out_val(split, tables.groups, val_share, seed)
-    form = _describe_form(layout.variant, music_steps, video_steps)
+    form = f"{layout.variant} {music_steps} {video_steps}" if music_steps or video_steps else layout.variant
     key = _digest_sources(form, split, tables.groups, paths)
     if layout.test_only and "test" in layout.subsets and len(layout.subsets) > 1:
         test = replace(layout, subsets={"test": layout.subsets["test"]})
@@ -159,20 +157,15 @@ def plan_reference_pairs(
             allows_repeats=allows_repeats,
         )
         return replace(plan, accepted_keys=(key,))
-    return PairPlan(
-        *_plan_sides(layout, paths, _read_shapes(paths), music_steps, video_steps),
-        split,
-        tables.groups,
-        problems=tuple(tables.problems),
-        source_key=key,
-        ids=tables.ids,
-    )
+    sides = _plan_sides(layout, paths, _read_shapes(paths), music_steps, video_steps)
+    problems = tuple(tables.problems)
+    return PairPlan(*sides, split, tables.groups, problems=problems, source_key=key, ids=tables.ids)
 
 
 def peek_shapes(
     layout: ReferenceLayout, music_steps: int | None = None, video_steps: int | None = None
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Shapes per item, music and video, that the test files pool to, from headers alone; None if they do not tell.
+    """Read from headers the shapes per item, music and video, that the test files pool to; None if unknown.
 
     Of a side that is packed as sequences it is (most steps, D).
     """
@@ -251,7 +244,7 @@ def _plan_vectors(source: FileSource, shapes: Shapes, what: str, max_steps: int 
 
 
 def _commonest(values: Sequence[int]) -> int | None:
-    """The commonest value, of equally common ones the larger; so one odd file is the one that is reported."""
+    """Find the most common value, the larger of equally common ones, so that the odd file out is reported."""
     counts = Counter(values)
     return max(counts, key=lambda value: (counts[value], value)) if counts else None
 
@@ -261,12 +254,8 @@ def _common_folder(subsets: Mapping[str, SubsetFiles]) -> Path:
     return folders.pop() if len(folders) == 1 else next(iter(subsets.values())).data_dir
 
 
-def _describe_form(variant: Variant, music_steps: int | None, video_steps: int | None) -> str:
-    return f"{variant} {music_steps} {video_steps}" if music_steps or video_steps else variant
-
-
 def _digest_sources(form: str, split: Split, groups: Mapping[str, str], paths: Paths) -> str:
-    """Digest of what decides the packed arrays; files count by path, size and time of change."""
+    """Digest what decides the packed arrays; files count by path, size and modification time."""
     digest = hashlib.sha256(f"{PACKING_VERSION}\t{form}\t{split.checksum}".encode())
     for item_id, group in groups.items():
         digest.update(f"\n{item_id}\t{group}".encode())

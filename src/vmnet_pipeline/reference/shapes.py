@@ -1,4 +1,4 @@
-"""What the shapes of feature files tell of their axes: listed, and a suspicion that they are the wrong way round."""
+"""Check the axes of feature files by their shapes: list these, and detect transposed features."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 N_LISTED = 6
 MIN_WIDTHS = 3
-"""So many different last axes are no slip of single files."""
+"""Fewer different last axes may be mistakes in single files."""
 
 
 def check_axes(side: str, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
-    """List the shapes of one side, and say what is doubtful in them.
+    """List the shapes of one side by item (None for an unreadable file), and warn of doubtful ones.
 
     Features are (T, D) or (T, D, ., .): the second axis is the same for all items, and the first is their length.
     Where the first stays and the second varies, they are transposed. Where both stay and the first is the longer
@@ -61,14 +61,14 @@ def _check_first_two(side: str, known: Sequence[tuple[int, ...]], turned: str, l
 
 
 def list_shapes(shapes: Iterable[tuple[int, ...]]) -> str:
-    """Shapes with how many items have them, the commonest first."""
+    """List shapes with their number of items, the most common first."""
     counts = Counter(shapes).most_common()
     more = f", and {len(counts) - N_LISTED} other shapes" if len(counts) > N_LISTED else ""
     return ", ".join(f"{count} x {shape}" for shape, count in counts[:N_LISTED]) + more
 
 
 def explain_axes(side: str, shape: tuple[int, ...]) -> str:
-    """Why an array of other than one or two axes is no feature of a side, and what to do."""
+    """Explain why an array of other than one or two axes is not a feature of a side, and the remedy."""
     hint = ""
     if len(shape) == 4 and side == "music":
         hint = " Raw VGGish belongs to variant=vmnet_vggish."

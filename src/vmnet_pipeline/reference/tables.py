@@ -25,12 +25,11 @@ class ReferenceTables:
     """Content of the csv files.
 
     Attributes:
-        rows: Key of each row, by subset in file order. A key is the id; where an id is repeated, the later rows
-            have keys of their own.
+        rows: Key of each row, by subset in file order: its id, or for a repeated id a new name.
         ids: Id of each key that is not the id itself.
         groups: Group of each key: the column `group`, else the id.
-        problems: What must be corrected, one sentence each.
-        repeated: What was kept though it is repeated or in two subsets.
+        problems: Errors to correct, one sentence each.
+        repeated: Ids or groups that were kept although repeated or in two subsets.
     """
 
     rows: dict[str, list[str]] = field(default_factory=lambda: {subset: [] for subset in SUBSETS})
@@ -52,10 +51,8 @@ class ReferenceTables:
 def read_tables(subsets: Mapping[str, SubsetFiles], *, allows_repeats: bool = False) -> ReferenceTables:
     """Read the csv files.
 
-    Args:
-        subsets: Where they are.
-        allows_repeats: Keep repeated ids, and ids and groups in two subsets, and take any first line for
-            a header, each with a warning, as the original does; else each is a problem.
+    With `allows_repeats`, repeated ids, ids and groups in two subsets, and first lines that may not be headers are
+    accepted with a warning, as in the original; else each is a problem.
     """
     tables = ReferenceTables()
     subset_of_id: dict[str, str] = {}
@@ -115,12 +112,7 @@ def _can_be_file_name(item_id: str) -> bool:
 
 
 def _find_repeat(
-    path: Path,
-    subset: str,
-    item_id: str,
-    group: str,
-    subset_of_id: Mapping[str, str],
-    subset_of_group: Mapping[str, str],
+    path: Path, subset: str, item_id: str, group: str, subset_of_id: dict[str, str], subset_of_group: dict[str, str]
 ) -> list[str]:
     if item_id in subset_of_id:
         where = "repeated" if subset_of_id[item_id] == subset else f"in the csv file of {subset_of_id[item_id]}, too"

@@ -1,4 +1,4 @@
-"""Which variables a checkpoint of the original code has, and what they tell of the towers it was trained with.
+"""Recognise the towers of a checkpoint of the original code from its variables.
 
 In it X is music and Y is video, and a tower of n layers is fc1 ... fc(n-1) and then fc5. More of fc1 to fc4 may be
 there: the graph of the original has them whether its towers use them or not. Optimiser slots tell which were trained.
@@ -47,13 +47,7 @@ _UNUSED: dict[Variant, re.Pattern[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class GivenTowers:
-    """What a user says of the towers; None is read from the checkpoint.
-
-    Attributes:
-        music_layers: `num_layer_x` of the training, 1-5.
-        video_layers: `num_layer_y` of the training, 1-5.
-        linear: `is_linear` of the training.
-    """
+    """The user's `num_layer_x` (1-5), `num_layer_y` and `is_linear`; None is read from the checkpoint."""
 
     music_layers: int | None = None
     video_layers: int | None = None
@@ -69,7 +63,7 @@ class Towers:
         music_layers: Fully connected layers of the music tower.
         video_layers: The same of video.
         linear: Whether they have no ReLU.
-        assumed: What nothing in the checkpoint tells, in words.
+        assumed: Assumptions where the checkpoint has no evidence, in words.
     """
 
     variant: Variant
@@ -79,7 +73,7 @@ class Towers:
     assumed: tuple[str, ...] = ()
 
     def layers(self) -> dict[str, str]:
-        """Layer of the original to ours."""
+        """Map layers of the original to ours."""
         layers = _name_side(self, "X_network", self.music_layers) | _name_side(self, "Y_network", self.video_layers)
         if self.variant == "vggish":
             for ours, name in enumerate(("X_network/time_fusion0", "X_network/time_fusion2")):
@@ -99,7 +93,7 @@ def _name_side(towers: Towers, network: Network, n_layers: int) -> dict[str, str
 
 
 def map_variables(variables: Variables, towers: Towers, prefix: Path) -> dict[str, str]:
-    """Variable of the checkpoint to the tensor of ours that it goes to.
+    """Map variables of the checkpoint to our tensors.
 
     Raises:
         CheckpointError: Variables are missing, or there are some that the original does not write; lists both.
@@ -133,14 +127,14 @@ def _list(label: str, names: Collection[str]) -> str:
 
 
 def _find_scope(variables: Variables, layer: str) -> str:
-    """Where the variables of a layer are; some versions put those of a batch norm into a scope `BN` within."""
+    """Find the scope of a layer's variables; some versions put those of a batch norm into a nested scope `BN`."""
     nested = f"{layer}/BN"
     is_nested = parts_of(layer) is BATCH_NORM and f"{nested}/gamma" in variables and f"{layer}/gamma" not in variables
     return nested if is_nested else layer
 
 
 def parts_of(layer: str) -> dict[str, str]:
-    """Variables of a layer to our names of them."""
+    """Map the variables of a layer to our names."""
     name = layer.rsplit("/", 1)[-1]
     if name.startswith("fc"):
         return LINEAR
@@ -153,10 +147,10 @@ def parts_of(layer: str) -> dict[str, str]:
 def recognise_towers(
     variables: Variables, slots: Collection[str], graph_linear: bool | None, given: GivenTowers, prefix: Path
 ) -> Towers:
-    """Tell variant, depth and linearity.
+    """Recognise variant, depth and linearity; `slots` are names of the optimiser's variables.
 
     Raises:
-        CheckpointError: They contradict each other, or nothing tells.
+        CheckpointError: The evidence is contradictory or missing.
     """
     variant = _recognise_variant(variables, prefix)
     assumed: list[str] = []
@@ -174,7 +168,7 @@ def _recognise_variant(variables: Variables, prefix: Path) -> Variant:
     names = [name for name in variables if name.startswith(("X_network/", "Y_network/"))]
     if not names:
         found = ", ".join(sorted(variables)[:5]) or "none"
-        raise CheckpointError(f"{prefix} is no checkpoint of VM-NET: it has no X_network or Y_network, but {found}")
+        raise CheckpointError(f"{prefix} is not a VM-NET checkpoint: it has no X_network or Y_network, but {found}")
     if any(name.startswith("X_network/time_fusion") for name in names):
         return "vggish"
     return "plain" if any(re.match(r"[XY]_network/BN/", name) for name in names) else "musicnn"
@@ -183,7 +177,7 @@ def _recognise_variant(variables: Variables, prefix: Path) -> Variant:
 def _count_layers(
     variables: Variables, slots: Collection[str], network: Network, given: int | None, prefix: Path, assumed: list[str]
 ) -> int:
-    """Fully connected layers of a tower: fc5 takes what the last layer before it gives, and those were trained."""
+    """Count the fully connected layers of a tower, by the width that fc5 takes and by which were trained."""
     last, published = variables.get(f"{network}/fc5/W"), PUBLISHED_LAYERS[network]
     if last is None or last.ndim != 2 or f"{network}/fc1/W" not in variables:
         return given or published  # missing variables are reported later, by name
@@ -212,7 +206,7 @@ def _count_layers(
 
 
 def _list_widths(variables: Variables, network: Network) -> dict[int, int]:
-    """Number of layers to what fc5 takes then, as far as there are layers before it."""
+    """Map each possible number of layers to the width that fc5 then takes."""
     widths = {1: int(variables[f"{network}/fc1/W"].shape[0])} if variables[f"{network}/fc1/W"].ndim else {}
     for k in range(1, N_HIDDEN + 1):
         weight = variables.get(f"{network}/fc{k}/W")
@@ -223,14 +217,14 @@ def _list_widths(variables: Variables, network: Network) -> dict[int, int]:
 
 
 def _count_trained(slots: Collection[str], network: Network) -> int | None:
-    """Layers with optimiser slots; None where there are none, which says nothing."""
+    """Count layers with optimiser slots; None without any slots."""
     if f"{network}/fc5/W/Adam" not in slots:
         return None
     return 1 + sum(f"{network}/fc{k}/W/Adam" in slots for k in range(1, N_HIDDEN + 1))
 
 
 def _read_linear(slots: Collection[str], variant: Variant, n_layers: Mapping[str, int]) -> bool | None:
-    """A linear tower goes past its bn1, which is therefore there and never trained; other variants have none."""
+    """Decide linearity by the slots: a linear tower bypasses its bn1, which is therefore never trained."""
     seen = {
         not any(f"{network}/{scope}/gamma/Adam" in slots for scope in ("bn1", "bn1/BN"))
         for network, n in n_layers.items()
