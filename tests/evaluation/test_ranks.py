@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -257,6 +259,26 @@ def test_query_without_positive_and_bad_keys_are_refused() -> None:
         rank_positives(rows, rows, ["a"], ["a", "b"])
     with pytest.raises(PairsError, match="chunk_size"):
         rank_positives(rows, rows, chunk_size=0)
+
+
+MEASURE_GROWTH = """
+import resource
+import numpy as np
+from vmnet_pipeline.evaluation.ranks import rank_both
+rows = np.random.default_rng(0).standard_normal((2_000, 512)).astype(np.float32)
+rank_both(rows[:100], rows[:100], top_n=2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rank_both(rows, rows, top_n=25)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in another unit")
+def test_exact_scores_do_not_fragment_the_heap() -> None:
+    # Results of each chunk, kept between temporaries of 2 MiB, let the heap grow by those for every chunk: 206 MiB.
+    done = subprocess.run([sys.executable, "-c", MEASURE_GROWTH], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
 
 
 def test_inputs_are_not_changed() -> None:

@@ -1,4 +1,4 @@
-"""What a feature backend is. A new backend is one module with a class like this and one registry line."""
+"""Protocol of feature backends. A new backend is one module with a class like this and one registry line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FeatureBackend(Protocol):
     """Turns one media file into one feature array.
 
     The feature of an item is `infer` over all entries of `prepare`, concatenated along axis 0, so that
-    a caller may batch entries of several files together; `finish` brings it to the form that is stored.
+    a caller may batch entries of several files together; `finish` converts it to the stored form.
     Construction is cheap and imports nothing heavy; `load` does the heavy imports and reads the weights once.
     It can be pickled at any time, without what `load` made: workers load for themselves.
     """
@@ -51,7 +51,7 @@ class FeatureBackend(Protocol):
         ...
 
     def finish(self, feature: np.ndarray) -> np.ndarray:
-        """One item's whole feature in the form that is stored: float32 as it is, unless other was asked for."""
+        """Convert one item's whole feature to the stored form: unchanged float32 unless configured otherwise."""
         ...
 
     def pool(self, feature: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What is known of a file; whatever is None is not checked.
+    """Published checksums of a file; None is not checked.
 
     Attributes:
         size: Bytes.
@@ -34,14 +34,12 @@ class FileCheck:
     md5: str | None = None
 
     def __str__(self) -> str:
-        known = [
-            f"{key} {value}" for key in ("size", "sha256", "sha256_prefix", "md5") if (value := getattr(self, key))
-        ]
+        known = [f"{name} {value}" for name, value in asdict(self).items() if value]
         return ", ".join(known) or "no checksum is published"
 
 
 def verify_file(path: Path, check: FileCheck, *, label: str | None = None) -> str:
-    """Check one file and give its hex sha256.
+    """Check one file, called `label` in messages, and return its hex sha256.
 
     Raises:
         WeightsError: The file is another one, or damaged.

@@ -1,4 +1,4 @@
-"""Networks converted for OpenVINO, kept next to the weights: the next start needs no framework and no conversion.
+"""Keep networks converted for OpenVINO next to the weights: the next start needs no framework and no conversion.
 
 Converting EfficientNet-B5 takes tensorflow, Keras and some twenty seconds; reading it back takes a tenth of a second.
 """
@@ -28,7 +28,7 @@ _FRAMEWORKS = ("openvino", "torch", "tensorflow", "keras")
 
 
 class ConvertedModels:
-    """One network's place among the converted ones."""
+    """The converted form of one network, below the weights folder; `identity` is what decides its numbers."""
 
     def __init__(self, weights_dir: str | Path, identity: dict[str, Any]) -> None:
         versions = {name: metadata.version(name) for name in _FRAMEWORKS}
@@ -37,7 +37,7 @@ class ConvertedModels:
         self.folder = Path(weights_dir) / FOLDER / key
 
     def load_or_convert(self, openvino: Any, convert: Callable[[], Any]) -> Any:
-        """The network as an OpenVINO model: read if it is here and whole, else converted, and kept where possible."""
+        """Return the network as an OpenVINO model: read if it is here and intact, else converted and kept."""
         if (self.folder / "checksums.json").exists():
             try:
                 return self._read(openvino)
@@ -63,7 +63,7 @@ class ConvertedModels:
 
 @cache
 def _hash_network_code() -> str:
-    """Digest of the modules that define networks, so that a changed network is never taken from the store."""
+    """Digest the modules that define networks, so that a changed network is never taken from the store."""
     digest = hashlib.sha256()
     folder = resources.files("vmnet_pipeline.backends") / "networks"
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):

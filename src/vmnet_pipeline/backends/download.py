@@ -41,17 +41,17 @@ _MAX_RECORD_BYTES = 10_000
 
 
 class _UnfitError(Exception):
-    """What is there of the file is no beginning of what the server has."""
+    """The partial file is not the beginning of the server's file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where a partial file comes from, beside it as JSON.
+    """Origin of a partial file, kept next to it as JSON.
 
     Attributes:
         url: Address.
-        version: The server's mark (a strong ETag) of the content; empty if it has none.
-        total: Bytes of the whole file; 0 if the server did not say.
+        version: Strong ETag of the content; empty without one.
+        total: Bytes of the whole file; 0 if unknown.
     """
 
     url: str
@@ -60,20 +60,14 @@ class _Origin:
 
 
 def download_file(url: str, target: Path, check: FileCheck, timeout_s: tuple[float, float]) -> None:
-    """Fetch a file; what an earlier, broken attempt left is continued where that can be right.
+    """Fetch a file; continue an interrupted attempt if possible. `target` appears only when complete and checked.
 
-    Several processes may want the same file: one fetches it, and the others wait for that.
-
-    Args:
-        url: Address.
-        target: Where the file shall be; it appears there only when complete and checked.
-        check: What it must satisfy.
-        timeout_s: Seconds to wait for a connection, and between two pieces of data.
+    Several processes may want the same file: one fetches it, and the others wait. `timeout_s` are the seconds to wait
+    for a connection, and between two pieces of data.
 
     Raises:
-        OSError: The server cannot be reached, refuses, or sends what is not wanted (all errors of requests are
-            OSErrors).
-        WeightsError: The file that came is not the published one; it is thrown away.
+        OSError: The server cannot be reached, refuses, or sends unwanted content (errors of requests are OSErrors).
+        WeightsError: The file is not the published one; it is deleted.
     """
     import pooch
 
@@ -107,10 +101,7 @@ def download_file(url: str, target: Path, check: FileCheck, timeout_s: tuple[flo
 
 
 def fetch_rest(url: str, partial: Path, check: FileCheck, timeout_s: tuple[float, float]) -> int:
-    """Fetch what is missing of a file that may have been begun.
-
-    Returns:
-        How many bytes were there before and have been kept.
+    """Fetch the missing rest of a file; returns how many bytes of an earlier attempt were kept.
 
     Raises:
         OSError: The server cannot be reached, refuses, is too slow, ends too early (what came is kept then), or sends
@@ -129,7 +120,7 @@ def fetch_rest(url: str, partial: Path, check: FileCheck, timeout_s: tuple[float
 
 
 def _count_usable(url: str, partial: Path, check: FileCheck) -> int:
-    """Bytes of a partial file that may be its beginning; anything else is removed."""
+    """Count the bytes of a partial file that may be the beginning of the file; remove any other."""
     n_bytes = partial.stat().st_size if partial.exists() else 0
     origin = _read_origin(partial)
     is_checked_later = bool(check.sha256 or check.md5 or check.sha256_prefix)
@@ -162,10 +153,10 @@ def _request(url: str, partial: Path, n_kept: int, check: FileCheck, timeout_s: 
 
 @contextmanager
 def _open(url: str, headers: dict[str, str], timeout_s: tuple[float, float]) -> Iterator[requests.Response]:
-    """The head of an answer; asked for in a thread, since one that drips can only be left behind.
+    """Get the head of a response, in a thread, since a dripping one can only be abandoned.
 
     Raises:
-        OSError: There is none in time, or it leads from an encrypted address to an open one.
+        OSError: There is none in time, or it redirects from an encrypted address to an unencrypted one.
     """
     import requests
 
@@ -193,11 +184,11 @@ def _open(url: str, headers: dict[str, str], timeout_s: tuple[float, float]) -> 
 
 
 def _judge_answer(response: requests.Response, n_kept: int, version: str) -> tuple[int, int | None]:
-    """Where in the file the content begins, and the size of the whole file if the server says it.
+    """Return where in the file the content begins, and the size of the whole file if known.
 
     Raises:
-        OSError: It refuses, or sends something that is not the plain file.
-        _UnfitError: It does not continue where it was asked to.
+        OSError: The server refuses, or sends something other than the plain file.
+        _UnfitError: The response does not continue at the requested position.
     """
     if response.status_code == 416 and n_kept:
         raise _UnfitError
@@ -222,7 +213,7 @@ def _read_number(text: str | None) -> int | None:
 
 
 def _receive(response: requests.Response, partial: Path, start: int, total: int | None, most: int) -> None:
-    """Write what comes, from byte `start`, and never more than `most` bytes in all."""
+    """Write the content from byte `start`, and never more than `most` bytes in all."""
     from tqdm import tqdm
 
     received = start

@@ -1,8 +1,8 @@
-"""Which engine runs a network, and how precisely.
+"""Choose the engine and the precision that run a network.
 
 Measured in inputs per second on two cores with avx512_bf16 through OpenVINO, and the lowest cosine between an item's
 pooled features in bf16 and in f32: see `docs/benchmarks-extraction.md`. `auto` takes bf16 only for a network whose
-cosine is at least 0.999 with its published weights or, where those are out of reach, whose kind is known to bear it.
+cosine is at least 0.999 with its published weights or, if those are not available, whose kind is known to tolerate it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def choose_engine(
         precision: Wanted precision.
         bf16_by_default: Whether `auto` may take bf16: only for a network whose pooled features keep a cosine of
             at least 0.999 to those of f32.
-        framework: What the network is written in, which is what runs it where OpenVINO does not.
+        framework: Framework the network is written in, which runs it where OpenVINO does not.
 
     Raises:
         ParameterError: An engine that cannot run this network, or bf16 where it is not available.
@@ -133,7 +133,7 @@ def has_cuda(framework: Framework = "torch") -> bool:
 
 
 def import_tensorflow() -> Any:
-    """Import tensorflow without its greetings."""
+    """Import tensorflow without its start-up messages."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow
 
@@ -141,23 +141,19 @@ def import_tensorflow() -> Any:
 
 
 def choose_threads(params: BackendParams) -> int | None:
-    """Threads that a framework should use; None leaves its own setting."""
+    """Choose the number of threads of a framework; None leaves its own setting."""
     return params.n_threads or find_core_limit()
 
 
 def check_gpu_idx(gpu_idx: int | None, choice: EngineChoice) -> None:
-    """Say so when a CUDA device was asked for that is not used.
+    """Warn if the requested CUDA device is not used.
 
     Raises:
         ParameterError: No device has that number.
     """
-    if gpu_idx is None:
-        return
-    if choice.device != "cuda":
+    if gpu_idx is not None and choice.device != "cuda":
         logger.warning("gpu_idx=%d has no effect: %s runs on the processor here", gpu_idx, choice.engine)
-        return
-    n_devices = _count_cuda_devices(choice.engine)
-    if gpu_idx >= n_devices:
+    elif gpu_idx is not None and gpu_idx >= (n_devices := _count_cuda_devices(choice.engine)):
         raise ParameterError(f"gpu_idx={gpu_idx}: {choice.engine} sees {n_devices} CUDA devices here, numbered from 0")
 
 

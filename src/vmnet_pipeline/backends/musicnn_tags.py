@@ -53,26 +53,22 @@ class Tagger:
         self.names, self._weight, self._bias = names, weight, bias
 
     def rate_tags(self, feature: np.ndarray) -> np.ndarray:
-        """How likely each tag is at each time.
-
-        Returns:
-            (T, 50) in [0, 1], tags in the order of `names`.
-        """
+        """Rate how likely each tag is at each time: (T, D) as stored to (T, 50) in [0, 1], in the order of `names`."""
         if self._weight is None or self._bias is None:
             return feature
         likelihood: np.ndarray = 1.0 / (1.0 + np.exp(-(feature @ self._weight + self._bias)))
         return likelihood
 
     def name_tags(self, feature: np.ndarray, n_tags: int) -> list[str]:
-        """The likeliest tags, likeliest first."""
+        """Name the `n_tags` most likely tags of a stored feature, the most likely first."""
         order = np.argsort(-self.rate_tags(feature).mean(axis=0), kind="stable")
         return [self.names[index] for index in order[:n_tags]]
 
 
 def make_tagger(fingerprint: Fingerprint | None, weights_dir: str | Path) -> Tagger | None:
-    """A tagger for features of this identity; None where tags cannot be had from them.
+    """Make a tagger for features of this identity; None if tags cannot be derived from them.
 
-    They can from the layers `penultimate` and `taggram` of published weights, stored as they come out.
+    They can be derived from the layers `penultimate` and `taggram` of published weights, stored unpooled.
 
     Raises:
         WeightsError: The weights are not available.

@@ -1,4 +1,4 @@
-"""What the backends share: one network behind a front end. A new backend is a subclass in a file of its own."""
+"""Base class of the backends: one network behind a front end. A new backend is a subclass in its own file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class NetworkBackend:
-    """Base of the backends; a subclass says what its network is, what goes into it and how features are pooled.
+    """Base of the backends; a subclass defines its network, the inputs and the pooling of features.
 
     See `docs/adding-a-backend.md` for one from beginning to end.
     """
@@ -53,7 +53,7 @@ class NetworkBackend:
 
     @property
     def step_s(self) -> float | None:
-        """Seconds from one entry of a feature to the next; None where re-ranking shall not cut it into pieces."""
+        """Seconds from one entry of a feature to the next; None if re-ranking must not cut it into pieces."""
         return None
 
     @property
@@ -84,12 +84,8 @@ class NetworkBackend:
     # --- what follows from it
 
     def _choose_engine(self) -> engine.EngineChoice:
-        return engine.choose_engine(
-            self.params.engine,
-            self.params.precision,
-            bf16_by_default=self.bf16_by_default,
-            framework=self.framework,
-        )
+        wanted, bf16 = (self.params.engine, self.params.precision), self.bf16_by_default
+        return engine.choose_engine(*wanted, bf16_by_default=bf16, framework=self.framework)
 
     def _identify_weights(self) -> dict[str, Any]:
         params = self.params

@@ -13,7 +13,7 @@ import itertools
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ MAX_ENTRIES = 100_000
 MAX_KEY_BYTES = 4096
 MAX_AXES = 16
 _MAX_VARINT_BYTES = 10
+_Value = TypeVar("_Value", int, bytes)
 # Numbers of tensorflow/core/framework/types.proto that numpy has too.
 DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
@@ -149,24 +150,14 @@ def _parse_entry(message: bytes) -> _Entry:
     fields = dict(_read_fields(message))
     if fields.get(3, 0) != 0 or 7 in fields:
         raise ValueError("the checkpoint has several shards or sliced tensors")
-    axes = itertools.islice(_read_fields(_expect_bytes(fields.get(2, b""))), MAX_AXES + 1)
-    shape = tuple(_parse_dimension(part) for _, part in axes)
+    axes = itertools.islice(_read_fields(_expect(bytes, fields.get(2, b""))), MAX_AXES + 1)
+    shape = tuple(_expect(int, dict(_read_fields(_expect(bytes, part))).get(1, 0)) for _, part in axes)
     if len(shape) > MAX_AXES:
         raise ValueError(f"a tensor has more than {MAX_AXES} axes")
-    return _Entry(_expect_int(fields[1]), shape, _expect_int(fields.get(4, 0)), _expect_int(fields.get(5, 0)))
+    return _Entry(_expect(int, fields[1]), shape, _expect(int, fields.get(4, 0)), _expect(int, fields.get(5, 0)))
 
 
-def _parse_dimension(part: int | bytes) -> int:
-    return _expect_int(dict(_read_fields(_expect_bytes(part))).get(1, 0))
-
-
-def _expect_int(value: int | bytes) -> int:
-    if not isinstance(value, int):
-        raise ValueError("a number was expected")
-    return value
-
-
-def _expect_bytes(value: int | bytes) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError("a message was expected")
+def _expect(kind: type[_Value], value: int | bytes) -> _Value:
+    if not isinstance(value, kind):
+        raise ValueError(f"a field is not of type {kind.__name__}")
     return value

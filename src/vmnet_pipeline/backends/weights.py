@@ -98,7 +98,7 @@ class ResolvedWeights:
 
 
 def read_weight_table() -> dict[str, WeightSet]:
-    """The table, name -> weight set: that of the project in the current folder, or the one that comes with the package.
+    """Read the table, name -> weight set, of the project in the current folder, or the one that the package carries.
 
     Raises:
         WeightsError: A table that cannot be read.
@@ -146,7 +146,7 @@ def _parse_weight_file(entry: dict[str, Any]) -> WeightFile:
 
 
 def get_weight_set(name: str) -> WeightSet:
-    """Look one weight set up.
+    """Look up a weight set.
 
     Raises:
         WeightsError: No such name.
@@ -188,21 +188,17 @@ def verify_weights(name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) -> 
 
 
 def resolve_weights(name: str, weights_dir: str | Path = DEFAULT_WEIGHTS_DIR) -> ResolvedWeights:
-    """Find the files of one weight set, fetch what is missing, and check all of them.
-
-    Args:
-        name: Name in the table, e.g. `MSD_musicnn`.
-        weights_dir: Folder that holds, or receives, the files.
+    """Find the files of one weight set, e.g. `MSD_musicnn`, fetch missing ones, and check all of them.
 
     Raises:
-        WeightsError: A file is not available (the message tells where to get it and where to put it), or a
-            file is not the published one.
+        WeightsError: A file is not available (the message says where to get it and where to put it), or is not the
+            published one.
     """
     weight_set, folder = get_weight_set(name), Path(weights_dir)
     failures: list[str] = []
     for file in weight_set.files:
         if not (folder / file.path).is_file() and not _obtain_file(weight_set, file, folder, failures):
-            break  # what else is missing lies at the same sources: being offline shall cost seconds
+            break  # other missing files have the same sources: being offline must cost only seconds
     missing = [file for file in weight_set.files if not (folder / file.path).is_file()]
     if missing:
         raise WeightsError(_explain_missing(weight_set, missing, folder, failures))
@@ -322,13 +318,7 @@ def _copy(stream: Any, sink: Any, most: int) -> None:
 
 
 def identify_weights(kind: str, seed: int, name: str, weights_dir: str | Path) -> dict[str, Any]:
-    """The part of a fingerprint that identifies the weights.
-
-    Args:
-        kind: `pretrained` or `random`.
-        seed: Seed of random weights.
-        name: Name in the table.
-        weights_dir: Folder that holds, or receives, the files.
+    """Identify weights, `pretrained` by their name in the table or `random` by their seed, for a fingerprint.
 
     Raises:
         WeightsError: Pretrained weights are not available.

@@ -1,4 +1,4 @@
-"""What the parameter models have in common."""
+"""Base of the parameter models."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ class Params(BaseModel):
 
 
 class LimitParams(Params):
-    """What reading one media file may cost: it is read in a child process, which is ended where it goes too far."""
+    """Limits of the child process that reads a media file; beyond them it is ended."""
 
     seconds: float | None = Field(
         600.0, gt=0.0, description="Longest time for one file, which then fails as `timed_out`; null: no limit."
     )
     memory_mb: int | None = Field(
-        4096,
-        ge=128,
-        description="Most memory of the process that reads a file, else `out_of_memory`; null: no limit.",
+        4096, ge=128, description="Most memory of the process that reads a file, else `out_of_memory`; null: no limit."
     )
 
 

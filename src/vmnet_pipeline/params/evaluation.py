@@ -10,7 +10,7 @@ from vmnet_pipeline.params.base import Params
 
 
 def split_numbers(given: Any) -> Any:
-    """What `--params` makes of a list: `1 10 25` comes as one text, a single number as itself."""
+    """Split a list as `--params` passes it: `1 10 25` is one text, a single number is itself."""
     if isinstance(given, str):
         return given.split()
     return (given,) if isinstance(given, int) else given
@@ -20,10 +20,10 @@ SPLIT = BeforeValidator(split_numbers)
 
 
 class RerankParams(Params):
-    """Comparing the best answers again, piece by piece."""
+    """Re-ranking of the top results, piece by piece."""
 
     n_candidates: int = Field(
-        default=0, ge=0, description="How many answers of each query are compared again; 0: re-ranking is left out."
+        default=0, ge=0, description="Number of top results of each query that are re-ranked; 0: no re-ranking."
     )
     piece_s: float = Field(default=3.0, gt=0, description="Length of the pieces of music and video.")
 
@@ -42,15 +42,15 @@ class EvaluateParams(Params):
     )
     pool_sizes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], SPLIT] = Field(
         default=(1000, 1024, 2000),
-        description="Sizes of random pools that recall is also told for, to compare with papers; expected over all "
-        "such pools. Those not smaller than the gallery are left out.",
+        description="Sizes of random pools for which recall is also reported, to compare with papers; expected over "
+        "all such pools. Those not smaller than the gallery are left out.",
     )
     similarity: Literal["cosine", "csls"] = Field(
         default="cosine", description="`csls` lowers the scores of items that are close to everything (hubs)."
     )
-    csls_neighbours: int = Field(default=10, ge=1, description="Neighbours whose mean score `csls` takes off.")
+    csls_neighbours: int = Field(default=10, ge=1, description="Neighbours whose mean score `csls` subtracts.")
     positives: Literal["id", "group"] = Field(
-        default="id", description="What makes an answer right: the same item, or any item of the same group (song)."
+        default="id", description="What is relevant: the same item, or any item of the same group (song)."
     )
     n_resamples: int = Field(default=2000, ge=1, description="Draws of the bootstrap.")
     confidence_level: float = Field(default=0.95, gt=0, lt=1, description="Of the bootstrap intervals.")
@@ -60,12 +60,12 @@ class EvaluateParams(Params):
         "without groups, queries are.",
     )
     shuffle_pairs: bool = Field(
-        default=False, description="Control: mismatch the pairs on purpose; every figure should fall to chance."
+        default=False, description="Control: mismatch the pairs on purpose; every metric should fall to chance."
     )
     rerank: RerankParams = Field(
         default_factory=RerankParams,
         description="Re-ranking by agreement over time: its weight is chosen on val, its gain on test is reported.",
     )
-    top_n: int = Field(default=10, ge=0, description="Best answers kept for every query.")
+    top_n: int = Field(default=10, ge=0, description="Top results kept for every query.")
     chunk_size: int = Field(default=1024, ge=1, description="Queries scored together; changes memory, not results.")
     seed: int = Field(default=17, ge=0, description="Of the bootstrap and of mismatching.")

@@ -1,4 +1,4 @@
-"""Many trainings: variants side by side, and a search for settings."""
+"""Parameters of many trainings: a comparison of variants, and a search for settings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SearchDimension(Params):
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("give either low and high, or choices")
         if self.choices is not None and (not self.choices or self.low is not None or self.high is not None or self.log):
-            raise ValueError("choices stand alone, and there must be some")
+            raise ValueError("choices exclude low, high and log, and must not be empty")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
         if self.log and self.low is not None and self.low <= 0:

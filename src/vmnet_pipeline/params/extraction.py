@@ -10,7 +10,7 @@ from vmnet_pipeline.params.base import LimitParams, Params, Share
 
 
 class ExecutorParams(Params):
-    """What carries an extraction out."""
+    """Where an extraction runs."""
 
     kind: Literal["auto", "serial", "processes", "dask"] = Field(
         "auto",
@@ -25,12 +25,12 @@ class ExecutorParams(Params):
         if self.kind == "dask" and self.address is None:
             raise ValueError("kind dask needs the address of a scheduler, tcp://HOST:PORT")
         if self.kind in ("serial", "processes") and self.address is not None:
-            raise ValueError(f"an address is of no use to kind {self.kind}; take kind dask")
+            raise ValueError(f"kind {self.kind} takes no address; use kind dask")
         return self
 
 
 class ArrayParams(Params):
-    """One of several runs that share a collection between them, without knowing of each other."""
+    """One of several independent runs that share a collection."""
 
     worker: int | None = Field(None, ge=0, description="Number of this run, from 0; `--params worker=I,n_workers=N`.")
     n_workers: int | None = Field(None, ge=1, description="How many runs share the collection.")

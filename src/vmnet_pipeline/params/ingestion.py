@@ -1,4 +1,4 @@
-"""Which media there are, how they are divided, and feature files that take their place."""
+"""Parameters of the media, their split, and feature files used instead of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SplitParams(Params):
 
 
 class ReferenceParams(Params):
-    """Feature files of one's own in the layout of the reference; they take the place of ingestion and extraction."""
+    """The user's own feature files in the layout of the reference; they replace ingestion and extraction."""
 
     pairs_dir: Path | None = Field(None, description="Folder with train.csv, test.csv, train/ and test/.")
     train_data_dir: Path | None = Field(None, description="Folder with audio/ and video/ of the training items.")
