@@ -66,7 +66,7 @@ def test_the_variant_can_be_said_where_the_shape_misleads(tmp_path):
         np.save(path, np.load(path)[:31, :128])
     assert recognise_variant(locate_subsets(folder)) == "vmnet_musicnn"
     assert pack(folder, tmp_path / "b", "vmnet_vggish").music.shape == (5, 31, 128)
-    with pytest.raises(ParameterError, match="no variant 'vmnet_clap'"):
+    with pytest.raises(ParameterError, match="unknown variant 'vmnet_clap'"):
         make_layout({}, "vmnet_clap")
 
 

@@ -7,7 +7,7 @@ such a product takes twice the time of a float32 one, and is most of the work.
 
 Each block serves both directions, by rows and by columns: one matrix product instead of two.
 
-Memory: both sets of embeddings, about `chunk_size * GALLERY_CHUNK * 8` bytes (70 MB at the default), and some tens of
+Memory: both sets of embeddings, about `chunk_size * GALLERY_CHUNK * 8` bytes (35 MB at the default), and some tens of
 numbers per item.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.types import Array
 
 
-GALLERY_CHUNK = 8192  # columns of scores made at a time
+GALLERY_CHUNK = 4096  # columns of scores made at a time
 # A query with more near ties than this is a collapsed embedding: its near ties count as ties, whatever their scores, as
 # to score all of them again would take hours. Less than a chunk, so that it is recognised in the first one.
 MAX_RESCORED = 1000

@@ -221,10 +221,9 @@ class FeatureStore:
         Raises:
             FeatureStoreError: The store has another fingerprint, or the folder cannot be written.
         """
-        path = self._index_folder / "fingerprint.json"
         with self.explain_failure():
             self.check_fingerprint(fingerprint)
-            if not path.exists():
+            if not (path := self._index_folder / "fingerprint.json").exists():
                 write_text_atomically(path, add_checksum(asdict(fingerprint)))
 
     def add_all(self, results: Iterable[FeatureResult]) -> Iterator[FeatureRow]:
