@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from report_page import Page
 from sample_evaluation import evaluate_noisy_pairs
-
 from vmnet_pipeline.experiments.rank_comparison import compare_ranks
 from vmnet_pipeline.reporting.metric_tables import Comparison
 from vmnet_pipeline.reporting.plots import plot_durations
