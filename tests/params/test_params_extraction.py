@@ -26,7 +26,7 @@ def test_few_items_start_no_process(executor, n_items, kind):
     ("settings", "message"),
     [
         ({"executor": {"kind": "dask"}}, "address of a scheduler"),
-        ({"executor": {"kind": "processes", "address": "tcp://a:1"}}, "no use to kind processes"),
+        ({"executor": {"kind": "processes", "address": "tcp://a:1"}}, "kind processes takes no address"),
         ({"array": {"n_workers": 4}}, "belong together"),
         ({"array": {"worker": 4, "n_workers": 4}}, "counted from 0"),
     ],
