@@ -126,7 +126,7 @@ def test_without_validation_the_last_epoch_is_kept(
     result = train_model(TRAIN, val, TrainParams(**SMALL), state_dir=tmp_path / "a")  # type: ignore[arg-type]
     assert result.best_epoch == 6
     assert result.metrics == {}
-    assert "the last one is kept" in caplog.text
+    assert "the last epoch is kept" in caplog.text
     last = train_model(TRAIN, VAL, TrainParams(**SMALL, keep="last"), state_dir=tmp_path / "b")  # type: ignore[arg-type]
     assert same_weights(result, last)
 
