@@ -57,7 +57,7 @@ demo: setup ## demo media, the whole pipeline on them, the Recall@K table
 test: setup ## the tests: offline, on all cores, some minutes
 	@$(BIN)/python -m pytest -n auto
 
-quick: setup ## the short tests that start no other process: about two minutes on two idle cores
+quick: setup ## the short tests that start no other process: some 90 seconds on two idle cores
 	@$(BIN)/python -m pytest -n auto -m "not process and not long and not slow and not gpu and not weights and not online"
 
 peers: .peers/.installed ## other implementations of the same networks, for parity tests and benchmarks

@@ -30,6 +30,7 @@ def test_a_database_that_fails_amid_a_run_prints_no_traceback(tmp_path):
     assert "Traceback" not in printed.getvalue()
 
 
+@pytest.mark.long
 def test_artifacts_of_a_new_experiment_are_relative_to_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -17,6 +17,7 @@ from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.tracking import runs as tracking
 
+pytestmark = pytest.mark.long
 SHAPES = {"musicnn": [7], "vggish": [9, 5]}
 
 # The scoring server's own reading and writing of JSON, in a process where nothing of the project is on the path yet.

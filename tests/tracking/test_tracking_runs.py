@@ -75,6 +75,7 @@ def test_a_comparison_has_a_child_per_variant_and_seed(client, tmp_path):
         assert "cca/both/recall_at_10_low" in parent.data.metrics
 
 
+@pytest.mark.long
 def test_a_search_has_a_child_per_trial(client, tmp_path):
     params = TuneParams(space={"learning_rate": {"low": 1e-4, "high": 1e-2}}, fixed={}, n_trials=2)
     with mlflow.start_run() as parent:
