@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from vmnet_pipeline import datasets
-from vmnet_pipeline.pipeline_registry import DEFAULT_VARIANT, register_pipelines, register_reference_pipelines
+from vmnet_pipeline.params import DEFAULT_VARIANT
+from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 
 DOCS = Path(__file__).parent
 TARGET = DOCS / "datasets.md"

@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from draw_graph import Box, draw_graph
 
 from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.params import DEFAULT_VARIANT, VARIANTS
 from vmnet_pipeline.pipeline_registry import (
-    DEFAULT_VARIANT,
-    VARIANTS,
     register_pipelines,
     register_reference_pipelines,
 )

@@ -8,9 +8,8 @@ import pytest
 from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog
 
+from vmnet_pipeline.params import DEFAULT_VARIANT, VARIANTS
 from vmnet_pipeline.pipeline_registry import (
-    DEFAULT_VARIANT,
-    VARIANTS,
     register_pipelines,
     register_reference_pipelines,
 )

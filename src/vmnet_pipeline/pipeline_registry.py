@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kedro.pipeline import Pipeline
 
 from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.params import VARIANTS, VariantParams
 from vmnet_pipeline.pipelines.compare.pipeline import create_pipeline as create_compare
 from vmnet_pipeline.pipelines.embed.pipeline import create_pipeline as create_embed
 from vmnet_pipeline.pipelines.evaluate.pipeline import create_pipeline as create_evaluate
@@ -16,41 +19,43 @@ from vmnet_pipeline.pipelines.split.pipeline import create_pipeline as create_sp
 from vmnet_pipeline.pipelines.train.pipeline import create_pipeline as create_train
 from vmnet_pipeline.pipelines.tune.pipeline import create_pipeline as create_tune
 
-VARIANTS = {"vmnet_musicnn": ("musicnn", "efficientnet"), "vmnet_vggish": ("vggish", "efficientnet")}
-"""Variant to its pair of backends, music and video."""
-
-DEFAULT_VARIANT = "vmnet_musicnn"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
-def chain_variant(variant: str) -> Pipeline:
+def chain_variant(variant: str, backends: VariantParams) -> Pipeline:
     """Everything from raw media to the report, for one variant."""
     parts = [
         create_ingest(),
-        *(create_extract(backend) for backend in VARIANTS[variant]),
+        *(create_extract(backend) for backend in backends.backends),
         create_split(),
-        create_train(variant, VARIANTS[variant]),
-        create_evaluate(variant, VARIANTS[variant]),
+        create_train(variant, backends),
+        create_evaluate(variant, backends),
     ]
     return sum(parts, Pipeline([]))
 
 
-def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines; `train` and the like are of the default variant, `__default__` is its whole chain."""
-    backends = VARIANTS[DEFAULT_VARIANT]
+def register_pipelines(variants: Mapping[str, VariantParams] = VARIANTS) -> dict[str, Pipeline]:
+    """All pipelines.
+
+    Args:
+        variants: The first is the default one: `train` and the like are of it, `__default__` is its whole chain.
+    """
+    default, backends = next(iter(variants.items()))
     return {
-        "__default__": chain_variant(DEFAULT_VARIANT),
+        "__default__": chain_variant(default, backends),
         "ingest": create_ingest(),
         **{f"extract_{backend}": create_extract(backend) for backend in BACKENDS},
         "split": create_split(),
-        "train": create_train(DEFAULT_VARIANT, backends),
-        "evaluate": create_evaluate(DEFAULT_VARIANT, backends),
-        "embed": create_embed(DEFAULT_VARIANT, backends),
-        "index": create_index(DEFAULT_VARIANT),
-        **{f"embed_{variant}": create_embed(variant, backends) for variant, backends in VARIANTS.items()},
-        **{f"index_{variant}": create_index(variant) for variant in VARIANTS},
-        "compare": create_compare(DEFAULT_VARIANT, backends),
-        "tune": create_tune(DEFAULT_VARIANT, backends),
-        **{variant: chain_variant(variant) for variant in VARIANTS},
+        "train": create_train(default, backends),
+        "evaluate": create_evaluate(default, backends),
+        "embed": create_embed(default, backends),
+        "index": create_index(default),
+        **{f"embed_{variant}": create_embed(variant, own) for variant, own in variants.items()},
+        **{f"index_{variant}": create_index(variant) for variant in variants},
+        "compare": create_compare(default, backends),
+        "tune": create_tune(default, backends),
+        **{variant: chain_variant(variant, own) for variant, own in variants.items()},
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import TypeAlias
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = npt.NDArray[Any]
     FeatureArray: TypeAlias = "np.ndarray | Sequences"
+    ItemFeature: TypeAlias = "np.ndarray | tuple[np.ndarray, ...]"  # as stored; of several backends one array each
 
 Modality = Literal["audio", "video"]
 Side = Literal["music", "video"]
@@ -23,6 +25,9 @@ Side = Literal["music", "video"]
 SIDES: tuple[Side, Side] = ("music", "video")
 MODALITY_OF: dict[Side, Modality] = {"music": "audio", "video": "video"}
 """What a side of a pair is made of; fingerprints and stores speak of modalities, towers and searches of sides."""
+
+JOINT_SIGN = "+"
+"""Between the names of backends whose features are joined: `musicnn+descriptors_audio`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,26 @@ class Fingerprint:
         content = {"backend": self.backend, "settings": self.settings}
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
+    @classmethod
+    def join(cls, parts: Sequence[Fingerprint]) -> Fingerprint:
+        """The identity of the features of several backends together; that of one is its own."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(JOINT_SIGN.join(part.backend for part in parts), {part.backend: part.settings for part in parts})
+
+    @property
+    def parts(self) -> tuple[Fingerprint, ...]:
+        """One identity per backend; inverse of `join`."""
+        names = self.backend.split(JOINT_SIGN)
+        return (self,) if len(names) == 1 else tuple(Fingerprint(name, self.settings.get(name, {})) for name in names)
+
     def describe_difference(self, other: Fingerprint) -> str:
         """In words, what `other` has instead: `model 'a', not 'b'; ...`; empty for equal ones."""
         if self.backend != other.backend:
             return f"backend {self.backend!r}, not {other.backend!r}"
+        if len(self.parts) > 1:
+            unlike = [pair for pair in zip(self.parts, other.parts, strict=True) if pair[0].digest != pair[1].digest]
+            return "; ".join(f"{own.backend}: {own.describe_difference(its)}" for own, its in unlike)
         names = sorted({*self.settings, *other.settings})
         return "; ".join(
             f"{name} {self.settings.get(name)!r}, not {other.settings.get(name)!r}"
@@ -190,6 +211,21 @@ class Sequences:
 
 
 @dataclass(frozen=True, slots=True)
+class FeaturePart:
+    """What one of several backends contributes to the joint vector of a side.
+
+    Attributes:
+        backend: Its name.
+        width: Its entries, which follow those of the part before.
+        weight: Factor on its standardised entries; None before it is chosen, see `training.fusion`.
+    """
+
+    backend: str
+    width: int
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PairArrays:
     """Packed features of matching pairs; row i of every member is one item. Arrays may be memory-mapped.
 
@@ -198,12 +234,14 @@ class PairArrays:
         groups: Song or scene of each item.
         music: (n, ...) floating point, e.g. (n, 62, 512) or (n, 200), the pooled music features; or their sequences.
         video: (n, Dv) floating point, the pooled video features; or their sequences.
+        parts: Parts of the joint vectors, of the sides that have several backends.
     """
 
     ids: tuple[str, ...]
     groups: tuple[str, ...]
     music: FeatureArray
     video: FeatureArray
+    parts: Mapping[Side, tuple[FeaturePart, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -27,7 +27,7 @@ def make_checkpoint(music=24, video=30, **fingerprints):
 
 def test_a_misspelt_variant_is_a_parameter_error(tmp_path):
     with pytest.raises(ParameterError, match=r"reference\.variant.*vmnet_x"):
-        run_checks.choose_variant({"reference": {"pairs_dir": str(tmp_path), "variant": "vmnet_x"}})
+        run_checks.choose_reference_variant({"reference": {"pairs_dir": str(tmp_path), "variant": "vmnet_x"}})
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def sides(tmp_path):
 
 def test_pairs_are_packed_in_the_order_of_the_sides(tmp_path, sides):
     plan = plan_pairs(*sides, SPLIT, GROUPS)
-    assert plan.left_out == ("gone",)
+    assert plan.left_out == {"gone": ("musicnn", "efficientnet")}
     write_pairs(tmp_path / "pairs", plan)
     pairs = read_pairs(tmp_path / "pairs")
     assert pairs.ids == ("b", "007", "c", "a")
@@ -47,7 +47,7 @@ def test_pairs_are_packed_in_the_order_of_the_sides(tmp_path, sides):
     assert train.video.shape == (2, 5)
     assert np.shares_memory(train.video, pairs.video)
     assert pairs.fingerprints["audio"] == Fingerprint("musicnn", {"width": 3})
-    assert pairs.left_out == ("gone",)
+    assert pairs.left_out == {"gone": ("musicnn", "efficientnet")}
 
 
 def test_packing_again_replaces_the_folder(tmp_path, sides):

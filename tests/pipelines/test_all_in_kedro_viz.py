@@ -14,8 +14,8 @@ import pytest
 from vmnet_pipeline.datasets import FeatureStoreDataset, IdListDataset, MediaManifestDataset, TrainingHistoryDataset
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow
-from vmnet_pipeline.params import IngestParams
-from vmnet_pipeline.pipeline_registry import VARIANTS, register_pipelines, register_reference_pipelines
+from vmnet_pipeline.params import VARIANTS, IngestParams
+from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.pipelines.ingest.nodes import ingest_media
 from vmnet_pipeline.types import Fingerprint
 

@@ -174,9 +174,10 @@ def test_the_gain_of_comparing_again_is_told(collection):
     music, video = (np.stack([store.load(i).mean(axis=0) for i in IDS]) for store in stores)
     pairs = PairFiles(tuple(IDS), tuple(IDS), music, video, {"train": 1, "val": 2, "test": 3})
     checkpoint = load_checkpoint(Path("data/06_models/toy/vmnet_musicnn/checkpoint"))
-    inputs = (pairs, checkpoint, *stores, MUSICNN, LITE)
-    assert rerank_answers(*inputs, EvaluateParams()) == {"n_candidates": 0}
-    told = rerank_answers(*inputs, EvaluateParams(rerank={"n_candidates": 2}, n_resamples=10))
+    features = (stores[0], MUSICNN, stores[1], LITE)
+    assert rerank_answers(pairs, checkpoint, EvaluateParams(), *features) == {"n_candidates": 0}
+    params = EvaluateParams(rerank={"n_candidates": 2}, n_resamples=10)
+    told = rerank_answers(pairs, checkpoint, params, *features)
     assert told["n_items"] == 3
     assert set(told["directions"]) == {"music_to_video", "video_to_music"}
     json.dumps(told, allow_nan=False)

@@ -19,6 +19,7 @@ from vmnet_pipeline.search.dtw import align_sequences, mix_scores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vmnet_pipeline.features.joint import JointStore
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.inference.pieces import PieceEmbedder
     from vmnet_pipeline.models.two_tower import VMNet
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 class PieceSource:
     """Features of one side over time, and the embedder of their pieces."""
 
-    store: FeatureStore
+    store: FeatureStore | JointStore
     pieces: PieceEmbedder
 
     def embed(self, ids: Sequence[str]) -> list[Array]:

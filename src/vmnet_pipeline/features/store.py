@@ -153,6 +153,11 @@ class FeatureStore:
             raise FeatureStoreError(f"{self.folder} has no feature for item {item_id!r}: run its extraction first.")
         return row
 
+    def checksum_of(self, item_id: str) -> str | None:
+        """Checksum of the finished feature of an item; None where there is none."""
+        row = self.rows.get(item_id)
+        return row.checksum if row is not None and row.status == "done" else None
+
     def load(self, item_id: str) -> np.ndarray:
         """Load the feature of one item as float32, compared with the checksum in its row.
 

@@ -14,7 +14,7 @@ from vmnet_pipeline.hooks.run_checks import (
     check_access,
     check_checkpoint,
     check_names,
-    choose_variant,
+    choose_reference_variant,
     configure_project_storage,
     refuse_parallel_runner,
     skip_training_files,
@@ -36,23 +36,28 @@ class ProjectHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Start `train` and `evaluate` from the user's own feature files, where they are given.
+        """Register the pipelines of the variants of the project, or those on the user's own feature files.
 
-        The configuration can redirect a dataset but not change the nodes of a pipeline, and such a run needs neither
-        manifest nor feature store.
+        The configuration can redirect a dataset but not change the nodes of a pipeline, and a run on feature files
+        needs neither manifest nor feature store.
         """
+        from vmnet_pipeline.params import VARIANTS
         from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
+        from vmnet_pipeline.pipelines.variants import read_variants
 
         install_excepthook()
         check_names(context.config_loader)
         configure_project_storage(context.config_loader)
-        variant = choose_variant(context.config_loader["parameters"])
-        if variant is None and not self._has_replaced_pipelines:
+        parameters = context.config_loader["parameters"]
+        reference = choose_reference_variant(parameters)
+        variants = VARIANTS if reference else read_variants(parameters)
+        is_usual = reference is None and list(variants.items()) == list(VARIANTS.items())
+        if is_usual and not self._has_replaced_pipelines:
             return
         from kedro.framework.project import pipelines
 
-        pipelines.update(register_pipelines() if variant is None else register_reference_pipelines(variant))
-        self._has_replaced_pipelines = variant is not None
+        pipelines.update(register_reference_pipelines(reference) if reference else register_pipelines(variants))
+        self._has_replaced_pipelines = not is_usual
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
@@ -98,8 +103,9 @@ class ProjectHooks:
                 continue
             tracking.log_file(path_of(catalog, name))
             if kind == "model":
-                config = catalog.load(name).model_config
-                variant = name.removesuffix(".checkpoint")
+                checkpoint, variant = catalog.load(name), name.removesuffix(".checkpoint")
+                config = checkpoint.model_config
+                tracking.log_parameters({"part_weights": checkpoint.part_weights})
                 tracking.log_model(path_of(catalog, name), config["music_shape"], config["video_shape"], variant)
             if kind == "comparison":
                 tracking.log_comparison(catalog.load(name))

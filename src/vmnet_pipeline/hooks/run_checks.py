@@ -11,6 +11,7 @@ from vmnet_pipeline.errors import ParameterError, StorageError, describe_validat
 from vmnet_pipeline.hooks.results import path_of
 from vmnet_pipeline.storage.configuration import find_conf
 from vmnet_pipeline.storage.paths import configure_storage, explain_access, is_remote
+from vmnet_pipeline.types import MODALITY_OF
 
 if TYPE_CHECKING:
     from kedro.io import DataCatalog
@@ -89,7 +90,7 @@ def configure_project_storage(config_loader: Any = None) -> None:
     configure_storage(options)
 
 
-def choose_variant(parameters: dict[str, Any]) -> str | None:
+def choose_reference_variant(parameters: dict[str, Any]) -> str | None:
     """The variant to use with the user's own feature files; None when the run has none."""
     from pydantic import ValidationError
 
@@ -148,9 +149,10 @@ def check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: Da
 
 
 def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    from vmnet_pipeline.backends.registry import get_backend
+    from vmnet_pipeline.features.joint import join_stores
     from vmnet_pipeline.models.checkpoints import check_fingerprints, check_form, check_shapes
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.pipeline_registry import VARIANTS
 
     if "params:train" not in pipeline.inputs():
         return  # nothing is packed
@@ -163,10 +165,12 @@ def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, ca
         if shapes is not None:
             check_shapes(checkpoint, *shapes)
         return
-    modalities: tuple[Modality, Modality] = ("audio", "video")
+    packed = [name for node in pipeline.nodes if f"{variant}.pairs" in node.outputs for name in node.inputs]
+    backends = [name.removesuffix(".features") for name in packed if name.endswith(".features")]
     found: dict[Modality, Fingerprint] = {}
-    for modality, backend in zip(modalities, VARIANTS.get(variant, ()), strict=False):
-        if f"{backend}.features" in pipeline.inputs():
-            fingerprint = catalog.load(f"{backend}.features").fingerprint()
+    for modality in MODALITY_OF.values():
+        names = {name: f"{name}.features" for name in backends if get_backend(name).modality == modality}
+        if names and pipeline.inputs() >= {*names.values()}:
+            fingerprint = join_stores({name: catalog.load(place) for name, place in names.items()}).fingerprint()
             found |= {modality: fingerprint} if fingerprint else {}
     check_fingerprints(checkpoint, found)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from vmnet_pipeline.backends.registry import make_backend
+from vmnet_pipeline.backends.joint import JointBackend, join_backends, list_parts
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import CheckpointError, EmbedderError
 from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
@@ -26,7 +27,7 @@ from vmnet_pipeline.storage.paths import as_path
 from vmnet_pipeline.types import MODALITY_OF, Fingerprint, Sequences, Side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from vmnet_pipeline.inference.pieces import PieceEmbedder
     from vmnet_pipeline.inference.single_item import RunOne
     from vmnet_pipeline.models.two_tower import VMNet
-    from vmnet_pipeline.types import FeatureArray
+    from vmnet_pipeline.types import FeatureArray, ItemFeature
+
+    BackendParams: TypeAlias = "Mapping[str, Any] | Sequence[Mapping[str, Any]]"
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +83,8 @@ class Embedder:
         self,
         checkpoint: Checkpoint,
         *,
-        music_backend: Mapping[str, Any] | None = None,
-        video_backend: Mapping[str, Any] | None = None,
+        music_backend: BackendParams | None = None,
+        video_backend: BackendParams | None = None,
         weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
         device: str = "cpu",
         sandbox: Sandbox | None = None,
@@ -92,9 +95,9 @@ class Embedder:
         self._specs = {side: InputSpec.of(checkpoint.model_config, side) for side in MODALITY_OF}
         self.music_shape, self.video_shape = self._specs["music"].shape, self._specs["video"].shape
         self._model = build_from_checkpoint(checkpoint).requires_grad_(False).to(device)
-        self._chosen: dict[Side, Mapping[str, Any] | None] = {"music": music_backend, "video": video_backend}
+        self._chosen: dict[Side, BackendParams | None] = {"music": music_backend, "video": video_backend}
         self._weights_dir = weights_dir
-        self._backends: dict[Side, FeatureBackend] = {}
+        self._backends: dict[Side, FeatureBackend | JointBackend] = {}
         self._lock = threading.Lock()
         self._singles = _build_singles(self._model, device)
         self.sandbox = sandbox or Sandbox(LimitParams.model_validate({}))
@@ -105,8 +108,8 @@ class Embedder:
         cls,
         path: str | Path,
         *,
-        music_backend: Mapping[str, Any] | None = None,
-        video_backend: Mapping[str, Any] | None = None,
+        music_backend: BackendParams | None = None,
+        video_backend: BackendParams | None = None,
         weights_dir: str | Path = DEFAULT_WEIGHTS_DIR,
         device: str = "cpu",
         sandbox: Sandbox | None = None,
@@ -120,7 +123,8 @@ class Embedder:
             path: Folder of a checkpoint, or of a variant with `checkpoint/` in it; or of the reference: a
                 `summaries_dir`, whose latest checkpoint is used, or `.../model.ckpt-N`.
             music_backend: Backend for `embed_music`: its name as `backend`, and its parameters. By default the one that
-                the checkpoint was trained on, which checkpoints of the reference do not record.
+                the checkpoint was trained on, which checkpoints of the reference do not record. A list where it was
+                trained on several.
             video_backend: The same for `embed_video`.
             device: Device of torch.
             sandbox: Child processes that read media files; by default its own ones, with the default limits.
@@ -142,7 +146,8 @@ class Embedder:
             x: `[music, video]`; either may be None. Each is one item or, with one more axis, n items, or a list of
                 items of different lengths. One item is the stored feature: (62, 512, 6, 4) for VGGish, (T, D) for all
                 others.
-            pooled: Whether items are pooled already, (62, 512) or (D,) each. Not for towers over sequences.
+            pooled: Whether items are pooled already, (62, 512) or (D,) each; of several backends one joint vector. Not
+                for towers over sequences.
 
         Returns:
             `(music, video)`, each (n, E) float32 of unit rows, or None.
@@ -201,17 +206,23 @@ class Embedder:
 
     # --- media files
 
-    def extract(self, side: Side, path: str | Path, *, warnings: list[str] | None = None) -> np.ndarray:
-        """Extract the feature of one side of a media file as the backend stores it; otherwise like `embed_music`."""
-        backend = self.backend(side)
+    def extract(self, side: Side, path: str | Path, *, warnings: list[str] | None = None) -> ItemFeature:
+        """Extract the feature of one side of a media file as the backend stores it; otherwise like `embed_music`.
+
+        Of several backends it is a tuple with the feature of each.
+        """
+        features = [self._extract(part, path, warnings) for part in list_parts(self.backend(side))]
+        return features[0] if len(features) == 1 else tuple(features)
+
+    def _extract(self, backend: FeatureBackend, path: str | Path, warnings: list[str] | None) -> np.ndarray:
         prepared = self.sandbox.call(backend.prepare, DiskNames().find(str(path)))
         if warnings is not None:
-            warnings += prepared.warnings
+            warnings += [text for text in prepared.warnings if text not in warnings]
         elif prepared.warnings:
             logger.warning("%s: %s", path, "; ".join(prepared.warnings))
         return backend.finish(backend.infer(prepared.inputs))
 
-    def embed_feature(self, side: Side, feature: np.ndarray) -> np.ndarray:
+    def embed_feature(self, side: Side, feature: ItemFeature) -> np.ndarray:
         """Embed a result of `extract`: (1, E) float32 of unit length.
 
         Raises:
@@ -219,7 +230,9 @@ class Embedder:
         """
         import numpy as np
 
-        return self._embed(side, self._specs[side].pack([np.asarray(feature, np.float32)], self.backend(side).pool))
+        is_joint = isinstance(feature, tuple)
+        numbers = tuple(np.asarray(part, np.float32) for part in (feature if is_joint else (feature,)))
+        return self._embed(side, self._specs[side].pack([numbers if is_joint else numbers[0]], self.backend(side).pool))
 
     def cut_pieces(self, side: Side, piece_s: float) -> PieceEmbedder:
         """Make an embedder for pieces of about `piece_s` seconds of items of one side.
@@ -233,8 +246,8 @@ class Embedder:
             backend = self._backends.get(side) or self._make_backend(side)
         return PieceEmbedder(self._model, self._specs[side], backend, piece_s)
 
-    def backend(self, side: Side) -> FeatureBackend:
-        """The feature backend of one side, loaded on first use.
+    def backend(self, side: Side) -> FeatureBackend | JointBackend:
+        """The feature backend of one side, or several joined, loaded on first use.
 
         Raises:
             CheckpointError: It is unknown, or not the one that the checkpoint was trained on.
@@ -247,18 +260,19 @@ class Embedder:
                 self._backends[side].load()
             return self._backends[side]
 
-    def _make_backend(self, side: Side) -> FeatureBackend:
+    def _make_backend(self, side: Side) -> FeatureBackend | JointBackend:
         modality = MODALITY_OF[side]
         trained_on, params = self.checkpoint.fingerprints.get(modality), self._chosen[side]
-        if params is None:
+        if not params:
             if trained_on is None:
                 raise CheckpointError(
                     f"the checkpoint does not say which {side} features it was trained on; name them: "
                     f"Embedder.load(path, {side}_backend={{'backend': 'musicnn', ...}})"
                 )
-            params = recall_backend(trained_on)
-        backend = make_backend({"weights_dir": self._weights_dir, **params})
-        if backend.modality != modality:
+            params = [recall_backend(part) for part in trained_on.parts]
+        listed = [params] if isinstance(params, Mapping) else params
+        backend = join_backends([{"weights_dir": self._weights_dir, **own} for own in listed])
+        if any(part.modality != modality for part in list_parts(backend)):
             raise CheckpointError(f"backend {backend.name!r} makes {backend.modality} features, not those of {side}")
         known = {modality: _leave_out_device(trained_on)} if trained_on else {}
         check_fingerprints(
@@ -353,5 +367,9 @@ def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:
 
 def _leave_out_device(fingerprint: Fingerprint) -> Fingerprint:
     """Allow a network trained on features from a GPU to be used without one; engine and precision still count."""
-    settings = {name: value for name, value in fingerprint.settings.items() if name != "device"}
-    return Fingerprint(fingerprint.backend, settings)
+    return Fingerprint.join(
+        [
+            Fingerprint(part.backend, {name: value for name, value in part.settings.items() if name != "device"})
+            for part in fingerprint.parts
+        ]
+    )

@@ -10,7 +10,7 @@ Embedding is incremental: a row is reused while its feature and the network are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import EmbedderError, SearchIndexError
 from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from vmnet_pipeline.features.joint import JointStore
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.models.two_tower import VMNet
@@ -62,9 +63,9 @@ class EmbeddingPlan:
 
 
 def plan_store_embeddings(
-    store: FeatureStore,
+    store: FeatureStore | JointStore,
     ids: Sequence[str],
-    pool: Callable[[np.ndarray], np.ndarray],
+    pool: Callable[[Any], np.ndarray],
     checkpoint: Checkpoint,
     side: Side,
     known: EmbeddingSet | None = None,
@@ -81,8 +82,9 @@ def plan_store_embeddings(
         FeatureStoreError: While the rows are computed, a feature is missing or damaged.
         EmbedderError: While the rows are computed, features do not fit the network.
     """
-    wanted = [item_id for item_id in ids if (row := store.rows.get(item_id)) is not None and row.status == "done"]
-    sources = tuple(store.rows[item_id].checksum for item_id in wanted)
+    checksums = {item_id: store.checksum_of(item_id) for item_id in ids}
+    wanted = [item_id for item_id, checksum in checksums.items() if checksum is not None]
+    sources = tuple(str(checksums[item_id]) for item_id in wanted)
     model, spec = build_from_checkpoint(checkpoint), InputSpec.of(checkpoint.model_config, side)
     digest = digest_checkpoint(checkpoint)
     old_rows = _find_reusable(known, digest, wanted, sources)
@@ -123,9 +125,9 @@ def _find_reusable(
 
 
 def _embed_items(
-    store: FeatureStore,
+    store: FeatureStore | JointStore,
     ids: Sequence[str],
-    pool: Callable[[np.ndarray], np.ndarray],
+    pool: Callable[[Any], np.ndarray],
     spec: InputSpec,
     model: VMNet,
 ) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ A network takes either one pooled array per item, (D,) or (62, 512), or the step
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.errors import EmbedderError, PairsError
 from vmnet_pipeline.params import SEQUENCE_TOWERS
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.models.two_tower import VMNet
-    from vmnet_pipeline.types import FeatureArray, Sequences, Side
+    from vmnet_pipeline.types import FeatureArray, ItemFeature, Sequences, Side
 
 MAX_STEPS = 100  # steps above which unlabelled features over time are ambiguous: 300 s of musicnn
 
@@ -50,14 +50,14 @@ class InputSpec:
         zeros = np.zeros((1, *self.shape), np.float32)
         return self._stack([zeros[0]]) if self.takes_steps else zeros
 
-    def pack(self, features: Sequence[np.ndarray], pool: Callable[[np.ndarray], np.ndarray]) -> FeatureArray:
-        """Convert one or more features, as a backend makes them, to the input of the network.
+    def pack(self, features: Sequence[ItemFeature], pool: Callable[[Any], np.ndarray]) -> FeatureArray:
+        """Convert one or more features, as they are stored, to the input of the network.
 
         Raises:
             EmbedderError: A feature does not have the shape that the network takes, or is not finite.
         """
         if self.takes_steps:
-            return self._stack(features)
+            return self._stack(cast("Sequence[np.ndarray]", features))  # of one backend
         return self.read([pool(feature) for feature in features], pooled=True)
 
     def read(self, value: Any, *, pooled: bool = False) -> FeatureArray:

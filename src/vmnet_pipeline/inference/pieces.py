@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.backends.joint import JointBackend
     from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.types import ItemFeature
 
 
 class PieceEmbedder:
@@ -24,7 +26,7 @@ class PieceEmbedder:
         ParameterError: The tower takes items of one length, or the backend has no `step_s`.
     """
 
-    def __init__(self, model: VMNet, spec: InputSpec, backend: FeatureBackend, piece_s: float) -> None:
+    def __init__(self, model: VMNet, spec: InputSpec, backend: FeatureBackend | JointBackend, piece_s: float) -> None:
         if len(spec.shape) == 2 and not spec.takes_steps:
             raise ParameterError(
                 f"the {spec.side} tower takes {spec.shape[0]} steps of every item, so items cannot be cut into pieces; "
@@ -39,10 +41,11 @@ class PieceEmbedder:
         self._model, self._spec, self._pool = model, spec, backend.pool
         self._steps_per_piece = piece_s / step_s
 
-    def embed(self, feature: np.ndarray) -> np.ndarray:
+    def embed(self, feature: ItemFeature) -> np.ndarray:
         """Embed the pieces of one stored feature, (T, D), in order: (n, E), n >= 1.
 
-        The T steps are divided evenly into as many pieces as come closest to the wanted length.
+        The T steps are divided evenly into as many pieces as come closest to the wanted length. Features of several
+        backends are divided alike; one without time, (D,), is repeated in every piece.
 
         Raises:
             ParameterError: The feature was stored pooled.
@@ -50,11 +53,15 @@ class PieceEmbedder:
         """
         import numpy as np
 
-        if feature.ndim == 1:
+        parts = feature if isinstance(feature, tuple) else (feature,)
+        timed = [part for part in parts if part.ndim > 1]
+        if not timed:
             raise ParameterError(
                 f"the {self._spec.side} features are stored pooled and cannot be cut into pieces; extract them with "
                 "pooled=false, or omit re-ranking"
             )
-        n_pieces = min(len(feature), max(1, round(len(feature) / self._steps_per_piece)))
-        pieces = np.array_split(np.asarray(feature, np.float32), n_pieces)
+        n_pieces = min(*map(len, timed), max(1, round(len(timed[0]) / self._steps_per_piece)))
+        cut = [np.array_split(np.asarray(part, np.float32), n_pieces) if part.ndim > 1 else [part] * n_pieces
+               for part in parts]  # fmt: skip
+        pieces: list[ItemFeature] = [*zip(*cut, strict=True)] if len(parts) > 1 else [*cut[0]]
         return embed_side(self._model, self._spec.side, self._spec.pack(pieces, self._pool))

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +18,7 @@ from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atom
 from vmnet_pipeline.storage.checksummed import add_checksum, hash_file, parse_checksummed
 from vmnet_pipeline.storage.paths import is_remote, local_copy
 from vmnet_pipeline.storage.tensor_files import check_tensor_file
-from vmnet_pipeline.types import Fingerprint, Modality
+from vmnet_pipeline.types import FeaturePart, Fingerprint, Modality, Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +51,7 @@ class Checkpoint:
         best_epoch: Epoch whose weights these are, with its validation `metrics`.
         git_revision: Commit of the project, or None outside a repository.
         versions: Version of each package that matters.
+        parts: Backends of a joint vector, with width and weight, of the sides that have several.
     """
 
     model_config: dict[str, Any]
@@ -61,6 +62,12 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     git_revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    parts: Mapping[Side, tuple[FeaturePart, ...]] = field(default_factory=dict)
+
+    @property
+    def part_weights(self) -> dict[str, dict[str, float | None]]:
+        """Weight of each backend by side, where there are several."""
+        return {side: {part.backend: part.weight for part in parts} for side, parts in self.parts.items()}
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class _ConfigSchema(_Strict):
     metrics: dict[str, float]
     git_revision: str | None
     versions: dict[str, str]
+    parts: dict[Side, tuple[FeaturePart, ...]] = Field(default_factory=dict)
     checksum: str = ""
 
 
@@ -127,6 +135,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "network": checkpoint.model_config,
         "fingerprints": {side: json.loads(item.to_json()) for side, item in checkpoint.fingerprints.items()},
         **{name: getattr(checkpoint, name) for name in _COPIED},
+        **({"parts": list_parts(checkpoint.parts)} if checkpoint.parts else {}),
     }
     write_text_atomically(folder / CONFIG_FILE, add_checksum(content, indent=2), durable=True)
     if not is_remote(folder):
@@ -141,8 +150,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     config = _read_config(folder / CONFIG_FILE)
     tensors = _read_tensors(folder / WEIGHTS_FILE, config.weights_sha256)
-    network = config.network.model_dump(exclude_unset=True)
-    return Checkpoint(network, tensors, config.fingerprints, **{name: getattr(config, name) for name in _COPIED})
+    network, copied = config.network.model_dump(exclude_unset=True), {name: getattr(config, name) for name in _COPIED}
+    return Checkpoint(network, tensors, config.fingerprints, **copied, parts=config.parts)
+
+
+def list_parts(parts: Mapping[Side, Sequence[FeaturePart]]) -> dict[str, list[dict[str, Any]]]:
+    """Parts of joint vectors as plain data."""
+    return {side: [asdict(part) for part in own] for side, own in parts.items()}
 
 
 def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:

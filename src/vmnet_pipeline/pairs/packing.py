@@ -26,7 +26,7 @@ from vmnet_pipeline.storage.arrays import ArrayWriter, map_array
 from vmnet_pipeline.storage.atomic import replace_folder, write_text_atomically
 from vmnet_pipeline.storage.checksummed import add_checksum, check_files, describe_files, parse_checksummed, parse_json
 from vmnet_pipeline.storage.paths import N_AHEAD, is_remote
-from vmnet_pipeline.types import Fingerprint, PairArrays
+from vmnet_pipeline.types import FeaturePart, Fingerprint, PairArrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vmnet_pipeline.types import FeatureArray, Modality
+    from vmnet_pipeline.types import FeatureArray, ItemFeature, Modality, Side
 
 CONTENT_FILE = "pairs.json"
 MAX_LISTED = 100
@@ -58,7 +58,7 @@ class FeatureSource(Protocol):
         """Where the feature of an item is."""
         ...
 
-    def load(self, item_id: str) -> np.ndarray:
+    def load(self, item_id: str) -> ItemFeature:
         """The feature of one item.
 
         Raises:
@@ -82,13 +82,15 @@ class FeatureSide:
         pool: One item's feature to the form used in training.
         shape: Shape that every item must pool to, (D,) for sequences; None takes that of the first item.
         max_steps: None packs pooled features; a number packs sequences, thinned to so many steps, and `pool` is unused.
+        measure: The parts of one item's joint vector, where there are several backends.
     """
 
     backend: str
     store: FeatureSource
-    pool: Callable[[np.ndarray], np.ndarray]
+    pool: Callable[[Any], np.ndarray]
     shape: tuple[int, ...] | None = None
     max_steps: int | None = None
+    measure: Callable[[Any], tuple[FeaturePart, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class PairPlan:
         video: The same of video.
         split: Ids of the three subsets.
         groups: Group of each item; an item that is not named is its own group.
-        left_out: Ids of the split that have no features.
+        left_out: Ids of the split that are not packed, with the backends that have no feature of each.
         problems: Problems found before any feature was read; packing adds to them and then refuses.
         source_key: Digest of everything that decides the packed content; packing is skipped when the folder was
             packed under the same key. Empty: pack always.
@@ -112,7 +114,7 @@ class PairPlan:
     video: FeatureSide
     split: Split
     groups: Mapping[str, str]
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     source_key: str = ""
     accepted_keys: tuple[str, ...] = ()
@@ -131,7 +133,8 @@ class PairFiles:
         sizes: Number of items per subset.
         fingerprints: Identity of the features of each modality; empty for features of unknown origin.
         split_checksum: Checksum of the split that was packed.
-        left_out: Ids of the split that have no features.
+        left_out: Ids of the split that were not packed, with the backends that had no feature of each.
+        parts: Parts of the joint vectors, of the sides that have several backends.
     """
 
     ids: tuple[str, ...]
@@ -141,35 +144,49 @@ class PairFiles:
     sizes: Mapping[str, int]
     fingerprints: dict[Modality, Fingerprint] = field(default_factory=dict)
     split_checksum: str = ""
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[Side, tuple[FeaturePart, ...]] = field(default_factory=dict)
 
     def subset(self, name: str) -> PairArrays:
         """The pairs of `train`, `val` or `test` as views; nothing is copied."""
         start = sum(self.sizes[subset] for subset in SUBSETS[: SUBSETS.index(name)])
         part = slice(start, start + self.sizes[name])
-        return PairArrays(self.ids[part], self.groups[part], self.music[part], self.video[part])
+        return PairArrays(self.ids[part], self.groups[part], self.music[part], self.video[part], self.parts)
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 def plan_pairs(music: FeatureSide, video: FeatureSide, split: Split, groups: Mapping[str, str]) -> PairPlan:
-    """Keep the ids of the split that have both features.
+    """Keep the ids of the split that every backend of both sides has a feature of.
 
     Raises:
         PairsError: Nothing is left for training or for testing.
     """
-    usable = {*music.store.done_ids()} & {*video.store.done_ids()}
+    stores = {**_stores_of(music), **_stores_of(video)}
+    done = {backend: {*store.done_ids()} for backend, store in stores.items()}
+    usable = set.intersection(*done.values())
     kept = {subset: tuple(item_id for item_id in getattr(split, subset) if item_id in usable) for subset in SUBSETS}
-    left_out = tuple(item_id for subset in SUBSETS for item_id in getattr(split, subset) if item_id not in usable)
+    left_out = {
+        item_id: tuple(backend for backend, ids in done.items() if item_id not in ids)
+        for subset in SUBSETS
+        for item_id in getattr(split, subset)
+        if item_id not in usable
+    }
     for subset in ("train", "test"):
         if getattr(split, subset) and not kept[subset]:
             raise PairsError(
-                f"None of the {len(getattr(split, subset))} ids of {subset}.csv has features in both "
-                f"{music.store.folder} and {video.store.folder}. Run `kedro run --pipeline extract_{music.backend}` "
-                f"and `kedro run --pipeline extract_{video.backend}` on this collection first."
+                f"None of the {len(getattr(split, subset))} ids of {subset}.csv has features in all of "
+                f"{', '.join(str(store.folder) for store in stores.values())}. Run "
+                f"{' and '.join(f'`kedro run --pipeline extract_{backend}`' for backend in stores)} on this "
+                "collection first."
             )
     return PairPlan(music, video, Split(**kept), groups, left_out)
+
+
+def _stores_of(side: FeatureSide) -> Mapping[str, FeatureSource]:
+    """Backend to its store."""
+    return getattr(side.store, "stores", None) or {side.backend: side.store}
 
 
 def write_pairs(folder: Path, pairs: PairPlan) -> None:
@@ -230,7 +247,7 @@ def _pack_side(path: Path, side: FeatureSide, ids: list[str]) -> list[str]:
     return problems
 
 
-def _make_rows(side: FeatureSide, item_id: str, feature: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+def _make_rows(side: FeatureSide, item_id: str, feature: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     """Make the rows of one item: its steps, (T, D) float32, or one row, (1, *shape) float32.
 
     Raises:
@@ -263,10 +280,17 @@ def _describe_pairs(pairs: PairPlan, ids: list[str]) -> dict[str, Any]:
         "sizes": {subset: len(getattr(pairs.split, subset)) for subset in SUBSETS},
         "fingerprints": {modality: json.loads(item.to_json()) for modality, item in fingerprints.items() if item},
         "split_checksum": pairs.split.checksum,
-        "left_out": list(pairs.left_out),
+        "left_out": {item_id: list(backends) for item_id, backends in pairs.left_out.items()},
+        "parts": _measure_parts(pairs, ids),
         "source_key": pairs.source_key,
         "max_steps": {name: side.max_steps for name, side in _sides_of(pairs) if side.max_steps},
     }
+
+
+def _measure_parts(pairs: PairPlan, ids: list[str]) -> dict[str, list[tuple[str, int]]]:
+    """Backend and width of every part of the sides that have several; all items have those of the first."""
+    joint = {name: side.measure(side.store.load(ids[0])) for name, side in _sides_of(pairs) if side.measure}
+    return {name: [(part.backend, part.width) for part in parts] for name, parts in joint.items()}
 
 
 def _sides_of(pairs: PairPlan) -> tuple[tuple[str, FeatureSide], tuple[str, FeatureSide]]:
@@ -290,7 +314,9 @@ def read_pairs(folder: Path, *, verify: bool = False) -> PairFiles:
         pairs = PairFiles(
             tuple(content["ids"]), tuple(content["groups"]), music, video, sizes,
             {modality: Fingerprint(**item) for modality, item in content["fingerprints"].items()},
-            content["split_checksum"], tuple(content["left_out"]),
+            content["split_checksum"], _read_left_out(content["left_out"]),
+            {side: tuple(FeaturePart(str(backend), int(width)) for backend, width in parts)
+             for side, parts in content.get("parts", {}).items()},
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PairsError(
@@ -302,6 +328,11 @@ def read_pairs(folder: Path, *, verify: bool = False) -> PairFiles:
             f"{folder} is damaged: its parts differ in length. Remove it and run `kedro run --pipeline train`."
         )
     return pairs
+
+
+def _read_left_out(content: Any) -> dict[str, tuple[str, ...]]:
+    """Also of pairs that were packed before backends were named."""
+    return {item_id: tuple(content[item_id]) if isinstance(content, dict) else () for item_id in content}
 
 
 def _open_side(path: Path, max_steps: int | None) -> FeatureArray:

@@ -13,11 +13,14 @@ from vmnet_pipeline.params.extraction import ExtractParams
 from vmnet_pipeline.params.ingestion import IngestParams, ReferenceParams, SplitParams
 from vmnet_pipeline.params.search import EmbedParams, IndexKind, IndexParams
 from vmnet_pipeline.params.training import BEST_PROPOSED, SEQUENCE_TOWERS, LossParams, TrainParams
+from vmnet_pipeline.params.variants import DEFAULT_VARIANT, VARIANTS, VariantParams
 
 __all__ = [
     "BASELINES",
     "BEST_PROPOSED",
+    "DEFAULT_VARIANT",
     "SEQUENCE_TOWERS",
+    "VARIANTS",
     "CompareParams",
     "EmbedParams",
     "EvaluateParams",
@@ -33,5 +36,6 @@ __all__ = [
     "SplitParams",
     "TrainParams",
     "TuneParams",
+    "VariantParams",
     "flatten_settings",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from vmnet_pipeline.params.base import Location, Params
 
+Weight = Annotated[float, Field(gt=0.0, le=1000.0)]
 # What `protocol: reference` fixes: the traps of the reference code, kept so that its results can be reproduced.
 REFERENCE_FIXED: dict[str, Any] = {"shuffle": False, "keep": "last", "standardise": False, "positives_by": "position"}
 REFERENCE_LOSS_FIXED: dict[str, Any] = {"structure_triples": "adjacent", "hinge": "mean"}
@@ -153,6 +154,11 @@ class TrainParams(Params):
         "id", description="Which items match: same id, same group (song), or only the same row."
     )
     standardise: bool = Field(True, description="Scale inputs by mean and deviation of the training pairs.")
+    part_weights: Literal["validation", "equal"] | dict[str, Weight] = Field(
+        "validation",
+        description="How much each backend counts where a side has several. `equal`: the same total variance; "
+        "`validation`: changed where that helps on the validation pairs; or a factor per backend on its deviation.",
+    )
     keep: Literal["best", "last"] = Field("best", description="Weights kept: best on validation, or the last step's.")
     patience: int | None = Field(50, ge=1, description="Stop after so many evaluations without gain; null: never.")
     eval_every: int = Field(1, ge=1, description="Epochs between two evaluations on the validation pairs.")

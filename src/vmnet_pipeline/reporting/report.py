@@ -63,7 +63,7 @@ def build_report(
             `git_revision`, `media_note` (why there are no previews). `command`: text or list of lines, in place of the
             commands in `stages`. `best_epoch`: number. `sides`: see `ingestion.manifest.measure_subsets`. `stages`: see
             `tracking.stages.read_stages`. `notes`: texts about what was left out. Mappings of any depth: `versions`,
-            `ingest`, `split`, `extraction` (by side), `checkpoint`, `params`, `identity` (checksums and seeds).
+            `ingest`, `split`, `extraction` (by backend), `checkpoint`, `params`, `identity` (checksums and seeds).
         reranking: See `experiments.reranking.measure_reranking`.
         comparisons: Variants compared; the plot of the same name is shown with each.
         previews: JPEG frames and MP3 clips by modality and item id.
@@ -172,7 +172,7 @@ def _list_facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _list_parts(info: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any] | None]]:
     """List the parts of the work that lose items, with their summaries."""
     extraction = info.get("extraction") or {}
-    return [("Ingested", info.get("ingest")), *((f"Features: {side}", summary) for side, summary in extraction.items())]
+    return [("Ingested", info.get("ingest")), *((f"Features: {name}", summary) for name, summary in extraction.items())]
 
 
 def _list_data(info: Mapping[str, Any]) -> list[tuple[str, list[Leaf]]]:

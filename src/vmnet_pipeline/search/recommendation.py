@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from vmnet_pipeline.features.joint import JointStore
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.search.filters import Filter
@@ -94,7 +95,7 @@ def recommend(
     filters: Sequence[Filter | str] = (),
     exclude: Collection[str] = (),
     rerank: float | None = None,
-    store: FeatureStore | None = None,
+    store: FeatureStore | JointStore | None = None,
 ) -> list[Recommendation]:
     """Rank the items of an index for a media file.
 

@@ -19,6 +19,7 @@ from vmnet_pipeline.types import MODALITY_OF
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vmnet_pipeline.features.joint import JointStore
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.search.vector_index import Hit
@@ -57,12 +58,13 @@ def rerank_hits(hits: Sequence[Hit], reranking: Reranking) -> list[Hit]:
     return [*sorted(mixed, key=lambda hit: -hit.score), *others]
 
 
-def open_features(embedder: Embedder, folder: Path, side: Side) -> FeatureStore:
-    """Open the store of the features of one side that a network was trained on; `folder` holds the stores.
+def open_features(embedder: Embedder, folder: Path, side: Side) -> FeatureStore | JointStore:
+    """Open the stores of the features of one side that a network was trained on; `folder` holds the stores.
 
     Raises:
         CheckpointError: The checkpoint does not say which features those are.
     """
+    from vmnet_pipeline.features.joint import join_stores
     from vmnet_pipeline.features.store import FeatureStore
 
     fingerprint = embedder.checkpoint.fingerprints.get(MODALITY_OF[side])
@@ -71,11 +73,11 @@ def open_features(embedder: Embedder, folder: Path, side: Side) -> FeatureStore:
             f"the checkpoint does not say which {side} features it was trained on, so items cannot be compared piece "
             "by piece; leave re-ranking out"
         )
-    return FeatureStore(folder / fingerprint.backend)
+    return join_stores({part.backend: FeatureStore(folder / part.backend) for part in fingerprint.parts})
 
 
 def align_stored(
-    embedder: Embedder, pieces: np.ndarray, side: Side, store: FeatureStore, ids: Sequence[str]
+    embedder: Embedder, pieces: np.ndarray, side: Side, store: FeatureStore | JointStore, ids: Sequence[str]
 ) -> np.ndarray:
     """Align the (n, E) pieces of a query with those of stored items of the target side: (k,) float64.
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from vmnet_pipeline.features.joint import JointStore
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.media.sandbox import Sandbox
-    from vmnet_pipeline.types import Side
+    from vmnet_pipeline.types import ItemFeature, Side
 
 NICENESS = 5  # searches take milliseconds and go before the embedding of uploads, which takes seconds
 
@@ -169,7 +170,7 @@ def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
     return replace(task, with_pieces=asked.get("rerank") is not None), asked
 
 
-def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> tuple[np.ndarray | None, ItemFeature | None]:
     """The embedding of a task, and the feature that it was made from, unless that is stored."""
     if task.item_id:
         return None, None
@@ -181,19 +182,19 @@ def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> tuple[np.ndar
     return embedder.embed_feature(task.side, feature), feature
 
 
-def _embed_pieces(embedder: Embedder, task: Task, feature: np.ndarray | None) -> np.ndarray:
+def _embed_pieces(embedder: Embedder, task: Task, feature: ItemFeature | None) -> np.ndarray:
     from vmnet_pipeline.search.reranking import PIECE_S
 
     if task.pooled:
         raise RefusedError(422, "cannot_rerank", "Pooled features cannot be re-ranked: send features over time.")
 
-    def embed(store: FeatureStore) -> np.ndarray:
+    def embed(store: FeatureStore | JointStore) -> np.ndarray:
         return embedder.cut_pieces(task.side, PIECE_S).embed(store.load(task.item_id))
 
     if task.item_id:
         return _use_store(embedder, task, embed)
     with _explaining_reranking():
-        return embedder.cut_pieces(task.side, PIECE_S).embed(cast("np.ndarray", feature))
+        return embedder.cut_pieces(task.side, PIECE_S).embed(cast("ItemFeature", feature))
 
 
 def _align(embedder: Embedder, task: Task) -> np.ndarray:
@@ -203,7 +204,7 @@ def _align(embedder: Embedder, task: Task) -> np.ndarray:
     return _use_store(embedder, task, lambda store: align_stored(embedder, pieces, task.side, store, task.ids))
 
 
-def _use_store(embedder: Embedder, task: Task, use: Callable[[FeatureStore], np.ndarray]) -> np.ndarray:
+def _use_store(embedder: Embedder, task: Task, use: Callable[[FeatureStore | JointStore], np.ndarray]) -> np.ndarray:
     """Call `use` with the stored features of the task's side; reload their index only if one does not match it."""
     with _explaining_reranking():
         store = _open_store(embedder, task.features_dir, task.side)
@@ -215,7 +216,7 @@ def _use_store(embedder: Embedder, task: Task, use: Callable[[FeatureStore], np.
 
 
 @lru_cache
-def _open_store(embedder: Embedder, folder: Path | None, side: Side) -> FeatureStore:
+def _open_store(embedder: Embedder, folder: Path | None, side: Side) -> FeatureStore | JointStore:
     from vmnet_pipeline.search.reranking import open_features
 
     if folder is None:

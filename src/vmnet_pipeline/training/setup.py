@@ -27,20 +27,21 @@ from vmnet_pipeline.training.data import (
     halve_groups,
     measure_scale,
 )
+from vmnet_pipeline.training.fusion import spread_weights, weigh_parts
 from vmnet_pipeline.training.optim import Schedule, WeightAverage, build_optimiser
 from vmnet_pipeline.training.state import StateFolder, digest_run, strip_prefix
 from vmnet_pipeline.training.trainer import Plan, Trainer, TrainingResult
 from vmnet_pipeline.types import PairArrays, Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from vmnet_pipeline.models.checkpoints import StartPoint
     from vmnet_pipeline.models.two_tower import Standardise, VMNet
     from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.training.trainer import EpochCallback, StepCallback
-    from vmnet_pipeline.types import FeatureArray
+    from vmnet_pipeline.types import FeatureArray, FeaturePart
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def train_model(
         raise TrainingError("start_from is for `kedro run --pipeline train`; leave it out here")
     check_pairs(train, "training")
     val = _usable_validation(train, val)
+    train = train if start else weigh_parts(train, val, params)
     config = model_config_of(params, train) if start is None else config_of_start(params, train, start)
     states = StateFolder(state_dir, digest_run(params, train, val, start))
     state = states.load()
@@ -215,8 +217,8 @@ def make_trainer(
             logger.info("Adam's moments are unknown: they and the count of steps start at 0")
         return trainer
     if params.standardise:
-        _set_scale(model.music_scaler, train.music)
-        _set_scale(model.video_scaler, train.video)
+        _set_scale(model.music_scaler, train.music, train.parts.get("music"))
+        _set_scale(model.video_scaler, train.video, train.parts.get("video"))
     score_scale = fit_towers(model, train.music, train.video, halves=halve_groups(train, params.seed))
     trainer = assemble_trainer(params, train, val, config, model, batch_size)
     if score_scale is not None and isinstance(trainer.loss, ContrastiveLoss):
@@ -327,8 +329,10 @@ def torch_settings(params: TrainParams) -> Iterator[None]:
             torch.set_num_threads(n_threads)
 
 
-def _set_scale(scaler: nn.Module, features: FeatureArray) -> None:
+def _set_scale(scaler: nn.Module, features: FeatureArray, parts: Sequence[FeaturePart] | None) -> None:
     mean, std = measure_scale(features)
+    if parts:
+        std = std / spread_weights(parts)
     scaler = cast("Standardise", scaler)
     scaler.mean.copy_(torch.from_numpy(mean))
     scaler.std.copy_(torch.from_numpy(std))

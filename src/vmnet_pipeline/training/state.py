@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vmnet_pipeline.models.checkpoints import add_tensors, digest_checkpoint
+from vmnet_pipeline.models.checkpoints import add_tensors, digest_checkpoint, list_parts
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically
 from vmnet_pipeline.storage.checksummed import parse_json
 from vmnet_pipeline.storage.paths import is_remote, local_copy
@@ -69,6 +69,7 @@ def digest_run(params: TrainParams, train: PairArrays, val: PairArrays | None, s
         "params": params.model_dump(mode="json", exclude=NEUTRAL_PARAMS),
         "train": digest_pairs(train),
         "val": None if val is None else digest_pairs(val),
+        **({"parts": list_parts(train.parts)} if train.parts else {}),
         **({} if start is None else {"start": [digest_checkpoint(start.checkpoint), start.steps]}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

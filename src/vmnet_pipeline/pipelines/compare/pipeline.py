@@ -5,13 +5,18 @@ pairs ──measure_variants──► comparison ──plot_comparison──► 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.compare.nodes import measure_variants, plot_comparison
-from vmnet_pipeline.pipelines.train.pipeline import Backends, with_packing
+from vmnet_pipeline.pipelines.train.pipeline import with_packing
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.params import VariantParams
 
 
-def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+def create_pipeline(variant: str, backends: VariantParams | None = None) -> Pipeline:
     """The `compare` pipeline of a variant; see `with_packing` for `backends`."""
     inputs = ["pairs", "comparison_state", "params:train", "params:compare"]
     nodes = [

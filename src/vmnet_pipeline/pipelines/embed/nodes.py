@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import EmbedParams
-from vmnet_pipeline.types import MODALITY_OF, SIDES
+from vmnet_pipeline.pipelines.side_features import take_side
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,34 +23,52 @@ else:  # Kedro evaluates annotations; these are slow to import
 logger = logging.getLogger(__name__)
 
 
-def embed_side(
+def embed_music(
     manifest: DataFrame,
-    features: FeatureStore,
     stored_embeddings: EmbeddingSet | None,
     checkpoint: Checkpoint,
-    backend_params: dict[str, Any],
     params: EmbedParams,
+    *features: FeatureStore | dict[str, Any],
 ) -> EmbeddingPlan:
-    """Plan the embeddings of all items with features of one side; saving the result computes those that are missing.
+    """Plan the embeddings of all items with music features; saving the result computes those that are missing.
 
     Args:
         stored_embeddings: Embeddings made before, or None.
-        backend_params: Parameters of the features' backend, which determines the side.
+        features: The store of every backend of the side, each followed by the parameters of the backend.
 
     Raises:
         CheckpointError: The checkpoint was made for other features.
     """
-    from vmnet_pipeline.backends.registry import make_backend
+    return _plan("music", manifest, stored_embeddings, checkpoint, params, features)
+
+
+def embed_video(
+    manifest: DataFrame,
+    stored_embeddings: EmbeddingSet | None,
+    checkpoint: Checkpoint,
+    params: EmbedParams,
+    *features: FeatureStore | dict[str, Any],
+) -> EmbeddingPlan:
+    """The same for video."""
+    return _plan("video", manifest, stored_embeddings, checkpoint, params, features)
+
+
+def _plan(
+    side: Side,
+    manifest: DataFrame,
+    stored: EmbeddingSet | None,
+    checkpoint: Checkpoint,
+    params: EmbedParams,
+    features: Sequence[Any],
+) -> EmbeddingPlan:
     from vmnet_pipeline.inference.embeddings import plan_store_embeddings
     from vmnet_pipeline.models.checkpoints import check_fingerprints
 
-    backend, fingerprint = make_backend(backend_params), features.fingerprint()
+    backend, store = take_side(side, features)
+    fingerprint = store.fingerprint()
     check_fingerprints(checkpoint, {backend.modality: fingerprint} if fingerprint else {})
     ids = manifest.loc[manifest["status"] == "ok", "id"].tolist()
-    side = next(side for side in SIDES if MODALITY_OF[side] == backend.modality)
-    planned = plan_store_embeddings(
-        features, ids, backend.pool, checkpoint, side, stored_embeddings, batch_size=params.batch_size
-    )
+    planned = plan_store_embeddings(store, ids, backend.pool, checkpoint, side, stored, batch_size=params.batch_size)
     logger.info("%s: %d embeddings, %d of them reused", side, len(planned.ids), planned.n_reused)
     return planned
 

@@ -9,31 +9,32 @@ Unchanged items keep their embeddings. With the user's own files (`pairs_dir`) t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kedro.pipeline import Pipeline, node
 
-from vmnet_pipeline.pipelines.embed.nodes import embed_music_pairs, embed_side, embed_video_pairs
-from vmnet_pipeline.pipelines.train.pipeline import Backends, map_features, map_params, with_packing
+from vmnet_pipeline.pipelines.embed.nodes import embed_music, embed_music_pairs, embed_video, embed_video_pairs
+from vmnet_pipeline.pipelines.train.pipeline import list_features, place_in_variant, with_packing
 
+if TYPE_CHECKING:
+    from vmnet_pipeline.params import VariantParams
+
+EMBED_FEATURES = {"music": embed_music, "video": embed_video}
 EMBED_PAIRS = {"music": embed_music_pairs, "video": embed_video_pairs}
 
 
-def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+def create_pipeline(variant: str, backends: VariantParams | None = None) -> Pipeline:
     """The `embed` pipeline of a variant; see `with_packing` for `backends`."""
     return _embed_pairs(variant) if backends is None else _embed_features(variant, backends)
 
 
-def _embed_features(variant: str, backends: Backends) -> Pipeline:
+def _embed_features(variant: str, backends: VariantParams) -> Pipeline:
     nodes = []
-    for side in EMBED_PAIRS:
-        stored = [f"{side}_features", f"stored_{side}_embeddings"]
-        inputs = ["manifest", *stored, "checkpoint", f"params:{side}", "params:embed"]
-        nodes.append(node(embed_side, inputs, f"{side}_embeddings", name=f"embed_{side}"))
-    return Pipeline(
-        nodes,
-        namespace=variant,
-        inputs={"manifest": "manifest", **map_features(backends)},
-        parameters=map_params(backends, "params:embed"),
-    )
+    for side, function in EMBED_FEATURES.items():
+        own = ["manifest", f"stored_{side}_embeddings", "checkpoint", "params:embed"]
+        inputs = [*own, *list_features(getattr(backends, side))]
+        nodes.append(node(function, inputs, f"{side}_embeddings", name=f"embed_{side}"))
+    return place_in_variant(nodes, variant, ["manifest", "params:embed", *list_features(backends.backends)])
 
 
 def _embed_pairs(variant: str) -> Pipeline:

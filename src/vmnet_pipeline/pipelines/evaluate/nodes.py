@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.pairs.packing import PairFiles
 from vmnet_pipeline.params import EvaluateParams, Params
+from vmnet_pipeline.pipelines.side_features import take_side
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,13 +45,13 @@ def evaluate_checkpoint(
 def rerank_answers(
     pairs: PairFiles,
     checkpoint: Checkpoint,
-    music_features: FeatureStore,
-    video_features: FeatureStore,
-    music_params: dict[str, Any],
-    video_params: dict[str, Any],
     params: EvaluateParams,
+    *features: FeatureStore | dict[str, Any],
 ) -> dict[str, Any]:
     """Measure the gain of re-ranking by agreement over time on the test subset, unless it is off.
+
+    Args:
+        features: The store of every backend, each followed by the parameters of the backend.
 
     Raises:
         ParameterError: The features or the towers cannot be cut into pieces, or there are no validation pairs.
@@ -58,20 +59,18 @@ def rerank_answers(
     """
     if params.rerank.n_candidates == 0:
         return {"n_candidates": 0}
-    from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.experiments.reranking import PieceSource, measure_reranking
     from vmnet_pipeline.inference.input_spec import InputSpec
     from vmnet_pipeline.inference.pieces import PieceEmbedder
 
     model, piece_s = _build_model(checkpoint, pairs), params.rerank.piece_s
 
-    def open_side(side: Side, store: FeatureStore, backend: dict[str, Any]) -> PieceSource:
-        spec = InputSpec.of(checkpoint.model_config, side)
-        return PieceSource(store, PieceEmbedder(model, spec, make_backend(backend), piece_s))
+    def open_side(side: Side) -> PieceSource:
+        spec, own = InputSpec.of(checkpoint.model_config, side), take_side(side, features)
+        return PieceSource(own.store, PieceEmbedder(model, spec, own.backend, piece_s))
 
-    music = open_side("music", music_features, music_params)
-    video = open_side("video", video_features, video_params)
-    return measure_reranking(model, pairs.subset("val"), pairs.subset("test"), music, video, params)
+    val, test = pairs.subset("val"), pairs.subset("test")
+    return measure_reranking(model, val, test, open_side("music"), open_side("video"), params)
 
 
 def _build_model(checkpoint: Checkpoint, pairs: PairFiles) -> VMNet:
@@ -106,17 +105,18 @@ def write_report(
     manifest: DataFrame | None = None,
     ingest_summary: dict[str, Any] | None = None,
     split_summary: dict[str, Any] | None = None,
-    music_extraction: dict[str, Any] | None = None,
-    video_extraction: dict[str, Any] | None = None,
+    **extractions: dict[str, Any],
 ) -> str:
     """Write one self-contained HTML page about this evaluation.
 
     Opens the media of the best and worst queries. The user's own feature files have no manifest, re-ranking gain and
     summaries.
+
+    Args:
+        extractions: Summary of the extraction of each backend.
     """
     from vmnet_pipeline.pipelines.evaluate.report_inputs import Evidence, report_evaluation
 
-    summaries = ingest_summary, split_summary, music_extraction, video_extraction
     evidence = Evidence(
         evaluation=evaluation,
         query_rows=_list_rows(query_ranks),
@@ -128,7 +128,8 @@ def write_report(
             for name, value in sorted(parameters.items())
         },
         manifest=manifest,
-        summaries=dict(zip(("ingest", "split", "music", "video"), summaries, strict=True)),
+        summaries={"ingest": ingest_summary, "split": split_summary},
+        extractions=extractions,
         reranking=reranking,
     )
     figures = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)

@@ -7,10 +7,15 @@ pairs, checkpoint, features of both sides ──rerank_answers──► rerankin
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.evaluate.nodes import evaluate_checkpoint, plot_evaluation, rerank_answers, write_report
-from vmnet_pipeline.pipelines.train.pipeline import Backends, map_features, map_params, with_packing
+from vmnet_pipeline.pipelines.train.pipeline import list_features, place_in_variant, with_packing
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.params import VariantParams
 
 
 def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
@@ -28,7 +33,7 @@ def create_evaluation(variant: str, sources: dict[str, str]) -> Pipeline:
     return Pipeline(nodes, namespace=variant, inputs=outside, parameters={"params:evaluate", "parameters"})
 
 
-def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+def create_pipeline(variant: str, backends: VariantParams | None = None) -> Pipeline:
     """The `evaluate` pipeline of a variant; see `with_packing` for `backends`."""
     if backends is None:
         return with_packing(create_evaluation(variant, {}), variant, None)
@@ -37,16 +42,14 @@ def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
         "manifest": "manifest",
         "ingest_summary": "ingest_summary",
         "split_summary": "split_summary",
-        "music_extraction": f"{backends[0]}.extraction_summary",
-        "video_extraction": f"{backends[1]}.extraction_summary",
+        **{backend: f"{backend}.extraction_summary" for backend in backends.backends},
     }
     rest = create_evaluation(variant, sources) + create_reranking(variant, backends)
     return with_packing(rest, variant, backends)
 
 
-def create_reranking(variant: str, backends: Backends) -> Pipeline:
+def create_reranking(variant: str, backends: VariantParams) -> Pipeline:
     """Measure the gain of re-ranking; it needs features over time, which the user's own files do not have."""
-    params = map_params(backends, "params:evaluate")
-    inputs = ["pairs", "checkpoint", *map_features(backends), *params]
-    reranking = node(rerank_answers, inputs, "reranking", name="rerank_answers")
-    return Pipeline([reranking], namespace=variant, inputs=map_features(backends), parameters=params)
+    outside = ["params:evaluate", *list_features(backends.backends)]
+    reranking = node(rerank_answers, ["pairs", "checkpoint", *outside], "reranking", name="rerank_answers")
+    return place_in_variant([reranking], variant, outside)

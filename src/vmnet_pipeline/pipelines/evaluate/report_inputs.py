@@ -58,7 +58,8 @@ class Evidence:
     pairs: PairFiles
     settings: Mapping[str, Any]  # parameters of all pipelines, as plain data
     manifest: pd.DataFrame | None = None  # the collection; None for feature files of the user's own
-    summaries: Mapping[str, Mapping[str, Any] | None] | None = None  # of ingest, split, and extraction: music, video
+    summaries: Mapping[str, Mapping[str, Any] | None] | None = None  # of ingest and split
+    extractions: Mapping[str, Mapping[str, Any]] | None = None  # summaries by backend
     reranking: Mapping[str, Any] | None = None  # what re-ranking gains; None where it was not measured
 
 
@@ -86,7 +87,7 @@ def report_evaluation(
         "sides": measure_subsets(ids, groups, manifest),
         "ingest": summaries.get("ingest"),
         "split": {"doubts": (summaries.get("split") or {}).get("doubts") or []},
-        "extraction": {side: summaries.get(side) for side in ("music", "video")},
+        "extraction": evidence.extractions or {},
         "stages": stages,
         "notes": notes,
         "media_note": NO_MEDIA if manifest is None else UNREADABLE_MEDIA,
@@ -134,11 +135,13 @@ def find_comparisons(evidence: Evidence, measured: Mapping[str, Any]) -> tuple[l
 def describe_run(evidence: Evidence) -> dict[str, Any]:
     """Describe what was evaluated, and how to reproduce it, for `reporting.report.build_report`."""
     checkpoint = evidence.checkpoint
-    backends = [fingerprint.backend for fingerprint in checkpoint.fingerprints.values()]
+    backends = [part.backend for fingerprint in checkpoint.fingerprints.values() for part in fingerprint.parts]
     left_out = {*OTHER_SETTINGS, *BACKENDS} - {*backends}
     settings = {name: _complete(name, value) for name, value in evidence.settings.items() if name not in left_out}
     if checkpoint.params:  # it may have been trained by another run
         settings["train"] = checkpoint.params
+    if checkpoint.parts:
+        settings["weights of the backends"] = checkpoint.part_weights
     places = [str(place) for name, place in settings["reference"].items() if place is not None and name != "variant"]
     del settings["ingest" if places else "reference"]
     named = " and ".join(backends)

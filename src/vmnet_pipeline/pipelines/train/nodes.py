@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import TrainingError
+from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.features.store import FeatureStore
-from vmnet_pipeline.pairs.packing import PairFiles, PairPlan
+from vmnet_pipeline.pairs.packing import FeatureSide, PairFiles, PairPlan
 from vmnet_pipeline.params import SplitParams, TrainParams
+from vmnet_pipeline.pipelines.side_features import SideFeatures, take_side
 from vmnet_pipeline.reference.layout import ReferenceLayout
 from vmnet_pipeline.types import EpochRecord, PairArrays
 
@@ -34,38 +35,58 @@ Ids = tuple[str, ...]
 
 def pack_pairs(
     manifest: DataFrame,
-    music_features: FeatureStore,
-    video_features: FeatureStore,
     train_ids: Ids,
     val_ids: Ids,
     test_ids: Ids,
-    music_params: dict[str, Any],
-    video_params: dict[str, Any],
     train_params: TrainParams,
+    *features: FeatureStore | dict[str, Any],
 ) -> PairPlan:
-    """Choose the ids that have both features; saving the result pools and packs them one by one.
+    """Choose the ids that have all features; saving the result pools, joins and packs them one by one.
 
     Features keep their time where the towers take sequences.
 
+    Args:
+        features: The store of every backend, each followed by the parameters of the backend.
+
     Raises:
         PairsError: Nothing is left for training or testing.
+        ParameterError: A tower takes sequences, and its side has several backends.
     """
-    from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.ingestion.splits import Split
-    from vmnet_pipeline.pairs.packing import FeatureSide, plan_pairs
+    from vmnet_pipeline.pairs.packing import plan_pairs
 
-    music, video = make_backend(music_params), make_backend(video_params)
     pairs = plan_pairs(
-        FeatureSide(music.name, music_features, music.pool, max_steps=train_params.model.music_steps),
-        FeatureSide(video.name, video_features, video.pool, max_steps=train_params.model.video_steps),
+        _describe_side(take_side("music", features), train_params.model.music_steps),
+        _describe_side(take_side("video", features), train_params.model.video_steps),
         Split(train_ids, val_ids, test_ids),
         dict(zip(manifest["id"], manifest["group"], strict=True)),
     )
-    if pairs.left_out:
-        logger.warning(
-            "%d id(s) of the split have no features and are skipped: %s", len(pairs.left_out), pairs.left_out[:5]
-        )
+    for backend, ids in _list_missing(pairs).items():
+        logger.warning("%d id(s) of the split have no %s features and are skipped: %s", len(ids), backend, ids[:5])
     return pairs
+
+
+def _describe_side(features: SideFeatures, max_steps: int | None) -> FeatureSide:
+    from vmnet_pipeline.backends.joint import JointBackend
+
+    backend = features.backend
+    if not isinstance(backend, JointBackend):
+        return FeatureSide(backend.name, features.store, backend.pool, max_steps=max_steps)
+    if max_steps:
+        raise ParameterError(
+            f"a tower over sequences takes the features of one backend, and this variant joins {backend.name}; use "
+            "another tower, or a variant with one backend on this side"
+        )
+    return FeatureSide(backend.name, features.store, backend.pool, measure=backend.measure)
+
+
+def _list_missing(pairs: PairPlan) -> dict[str, list[str]]:
+    """Backend to the ids that have no feature of it."""
+    missing: dict[str, list[str]] = {}
+    for item_id, backends in pairs.left_out.items():
+        for backend in backends:
+            missing.setdefault(backend, []).append(item_id)
+    return missing
 
 
 def pack_reference_pairs(
@@ -109,9 +130,12 @@ def train_network(
     from vmnet_pipeline.models.checkpoints import Checkpoint, read_git_revision, read_versions
     from vmnet_pipeline.storage.paths import is_remote
     from vmnet_pipeline.training.ensembles import join_results, train_members
+    from vmnet_pipeline.training.fusion import weigh_parts
 
     train, val = pairs.subset("train"), pairs.subset("val")
     _check_sizes(train, params)
+    start = _open_start(pairs, params)
+    train = replace(train, parts=start.checkpoint.parts) if start else weigh_parts(train, val, params)
     template = Checkpoint(
         model_config={},
         tensors={},
@@ -119,6 +143,7 @@ def train_network(
         params=params.model_dump(mode="json"),
         git_revision=read_git_revision(Path() if is_remote(training_state) else training_state),
         versions=read_versions(),
+        parts=train.parts,
     )
     members = train_members(
         train,
@@ -127,7 +152,7 @@ def train_network(
         state_dir=training_state,
         open_log=partial(_log_member, training_state.with_name("logs"), params.n_members),
         watch=partial(_watch_steps, training_state.parent, params, pairs.subset("test"), template),
-        start=_open_start(pairs, params),
+        start=start,
     )
     result = join_results(members, val, params)
     checkpoint = replace(

@@ -8,36 +8,41 @@ The user's own feature files (`pairs_dir`) are packed instead: reference_files â
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kedro.pipeline import Pipeline, node
 
 from vmnet_pipeline.pipelines.train.nodes import pack_pairs, pack_reference_pairs, train_network
-from vmnet_pipeline.types import SIDES
 
-Backends = tuple[str, str]  # names of the music and the video backend
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
+    from kedro.pipeline.node import Node
 
-def map_features(backends: Backends) -> dict[str, str]:
-    """Inputs `music_features` and `video_features` to the features of the backends."""
-    return {f"{side}_features": f"{backend}.features" for side, backend in zip(SIDES, backends, strict=True)}
-
-
-def map_params(backends: Backends, *others: str) -> dict[str, str]:
-    """Parameters `params:music` and `params:video` to those of the backends, and `others` to themselves."""
-    own = {f"params:{side}": f"params:{backend}" for side, backend in zip(SIDES, backends, strict=True)}
-    return {**own, **{name: name for name in others}}
+    from vmnet_pipeline.params import VariantParams
 
 
-def with_packing(rest: Pipeline, variant: str, backends: Backends | None) -> Pipeline:
+def list_features(backends: Sequence[str]) -> list[str]:
+    """Inputs of a node that takes the features of backends: the store of each, and its parameters."""
+    return [name for backend in backends for name in (f"{backend}.features", f"params:{backend}")]
+
+
+def with_packing(rest: Pipeline, variant: str, backends: VariantParams | None) -> Pipeline:
     """Put the packing of the backends' features, or with None of the user's own feature files, before `rest`."""
     return (_pack_files(variant) if backends is None else _pack_features(variant, backends)) + rest
 
 
-def _pack_features(variant: str, backends: Backends) -> Pipeline:
-    ids = ["train_ids", "val_ids", "test_ids"]
-    inputs = ["manifest", *map_features(backends), *ids, *map_params(backends, "params:train")]
-    outside = {**map_features(backends), **{name: name for name in ("manifest", *ids)}}
+def _pack_features(variant: str, backends: VariantParams) -> Pipeline:
+    shared = ["manifest", "train_ids", "val_ids", "test_ids", "params:train"]
+    inputs = [*shared, *list_features(backends.backends)]
     packing = node(pack_pairs, inputs, "pairs", name="pack_pairs")
-    return Pipeline([packing], namespace=variant, inputs=outside, parameters=map_params(backends, "params:train"))
+    return place_in_variant([packing], variant, inputs)
+
+
+def place_in_variant(nodes: list[Node], variant: str, outside: Sequence[str]) -> Pipeline:
+    """Put nodes into the namespace of a variant, except their inputs `outside`, datasets and parameters."""
+    parameters = {name for name in outside if name.startswith("param")}
+    return Pipeline(nodes, namespace=variant, inputs={*outside} - parameters, parameters=parameters)
 
 
 def _pack_files(variant: str) -> Pipeline:
@@ -46,7 +51,7 @@ def _pack_files(variant: str) -> Pipeline:
     return Pipeline([packing], namespace=variant, parameters={"params:split", "params:train"})
 
 
-def create_pipeline(variant: str, backends: Backends | None = None) -> Pipeline:
+def create_pipeline(variant: str, backends: VariantParams | None = None) -> Pipeline:
     """The `train` pipeline of a variant; see `with_packing` for `backends`."""
     inputs, outputs = ["pairs", "training_state", "params:train"], ["checkpoint", "training_history"]
     training = node(train_network, inputs, outputs, name="train_network")

@@ -1,0 +1,32 @@
+"""Which backends make the features of each side of a variant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from vmnet_pipeline.params.base import Params
+
+Backends = Annotated[tuple[str, ...], BeforeValidator(lambda names: (names,) if isinstance(names, str) else names)]
+
+
+class VariantParams(Params):
+    """The backends of each side: one name, or a list of names whose features are joined in one vector."""
+
+    music: Backends = Field(min_length=1, description="Backends of the audio.")
+    video: Backends = Field(min_length=1, description="Backends of the frames.")
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """All of them, music first."""
+        return (*self.music, *self.video)
+
+
+VARIANTS = {
+    "vmnet_musicnn": VariantParams(music=("musicnn",), video=("efficientnet",)),
+    "vmnet_vggish": VariantParams(music=("vggish",), video=("efficientnet",)),
+}
+"""Variants that need not be configured."""
+
+DEFAULT_VARIANT = "vmnet_musicnn"
