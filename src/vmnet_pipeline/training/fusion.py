@@ -24,7 +24,7 @@ from vmnet_pipeline.evaluation.ranks import rank_on_device
 from vmnet_pipeline.models.cca_tower import fit_towers
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.training.data import encode_matches, halve_groups, measure_scale
-from vmnet_pipeline.types import SIDES
+from vmnet_pipeline.types import SIDES, Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vmnet_pipeline.params import TrainParams
-    from vmnet_pipeline.types import FeaturePart, PairArrays, Side
+    from vmnet_pipeline.types import FeatureArray, FeaturePart, PairArrays, Side
 
 Array: TypeAlias = npt.NDArray[Any]
 Factors: TypeAlias = dict[tuple["Side", str], float]
@@ -144,7 +144,8 @@ class _Trial:
         self._codes = torch.from_numpy(encode_matches(val, params.positives_by)[val_rows])
         self._parts: dict[Side, Mapping[str, tuple[Array, Array]]] = {}
         for side in SIDES:
-            fitted, measured = getattr(train, side)[rows], getattr(val, side)[val_rows]
+            fitted = _take_vectors(getattr(train, side), rows)
+            measured = _take_vectors(getattr(val, side), val_rows)
             self._parts[side] = {
                 name: _reduce(own, other)
                 for name, own, other in zip(*_list_views(train, side, fitted, measured), strict=True)
@@ -173,8 +174,17 @@ def _list_views(
     """Names and columns of the parts of a side, of training and of validation pairs; one part without a list."""
     parts = train.parts.get(side)
     if parts is None:
-        return [""], [fitted.reshape(len(fitted), -1)], [measured.reshape(len(measured), -1)]
+        return [""], [fitted], [measured]
     return [part.backend for part in parts], [*_cut(fitted, parts)], [*_cut(measured, parts)]
+
+
+def _take_vectors(array: FeatureArray, rows: Array) -> Array:
+    """(B, D) of some items; features over time are averaged."""
+    if isinstance(array, Sequences):
+        values, mask = array.take(rows)
+        return cast("Array", values.sum(axis=1) / mask.sum(axis=1)[:, None])
+    taken = np.asarray(array[rows])
+    return taken.mean(axis=1) if taken.ndim == 3 else taken
 
 
 def _reduce(fitted: Array, measured: Array) -> tuple[Array, Array]:
