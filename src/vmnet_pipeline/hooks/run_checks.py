@@ -96,12 +96,14 @@ def choose_reference_variant(parameters: dict[str, Any]) -> str | None:
 
     from vmnet_pipeline.params import ReferenceParams
 
+    given = parameters.get("reference") or {}
     try:
-        params = ReferenceParams.model_validate(parameters.get("reference") or {})
+        params = ReferenceParams.model_validate({**given, "variant": None})
+        if not params.places:
+            return None  # `variant` is one of media
+        params = ReferenceParams.model_validate(given)
     except ValidationError as error:
         raise ParameterError(f"reference.{describe_validation(error, show_value=True)}") from error
-    if not params.places:
-        return None
     from vmnet_pipeline.reference.layout import locate_subsets, make_layout
 
     layout = make_layout(locate_subsets(**params.places), params.variant)
