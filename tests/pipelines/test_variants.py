@@ -1,0 +1,66 @@
+"""Variants as the parameters describe them."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.params import VARIANTS
+from vmnet_pipeline.pipeline_registry import register_pipelines
+from vmnet_pipeline.pipelines.variants import read_variants
+
+FUSED = {"music": ["musicnn", "vggish"], "video": "efficientnet"}
+
+
+def test_without_any_there_are_those_that_are_always_there():
+    assert list(read_variants({}).items()) == list(VARIANTS.items())
+    assert list(read_variants({"variants": None, "variant": None})) == list(VARIANTS)
+
+
+def test_a_variant_of_ones_own_has_pipelines_of_its_own():
+    variants = read_variants({"variants": {"fused": FUSED}, "variant": "fused"})
+    assert list(variants) == ["fused", *VARIANTS]
+    pipelines = register_pipelines(variants)
+    assert {"fused", "embed_fused", "index_fused", *VARIANTS} <= pipelines.keys()
+    names = {node.name for node in pipelines["__default__"].nodes}
+    assert {"musicnn.extract_features", "vggish.extract_features", "fused.pack_pairs", "fused.train_network"} <= names
+    (packing,) = [node for node in pipelines["train"].nodes if node.name == "fused.pack_pairs"]
+    assert {"musicnn.features", "vggish.features", "efficientnet.features"} <= {*packing.inputs}
+    assert packing.inputs.index("musicnn.features") < packing.inputs.index("vggish.features")
+    plain = register_pipelines(read_variants({"variants": {"fused": FUSED}}))
+    assert {node.name for node in plain["train"].nodes} == {"vmnet_musicnn.pack_pairs", "vmnet_musicnn.train_network"}
+
+
+def test_a_list_of_one_is_the_name():
+    listed = {"music": ["musicnn"], "video": ["efficientnet"]}
+    assert read_variants({"variants": {"own": listed}})["own"] == VARIANTS["vmnet_musicnn"]
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"own": {**FUSED, "music": ["musicnn", "musicnn"]}}, r"own\.music: backend 'musicnn' is named twice"),
+        ({"own": {**FUSED, "music": ["musicnn", "efficientnet"]}}, "'efficientnet' makes video features, and music"),
+        ({"own": {**FUSED, "video": "vggish"}}, r"own\.video: backend 'vggish' makes audio features"),
+        ({"own": {**FUSED, "music": "wav2vec"}}, r"own\.music: unknown backend 'wav2vec'; known are.*musicnn"),
+        ({"own": {**FUSED, "music": []}}, r"variants\.own\.music"),
+        ({"own": {"music": "musicnn"}}, r"variants\.own\.video"),
+        ({"own": {**FUSED, "smell": "x"}}, r"variants\.own\.smell"),
+        ({"own": ["musicnn"]}, r"variants\.own"),
+        ({"own": None}, r"variants\.own"),
+        (["own"], "variants: must map names"),
+        ({"train": FUSED}, "'train' is no name for a variant"),
+        ({"musicnn": FUSED}, "'musicnn' is no name for a variant"),
+        ({"embed_x": FUSED}, "'embed_x' is no name for a variant"),
+        ({"a.b": FUSED}, r"'a\.b' is no name for a variant"),
+        ({"../x": FUSED}, "is no name for a variant"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(variants, message):
+    with pytest.raises(ParameterError, match=message):
+        read_variants({"variants": variants})
+
+
+def test_an_unknown_variant_is_refused_with_those_there_are():
+    with pytest.raises(ParameterError, match="no variant 'fussed'; choose one of vmnet_musicnn, vmnet_vggish, fused"):
+        read_variants({"variants": {"fused": FUSED}, "variant": "fussed"})
