@@ -34,8 +34,8 @@ PLACES = {
 HEAD = """# Datasets
 
 Written by `python docs/make_datasets.py` from `conf/base/catalog/` and the dataset classes. COLLECTION is named after the media folder, or by
-`collection=NAME`; MEDIA is `media_dir`. `{backend}` is `vggish`, `musicnn` or `efficientnet`, `{variant}` is `vmnet_musicnn` or
-`vmnet_vggish`. `data_root` replaces `data`; `summaries_dir` replaces the folders of models, model output and reports.
+`collection=NAME`; MEDIA is `media_dir`. `{backend}` is the name of a backend such as `musicnn`, `{variant}` that of a
+variant such as `vmnet_musicnn`. `data_root` replaces `data`; `summaries_dir` replaces the folders of models, model output and reports.
 An entry `stored_NAME` is the same data as the entry on its path: a step may not read its own output.
 
 | dataset | kind | place | made by | read by |

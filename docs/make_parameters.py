@@ -30,6 +30,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "embed": params.EmbedParams,
     "index": params.IndexParams,
     "serve": ServeParams,
+    "variants.NAME": params.VariantParams,
     "compare": params.CompareParams,
     "tune": params.TuneParams,
 }
@@ -76,7 +77,11 @@ FLAT = {
     "test_data_dir": ("", "folder with audio/ and video/ of the test items"),
     "train_csv_path": ("", "ids of the training items"),
     "train_data_dir": ("", "folder with audio/ and video/ of the training items"),
-    "variant": ("from the shapes", "variant for `pairs_dir`: `vmnet_musicnn` or `vmnet_vggish`"),
+    "variant": (
+        "`vmnet_musicnn`",
+        "variant that `kedro run`, `train`, `evaluate`, `embed`, `index` and others use; for `pairs_dir` "
+        "`vmnet_musicnn` or `vmnet_vggish`, by default from the shapes",
+    ),
     "video_dir": ("", "extract from this bare folder of video files"),
     "weights": ("`pretrained`", "`random`: feature networks with random weights, for tests"),
     "weights_dir": ("`data/06_models/weights`", "verified weight files"),
