@@ -62,5 +62,5 @@ def test_what_cannot_be_used_is_refused(variants, message):
 
 
 def test_an_unknown_variant_is_refused_with_those_there_are():
-    with pytest.raises(ParameterError, match="no variant 'fussed'; choose one of vmnet_musicnn, .*, fused, or"):
+    with pytest.raises(ParameterError, match=r"no variant 'fussed'; choose one of vmnet_musicnn, .*, fused, or"):
         read_variants({"variants": {"fused": FUSED}, "variant": "fussed"})
