@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -55,6 +55,24 @@ def test_null_in_a_file_is_none_and_numbers_stay_numbers(load):
     }
 
 
+def test_params_change_one_value_and_not_its_group(load):
+    """Also where there are files in conf/local."""
+    given = {"evaluate": {"seed": 3}, "shuffle_pairs": True, "tune": {"n_trials": 2}, "new": {"x": 1}}
+    loader = load(given, parameters="variants:\n  own: {music: musicnn, video: efficientnet}\ntrain:\n  epochs: 7\n")
+    found, base = loader["parameters"], load()["parameters"]
+    assert found["evaluate"] == {**base["evaluate"], "seed": 3, "shuffle_pairs": True}
+    assert found["tune"] == {**base["tune"], "n_trials": 2}
+    assert (found["train"], found["new"]) == ({"epochs": 7}, {"x": 1})  # a group in a file is whole
+    assert load({**given, "train": {"seed": 1}})["parameters"]["train"] == {"epochs": 7, "seed": 1}
+    assert [*found["variants"]] == ["own"]
+
+
+def test_a_variant_of_digits_is_text(load):
+    loader = load({"variant": "007"}, parameters="variants:\n  '007': {music: musicnn, video: efficientnet}\n")
+    assert loader["parameters"]["variant"] == "007"
+    assert load(parameters="variant: 007")["parameters"]["variant"] == "007"
+
+
 def test_a_collection_of_digits_names_its_folders(load):
     catalog = load({"collection": "007", "media_dir": "2024"})["catalog"]
     assert catalog["manifest"]["filepath"] == "data/02_intermediate/007/manifest.parquet"
@@ -84,7 +102,8 @@ def test_every_parameter_that_is_free_text_is_known_and_no_other_is_called_so():
     found = {leaf for model in models for leaf in leaves(model)}
     free = {name for name, kind in found if kind in (str, Path)}
     assert free - {"name"} <= TEXT_PARAMETERS
-    assert not {name for name, kind in found if kind not in (str, Path, type(None))} & TEXT_PARAMETERS
+    others = {name for name, kind in found if kind not in (str, Path, type(None)) and get_origin(kind) is not Literal}
+    assert not others & TEXT_PARAMETERS
 
 
 def test_every_place_that_the_catalog_reads_is_known():
@@ -93,7 +112,7 @@ def test_every_place_that_the_catalog_reads_is_known():
     read = set()
     for path in (ROOT / "conf/base").rglob("*.yml"):
         read |= set(re.findall(r"\$\{runtime_params:\s*(\w+)", path.read_text()))
-    values = {"gpu_idx", "n_workers", "pool_size", "seed", "shuffle_pairs", "worker", "variant", "weights"}
+    values = {"gpu_idx", "n_workers", "pool_size", "seed", "shuffle_pairs", "worker", "weights"}
     assert read - values <= TEXT_PARAMETERS
 
 

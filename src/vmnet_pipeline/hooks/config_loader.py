@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
-TEXT_PARAMETERS = PATH_NAMES | {"address", "against", "collection", "music_tower", "video_tower"}
+TEXT_PARAMETERS = PATH_NAMES | {"address", "against", "collection", "music_tower", "variant", "video_tower"}
 """Last parts of the names of parameters that are text; no other parameter has such a part."""
 
 
@@ -32,6 +32,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
     """Kedro's loader with names and paths as text; `null` in a file still means none."""
 
     def __init__(self, conf_source: str, env: str | None = None, runtime_params: Any = None, **options: Any) -> None:
+        self._groups: dict[str, set[str]] = {}  # folder to the groups of parameters in its files
         super().__init__(conf_source, env, None if runtime_params is None else write_out(runtime_params), **options)
 
     def _read_dir_configs(
@@ -40,9 +41,18 @@ class ProjectConfigLoader(OmegaConfigLoader):
         configs: dict[Path, DictConfig] = super()._read_dir_configs(conf_path, patterns, key, *others, **options)
         if key not in ("parameters", "globals"):
             return configs
-        return {
-            path: OmegaConf.create(load_as_written(self._fs.cat(path.as_posix()).decode()) or {}) for path in configs
-        }
+        written = {path: load_as_written(self._fs.cat(path.as_posix()).decode()) or {} for path in configs}
+        self._groups[conf_path] = {name for content in written.values() for name in content}
+        return {path: OmegaConf.create(content) for path, content in written.items()}
+
+    def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
+        """Merge what the files of an environment say.
+
+        Kedro adds `--params` to them, so that `evaluate.pool_size=5` would take the place of all of `evaluate` in base.
+        """
+        if key == "parameters":
+            env_config = {name: env_config[name] for name in env_config.keys() & self._groups.get(env_path, set())}
+        return super()._merge_configs(config, env_config, key, env_path)
 
 
 def load_as_written(text: str) -> Any:
