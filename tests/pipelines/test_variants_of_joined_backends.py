@@ -183,6 +183,7 @@ def test_a_new_file_is_searched_with(collection):
     expected = embedder([joint, None], pooled=True).music
     np.testing.assert_allclose(embedder.embed_music("query.wav"), expected, atol=1e-6)
     assert embedder.cut_pieces("music", 3.0).embed(feature).shape == (2, embedder.embedding_dim)
+    np.testing.assert_allclose(embedder.cut_pieces("music", 60.0).embed(feature), expected, atol=1e-6)
 
 
 def test_embeddings_are_made_again_where_any_of_the_features_has_changed(collection, caplog):

@@ -11,7 +11,7 @@ from tiny_training import SMALL, make_pairs
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import train_model
-from vmnet_pipeline.training.fusion import spread_weights, weigh_parts
+from vmnet_pipeline.training.fusion import _is_better, spread_weights, weigh_parts
 from vmnet_pipeline.types import FeaturePart, PairArrays
 
 
@@ -101,13 +101,23 @@ def test_weights_are_in_the_scaler_of_the_trained_network(tmp_path):
 
 
 def test_another_weight_is_another_training(tmp_path):
-    results = [
-        train_model(*NOISY, TrainParams(**SMALL, part_weights=value), state_dir=tmp_path, progress=False)
-        for value in ("equal", {"extra": 0.25}, {"extra": 0.25})
-    ]
-    assert [result.resumed_from for result in results] == [0, 0, 0]
-    assert not np.array_equal(results[0].tensors["music_scaler.std"], results[1].tensors["music_scaler.std"])
-    assert np.array_equal(results[1].tensors["music_scaler.std"], results[2].tensors["music_scaler.std"])
+    """Also where the parameters are the same, as with weights that come from a checkpoint."""
+    stds = []
+    for weight in (1.0, 0.25, 0.25):
+        parts = {"music": tuple(replace(part, weight=weight) for part in NOISY[0].parts["music"])}
+        train = replace(NOISY[0], parts=parts)
+        stds.append(train_model(train, NOISY[1], TrainParams(**SMALL), state_dir=tmp_path, progress=False).tensors)
+    stds = [np.asarray(tensors["music_scaler.std"]) for tensors in stds]
+    np.testing.assert_allclose(stds[1], 4.0 * stds[0], rtol=1e-6)
+    assert np.array_equal(stds[1], stds[2])
+
+
+def test_a_gain_counts_where_it_is_larger_than_its_standard_error():
+    gain = np.array([0.3, -0.1, 0.2, 0.0])
+    error = gain.std(ddof=1) / 2.0
+    assert _is_better(gain + 0.5, np.full(4, 0.5))
+    assert not _is_better(gain - gain.mean() + 0.9 * error, np.zeros(4))
+    assert not _is_better(np.zeros(4), np.zeros(4))
 
 
 def test_parts_beside_features_over_time():
