@@ -11,7 +11,7 @@ from vmnet_pipeline.evaluation.ranks import rank_queries
 from vmnet_pipeline.experiments import baselines
 from vmnet_pipeline.experiments.baselines import fit_baseline
 from vmnet_pipeline.params import BASELINES
-from vmnet_pipeline.types import Sequences
+from vmnet_pipeline.types import FeaturePart, Sequences
 
 TRAIN, VAL, TEST = draw_pairs(200, 1), draw_pairs(60, 2), draw_pairs(80, 3)
 
@@ -133,3 +133,17 @@ def test_very_small_sets_are_no_error(name, n):
 def test_a_side_without_pairs_is_named():
     with pytest.raises(PairsError, match="at least 2 validation pairs, not 1"):
         fit_baseline("cca", TRAIN, draw_pairs(1, 2))
+
+
+@pytest.mark.parametrize("name", ["cca", "pls", "neighbours"])
+def test_units_of_joined_backends_do_not_matter(name):
+    """As in training; else a backend in Hz would be all that a baseline sees."""
+
+    def join(pairs, unit):
+        noise = np.random.default_rng(len(pairs)).normal(size=(len(pairs), 4)).astype(np.float32)
+        parts = (FeaturePart("own", pairs.music.shape[1]), FeaturePart("noise", 4))
+        return replace(pairs, music=np.concatenate([pairs.music, unit * noise], axis=1), parts={"music": parts})
+
+    found = [fit_baseline(name, join(TRAIN, unit), join(VAL, unit))(join(TEST, unit)) for unit in (1.0, 1e4)]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)

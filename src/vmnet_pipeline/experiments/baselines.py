@@ -3,20 +3,24 @@
 Each is fitted on training pairs, has its settings chosen on validation pairs (R@10, then MRR), and gives unit vectors
 of both sides, so that it is evaluated as trained networks are. Time, if features have it, is averaged. CCA reads all
 training pairs, chunk by chunk; PLS and neighbours at most `MAX_FIT_PAIRS` of them, evenly spaced. So memory does not
-grow with the collection, except for the embeddings.
+grow with the collection, except for the embeddings. Features are taken as they are, except where a side joins several
+backends, whose units differ: these are standardised, with equal weights.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.models.cca import MIN_RIDGE, CanonicalAnalysis
+from vmnet_pipeline.params import TrainParams
+from vmnet_pipeline.training.data import measure_scale
+from vmnet_pipeline.training.fusion import spread_weights, weigh_parts
 from vmnet_pipeline.types import Sequences
 
 if TYPE_CHECKING:
@@ -51,13 +55,55 @@ def fit_baseline(name: str, train: PairArrays, val: PairArrays, seed: int = 0) -
             raise PairsError(f"Baselines need at least 2 {subset} pairs, not {len(pairs)}; enlarge that subset.")
     if name == "chance":
         return lambda pairs: _draw_chance(len(pairs), seed)
-    return {"cca": _fit_cca, "pls": _fit_pls, "neighbours": _fit_neighbours}[name](train, val)
+    fit = {"cca": _fit_cca, "pls": _fit_pls, "neighbours": _fit_neighbours}[name]
+    if not train.parts:
+        return fit(train, val)
+    scale = _scale_joint(train)
+    embed = fit(scale(train), scale(val))
+    return lambda pairs: embed(scale(pairs))
 
 
 def _draw_chance(n: int, seed: int) -> tuple[Array, Array]:
     rng = np.random.default_rng((seed, n))
     music, video = (_normalise(rng.standard_normal((n, 16))) for _ in range(2))
     return music, video
+
+
+# --- several backends on a side
+
+
+def _scale_joint(train: PairArrays) -> Callable[[PairArrays], PairArrays]:
+    """Standardise joint vectors on training pairs; each backend has the same total variance."""
+    weighed = weigh_parts(train, None, TrainParams.model_validate({}))
+    scales = {}
+    for side, parts in weighed.parts.items():
+        mean, std = measure_scale(getattr(train, side))
+        scales[side] = mean, std / spread_weights(parts)
+
+    def scale(pairs: PairArrays) -> PairArrays:
+        scaled: dict[str, Any] = {side: _ScaledRows(getattr(pairs, side), *own) for side, own in scales.items()}
+        return replace(pairs, **scaled)
+
+    return scale
+
+
+@dataclass(frozen=True)
+class _ScaledRows:
+    """Rows of an array, scaled when they are read."""
+
+    array: Array
+    mean: Array
+    std: Array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: Array) -> Array:
+        return np.asarray((self.array[rows] - self.mean) / self.std)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
 
 
 # --- regularised CCA
