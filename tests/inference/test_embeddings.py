@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vmnet_pipeline.errors import EmbedderError, SearchIndexError
+from vmnet_pipeline.evaluation.calibration import Calibration
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.inference.embeddings import (
     EmbeddingSet,
@@ -158,6 +159,15 @@ def test_an_index_follows_its_collection_without_being_built_anew():
     assert find(updated, 4) == [("e", "new title of e")]
     assert find(updated, 3) == [("d", "new title of d")]
     assert find(updated, 1) == find(updated, 2) == []
+
+
+def test_an_index_keeps_what_the_scores_mean_until_that_is_no_longer_known():
+    known = Calibration(n_pairs=5, mrr=0.5, mrr_low=None, mrr_high=None, mrr_chance=0.4)
+    index = update_index(None, make_set({"a": 0, "b": 1}), describe("ab"), PARAMS)
+    same = update_index(index, make_set({"a": 0, "b": 1}), describe("ab"), PARAMS, known)
+    assert same is index and index.about == {"checkpoint": "net", "calibration": known.model_dump()}
+    update_index(index, make_set({"a": 0, "b": 1}), describe("ab"), PARAMS)
+    assert index.about == {"checkpoint": "net"}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """`kedro run --pipelines=embed,index` and `kedro recommend` on a small collection, with the project's own catalog."""
 
 import json
+import re
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from kedro.runner import SequentialRunner
 from vmnet_pipeline import Embedder
 from vmnet_pipeline.backends.registry import make_backend
 from vmnet_pipeline.cli import cli
+from vmnet_pipeline.evaluation.calibration import LEVELS, Calibration
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.inference.embeddings import read_embeddings
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
@@ -138,11 +141,42 @@ def test_a_collection_is_embedded_indexed_and_searched(collection):
     assert all(-1.001 <= score <= 1.001 for score in scores)
     assert [item["rank"] for item in answer["results"]] == [1, 2, 3, 4, 5, 6]
     table = recommend(*options, "--top-k", 3, "--filter", "group=g1").splitlines()
-    assert len(table) == 4
+    assert table[4].startswith("What these scores mean is not known")
     assert table[0].split() == ["rank", "score", "id", "title", "group", "licence", "duration"]
-    assert {line.split()[2] for line in table[1:]} == {"001", "003", "005"}
+    assert {line.split()[2] for line in table[1:4]} == {"001", "003", "005"}
     assert "Dawn" in "".join(table)
     assert "No item matches the filters" in recommend(*options, "--filter", "duration<5")
+
+
+def test_answers_say_what_their_scores_mean(collection):
+    folder = Path("data/06_models/toy/vmnet_musicnn/checkpoint")
+    write_sound("query.wav")
+    options = ["--music", "query.wav", "--collection", "toy", "--weights-dir", "weights"]
+    run(["embed", "index"])
+    assert "What these scores mean is not known" in recommend(*options)
+    assert {item["fit"] for item in json.loads(recommend(*options, "--json"))["results"]} == {None}
+    curve = {"slope": 4.0, "tail": 0.0, "intercept": -1.0, "quantiles": list(LEVELS), "thresholds": {}}
+    curve["thresholds"] = {"music_to_video": [{"pool_size": 2, "score": 1.5}]}
+    figures = {"n_pairs": 30, "mrr": 0.2, "mrr_low": 0.1, "mrr_high": 0.3, "mrr_chance": 0.15}
+    save_checkpoint(folder, replace(load_checkpoint(folder), calibration=Calibration(**figures, curve=curve)))
+    run(["index"])
+    answer = json.loads(recommend(*options, "--json", "--variety", "0.5"))
+    for item in answer["results"]:
+        odds = np.exp(4 * item["score"] - 1) / 5
+        assert item["fit"] == pytest.approx(odds / (1 + odds), abs=1e-6)
+    table = recommend(*options).splitlines()
+    assert table[0].split()[:5] == ["rank", "score", "fit", "above", "id"]
+    assert re.match(r"1 +-?0\.\d{3} +\d+\.\d % +\d+\.\d % +00", table[1])
+    remark = " ".join(table[7:])
+    assert remark == answer["remark"]
+    assert remark.startswith("Nothing in this library fits: the best score, ")
+    assert "This model is not better than chance on its validation pairs (MRR 0.200, 95 % interval" in remark
+    alike = json.loads(recommend(*options, "--json", "--same-side"))
+    assert alike["remark"] == "" and {item["fit"] for item in alike["results"]} == {None}
+    trained = load_checkpoint(folder)
+    save_checkpoint(folder, replace(trained, tensors={name: 2 * part for name, part in trained.tensors.items()}))
+    run(["index"])  # of the embeddings of the network before
+    assert "calibration" not in load_index(OUTPUT / "music_index").about
 
 
 def test_more_like_a_file_and_answers_compared_again(collection):

@@ -10,6 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
+from vmnet_pipeline.evaluation.calibration import LEVELS, Calibration
+from vmnet_pipeline.search.recommendation import rank_items
+
 
 def ask(client, **body):
     return client.post("/v1/recommendations", json=body)
@@ -343,3 +346,48 @@ def test_a_long_body_is_parsed_by_a_worker(client):
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (422, "bad_request")
     id_only = client.post("/v1/embeddings", json={"id": "0001", "embedding": [0.5] * 40_000})
     assert (id_only.status_code, id_only.json()["error"]["code"]) == (422, "bad_request")
+
+
+@pytest.fixture
+def calibrated(service, monkeypatch):
+    curve = {"slope": 4.0, "tail": 0.0, "intercept": -1.0, "quantiles": list(LEVELS), "thresholds": {}}
+    curve["thresholds"] = {"video_to_music": [{"pool_size": 2, "score": 1.5}]}
+    figures = {"n_pairs": 30, "mrr": 0.3, "mrr_low": 0.2, "mrr_high": 0.4, "mrr_chance": 0.15}
+    for side in service.state.gallery.sides.values():
+        stored = Calibration(**figures, curve=curve).model_dump()
+        monkeypatch.setitem(side.index.about, "calibration", stored)
+
+
+def test_answers_have_the_probability_and_say_that_nothing_fits(client, calibrated, service, manifest):
+    n_items = len(service.state.gallery.sides["music"].index)
+    for query in ("video", "music"):
+        path = Path(manifest.loc["0001", "video_path" if query == "video" else "audio_path"])
+        uploaded = client.post("/v1/recommendations", params={"query": query}, content=path.read_bytes()).json()
+        for answer in (ask(client, id="0001", query=query).json(), uploaded):
+            for item in answer["results"]:
+                odds = np.exp(4 * item["score"] - 1) / (n_items - 1)
+                assert item["fit"] == pytest.approx(odds / (1 + odds), abs=1e-6)
+                assert item["percentile"] == pytest.approx(100 * max(item["score"], 0), abs=1e-3)
+            assert answer["remark"].startswith("Nothing in this library fits") is (query == "video")
+    alike = ask(client, id="0001", query="music", same_side=True).json()
+    assert alike["results"][0]["fit"] is None and alike["remark"] == ""
+
+
+def test_without_calibration_the_answer_says_so(client):
+    answer = ask(client, id="0001", query="video").json()
+    assert answer["results"][0]["fit"] is None and answer["results"][0]["percentile"] is None
+    assert answer["remark"].startswith("What these scores mean is not known")
+
+
+def test_variety_is_that_of_the_library_for_an_id_and_a_file(client, service, manifest):
+    gallery = service.state.gallery
+    expected = rank_items(gallery.sides["music"].index, gallery.find_vector("0002", "video"), top_k=5, variety=0.9)
+    ids = [item.id for item in expected]
+    assert [item["id"] for item in ask(client, id="0002", top_k=5, variety=0.9).json()["results"]] == ids
+    assert [item["id"] for item in ask(client, id="0002", top_k=5).json()["results"]] != ids
+    content = Path(manifest.loc["0002", "video_path"]).read_bytes()
+    uploaded = client.post("/v1/recommendations", params={"top_k": 5, "variety": 0.9}, content=content).json()
+    assert [item["id"] for item in uploaded["results"]] == ids
+    for bad in (-0.1, 1.1, "much"):
+        assert ask(client, id="0002", variety=bad).status_code == 422
+        assert client.post("/v1/recommendations", params={"variety": bad}, content=content).status_code == 422

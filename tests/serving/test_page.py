@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vmnet_pipeline.evaluation.calibration import LEVELS, Calibration
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AXE = Path(__file__).parents[2] / ".peers" / "axe-core" / "axe.min.js"
 FLAGS = (
@@ -106,6 +108,23 @@ def test_a_track_finds_videos(page, manifest):
     assert page.one("#answers-title").text == "The videos that fit best"
     page.all("#results button")[0].click()
     page.wait(lambda: page.run("return picture.videoWidth > 0 && sound.currentTime > 0.1"))
+
+
+def test_the_page_tells_how_likely_an_answer_is_and_that_nothing_fits(page, service, manifest, monkeypatch):
+    threshold = {"video_to_music": [{"pool_size": 1, "score": 1.5}]}
+    curve = {"slope": 0.0, "tail": 0.0, "intercept": 0.0, "quantiles": [-1.0] * len(LEVELS), "thresholds": threshold}
+    figures = {"n_pairs": 30, "mrr": 0.3, "mrr_low": 0.2, "mrr_high": 0.4, "mrr_chance": 0.15}
+    about = service.state.gallery.sides["music"].index.about
+    monkeypatch.setitem(about, "calibration", Calibration(**figures, curve=curve).model_dump())
+    page.one("#file").send_keys(manifest.loc["0001", "video_path"])
+    page.wait(lambda: page.all("#results li"))
+    n_items = len(service.state.gallery.sides["music"].index)
+    assert f"fit {100 / n_items:.1f} %, above 100.0 %" in page.all("#results li")[0].text
+    assert page.one("#remark").text.startswith("Nothing in this library fits")
+    page.all("#results .like")[0].click()
+    page.wait(lambda: len(page.all("#results li")) == n_items - 1)
+    assert "fit " not in page.all("#results li")[0].text
+    assert not page.one("#remark").is_displayed()
 
 
 def test_more_like_an_answer_with_the_same_picture(with_results, service):

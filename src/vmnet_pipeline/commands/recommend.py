@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,7 @@ from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from vmnet_pipeline.search.recommendation import Recommendation
+    from vmnet_pipeline.search.recommendation import Ranking
     from vmnet_pipeline.types import CollectionPlaces, Side
 
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
@@ -32,6 +31,12 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
     type=click.FloatRange(0.0, 1.0),
     default=None,
     help="Re-rank the 50 best piece by piece: share of the agreement over time in the score.  [default: off]",
+)
+@click.option(
+    "--variety",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.0,
+    help="Choose results of the 50 best that differ from each other: share of unlikeness.  [default: off]",
 )
 @click.option("--filter", "filters", multiple=True, help="Only items like this: group=A, tag=rock, 'duration<60'.")
 @click.option("--exclude", multiple=True, metavar="ID", help="Leave this item out, e.g. the query itself; repeatable.")
@@ -58,7 +63,7 @@ def recommend_items(
 
 def make_ranking(
     path: Path, query: Side, places: CollectionPlaces, *, same_side: bool, rerank: float | None, **options: Any
-) -> list[Recommendation]:
+) -> Ranking:
     """Rank the items of a collection for one side of a file.
 
     Raises:
@@ -76,30 +81,34 @@ def make_ranking(
     return recommend(embedder, index, path, query, same_side=same_side, rerank=rerank, store=store, **options)
 
 
-def format_json(path: Path, direction: str, ranking: Sequence[Recommendation]) -> str:
-    """Format results for programs: `query`, `direction`, and `results` with rank, id, score and metadata."""
-    content = {"query": str(path), "direction": direction, "results": [asdict(item) for item in ranking]}
+def format_json(path: Path, direction: str, ranking: Ranking) -> str:
+    """Format results for programs: `query`, `direction`, `remark`, and `results`: rank, id, score, fit, metadata."""
+    results = [asdict(item) for item in ranking]
+    content = {"query": str(path), "direction": direction, "remark": ranking.remark, "results": results}
     return json.dumps(content, ensure_ascii=False, indent=2)
 
 
-def format_table(ranking: Sequence[Recommendation]) -> str:
-    """Format results for people: one line each, without empty columns."""
+def format_table(ranking: Ranking) -> str:
+    """Format results for people: one line each, without empty columns, and the remark on them."""
     if not ranking:
         return "No item matches the filters."
     columns = [name for name in WIDTHS if name == "id" or any(item.metadata.get(name) for item in ranking)]
     has_duration = any(item.metadata.get("duration_s") for item in ranking)
-    rows = [["rank", "score", *columns, *(["duration"] if has_duration else [])]]
+    has_fit = ranking[0].fit is not None
+    rows = [
+        ["rank", "score", *(["fit", "above"] if has_fit else []), *columns, *(["duration"] if has_duration else [])]
+    ]
     for item in ranking:
         cells = {"id": item.id, **item.metadata}
         texts = [_cut(cells.get(name), WIDTHS[name]) for name in columns]
         if has_duration:
             seconds = item.metadata.get("duration_s")
             texts.append("" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}")
-        rows.append([str(item.rank), f"{item.score:.3f}", *texts])
+        fit = [] if item.fit is None else [f"{100 * item.fit:.1f} %", f"{item.percentile:.1f} %"]
+        rows.append([str(item.rank), f"{item.score:.3f}", *fit, *texts])
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *textwrap.wrap(ranking.remark, 100)])
 
 
 def _cut(value: Any, width: int) -> str:

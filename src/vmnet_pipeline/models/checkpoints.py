@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vmnet_pipeline.errors import CheckpointError, ParameterError, describe_validation
+from vmnet_pipeline.evaluation.calibration import Calibration
 from vmnet_pipeline.params import SEQUENCE_TOWERS
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.checksummed import add_checksum, hash_file, parse_checksummed
@@ -52,6 +53,7 @@ class Checkpoint:
         git_revision: Commit of the project, or None outside a repository.
         versions: Version of each package that matters.
         parts: Backends of a joint vector, with width and weight, of the sides that have several.
+        calibration: What its scores mean, from held-out pairs; None where that is not known.
     """
 
     model_config: dict[str, Any]
@@ -63,6 +65,7 @@ class Checkpoint:
     git_revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     parts: Mapping[Side, tuple[FeaturePart, ...]] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def part_weights(self) -> dict[str, dict[str, float | None]]:
@@ -114,6 +117,7 @@ class _ConfigSchema(_Strict):
     git_revision: str | None
     versions: dict[str, str]
     parts: dict[Side, tuple[FeaturePart, ...]] = Field(default_factory=dict)
+    calibration: Calibration | None = None
     checksum: str = ""
 
 
@@ -136,6 +140,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "fingerprints": {side: json.loads(item.to_json()) for side, item in checkpoint.fingerprints.items()},
         **{name: getattr(checkpoint, name) for name in _COPIED},
         **({"parts": list_parts(checkpoint.parts)} if checkpoint.parts else {}),
+        **({"calibration": checkpoint.calibration.model_dump()} if checkpoint.calibration else {}),
     }
     write_text_atomically(folder / CONFIG_FILE, add_checksum(content, indent=2), durable=True)
     if not is_remote(folder):
@@ -151,7 +156,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     config = _read_config(folder / CONFIG_FILE)
     tensors = _read_tensors(folder / WEIGHTS_FILE, config.weights_sha256)
     network, copied = config.network.model_dump(exclude_unset=True), {name: getattr(config, name) for name in _COPIED}
-    return Checkpoint(network, tensors, config.fingerprints, **copied, parts=config.parts)
+    return Checkpoint(
+        network, tensors, config.fingerprints, **copied, parts=config.parts, calibration=config.calibration
+    )
 
 
 def list_parts(parts: Mapping[Side, Sequence[FeaturePart]]) -> dict[str, list[dict[str, Any]]]:

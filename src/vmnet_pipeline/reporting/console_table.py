@@ -51,7 +51,11 @@ def _format_cell(estimate: Mapping[str, Any], scale: int, digits: int) -> str:
 
 
 def _list_notes(evaluation: Mapping[str, Any]) -> list[str]:
-    texts = labels.describe_method(evaluation), labels.describe_extras(evaluation)
+    texts = (
+        labels.describe_method(evaluation),
+        labels.describe_extras(evaluation),
+        labels.describe_reliability(evaluation),
+    )
     notes = [line for text in texts for line in textwrap.wrap(text, _WIDTH)]
     if any(int(k) >= evaluation["pool_size"] for k in next(iter(evaluation["directions"].values()))["recall"]):
         notes.append(f"* K reaches the pool size of {evaluation['pool_size']:,}: 100 % by definition.")

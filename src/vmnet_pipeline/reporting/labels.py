@@ -47,6 +47,18 @@ def describe_extras(evaluation: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
+def describe_reliability(evaluation: Mapping[str, Any]) -> str:
+    """How far the probabilities of answers are from what is observed; empty where scores are not calibrated."""
+    found = evaluation.get("reliability")
+    if not found:
+        return ""
+    return (
+        f"Expected calibration error of the {found['top_k']} best answers: "
+        f"{100 * found['expected_calibration_error']:.2f} points; {100 * found['ece_of_perfect']:.2f} by chance alone; "
+        f"calibrated on {found['n_held_out']:,} held-out pairs."
+    )
+
+
 def choose_pool_ks(recall: Mapping[str, Any]) -> list[str]:
     """Choose the cut-offs up to 10, which papers report; the first one if all are larger."""
     return [k for k in recall if int(k) <= 10] or [next(iter(recall))]

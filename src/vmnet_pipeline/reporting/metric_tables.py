@@ -11,6 +11,7 @@ from vmnet_pipeline.reporting.labels import (
     choose_pool_ks,
     describe_method,
     describe_pool,
+    describe_reliability,
     format_estimate,
 )
 
@@ -39,6 +40,7 @@ def lay_out_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "hubs": _lay_out_hubs(directions),
         "summary": f"{evaluation['n_items']:,} items, {describe_pool(evaluation)}",
         "method": describe_method(evaluation),
+        "reliability": describe_reliability(evaluation),
         "level": f"{100 * evaluation['confidence_level']:g} %",
         "pool_size": f"{evaluation['pool_size']:,}",
         "any_trivial": any(row["trivial"] for row in rows),

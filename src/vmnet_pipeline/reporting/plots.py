@@ -86,6 +86,33 @@ def plot_ranks(evaluation: Mapping[str, Any], query_rows: Sequence[Mapping[str, 
     return figure
 
 
+def plot_reliability(reliability: Mapping[str, Any]) -> Figure:
+    """Draw the observed share of right answers over their probability; on the diagonal both are the same.
+
+    Args:
+        reliability: See `evaluation.calibration.measure_reliability`.
+    """
+    bins = reliability["bins"]
+    predicted, observed, low, high = (
+        np.array([100 * part[name] for part in bins]) for name in ("predicted", "observed", "low", "high")
+    )
+    figure, (axes,) = make_figure(1, 5.6, 4.6)
+    end = 1.08 * max(predicted.max(), high.max(), 1e-3)
+    axes.plot([0, end], [0, end], color=GREY, ls=":", lw=1.6, label="perfect")
+    lengths = np.clip([observed - low, high - observed], 0, None)
+    axes.errorbar(
+        predicted, observed, lengths, color=BLUE, marker="o", ms=5, lw=1.2, capsize=3, label="answers, 95 % intervals"
+    )
+    axes.set_xlim(0, end)
+    axes.set_ylim(0, end)
+    axes.set_xlabel(f"probability (%), the best {reliability['top_k']} of {reliability['pool_size']:,} candidates")
+    axes.set_ylabel("share of right answers (%)")
+    error = 100 * reliability["expected_calibration_error"]
+    axes.set_title(f"Reliability, expected calibration error {error:.2f} points", loc="left")
+    axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
 def plot_durations(durations: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the lengths (s) of the items of a collection, one panel for `audio` and one for `video`; NaN is unknown."""
     figure, panels = make_figure(len(durations), 8.6, 2.8, sharey=True)

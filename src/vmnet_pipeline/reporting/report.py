@@ -25,6 +25,7 @@ _MAX_LISTED = 20
 _PLOT_TEXTS = {
     "recall": "Recall@K over K in both directions, with intervals and the chance level",
     "ranks": "Histogram of the ranks of the relevant items, one panel for each direction",
+    "reliability": "Probability of the best answers against the share that is right, with intervals",
     "training": "Loss terms and validation figures over the epochs of training",
     "comparison": "Recall@K, mean reciprocal rank and its paired differences in the comparison, with intervals",
     "variants": "Recall@K, mean reciprocal rank and its paired differences of the variants, with intervals",

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.params import IndexKind, IndexParams
+from vmnet_pipeline.search.judgement import read_calibration
 from vmnet_pipeline.search.vector_index import VectorIndex, import_faiss
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, lock_folder, replace_folder, write_text_atomically
 from vmnet_pipeline.storage.checksummed import describe_files, hash_file, read_document, read_frame
@@ -124,6 +125,7 @@ def _load_version(folder: Path, digest: str) -> VectorIndex:
         alive = items.pop("alive").to_numpy(dtype=bool)
     except (ValueError, KeyError, TypeError) as error:
         raise SearchIndexError(f"{folder / ITEMS} is damaged ({error}); {REMEDY}") from error
+    read_calibration(contents.about.get("calibration"))
     vectors = _read_vectors(folder / VECTORS)
     if len(items) != vectors.ntotal or vectors.d != contents.dim or "id" not in items:
         raise SearchIndexError(f"the files of {folder} do not belong together; {REMEDY}")

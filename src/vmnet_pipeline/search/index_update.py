@@ -11,6 +11,7 @@ from vmnet_pipeline.search.vector_index import VectorIndex, choose_kind
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vmnet_pipeline.evaluation.calibration import Calibration
     from vmnet_pipeline.inference.embeddings import EmbeddingSet
     from vmnet_pipeline.params import IndexParams
 
@@ -21,12 +22,26 @@ BUILD_SETTINGS = ("hnsw_links", "hnsw_build_width", "ivf_lists", "pq_bytes")
 
 
 def update_index(
-    index: VectorIndex | None, embeddings: EmbeddingSet, metadata: pd.DataFrame, params: IndexParams
+    index: VectorIndex | None,
+    embeddings: EmbeddingSet,
+    metadata: pd.DataFrame,
+    params: IndexParams,
+    calibration: Calibration | None = None,
 ) -> VectorIndex:
     """Return an index of the embeddings: `index` itself, changed in place where possible, or a new one.
 
-    `metadata` has one row per id; items without a row get empty cells.
+    `metadata` has one row per id; items without a row get empty cells. The index keeps the network's `calibration`.
     """
+    index = _refresh(index, embeddings, metadata, params)
+    index.about.pop("calibration", None)
+    if calibration is not None:
+        index.about["calibration"] = calibration.model_dump()
+    return index
+
+
+def _refresh(
+    index: VectorIndex | None, embeddings: EmbeddingSet, metadata: pd.DataFrame, params: IndexParams
+) -> VectorIndex:
     rows = list_rows(embeddings)
     if index is None or _needs_rebuild(index, embeddings, params):
         return _build(embeddings, rows, metadata, params)

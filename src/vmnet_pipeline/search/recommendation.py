@@ -7,11 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import ParameterError, SearchIndexError
-from vmnet_pipeline.search.reranking import PIECE_S, Reranking, align_stored, rerank_hits
+from vmnet_pipeline.search.judgement import judge_scores
+from vmnet_pipeline.search.reranking import N_CANDIDATES, PIECE_S, Reranking, align_stored, rerank_hits
+from vmnet_pipeline.search.variety import diversify_hits
 from vmnet_pipeline.storage.names import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -36,12 +38,28 @@ class Recommendation:
         id: Item id.
         score: Cosine similarity to the query, -1 to 1; after re-ranking mixed with the agreement over time.
         metadata: Title, duration_s, group, licence, tags, ... from the index; None for unknown values.
+        fit: Probability that it belongs to the query, if one of the items searched does, 0-1; None if not known.
+        percentile: Percentage of candidates that do not belong to a query whose score is lower, 0-100; None likewise.
     """
 
     rank: int
     id: str
     score: float
     metadata: dict[str, Any]
+    fit: float | None = None
+    percentile: float | None = None
+
+
+class Ranking(list[Recommendation]):
+    """Recommended items, best first.
+
+    Attributes:
+        remark: What to know before using them, e.g. that nothing fits; may be empty.
+    """
+
+    def __init__(self, items: Iterable[Recommendation] = (), remark: str = "") -> None:
+        super().__init__(items)
+        self.remark = remark
 
 
 def target_side(query: Side, *, same_side: bool) -> Side:
@@ -58,7 +76,9 @@ def rank_items(
     filters: Sequence[Filter | str] = (),
     exclude: Collection[str] = (),
     reranking: Reranking | None = None,
-) -> list[Recommendation]:
+    variety: float = 0.0,
+    direction: str = "",
+) -> Ranking:
     """Rank the items of an index by their similarity to one embedding.
 
     Args:
@@ -68,20 +88,30 @@ def rank_items(
         filters: Conditions that every result meets, e.g. `["group=jazz", "duration<60"]`.
         exclude: Ids that are never returned, e.g. that of the query itself.
         reranking: Scores the best hits again; None keeps the order of the index.
+        variety: Share of the distance to better results in the order, 0-1; 0 keeps the order of the scores.
+        direction: `video_to_music` or `music_to_video`: results get `fit` and `percentile`, by the cosine of the whole
+            items. Anything else, e.g. `music_to_music`: they are not known.
 
     Raises:
         SearchIndexError: The embedding or a filter cannot be used.
     """
     # Excluded items may take the first places: search for as many more, and cut afterwards.
     excluded = {normalise(item_id) for item_id in exclude}
-    n_wanted = max(top_k, reranking.n_candidates if reranking else 0) + len(excluded)
-    hits = [hit for hit in index.search(vector, n_wanted, filters)[0] if hit.id not in excluded]
-    hits = (rerank_hits(hits, reranking) if reranking else hits)[:top_k]
+    n_candidates = max(top_k, reranking.n_candidates if reranking else 0, N_CANDIDATES if variety else 0)
+    found = [hit for hit in index.search(vector, n_candidates + len(excluded), filters)[0] if hit.id not in excluded]
+    hits = rerank_hits(found, reranking) if reranking else found
+    if variety:
+        hits = diversify_hits(hits, index.take_vectors([hit.position for hit in hits]), variety, top_k)
+    hits = hits[:top_k]
+    cosines = {hit.id: hit.score for hit in found}
+    pool_size = index.count(filters) - len(excluded)
+    judgement = judge_scores(index.about.get("calibration"), cosines, direction, max(pool_size, len(found)))
     metadata = list_metadata(index, [hit.position for hit in hits])
-    return [
-        Recommendation(rank, hit.id, hit.score, known)
+    items = [
+        Recommendation(rank, hit.id, hit.score, known, judgement.fits.get(hit.id), judgement.percentiles.get(hit.id))
         for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
     ]
+    return Ranking(items, judgement.remark)
 
 
 def recommend(
@@ -96,7 +126,8 @@ def recommend(
     exclude: Collection[str] = (),
     rerank: float | None = None,
     store: FeatureStore | JointStore | None = None,
-) -> list[Recommendation]:
+    variety: float = 0.0,
+) -> Ranking:
     """Rank the items of an index for a media file.
 
     Args:
@@ -110,6 +141,7 @@ def recommend(
         exclude: See `rank_items`.
         rerank: Share of the agreement over time in the score, 0-1; None does not re-rank.
         store: Features of the indexed items; `rerank` needs them.
+        variety: See `rank_items`.
 
     Raises:
         SearchIndexError: The index was made with another network, or a filter cannot be used.
@@ -137,13 +169,22 @@ def recommend(
         )
     if rerank is not None and store is None:
         raise ParameterError("re-ranking needs the features of the indexed items: pass store=FeatureStore(FOLDER)")
-    feature = embedder.extract(query, path)
+    feature, side = embedder.extract(query, path), target_side(query, same_side=same_side)
     reranking = None
     if rerank is not None and store is not None:
-        pieces, side = embedder.cut_pieces(query, PIECE_S).embed(feature), target_side(query, same_side=same_side)
+        pieces = embedder.cut_pieces(query, PIECE_S).embed(feature)
         reranking = Reranking(partial(align_stored, embedder, pieces, side, store), rerank)
     vector = embedder.embed_feature(query, feature)
-    return rank_items(index, vector, top_k=top_k, filters=filters, exclude=exclude, reranking=reranking)
+    return rank_items(
+        index,
+        vector,
+        top_k=top_k,
+        filters=filters,
+        exclude=exclude,
+        reranking=reranking,
+        variety=variety,
+        direction=f"{query}_to_{side}",
+    )
 
 
 def list_metadata(index: VectorIndex, positions: Sequence[int]) -> list[dict[str, Any]]:

@@ -219,6 +219,21 @@ class VectorIndex:
 
     # --- searching
 
+    def count(self, filters: Sequence[Filter | str] = ()) -> int:
+        """Count the items that can be found and meet all conditions; otherwise as `search`."""
+        with self._lock.shared():
+            allowed = select_items(self.items, filters) if filters else True
+            return int((self.alive & allowed).sum())
+
+    def take_vectors(self, positions: Sequence[int]) -> np.ndarray:
+        """Vectors of some rows of `items`: (k, E) float32; what is left of them in an IVF-PQ index."""
+        if self.kind == "ivfpq":
+            with self._lock.exclusive():
+                self.faiss_index.make_direct_map()
+        with self._lock.shared():
+            rows = [self.faiss_index.reconstruct(int(position)) for position in positions]
+        return np.stack(rows) if rows else np.empty((0, self.dim), np.float32)
+
     def search(self, queries: np.ndarray, k: int = 10, filters: Sequence[Filter | str] = ()) -> list[list[Hit]]:
         """Find the k best items of each query, best first; fewer if fewer match.
 

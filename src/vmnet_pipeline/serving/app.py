@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
+OPTIONS = ("same_side", "rerank", "variety")
+"""Fields of a search that an upload gives in its URL; `top_k` and `filter` aside."""
 MAX_SESSION_BYTES = 8 * MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorBody, "description": text}
@@ -131,6 +133,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
         with ExitStack() as places:
             wanted, found = await _read(request, service, state, schemas.Search, places)
             side = target_side(wanted.query, same_side=wanted.same_side)
+            direction = f"{wanted.query}_to_{side}"
             search = partial(
                 state.gallery.search,
                 cast("np.ndarray", found.embedding),
@@ -139,9 +142,11 @@ def _add_search(app: FastAPI, service: Service) -> None:
                 wanted.filters,
                 exclude=[wanted.id] if wanted.id and wanted.same_side else [],
                 reranking=_plan_reranking(service, state, side, found, wanted.rerank),
+                variety=wanted.variety,
+                direction=direction,
             )
-            results = await asyncio.to_thread(search)
-        content = {"direction": f"{wanted.query}_to_{side}", "version": state.gallery.version, "results": results}
+            results, remark = await asyncio.to_thread(search)
+        content = {"direction": direction, "version": state.gallery.version, "results": results, "remark": remark}
         return JSONResponse(content | {"warnings": list(found.warnings)})
 
     @app.post("/v1/embeddings", response_model=schemas.Embedding, responses=ERRORS, openapi_extra=embed_docs)
@@ -231,7 +236,7 @@ async def _read_upload(
     given: dict[str, Any] = {"id": "upload", "query": request.query_params.get("query", "video")}
     if model is schemas.Search:
         given |= {"top_k": request.query_params.get("top_k", 10), "filters": request.query_params.getlist("filter")}
-        given |= {name: request.query_params[name] for name in ("same_side", "rerank") if name in request.query_params}
+        given |= {name: request.query_params[name] for name in OPTIONS if name in request.query_params}
     wanted, params = schemas.read_query(model, given).model_copy(update={"id": None}), service.params
     places.enter_context(state.pool.take_place())
     async with receive_upload(request, service.uploads, params.max_upload_bytes) as (path, size):

@@ -81,14 +81,30 @@ class Gallery:
         *,
         exclude: Collection[str] = (),
         reranking: Reranking | None = None,
-    ) -> list[dict[str, Any]]:
-        """Rank the items of a side, see `rank_items`, and link their media; 422 for a filter that cannot be used."""
+        variety: float = 0.0,
+        direction: str = "",
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Rank the items of a side, see `rank_items`, and link their media; 422 for a filter that cannot be used.
+
+        Returns:
+            The items, and the remark on them.
+        """
         index = self.sides[side].index
         try:
-            ranking = rank_items(index, vector, top_k=top_k, filters=filters, exclude=exclude, reranking=reranking)
+            ranking = rank_items(
+                index,
+                vector,
+                top_k=top_k,
+                filters=filters,
+                exclude=exclude,
+                reranking=reranking,
+                variety=variety,
+                direction=direction,
+            )
         except SearchIndexError as error:
             raise RefusedError(422, "bad_filter", str(error)) from error
-        return [asdict(item) | {"media": self.link_media(item.id, side, n_up=1)} for item in ranking]
+        items = [asdict(item) | {"media": self.link_media(item.id, side, n_up=1)} for item in ranking]
+        return items, ranking.remark
 
     def describe_item(self, item_id: str) -> dict[str, Any]:
         """Metadata and media links of one item; 404 if there is none."""

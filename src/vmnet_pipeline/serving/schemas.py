@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 MAX_FILTERS = 16
 MAX_FILTER_LENGTH = 200
 RESULT: dict[str, Any] = {
-    "rank": 1, "id": "0104", "score": 0.83, "media": "../v1/items/0104/media?side=music",
+    "rank": 1, "id": "0104", "score": 0.83, "fit": 0.21, "percentile": 99.4,
+    "media": "../v1/items/0104/media?side=music",
     "metadata": {"title": "0104", "group": "song0052", "licence": "", "tags": "electronic, techno", "duration_s": 11.8},
 }  # fmt: skip
 
@@ -63,6 +64,9 @@ class Search(Query):
         le=1.0,
         description="Re-rank the 50 best piece by piece: share of the agreement over time in the score. Default: off.",
     )
+    variety: float = Field(
+        0.0, ge=0.0, le=1.0, description="Choose results of the 50 best that differ: share of unlikeness. Default: off."
+    )
 
 
 class Session(_Body):
@@ -79,6 +83,12 @@ class Recommended(BaseModel):
     rank: int = Field(description="1 is the best.")
     id: str
     score: float = Field(description="Cosine similarity, -1 to 1.")
+    fit: float | None = Field(
+        None, description="Probability that it belongs to the query, if one of the items does; or null: not known."
+    )
+    percentile: float | None = Field(
+        None, description="Percentage of candidates that do not belong to a query whose score is lower; or null."
+    )
     metadata: dict[str, Any] = Field(description="Title, group, licence, tags, duration in seconds, ...")
     media: str | None = Field(description="Link to its media, relative to the URL of the request; or null.")
 
@@ -89,6 +99,7 @@ class Recommendations(BaseModel):
     direction: Literal["video_to_music", "music_to_video", "video_to_video", "music_to_music"]
     version: str = Field(description="Version of the search index.")
     results: list[Recommended]
+    remark: str = Field("", description="What to know first, e.g. that nothing in this library fits; may be empty.")
     warnings: list[str] = Field([], description="Of an uploaded file, e.g. that only a part of it could be read.")
 
 
@@ -140,6 +151,8 @@ SEARCH_PARAMETERS = [
      "description": "Condition on results; repeatable.", "example": ["duration<60"]},
     {"name": "rerank", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 1},
      "description": "Re-rank the 50 best piece by piece; share of the agreement over time in the score."},
+    {"name": "variety", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+     "description": "Choose results of the 50 best that differ; share of unlikeness."},
 ]  # fmt: skip
 
 

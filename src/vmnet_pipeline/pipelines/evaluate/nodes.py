@@ -26,20 +26,25 @@ def evaluate_checkpoint(
     """Embed the test subset with a checkpoint and measure retrieval in both directions.
 
     Returns:
-        The metrics, and one row per query with its rank.
+        The metrics, with the reliability of calibrated scores, and one row per query with its rank.
 
     Raises:
         CheckpointError: The checkpoint was made for other features.
     """
     import pandas as pd
 
+    from vmnet_pipeline.evaluation.calibration import add_calibration
     from vmnet_pipeline.evaluation.evaluate import evaluate_retrieval
     from vmnet_pipeline.models.embed import embed_arrays
 
     test, model = pairs.subset("test"), _build_model(checkpoint, pairs)
     music, video = embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)
     evaluation = evaluate_retrieval(music, video, test.ids, test.groups, params)
-    return evaluation.to_dict(), pd.DataFrame([_flatten_answers(row) for row in evaluation.query_rows])
+    results = evaluation.to_dict()
+    if checkpoint.calibration is not None and not params.shuffle_pairs:
+        relevant = test.groups if params.positives == "group" else test.ids
+        results = add_calibration(results, checkpoint.calibration, music, video, relevant)
+    return results, pd.DataFrame([_flatten_answers(row) for row in evaluation.query_rows])
 
 
 def rerank_answers(
@@ -134,6 +139,10 @@ def write_report(
     )
     figures = plot_evaluation(evaluation, query_ranks, training_history, checkpoint)
     plots = dict(zip(("recall", "ranks", "training"), figures, strict=True))
+    if "reliability" in evaluation:
+        from vmnet_pipeline.reporting.plots import plot_reliability
+
+        plots["reliability"] = plot_reliability(evaluation["reliability"])
     others = {
         name: {"evaluation": results["evaluation"], "query_rows": _list_rows(results["query_ranks"])}
         for name, results in measured_results["variants"].items()

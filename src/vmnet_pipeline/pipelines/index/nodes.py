@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from vmnet_pipeline.inference.embeddings import EmbeddingSet
+    from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.search.vector_index import VectorIndex
 else:  # Kedro evaluates annotations; these are slow to import
-    DataFrame = EmbeddingSet = VectorIndex = Any
+    Checkpoint = DataFrame = EmbeddingSet = VectorIndex = Any
 
 
 def describe_collection(
@@ -47,23 +48,40 @@ def describe_pairs(pairs: PairFiles) -> DataFrame:
 
 
 def index_music(
-    music_embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams
+    music_embeddings: EmbeddingSet,
+    items: DataFrame,
+    stored_index: VectorIndex | None,
+    checkpoint: Checkpoint,
+    params: IndexParams,
 ) -> VectorIndex:
     """Update the music index from its embeddings: add, remove, or rebuild."""
-    return _update(music_embeddings, items, stored_index, params, "music")
+    return _update(music_embeddings, items, stored_index, checkpoint, params, "music")
 
 
 def index_video(
-    video_embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams
+    video_embeddings: EmbeddingSet,
+    items: DataFrame,
+    stored_index: VectorIndex | None,
+    checkpoint: Checkpoint,
+    params: IndexParams,
 ) -> VectorIndex:
     """Update the video index from its embeddings: add, remove, or rebuild."""
-    return _update(video_embeddings, items, stored_index, params, "video")
+    return _update(video_embeddings, items, stored_index, checkpoint, params, "video")
 
 
 def _update(
-    embeddings: EmbeddingSet, items: DataFrame, stored_index: VectorIndex | None, params: IndexParams, side: str
+    embeddings: EmbeddingSet,
+    items: DataFrame,
+    stored_index: VectorIndex | None,
+    checkpoint: Checkpoint,
+    params: IndexParams,
+    side: str,
 ) -> VectorIndex:
+    from vmnet_pipeline.models.checkpoints import digest_checkpoint
     from vmnet_pipeline.search.index_update import update_index
     from vmnet_pipeline.search.item_metadata import choose_side
 
-    return update_index(stored_index, embeddings, choose_side(items, side), params)
+    # The network may have been trained again since its embeddings were made.
+    is_same = digest_checkpoint(checkpoint) == embeddings.checkpoint
+    calibration = checkpoint.calibration if is_same else None
+    return update_index(stored_index, embeddings, choose_side(items, side), params, calibration)

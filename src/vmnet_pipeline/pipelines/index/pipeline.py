@@ -2,7 +2,8 @@
 
 manifest, extra_columns, musicnn features ──describe_collection──► items ──┐
 music_embeddings, stored_music_index ──index_music──► music_index      ◄───┤
-video_embeddings, stored_video_index ──index_video──► video_index      ◄───┘
+video_embeddings, stored_video_index ──index_video──► video_index      ◄───┤
+checkpoint (what its scores mean) ─────────────────────────────────────────┘
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def create_indexing(variant: str) -> Pipeline:
     """Build both indexes from embeddings and the item table."""
     nodes = []
     for side, function in _NODES.items():
-        inputs = [f"{side}_embeddings", "items", f"stored_{side}_index", "params:index"]
+        inputs = [f"{side}_embeddings", "items", f"stored_{side}_index", "checkpoint", "params:index"]
         nodes.append(node(function, inputs, f"{side}_index", name=f"index_{side}"))
     return Pipeline(nodes, namespace=variant, parameters={"params:index"})
 

@@ -129,6 +129,7 @@ def train_network(
     """
     from vmnet_pipeline.models.checkpoints import Checkpoint, read_git_revision, read_versions
     from vmnet_pipeline.storage.paths import is_remote
+    from vmnet_pipeline.training.calibration import calibrate_result
     from vmnet_pipeline.training.ensembles import join_results, train_members
     from vmnet_pipeline.training.fusion import weigh_parts
 
@@ -161,6 +162,7 @@ def train_network(
         tensors=result.tensors,
         best_epoch=result.best_epoch,
         metrics=result.metrics,
+        calibration=calibrate_result(result, val, params),
     )
     return checkpoint, _list_epochs(members)
 

@@ -211,6 +211,8 @@ async function search(isCurrent) {
   const answer = await call("v1/recommendations", { method: "POST", headers, body });
   if (!isCurrent()) return;
   showResults(answer.results);
+  $("remark").textContent = answer.remark;
+  $("remark").hidden = !answer.remark;
   $("warnings").textContent = [...(query.warnings ?? []), ...answer.warnings].join("; ");
   $("warnings").hidden = !$("warnings").textContent;
 }
@@ -257,7 +259,8 @@ function makeRow(result, place) {
   bar.append(make("b", ""));
   bar.firstChild.style.width = `${100 * Math.max(0, result.score / best)}%`;
   score.prepend(bar);
-  const facts = [tags, duration && formatTime(duration), group && group !== title && group, licence];
+  const fit = result.fit !== null && `fit ${(100 * result.fit).toFixed(1)} %, above ${result.percentile.toFixed(1)} %`;
+  const facts = [fit, tags, duration && formatTime(duration), group && group !== title && group, licence];
   button.append(
     make("span", "rank", `${result.rank}.`),
     make("span", "name", title || result.id),
