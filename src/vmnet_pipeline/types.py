@@ -61,9 +61,11 @@ class Fingerprint:
 
     @property
     def parts(self) -> tuple[Fingerprint, ...]:
-        """One identity per backend; inverse of `join`."""
+        """One identity per backend; inverse of `join`. Itself where it is none of several, or does not tell theirs."""
         names = self.backend.split(JOINT_SIGN)
-        return (self,) if len(names) == 1 else tuple(Fingerprint(name, self.settings.get(name, {})) for name in names)
+        if len(names) == 1 or not all(isinstance(self.settings.get(name), dict) for name in names):
+            return (self,)
+        return tuple(Fingerprint(name, self.settings[name]) for name in names)
 
     def describe_difference(self, other: Fingerprint) -> str:
         """In words, what `other` has instead: `model 'a', not 'b'; ...`; empty for equal ones."""

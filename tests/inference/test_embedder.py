@@ -13,7 +13,7 @@ from crashing_backend import CrashingBackend
 import vmnet_pipeline
 from vmnet_pipeline import Embedder
 from vmnet_pipeline.backends.registry import BACKENDS, make_backend
-from vmnet_pipeline.errors import CheckpointError, EmbedderError, MediaError
+from vmnet_pipeline.errors import CheckpointError, EmbedderError, MediaError, ParameterError
 from vmnet_pipeline.inference.embedder import recall_backend
 from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, digest_checkpoint, save_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
@@ -330,3 +330,12 @@ def test_a_checkpoint_is_opened(remote):
     save_checkpoint(remote / "vmnet_musicnn/checkpoint", Checkpoint(model_config=config, tensors=tensors))
     loaded = open_checkpoint(str(remote / "vmnet_musicnn"))
     assert all(tensors[name].equal(tensor) for name, tensor in loaded.tensors.items())
+
+
+@pytest.mark.parametrize("settings", [{}, {"musicnn": 5, "vggish": {}}, {"musicnn": {}}])
+def test_a_joint_identity_that_does_not_tell_its_parts_is_refused(tmp_path, settings):
+    fingerprint = Fingerprint("musicnn+vggish", settings)
+    embedder = Embedder(make_checkpoint(fingerprints={"audio": fingerprint}), weights_dir=tmp_path)
+    with pytest.raises(ParameterError, match=r"unknown backend 'musicnn\+vggish'"):
+        embedder.backend("music")
+    assert fingerprint.describe_difference(Fingerprint("musicnn+vggish", {"vggish": 1}))
