@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.ingestion.splits import Split
 from vmnet_pipeline.pairs.packing import FeatureSide, plan_pairs, read_pairs, write_pairs
+from vmnet_pipeline.storage.checksummed import add_checksum
 from vmnet_pipeline.types import Fingerprint
 
 SPLIT = Split(("b", "007"), ("c",), ("a", "gone"))
@@ -48,6 +50,17 @@ def test_pairs_are_packed_in_the_order_of_the_sides(tmp_path, sides):
     assert np.shares_memory(train.video, pairs.video)
     assert pairs.fingerprints["audio"] == Fingerprint("musicnn", {"width": 3})
     assert pairs.left_out == {"gone": ("musicnn", "efficientnet")}
+
+
+def test_pairs_packed_before_backends_were_named_are_read(tmp_path, sides):
+    write_pairs(tmp_path / "pairs", plan_pairs(*sides, SPLIT, GROUPS))
+    place = tmp_path / "pairs" / "pairs.json"
+    content = json.loads(place.read_text())
+    del content["parts"], content["checksum"]
+    place.write_text(add_checksum({**content, "left_out": ["gone"]}))
+    pairs = read_pairs(tmp_path / "pairs", verify=True)
+    assert pairs.left_out == {"gone": ()}
+    assert pairs.subset("train").parts == {}
 
 
 def test_packing_again_replaces_the_folder(tmp_path, sides):
