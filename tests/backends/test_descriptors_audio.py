@@ -11,6 +11,8 @@ from vmnet_pipeline.backends.descriptors import audio, harmony, rhythm, series
 from vmnet_pipeline.backends.descriptors.names import AUDIO_DESCRIPTORS, VIDEO_DESCRIPTORS
 from vmnet_pipeline.backends.registry import get_backend
 from vmnet_pipeline.demo import make_clip
+from vmnet_pipeline.media.sandbox import Sandbox
+from vmnet_pipeline.params import LimitParams
 
 RATE = audio.SAMPLE_RATE_HZ
 NAMES = [descriptor.name for descriptor in AUDIO_DESCRIPTORS]
@@ -239,3 +241,15 @@ def test_the_fingerprint_tells_presets_and_windows_apart():
         get_backend("descriptors_audio", {"weights": "random"}).fingerprint()
         == get_backend("descriptors_audio").fingerprint()
     )
+
+
+@pytest.mark.process
+def test_libraries_are_imported_once_and_not_at_the_expense_of_a_file(tmp_path):
+    clip = make_clip(tmp_path / "song.wav", duration_s=2.0, with_video=False)
+    backend = get_backend("descriptors_audio")
+    with Sandbox(LimitParams(memory_mb=512, seconds=60.0)) as sandbox:
+        for _ in range(3):
+            found = sandbox.call(backend.prepare, str(clip))
+        (child,) = sandbox._everyone
+        assert child.n_asked == 3
+    np.testing.assert_array_equal(found.inputs, backend.prepare(str(clip)).inputs)

@@ -11,6 +11,8 @@ from vmnet_pipeline.backends.descriptors import video
 from vmnet_pipeline.backends.descriptors.names import VIDEO_DESCRIPTORS
 from vmnet_pipeline.backends.registry import get_backend
 from vmnet_pipeline.demo import make_clip
+from vmnet_pipeline.media.sandbox import Sandbox
+from vmnet_pipeline.params import LimitParams
 
 RATE = 8.0
 NAMES = [descriptor.name for descriptor in VIDEO_DESCRIPTORS]
@@ -215,3 +217,15 @@ def test_the_fingerprint_names_what_changes_the_numbers():
     assert "scenedetect 0.7" in settings["cuts"]
     for params in ({"rate_hz": 4.0}, {"max_duration_s": 60.0}):
         assert get_backend("descriptors_video", params).fingerprint().settings != settings
+
+
+@pytest.mark.process
+def test_libraries_are_imported_once_and_not_at_the_expense_of_a_file(tmp_path):
+    clip = make_clip(tmp_path / "film.mp4", duration_s=2.0, width=128, height=72)
+    backend = get_backend("descriptors_video")
+    with Sandbox(LimitParams(memory_mb=128, seconds=60.0)) as sandbox:
+        for _ in range(3):
+            found = sandbox.call(backend.prepare, str(clip))
+        (child,) = sandbox._everyone
+        assert child.n_asked == 3
+    np.testing.assert_array_equal(found.inputs, backend.prepare(str(clip)).inputs)

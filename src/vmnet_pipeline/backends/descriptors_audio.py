@@ -63,6 +63,13 @@ class AudioDescriptorBackend(DescriptorBackend):
         if not self._is_compact:
             vmnet2017.import_librosa()
 
+    def import_libraries(self) -> None:
+        """See `DescriptorBackend`."""
+        if self._is_compact:
+            import scipy.fft
+            import scipy.ndimage
+            import scipy.signal  # noqa: F401
+
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (1, 47) numbers, or (1, 349440) samples for librosa.
 

@@ -42,8 +42,14 @@ class VideoDescriptorBackend(DescriptorBackend):
             "cuts": f"AdaptiveDetector of scenedetect {metadata.version('scenedetect-headless')}",
         }
 
+    def import_libraries(self) -> None:
+        """See `DescriptorBackend`."""
+        import cv2  # noqa: F401
+        import scenedetect.detectors  # noqa: F401
+        import scipy.signal  # noqa: F401
+
     def prepare(self, path: str) -> PreparedItem:
-        """See `FeatureBackend.prepare`; inputs are (1, 32) numbers."""
+        """See `FeatureBackend.prepare`; inputs are (1, 31) numbers."""
         warnings: list[str] = []
         rate_hz, window_s = self.params.rate_hz, self.params.max_duration_s
         timed = sample_frames(path, rate_hz=rate_hz, max_duration_s=window_s, warnings=warnings)

@@ -151,6 +151,10 @@ class MusicnnBackend(NetworkBackend):
             return MusicnnVggNetwork(self.params.layer, POOLS_OF_MSD_VGG if as_trained else POOLS)
         return MusicnnNetwork(*SIZES[self.params.model], self.params.layer)
 
+    def import_libraries(self) -> None:
+        """See `spectra.import_libraries`."""
+        spectra.import_libraries()
+
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (T, 187, 96) float32."""
         warnings: list[str] = []

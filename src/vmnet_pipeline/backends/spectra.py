@@ -25,6 +25,11 @@ SLANEY_BREAK_HZ = 1000.0
 SLANEY_LOG_STEP = np.log(6.4) / 27.0
 
 
+def import_libraries() -> None:
+    """Import what spectra need; a process that decodes does so before it limits memory for a file."""
+    import scipy.fft  # noqa: F401
+
+
 def hz_to_mel_htk(frequency_hz: np.ndarray | float) -> np.ndarray:
     """Mel scale of HTK: 1127 ln(1 + f / 700)."""
     return np.asarray(HTK_SCALE * np.log1p(np.asarray(frequency_hz, np.float64) / HTK_BREAK_HZ))

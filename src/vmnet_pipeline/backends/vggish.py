@@ -129,6 +129,10 @@ class VggishBackend(NetworkBackend):
             torch_weights.load_state(network, state, WEIGHTS_NAME)
         return network
 
+    def import_libraries(self) -> None:
+        """See `spectra.import_libraries`."""
+        spectra.import_libraries()
+
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`; inputs are (62, 96, 64) float32; `n_valid` counts patches of real sound."""
         warnings: list[str] = []

@@ -40,6 +40,10 @@ class DescriptorBackend:
         """Everything that changes a number: window, decoder, versions of the formulas and of libraries."""
         raise NotImplementedError
 
+    def import_libraries(self) -> None:
+        """Import what `prepare` needs; a process that decodes calls it before it limits memory for a file."""
+        raise NotImplementedError
+
     def fingerprint(self) -> Fingerprint:
         """See `FeatureBackend.fingerprint`."""
         return Fingerprint(self.name, self.describe_settings())
