@@ -326,3 +326,60 @@ def test_vectors_have_no_time_to_keep(tmp_path):
     folder = make_reference_data(tmp_path / "data", kind="vector", n_train=3, n_test=2)
     with pytest.raises(PairsError, match=r"000\.npy: feature of shape \(24,\) is neither \(T, D\)"):
         pack(folder, tmp_path / "pairs", music_steps=9)
+
+
+# --- equal arrays
+
+
+def copy_feature(folder, modality, source, target):
+    (from_path,) = folder.glob(f"*/{modality}/{source}.npy")
+    (to_path,) = folder.glob(f"*/{modality}/{target}.npy")
+    np.save(to_path, np.load(from_path).astype(np.float64))  # other bytes, equal values
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_items_with_equal_arrays_are_held_out_together(data, modality, caplog):
+    caplog.set_level("INFO")
+    before = plan(data)
+    validation, training = before.split.val[0], before.split.train[:2]
+    for source, target in itertools.pairwise((validation, *training)):
+        copy_feature(data, modality, source, target)
+    after = plan(data)
+    tied = {validation, *training}
+    assert {after.groups[item_id] for item_id in tied} == {min(tied)}
+    assert not (tied & {*after.split.val} and tied & {*after.split.train})
+    assert not {after.groups[key] for key in after.split.train} & {after.groups[key] for key in after.split.val}
+    assert {key: group for key, group in after.groups.items() if key not in tied} == {
+        key: group for key, group in before.groups.items() if key not in tied
+    }
+    counts = {"audio": "3 item(s) have the audio and 0", "video": "0 item(s) have the audio and 3"}
+    assert caplog.text.count(f"{counts[modality]} the video of another one; such items are one group: 32 groups") == 1
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_training_items_with_the_arrays_of_a_test_item_are_left_out(data, tmp_path, modality, caplog):
+    copy_feature(data, modality, "030", "004")
+    pairs = pack(data, tmp_path / "pairs")
+    assert "004" not in pairs.ids
+    assert pairs.ids[-10:] == tuple(f"{k:03d}" for k in range(24, 34))
+    assert "1 item(s) of training or validation are left out" in caplog.text
+    assert plan(data, allows_repeats=True, holds_out_val=False).split.train == tuple(f"{k:03d}" for k in range(24))
+
+
+def test_arrays_that_only_begin_alike_or_have_another_shape_are_not_equal(data):
+    begin = np.zeros(2048, np.float32)
+    np.save(data / "train" / "video" / "000.npy", np.concatenate([begin, [1.0]]))
+    np.save(data / "train" / "video" / "001.npy", np.concatenate([begin, [2.0]]))
+    np.save(data / "train" / "audio" / "002.npy", np.zeros((2, 6)))
+    np.save(data / "train" / "audio" / "003.npy", np.zeros((3, 4)))
+    (data / "train" / "audio" / "004.npy").write_bytes(b"not an array")
+    assert all(group == key for key, group in plan(data).groups.items())
+
+
+def test_equal_arrays_tie_given_groups_and_the_first_of_them_names_both(data):
+    names = {"000": "song b", "001": "song a", "002": ""}
+    rows = [f"{k:03d},{names.get(f'{k:03d}', '')}" for k in range(24)]
+    (data / "train.csv").write_text("id,group\n" + "\n".join(rows) + "\n")
+    copy_feature(data, "audio", "000", "001")
+    copy_feature(data, "video", "001", "002")
+    assert [plan(data).groups[key] for key in ("000", "001", "002", "003")] == ["song a", "song a", "song a", "003"]

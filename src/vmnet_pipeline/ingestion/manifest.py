@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.errors import IngestError
 from vmnet_pipeline.ingestion.probing import probe_files
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
+from vmnet_pipeline.ingestion.ties import tie_groups
 from vmnet_pipeline.storage.memory import release_memory
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def build_manifest(
     release_memory()
     manifest["status"] = manifest["status"].mask(manifest["reason"] != "", "failed")
     _mark_duplicates(manifest)
-    manifest["group"] = _tie_groups(manifest)
+    manifest["group"] = tie_groups(manifest["id"], manifest["group"], [manifest[name] for name in _CHECKSUMS])
     manifest[_CHECKSUMS] = manifest[_CHECKSUMS].fillna("")
     release_memory()
     return manifest[list(MANIFEST_COLUMNS)]
@@ -104,38 +105,6 @@ def _mark_duplicates(manifest: pd.DataFrame) -> None:
     manifest.loc[copies.index, ["status", "reason"]] = "duplicate"
     manifest.loc[copies.index, "duplicate_of"] = copies
     manifest.loc[copies.index, "error"] = "same content as " + copies
-
-
-def _tie_groups(manifest: pd.DataFrame) -> pd.Series:
-    """The group of every item: the given one, else its id; items that share a file's content share a group.
-
-    Groups are the connected components of a graph of group names and checksums, as a song used in two videos ties their
-    groups. A component is named after its first given group by name, if it has one.
-    """
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    given = manifest["group"] != ""
-    own = ("group:" + manifest["group"]).where(given, "item:" + manifest["id"])
-    owners, names = pd.factorize(own)
-    sums, checksums = pd.factorize(pd.concat([manifest[name] for name in _CHECKSUMS]))
-    ties = sums >= 0
-    n_nodes = len(names) + len(checksums)
-    edges = (np.tile(owners, 2)[ties], len(names) + sums[ties])
-    graph = coo_array((np.ones(len(edges[0]), np.int8), edges), shape=(n_nodes, n_nodes))
-    component = connected_components(graph, directed=False)[1][: len(names)]
-    order = pc.sort_indices(pa.array(names)).to_numpy()
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
-    first = np.full(n_nodes, len(names))
-    np.minimum.at(first, component, rank)
-    called = pd.Series(names.take(order[first[component]]), dtype="str")
-    called = called.str.slice(len("group:")).where(called.str.startswith("group:"), called.str.slice(len("item:")))
-    return called.take(owners).set_axis(manifest.index)
 
 
 def check_usable(manifest: pd.DataFrame, media_dir: str | Path) -> None:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.ingestion.splits import SUBSETS, Split, split_by_group
+from vmnet_pipeline.ingestion.ties import tie_groups
 from vmnet_pipeline.pairs.packing import FeatureSide, PairPlan
+from vmnet_pipeline.reference.equal_files import label_equal_arrays
 from vmnet_pipeline.reference.feature_files import FeatureFiles
 from vmnet_pipeline.reference.layout import N_PATCHES, N_VGGISH_CHANNELS, read_shape
 from vmnet_pipeline.reference.shapes import check_axes, explain_axes
@@ -141,11 +143,13 @@ def plan_reference_pairs(
         PairsError: The csv files contradict themselves; the message lists every problem.
     """
     tables = read_tables(layout.subsets, allows_repeats=allows_repeats)
-    split, paths = tables.split, _list_paths(layout.subsets, tables)
+    paths = _list_paths(layout.subsets, tables)
+    groups = _tie_equal_files(tables, paths)
+    split = tables.split if allows_repeats else _leave_out_known(tables.split, tables, groups)
     if split.train and not split.val and holds_out_val:
-        split = _hold_out_val(split, tables.groups, val_share, seed)
+        split = _hold_out_val(split, groups, val_share, seed)
     form = f"{layout.variant} {music_steps} {video_steps}" if music_steps or video_steps else layout.variant
-    key = _digest_sources(form, split, tables.groups, paths)
+    key = _digest_sources(form, split, groups, paths)
     if layout.test_only and "test" in layout.subsets and len(layout.subsets) > 1:
         test = replace(layout, subsets={"test": layout.subsets["test"]})
         plan = plan_reference_pairs(
@@ -159,7 +163,7 @@ def plan_reference_pairs(
         return replace(plan, accepted_keys=(key,))
     sides = _plan_sides(layout, paths, _read_shapes(paths), music_steps, video_steps)
     problems = tuple(tables.problems)
-    return PairPlan(*sides, split, tables.groups, problems=problems, source_key=key, ids=tables.ids)
+    return PairPlan(*sides, split, groups, problems=problems, source_key=key, ids=tables.ids)
 
 
 def peek_shapes(
@@ -186,6 +190,43 @@ def _list_paths(subsets: Mapping[str, SubsetFiles], tables: ReferenceTables) -> 
         return {key: files[subset].find(tables.id_of(key)) for subset in SUBSETS for key in tables.rows[subset]}
 
     return {"audio": list_modality("audio"), "video": list_modality("video")}
+
+
+def _tie_equal_files(tables: ReferenceTables, paths: Paths) -> dict[str, str]:
+    """The group of every key; items with equal arrays of audio or of video share one, see `ties.tie_groups`."""
+    import pandas as pd
+
+    labels = {modality: label_equal_arrays(files) for modality, files in paths.items()}
+    if not any(labels.values()):
+        return tables.groups
+    keys = pd.Series(list(tables.groups), dtype="str")
+    given = keys.map({key: "" if group == tables.id_of(key) else group for key, group in tables.groups.items()})
+    tied = tie_groups(keys, given, [keys.map(found) for found in labels.values()])
+    groups = dict(zip(keys, tied, strict=True))
+    n_before, n_after = len(set(tables.groups.values())), len(set(groups.values()))
+    logger.info(
+        "%d item(s) have the audio and %d the video of another one; such items are one group: %d groups, %d before",
+        len(labels["audio"]), len(labels["video"]), n_after, n_before,
+    )  # fmt: skip
+    return groups
+
+
+def _leave_out_known(split: Split, tables: ReferenceTables, groups: Mapping[str, str]) -> Split:
+    """Leave out training items in the group of a held-out item, and validation items in that of a test item.
+
+    Equal arrays tie them; where the csv files do, packing refuses, see `read_tables`.
+    """
+    held_out = {groups[key] for key in split.test}
+    val = tuple(key for key in split.val if groups[key] not in held_out)
+    held_out |= {groups[key] for key in val}
+    train = tuple(key for key in split.train if groups[key] not in held_out)
+    if left_out := [key for key in (*split.train, *split.val) if key not in {*train, *val}]:
+        logger.warning(
+            "%d item(s) of training or validation are left out: held-out items have the same audio or video, and "
+            "results would be inflated by leakage, e.g. %s",
+            len(left_out), ", ".join(tables.id_of(key) for key in left_out[:5]),
+        )  # fmt: skip
+    return Split(train, val, split.test)
 
 
 def _hold_out_val(split: Split, groups: Mapping[str, str], val_share: float, seed: int) -> Split:
