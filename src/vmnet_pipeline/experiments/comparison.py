@@ -138,15 +138,32 @@ def compare_variants(
     plan = plan_variants(params, train_params, subsets["train"])
     rows = []
     for name, trainings in plan.items():
-        trained = _train_variant(name, trainings, subsets, state_dir, params.ks, open_log)
-        rows += _list_rows(name, trained, subsets, params)
+        rows += measure_variant(name, trainings, subsets, params, state_dir=state_dir, open_log=open_log)
     for name in params.baselines:
         logger.info("baseline %s", name)
-        rows.append(_measure_baseline(name, subsets, params))
+        rows.append(measure_baseline(name, subsets, params))
     return summarise_rows(rows, subsets["test"], params) | {
         "sizes": {name: len(pairs) for name, pairs in subsets.items()},
         "settings": {name: trainings[0].model_dump(mode="json") for name, trainings in plan.items()},
     }
+
+
+def measure_variant(
+    name: str,
+    trainings: Sequence[TrainParams],
+    subsets: Mapping[str, PairArrays],
+    params: CompareParams,
+    *,
+    state_dir: Path,
+    open_log: OpenLog,
+) -> list[Row]:
+    """Train a variant with the seeds of `params`, one of `trainings` each; measure it, and the ensemble of its seeds.
+
+    Raises:
+        ParameterError: Its settings cannot be used.
+        TrainingError: A training fails; the message names the variant.
+    """
+    return _list_rows(name, _train_variant(name, trainings, subsets, state_dir, params.ks, open_log), subsets, params)
 
 
 def _train_variant(
@@ -209,7 +226,12 @@ def _join_embeddings(members: Sequence[Sides]) -> Sides:
     return music, video
 
 
-def _measure_baseline(name: str, subsets: Mapping[str, PairArrays], params: CompareParams) -> Row:
+def measure_baseline(name: str, subsets: Mapping[str, PairArrays], params: CompareParams) -> Row:
+    """Fit a baseline and measure it; chance with every seed of `params`.
+
+    Raises:
+        PairsError: There are fewer than two training or validation pairs.
+    """
     seeds = params.seeds if name == "chance" else ()
     embedders = [fit_baseline(name, subsets["train"], subsets["val"], seed) for seed in seeds or (0,)]
     val = [embed(subsets["val"]) for embed in embedders]
