@@ -15,7 +15,7 @@ from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 
 if TYPE_CHECKING:
-    from vmnet_pipeline.search.recommendation import Ranking
+    from vmnet_pipeline.search.recommendation import Ranking, Recommendation
     from vmnet_pipeline.types import CollectionPlaces, Side
 
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
@@ -70,6 +70,7 @@ def make_ranking(
         VmnetError: A file, the checkpoint or the index is missing or cannot be used.
     """
     from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.inference.reasons import can_explain
     from vmnet_pipeline.search.index_files import load_index
     from vmnet_pipeline.search.recommendation import recommend, target_side
     from vmnet_pipeline.search.reranking import open_features
@@ -77,7 +78,8 @@ def make_ranking(
     side = target_side(query, same_side=same_side)
     index = load_index(places.output / f"{side}_index")
     embedder = Embedder.load(places.checkpoint, weights_dir=places.weights_dir)
-    store = None if rerank is None or places.features is None else open_features(embedder, places.features, side)
+    wants_store = rerank is not None or can_explain(embedder)
+    store = open_features(embedder, places.features, side) if wants_store and places.features else None
     return recommend(embedder, index, path, query, same_side=same_side, rerank=rerank, store=store, **options)
 
 
@@ -92,23 +94,26 @@ def format_table(ranking: Ranking) -> str:
     """Format results for people: one line each, without empty columns, and the remark on them."""
     if not ranking:
         return "No item matches the filters."
-    columns = [name for name in WIDTHS if name == "id" or any(item.metadata.get(name) for item in ranking)]
-    has_duration = any(item.metadata.get("duration_s") for item in ranking)
-    has_fit = ranking[0].fit is not None
-    rows = [
-        ["rank", "score", *(["fit", "above"] if has_fit else []), *columns, *(["duration"] if has_duration else [])]
-    ]
-    for item in ranking:
-        cells = {"id": item.id, **item.metadata}
-        texts = [_cut(cells.get(name), WIDTHS[name]) for name in columns]
-        if has_duration:
-            seconds = item.metadata.get("duration_s")
-            texts.append("" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}")
-        fit = [] if item.fit is None else [f"{100 * item.fit:.1f} %", f"{item.percentile:.1f} %"]
-        rows.append([str(item.rank), f"{item.score:.3f}", *fit, *texts])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    rows = [_list_cells(item) for item in ranking]
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = [columns, *([row[name] for name in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
     return "\n".join([*lines, *textwrap.wrap(ranking.remark, 100)])
+
+
+def _list_cells(item: Recommendation) -> dict[str, str]:
+    """Column to text; empty for what is not known."""
+    cells, seconds = {"id": item.id, **item.metadata}, item.metadata.get("duration_s")
+    return {
+        "rank": str(item.rank),
+        "score": f"{item.score:.3f}",
+        "fit": "" if item.fit is None else f"{100 * item.fit:.1f} %",
+        "above": "" if item.percentile is None else f"{item.percentile:.1f} %",
+        **{name: _cut(cells.get(name), width) for name, width in WIDTHS.items()},
+        "duration": f"{int(seconds) // 60}:{int(seconds) % 60:02d}" if seconds else "",
+        "reasons": item.reasons,
+    }
 
 
 def _cut(value: Any, width: int) -> str:

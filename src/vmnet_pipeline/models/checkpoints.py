@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vmnet_pipeline.errors import CheckpointError, ParameterError, describe_validation
 from vmnet_pipeline.evaluation.calibration import Calibration
+from vmnet_pipeline.models.occlusion import Term
 from vmnet_pipeline.params import SEQUENCE_TOWERS
 from vmnet_pipeline.storage.atomic import remove_stale_temporaries, replace_atomically, write_text_atomically
 from vmnet_pipeline.storage.checksummed import add_checksum, hash_file, parse_checksummed
@@ -54,6 +55,7 @@ class Checkpoint:
         versions: Version of each package that matters.
         parts: Backends of a joint vector, with width and weight, of the sides that have several.
         calibration: What its scores mean, from held-out pairs; None where that is not known.
+        terms: Descriptors among its inputs, by side, to say why an answer fits; empty for other features.
     """
 
     model_config: dict[str, Any]
@@ -66,6 +68,7 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     parts: Mapping[Side, tuple[FeaturePart, ...]] = field(default_factory=dict)
     calibration: Calibration | None = None
+    terms: Mapping[Side, tuple[Term, ...]] = field(default_factory=dict)
 
     @property
     def part_weights(self) -> dict[str, dict[str, float | None]]:
@@ -118,6 +121,7 @@ class _ConfigSchema(_Strict):
     versions: dict[str, str]
     parts: dict[Side, tuple[FeaturePart, ...]] = Field(default_factory=dict)
     calibration: Calibration | None = None
+    terms: dict[Side, tuple[Term, ...]] = Field(default_factory=dict)
     checksum: str = ""
 
 
@@ -141,6 +145,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         **{name: getattr(checkpoint, name) for name in _COPIED},
         **({"parts": list_parts(checkpoint.parts)} if checkpoint.parts else {}),
         **({"calibration": checkpoint.calibration.model_dump()} if checkpoint.calibration else {}),
+        **({"terms": _list_terms(checkpoint.terms)} if checkpoint.terms else {}),
     }
     write_text_atomically(folder / CONFIG_FILE, add_checksum(content, indent=2), durable=True)
     if not is_remote(folder):
@@ -157,8 +162,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     tensors = _read_tensors(folder / WEIGHTS_FILE, config.weights_sha256)
     network, copied = config.network.model_dump(exclude_unset=True), {name: getattr(config, name) for name in _COPIED}
     return Checkpoint(
-        network, tensors, config.fingerprints, **copied, parts=config.parts, calibration=config.calibration
+        network,
+        tensors,
+        config.fingerprints,
+        **copied,
+        parts=config.parts,
+        calibration=config.calibration,
+        terms=config.terms,
     )
+
+
+def _list_terms(terms: Mapping[Side, Sequence[Term]]) -> dict[str, list[dict[str, Any]]]:
+    return {side: [term.model_dump() for term in own] for side, own in terms.items()}
 
 
 def list_parts(parts: Mapping[Side, Sequence[FeaturePart]]) -> dict[str, list[dict[str, Any]]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.errors import ParameterError, SearchIndexError
+from vmnet_pipeline.errors import FeatureStoreError, ParameterError, SearchIndexError
+from vmnet_pipeline.inference.reasons import can_explain, explain_answers
 from vmnet_pipeline.search.judgement import judge_scores
 from vmnet_pipeline.search.reranking import N_CANDIDATES, PIECE_S, Reranking, align_stored, rerank_hits
 from vmnet_pipeline.search.variety import diversify_hits
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.search.filters import Filter
     from vmnet_pipeline.search.vector_index import VectorIndex
-    from vmnet_pipeline.types import Side
+    from vmnet_pipeline.types import ItemFeature, Side
 
 HIDDEN_COLUMNS = ("id", "source")
 """Columns of an index that are not metadata."""
@@ -40,6 +41,7 @@ class Recommendation:
         metadata: Title, duration_s, group, licence, tags, ... from the index; None for unknown values.
         fit: Probability that it belongs to the query, if one of the items searched does, 0-1; None if not known.
         percentile: Percentage of candidates that do not belong to a query whose score is lower, 0-100; None likewise.
+        reasons: Words for the descriptors that raised the score, see `inference.reasons`; empty where none is known.
     """
 
     rank: int
@@ -48,6 +50,7 @@ class Recommendation:
     metadata: dict[str, Any]
     fit: float | None = None
     percentile: float | None = None
+    reasons: str = ""
 
 
 class Ranking(list[Recommendation]):
@@ -140,7 +143,7 @@ def recommend(
         filters: See `rank_items`.
         exclude: See `rank_items`.
         rerank: Share of the agreement over time in the score, 0-1; None does not re-rank.
-        store: Features of the indexed items; `rerank` needs them.
+        store: Features of the indexed items; `rerank` needs them, and reasons.
         variety: See `rank_items`.
 
     Raises:
@@ -175,7 +178,7 @@ def recommend(
         pieces = embedder.cut_pieces(query, PIECE_S).embed(feature)
         reranking = Reranking(partial(align_stored, embedder, pieces, side, store), rerank)
     vector = embedder.embed_feature(query, feature)
-    return rank_items(
+    ranking = rank_items(
         index,
         vector,
         top_k=top_k,
@@ -185,6 +188,40 @@ def recommend(
         variety=variety,
         direction=f"{query}_to_{side}",
     )
+    return ranking if same_side or store is None else add_reasons(ranking, embedder, query, feature, store)
+
+
+def add_reasons(
+    ranking: Ranking, embedder: Embedder, query: Side, feature: ItemFeature, store: FeatureStore | JointStore
+) -> Ranking:
+    """Explain the answers as far as the network has descriptors, and the store their features.
+
+    Args:
+        ranking: Answers of the other side.
+        embedder: The network.
+        query: Side of the query.
+        feature: Of the query, as the backend stores it.
+        store: Features of the answers.
+    """
+    reasons = explain_stored(embedder, query, feature, store, [item.id for item in ranking])
+    return Ranking([replace(item, reasons=reasons.get(item.id, "")) for item in ranking], ranking.remark)
+
+
+def explain_stored(
+    embedder: Embedder, query: Side, feature: ItemFeature, store: FeatureStore | JointStore, ids: Sequence[str]
+) -> dict[str, str]:
+    """Id to reasons, of those items that the store has and the network explains; otherwise as `add_reasons`."""
+    known = {item_id: _load_feature(store, item_id) for item_id in ids} if can_explain(embedder) else {}
+    found = {item_id: own for item_id, own in known.items() if own is not None}
+    texts = explain_answers(embedder, query, feature, [*found.values()]) if found else []
+    return dict(zip(found, texts, strict=True))
+
+
+def _load_feature(store: FeatureStore | JointStore, item_id: str) -> ItemFeature | None:
+    try:
+        return store.load(item_id)
+    except FeatureStoreError:  # an answer without reasons is still an answer
+        return None
 
 
 def list_metadata(index: VectorIndex, positions: Sequence[int]) -> list[dict[str, Any]]:

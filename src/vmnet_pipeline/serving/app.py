@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
-OPTIONS = ("same_side", "rerank", "variety")
+OPTIONS = ("same_side", "rerank", "variety", "reasons")
 """Fields of a search that an upload gives in its URL; `top_k` and `filter` aside."""
 MAX_SESSION_BYTES = 8 * MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -146,6 +146,11 @@ def _add_search(app: FastAPI, service: Service) -> None:
                 direction=direction,
             )
             results, remark = await asyncio.to_thread(search)
+            if wanted.reasons and results and not wanted.same_side:
+                task = Task(wanted.query, feature=found.feature, item_id=wanted.id or "", explains=True)
+                task = replace(task, ids=tuple(item["id"] for item in results), features_dir=service.places.features)
+                reasons = (await _embed(task, service.params, state)).reasons
+                results = [item | {"reasons": text} for item, text in zip(results, reasons, strict=True)]
         content = {"direction": direction, "version": state.gallery.version, "results": results, "remark": remark}
         return JSONResponse(content | {"warnings": list(found.warnings)})
 
@@ -188,19 +193,23 @@ async def _read(
     if not is_short(request):
         return await _read_long(request, service, state, model, places)
     wanted, features = await asyncio.to_thread(_parse, model, await read_json_body(request, SHORT_BYTES))
-    reranks = getattr(wanted, "rerank", None) is not None
+    reranks, explains = getattr(wanted, "rerank", None) is not None, getattr(wanted, "reasons", False)
     if wanted.embedding is not None:
+        if explains:
+            raise RefusedError(422, "no_reasons", "Send an id, a file or features: an embedding has no reasons.")
         if reranks:
             raise RefusedError(
                 422, "cannot_rerank", "Send an id, a file or features: an embedding cannot be re-ranked."
             )
         return wanted, Answer(embedding=state.gallery.check_vector(wanted.embedding, wanted.query))
-    task = Task(wanted.query, features=features, pooled=wanted.pooled, with_pieces=reranks)
+    task = Task(wanted.query, features=features, pooled=wanted.pooled, with_pieces=reranks, explains=explains)
     if wanted.id is not None:
         vector = state.gallery.find_vector(wanted.id, wanted.query)
-        if not reranks:
+        if not reranks and not explains:
             return wanted, Answer(embedding=vector)
         places.enter_context(state.pool.take_place())
+        if not reranks:
+            return wanted, Answer(embedding=vector)
         task = replace(task, item_id=wanted.id, features_dir=service.places.features)
         return wanted, replace(await _embed(task, service.params, state), embedding=vector)
     places.enter_context(state.pool.take_place())
@@ -242,8 +251,8 @@ async def _read_upload(
     async with receive_upload(request, service.uploads, params.max_upload_bytes) as (path, size):
         service.metrics.uploaded.inc(size)
         task = Task(wanted.query, path=str(path), max_duration_s=params.max_duration_s)
-        reranks = getattr(wanted, "rerank", None) is not None
-        return wanted, await _embed(replace(task, with_pieces=reranks), params, state)
+        reranks, explains = getattr(wanted, "rerank", None) is not None, getattr(wanted, "reasons", False)
+        return wanted, await _embed(replace(task, with_pieces=reranks, explains=explains), params, state)
 
 
 async def _embed(task: Task, params: ServeParams, state: State) -> Answer:

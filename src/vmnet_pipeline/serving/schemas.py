@@ -67,6 +67,7 @@ class Search(Query):
     variety: float = Field(
         0.0, ge=0.0, le=1.0, description="Choose results of the 50 best that differ: share of unlikeness. Default: off."
     )
+    reasons: bool = Field(False, description="Say in words why results fit, where features are descriptors.")
 
 
 class Session(_Body):
@@ -90,6 +91,7 @@ class Recommended(BaseModel):
         None, description="Percentage of candidates that do not belong to a query whose score is lower; or null."
     )
     metadata: dict[str, Any] = Field(description="Title, group, licence, tags, duration in seconds, ...")
+    reasons: str = Field("", description="Words for what raised the score, if asked for and known; may be empty.")
     media: str | None = Field(description="Link to its media, relative to the URL of the request; or null.")
 
 
@@ -153,6 +155,8 @@ SEARCH_PARAMETERS = [
      "description": "Re-rank the 50 best piece by piece; share of the agreement over time in the score."},
     {"name": "variety", "in": "query", "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
      "description": "Choose results of the 50 best that differ; share of unlikeness."},
+    {"name": "reasons", "in": "query", "schema": {"type": "boolean", "default": False},
+     "description": "Say in words why results fit, where features are descriptors."},
 ]  # fmt: skip
 
 

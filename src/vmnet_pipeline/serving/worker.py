@@ -52,6 +52,8 @@ class Task:
     pieces: np.ndarray | None = None  # (n, E) embedded pieces of a query
     ids: tuple[str, ...] = ()  # items of the collection to compare with these pieces
     features_dir: Path | None = None
+    explains: bool = False  # with ids: why they are answers to the item or to `feature`; without: keep the feature
+    feature: ItemFeature | None = None  # of a query, as the backend stores it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Answer:
 
     embedding: np.ndarray | None = None  # (1, E) float32; None if there is an error, or the task was about pieces only
     pieces: np.ndarray | None = None  # (n, E) float32 embedded pieces, if they were asked for
+    feature: ItemFeature | None = None  # of an item that is to be explained
+    reasons: tuple[str, ...] = ()  # why each item of a task is an answer; empty text where that is not known
     agreements: np.ndarray | None = None  # (k,) float64 agreement over time of the items of a task with its pieces
     digest: str = ""  # of the network, in the message that the worker is ready
     asked: dict[str, Any] = field(default_factory=dict)  # content of a JSON body without its features
@@ -136,13 +140,16 @@ def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: f
 
 def _answer(embedder: Embedder, task: Task) -> Answer:
     try:
+        if task.explains and task.ids:
+            return Answer(reasons=_explain_answers(embedder, task))
         if task.ids:
             return Answer(agreements=_align(embedder, task))
         task, asked = _read_body(task) if task.body else (task, {})
         warnings: list[str] = []
         embedding, feature = _embed(embedder, task, warnings)
         pieces = _embed_pieces(embedder, task, feature) if task.with_pieces else None
-        return Answer(embedding=embedding, pieces=pieces, asked=asked, warnings=tuple(warnings))
+        kept = feature if task.explains else None
+        return Answer(embedding=embedding, pieces=pieces, feature=kept, asked=asked, warnings=tuple(warnings))
     except Exception as error:  # one bad request must not end the worker
         return _explain(error, is_file=task.path is not None)
 
@@ -167,7 +174,8 @@ def _read_body(task: Task) -> tuple[Task, dict[str, Any]]:
     features = schemas.read_features(wanted.features)
     asked = {**wanted.model_dump(exclude={"features"}), "features": []}
     task = replace(task, side=wanted.query, features=features, pooled=wanted.pooled, body=b"")
-    return replace(task, with_pieces=asked.get("rerank") is not None), asked
+    explains = asked.get("reasons", False)
+    return replace(task, with_pieces=asked.get("rerank") is not None, explains=explains), asked
 
 
 def _embed(embedder: Embedder, task: Task, warnings: list[str]) -> tuple[np.ndarray | None, ItemFeature | None]:
@@ -202,6 +210,24 @@ def _align(embedder: Embedder, task: Task) -> np.ndarray:
 
     pieces = cast("np.ndarray", task.pieces)
     return _use_store(embedder, task, lambda store: align_stored(embedder, pieces, task.side, store, task.ids))
+
+
+def _explain_answers(embedder: Embedder, task: Task) -> tuple[str, ...]:
+    """Reasons for the items of a task; empty texts where the features do not tell them."""
+    from vmnet_pipeline.search.recommendation import explain_stored, target_side
+
+    try:
+        store = _open_store(embedder, task.features_dir, target_side(task.side, same_side=False))
+        feature = task.feature
+        if task.item_id:
+            feature = _open_store(embedder, task.features_dir, task.side).load(task.item_id)
+        reasons = {} if feature is None else explain_stored(embedder, task.side, feature, store, task.ids)
+        if feature is not None and len(reasons) < len(task.ids):  # of a newer index
+            store.reload()
+            reasons = explain_stored(embedder, task.side, feature, store, task.ids)
+    except VmnetError:  # answers without reasons are still answers
+        reasons = {}
+    return tuple(reasons.get(item_id, "") for item_id in task.ids)
 
 
 def _use_store(embedder: Embedder, task: Task, use: Callable[[FeatureStore | JointStore], np.ndarray]) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from vmnet_pipeline.types import Fingerprint
 
 
 class Descriptor(NamedTuple):
@@ -98,3 +101,26 @@ VIDEO_DESCRIPTORS = (
     Descriptor("shot_irregularity", "", "regular cuts", "irregular cuts"),
 )
 """Of `descriptors_video`."""
+
+NAMED_DESCRIPTORS = {
+    item.name: item for item in (*AUDIO_DESCRIPTORS, *VIDEO_DESCRIPTORS) if not item.name.startswith("mfcc_")
+}
+"""Descriptors whose words say something to people, by name."""
+
+KINDRED_WORDS = {
+    "brightness": ("dark", "bright"),
+    "light": ("dark", "bright"),
+    "onset_strength": ("calm", "lively"),
+    "motion": ("calm", "lively"),
+    "tempo": ("slow", "fast"),
+    "cuts": ("slow", "fast"),
+}
+"""Descriptors of one side that have one of the other side with the same words: for low and for high values."""
+
+
+def find_descriptors(fingerprint: Fingerprint) -> tuple[Descriptor, ...]:
+    """Descriptors that make up the features of one backend, in their order; none for networks and unnamed numbers."""
+    if fingerprint.backend == "descriptors_video":
+        return VIDEO_DESCRIPTORS
+    is_compact = fingerprint.backend == "descriptors_audio" and fingerprint.settings.get("preset") == "compact"
+    return AUDIO_DESCRIPTORS if is_compact else ()

@@ -132,6 +132,7 @@ def train_network(
     from vmnet_pipeline.training.calibration import calibrate_result
     from vmnet_pipeline.training.ensembles import join_results, train_members
     from vmnet_pipeline.training.fusion import weigh_parts
+    from vmnet_pipeline.training.terms import measure_terms
 
     train, val = pairs.subset("train"), pairs.subset("val")
     _check_sizes(train, params)
@@ -163,6 +164,7 @@ def train_network(
         best_epoch=result.best_epoch,
         metrics=result.metrics,
         calibration=calibrate_result(result, val, params),
+        terms=measure_terms(result.build(), train, pairs.fingerprints, params.seed),
     )
     return checkpoint, _list_epochs(members)
 
