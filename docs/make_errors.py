@@ -85,6 +85,7 @@ CODES = {
         "422",
         "`rerank` with an embedding or pooled features, or without the features of the collection",
     ),
+    "no_reasons": ("422", "`reasons` with an embedding"),
     "closing": ("503", "the service is shutting down"),
     "failed": ("500", "an internal error; see the log of the service"),
     "foreign_page": ("403", "cross-origin request; see `allowed_origins`"),

@@ -13,6 +13,7 @@ from vmnet_pipeline.evaluation.calibration import (
     Calibration,
     Fold,
     ScoreCurve,
+    _draw_best,
     calibrate,
     measure_reliability,
 )
@@ -147,6 +148,16 @@ def test_items_of_one_code_are_true_pairs_of_each_other():
     # were the doubles others, the highest score of the others would be that of a true pair
     assert found.curve.quantiles[-1] < 0.8
     assert float(found.curve.find_percentile(0.9)) == 100.0
+
+
+def test_other_true_pairs_are_no_candidates_of_a_pool():
+    """Each item has a double that agrees perfectly, while its own pair scores low."""
+    codes = np.tile(np.arange(20), 2)
+    is_pair = codes[:, None] == codes[None, :]
+    scores = np.where(is_pair, 1.0, 0.2)
+    np.fill_diagonal(scores, -1.0)
+    best = _draw_best(scores, is_pair, [1, 2, 39], np.random.default_rng(0))
+    assert best.tolist() == [[-1.0, 0.2, 0.2]] * 40
 
 
 def test_models_at_chance_are_called_so_and_better_ones_are_not():
