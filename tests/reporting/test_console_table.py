@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 from sample_evaluation import drop_new_figures, evaluate_noisy_pairs
-
 from vmnet_pipeline.reporting.console_table import format_recall_table
 
 

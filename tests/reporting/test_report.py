@@ -5,9 +5,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from report_page import Page
 from sample_evaluation import drop_new_figures, evaluate_noisy_pairs
-
 from vmnet_pipeline.reporting.plots import plot_ranks, plot_recall, plot_training
 from vmnet_pipeline.reporting.report import Leaf, build_report, encode_png, flatten_tree
 
