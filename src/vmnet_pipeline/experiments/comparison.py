@@ -23,7 +23,7 @@ from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.experiments.baselines import fit_baseline
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
-from vmnet_pipeline.training.ensembles import EpochLog, join_results, train_members
+from vmnet_pipeline.training.ensembles import EpochLog, train_ensemble
 from vmnet_pipeline.training.setup import model_config_of
 
 if TYPE_CHECKING:
@@ -192,11 +192,11 @@ def _train_variant(
 def _train_once(
     title: str, params: TrainParams, subsets: Mapping[str, PairArrays], folder: Path, log: RunLog, open_log: OpenLog
 ) -> TrainingResult:
-    def open_member(number: int, member: TrainParams) -> AbstractContextManager[RunLog]:
-        return open_log(f"{title}, member {number + 1}", {"train": member}) if number else nullcontext(log)
+    def open_member(number: int, name: str, member: TrainParams) -> AbstractContextManager[RunLog]:
+        return open_log(f"{title}, {name or f'member {number + 1}'}", {"train": member}) if number else nullcontext(log)
 
     train, val = subsets["train"], subsets["val"]
-    return join_results(train_members(train, val, params, state_dir=folder, open_log=open_member), val, params)
+    return train_ensemble(train, val, params, state_dir=folder, open_log=open_member).network
 
 
 def _embed_subsets(trained: _Trained, result: TrainingResult, subsets: Mapping[str, PairArrays]) -> None:

@@ -100,7 +100,7 @@ def check_space(params: TuneParams, train_params: TrainParams) -> None:
 
 
 def _settings_of(values: Mapping[str, Any], train_params: TrainParams, params: TuneParams) -> TrainParams:
-    settings = train_params.model_copy(update={"n_members": 1}).override(params.fixed)
+    settings = train_params.model_copy(update={"n_members": 1, "members": {}}).override(params.fixed)
     for name, value in values.items():
         settings = settings.override(_nest(name, value))
     return settings

@@ -158,7 +158,7 @@ def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, ca
 
     if "params:train" not in pipeline.inputs():
         return  # nothing is packed
-    model = TrainParams.model_validate(catalog.load("params:train")).model
+    model = TrainParams.model_validate(catalog.load("params:train"))
     check_form(checkpoint, model.music_steps, model.video_steps)
     if f"{variant}.reference_files" in pipeline.inputs():
         from vmnet_pipeline.reference.planning import peek_shapes

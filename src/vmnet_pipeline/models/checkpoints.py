@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import subprocess
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -107,6 +107,8 @@ class _ModelSchema(_Strict):
     music_layers: int | None = Field(default=None, ge=1, le=5)
     video_layers: int | None = Field(default=None, ge=1, le=5)
     linear: bool = False
+    n_landmarks: int | None = Field(default=None, ge=1, le=2**20)
+    members: list[_ModelSchema] = Field(default_factory=list, max_length=64)
 
 
 class _ConfigSchema(_Strict):
@@ -205,6 +207,19 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> VMNet:
     except (RuntimeError, TypeError, OverflowError) as error:
         raise CheckpointError(f"the checkpoint's weights do not fit its network ({error}); {REMEDY}") from error
     return model.eval()
+
+
+def split_checkpoint(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """The members of a network of different kinds as checkpoints of their own; any other network as it is."""
+    from vmnet_pipeline.models.ensemble import take_member
+
+    configs = checkpoint.model_config.get("members")
+    if not configs:
+        return [checkpoint]
+    return [
+        replace(checkpoint, model_config=dict(config), tensors=take_member(checkpoint.tensors, number))
+        for number, config in enumerate(configs)
+    ]
 
 
 def digest_checkpoint(checkpoint: Checkpoint) -> str:

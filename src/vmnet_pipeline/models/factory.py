@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
@@ -97,10 +97,24 @@ def build_canonical(input_shape: tuple[int, ...], embedding_dim: int, dropout: f
     return CanonicalTower(input_shape[-1], embedding_dim, side=side, dropout=dropout)
 
 
+def build_kernel(
+    input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, n_landmarks: int | None = None
+) -> nn.Module:
+    """Either side: kernel CCA in closed form; (D,) or (T, D) features. It has no dropout."""
+    from vmnet_pipeline.models.kernel_tower import N_LANDMARKS, KernelTower
+
+    if len(input_shape) not in (1, 2) or min(input_shape) < 1:
+        raise ParameterError(
+            f"tower 'kernel' takes features of shape (D,) or (T, D) per item, but these have {input_shape}"
+        )
+    return KernelTower(input_shape[-1], embedding_dim, n_landmarks or N_LANDMARKS)
+
+
 MUSIC_TOWERS: dict[str, TowerBuilder] = {
     "vggish": partial(build_time_fusion, layers=MUSIC_LAYERS),
     "musicnn": partial(build_pooled, name="musicnn", layers=MUSIC_LAYERS),
     "canonical": partial(build_canonical, side="music"),
+    "kernel": build_kernel,
     "sequence": partial(build_sequence, depth=0),
     "transformer": partial(build_sequence, depth=2),
 }
@@ -108,6 +122,7 @@ VIDEO_TOWERS: dict[str, TowerBuilder] = {
     "vggish": partial(build_pooled, name="vggish", layers=VIDEO_LAYERS),
     "musicnn": partial(build_pooled, name="musicnn", layers=VIDEO_LAYERS),
     "canonical": partial(build_canonical, side="video"),
+    "kernel": build_kernel,
     "sequence": partial(build_sequence, depth=0),
     "transformer": partial(build_sequence, depth=2),
 }
@@ -116,7 +131,7 @@ VMNET_TOWERS = frozenset({"vggish", "musicnn"})
 
 
 def _find_builder(
-    towers: Mapping[str, TowerBuilder], name: str, side: str, layers: int | None, linear: bool
+    towers: Mapping[str, TowerBuilder], name: str, side: str, layers: int | None, linear: bool, n_landmarks: int | None
 ) -> TowerBuilder:
     if name not in towers:
         raise ParameterError(f"there is no {side} tower '{name}'; choose one of {', '.join(sorted(towers))}")
@@ -127,7 +142,7 @@ def _find_builder(
             f"{side} tower '{name}' has neither `{side}_layers` nor `linear`: leave them out, or use one of "
             f"{', '.join(sorted(VMNET_TOWERS))}"
         )
-    return partial(towers[name], **options)
+    return partial(towers[name], **options, **({"n_landmarks": n_landmarks} if name == "kernel" else {}))
 
 
 def build_model(
@@ -143,6 +158,8 @@ def build_model(
     music_layers: int | None = None,
     video_layers: int | None = None,
     linear: bool = False,
+    n_landmarks: int | None = None,
+    members: Sequence[Mapping[str, Any]] = (),
 ) -> VMNet:
     """Build a freshly initialised network; the weights come from torch's global random state.
 
@@ -158,13 +175,20 @@ def build_model(
         music_layers: Fully connected layers of a VM-NET music tower, 1-5; None for the published 3.
         video_layers: The same of video; None for the published 2.
         linear: VM-NET towers without ReLU, and without the batch norm behind their first layer.
+        n_landmarks: Of a kernel tower; at most as many as there are training pairs.
+        members: Arguments of networks of different kinds, which are joined by weights; the other arguments are then
+            those of the member whose features the whole takes.
 
     Raises:
         ParameterError: A tower is unknown or does not fit the feature shape.
     """
-    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music", music_layers, linear)
-    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video", video_layers, linear)
-    members = [
+    if members:
+        from vmnet_pipeline.models.ensemble import join_weighted
+
+        return join_weighted([build_model(**member) for member in members], [dict(member) for member in members])
+    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music", music_layers, linear, n_landmarks)
+    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video", video_layers, linear, n_landmarks)
+    networks = [
         VMNet(
             build_music(tuple(music_shape), embedding_dim, dropout),
             build_video(tuple(video_shape), embedding_dim, dropout),
@@ -174,10 +198,10 @@ def build_model(
         for _ in range(n_members)
     ]
     if n_members == 1:
-        return members[0]
+        return networks[0]
     from vmnet_pipeline.models.ensemble import join_networks
 
-    return join_networks(members, embedding_dim)
+    return join_networks(networks, embedding_dim)
 
 
 def choose_music_tower(music_shape: Sequence[int]) -> str:

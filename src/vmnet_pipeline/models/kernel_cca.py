@@ -5,13 +5,14 @@ Gaussian kernel exp(-g |x - z|^2) at m landmarks z (Nystrom: K(x, Z) C^-T with C
 known by the training items that it resembles. All is in closed form: the width g and the ridge are chosen by
 cross-validation over groups, and memory is that of a few (m, m) matrices, however many pairs there are.
 
-Source: F. Bach, M. Jordan, Kernel independent component analysis, JMLR 3 (2002), for kernel CCA; C. Williams, M. Seeger,
-Using the Nystrom method to speed up kernel machines (2001).
+Source: F. Bach, M. Jordan, Kernel independent component analysis, JMLR 3 (2002), for kernel CCA; C. Williams,
+M. Seeger, Using the Nystrom method to speed up kernel machines (2001).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -22,16 +23,17 @@ from torch import Tensor
 from vmnet_pipeline.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 Array: TypeAlias = npt.NDArray[Any]
 
-WIDTHS = (0.2, 0.5, 1.0)  # of the kernel: g times the median squared distance between landmarks
+WIDTHS = (0.25, 0.5, 1.0)  # of the kernel: g times the median squared distance between landmarks
 RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1)  # a kernel's features have a variance of 1 in all
-FIRST_RIDGE = 1e-4  # where widths are compared, if there are too many pairs to try everything
+FIRST_RIDGE = 3e-5  # where widths are compared, if there are too many pairs to try everything
+MANY_WIDTHS, MANY_RIDGES = WIDTHS[1:], RIDGES[:4]  # what is then tried
 MAX_PAIRS = 50_000  # more are thinned evenly; m landmarks do not profit from them
 MAX_SCORED = 1_000  # held-out pairs of a fold that settings are scored on
-MANY_PAIRS = 2_000  # from here on two folds are enough to choose the settings
+MANY_PAIRS = 2_000  # from here on three folds are enough to choose the settings
 JITTER = 1e-6
 CHUNK_ROWS = 1024
 
@@ -63,15 +65,26 @@ class KernelMap:
 
 @dataclass(frozen=True)
 class KernelFit:
-    """Both views' maps and the settings that were chosen."""
+    """Both views' maps, the settings that were chosen, and their mean reciprocal rank on held-out pairs; None where
+    nothing was to be chosen.
+    """
 
     music: KernelMap
     video: KernelMap
     settings: KernelSettings
+    score: float | None
 
 
 def fit_kernels(
-    music: Array, video: Array, groups: Array, n_components: int, *, n_landmarks: int, seed: int
+    music: Array,
+    video: Array,
+    groups: Array,
+    n_components: int,
+    *,
+    n_landmarks: int,
+    seed: int,
+    width: float | None = None,
+    ridge: float | None = None,
 ) -> KernelFit:
     """Fit the two maps on pairs; settings are those under which held-out pairs rank best.
 
@@ -82,6 +95,8 @@ def fit_kernels(
         n_components: Variates wanted; beyond the number of landmarks they are 0.
         n_landmarks: Training items that the kernels are measured at; all of them if there are fewer.
         seed: Of the landmarks and the folds.
+        width: Of the kernel; None lets cross-validation choose it.
+        ridge: Regularisation; None lets cross-validation choose it.
 
     Raises:
         ParameterError: Fewer than two pairs are finite.
@@ -90,21 +105,31 @@ def fit_kernels(
     rng = np.random.default_rng((seed, 1))
     chosen = np.sort(rng.permutation(rows)[:n_landmarks])
     landmarks = tuple(torch.from_numpy(np.asarray(side[chosen], dtype=np.float64)) for side in (music, video))
-    folds = assign_folds(groups[rows], 2 if len(rows) > MANY_PAIRS else 5, rng)
-    cache: dict[float, _Sums] = {}
+    folds = assign_folds(groups[rows], 3 if len(rows) > MANY_PAIRS else 5, rng)
 
+    @cache
     def sums(width: float) -> _Sums:
-        if width not in cache:
-            cache[width] = _Sums(landmarks, width, music, video, rows, folds)
-        return cache[width]
+        return _Sums(landmarks, width, music, video, rows, folds)
 
-    settings = _choose(lambda tried: sums(tried.width).score(tried.ridge, n_components), thorough=len(rows) < MANY_PAIRS)
+    @cache
+    def score(settings: KernelSettings) -> float:
+        return sums(settings.width).score(settings.ridge, n_components)
+
+    many = len(rows) > MANY_PAIRS
+    widths = (width,) if width else MANY_WIDTHS if many else WIDTHS
+    ridges = (ridge,) if ridge else MANY_RIDGES if many else RIDGES
+    if width is None and many:
+        first = ridge or FIRST_RIDGE
+        widths = (max(widths, key=lambda width: score(KernelSettings(width, first))),)
+    tried = [KernelSettings(width, ridge) for width in widths for ridge in ridges]
+    settings = max(tried, key=score) if len(tried) > 1 else tried[0]
     whole = sums(settings.width)
-    return KernelFit(*whole.fit(settings.ridge, n_components), settings)
+    found = None if len(tried) == 1 else score(settings)
+    return KernelFit(*whole.fit(settings.ridge, n_components), settings, found)
 
 
 def assign_folds(groups: Array, n_folds: int, rng: np.random.Generator) -> Array:
-    """(n,) int fold of each item, 0 to `n_folds` - 1 at most; items of a group share one if there are several groups."""
+    """(n,) int fold of each item, below `n_folds`; items of a group share one if there are several groups."""
     _, codes = np.unique(groups, return_inverse=True)
     if codes.max() == 0:
         codes = np.arange(len(groups))  # one group cannot be divided by groups
@@ -116,19 +141,9 @@ def assign_folds(groups: Array, n_folds: int, rng: np.random.Generator) -> Array
     return cast("Array", fold_of[codes])
 
 
-def _choose(score: Callable[[KernelSettings], float], *, thorough: bool) -> KernelSettings:
-    """Every pair of settings, or first the width and then the ridge."""
-    if thorough:
-        return max((KernelSettings(width, ridge) for width in WIDTHS for ridge in RIDGES), key=score)
-    width = max((KernelSettings(width, FIRST_RIDGE) for width in WIDTHS), key=score).width
-    return max((KernelSettings(width, ridge) for ridge in RIDGES), key=score)
-
-
 def _usable_rows(music: Array, video: Array, n: int) -> Array:
     rows = np.arange(n) if n <= MAX_PAIRS else np.arange(MAX_PAIRS) * n // MAX_PAIRS
-    finite = [
-        np.isfinite(music[chunk]).all(axis=1) & np.isfinite(video[chunk]).all(axis=1) for chunk in _chunks(rows)
-    ]
+    finite = [np.isfinite(music[chunk]).all(axis=1) & np.isfinite(video[chunk]).all(axis=1) for chunk in _chunks(rows)]
     rows = rows[np.concatenate(finite)] if finite else rows
     if len(rows) < 2:
         raise ParameterError("tower 'kernel' needs at least two usable training pairs; add some or use another tower")
@@ -147,11 +162,14 @@ class _Kernel:
         distances = _square_distances(landmarks, landmarks)
         typical = float(distances.median())
         self.landmarks, self.gamma = landmarks, width / typical if typical > 0 else 1.0
-        self.root = torch.linalg.cholesky(torch.exp(-self.gamma * distances) + JITTER * torch.eye(len(landmarks)).double())
+        self.root = torch.linalg.cholesky(
+            torch.exp(-self.gamma * distances) + JITTER * torch.eye(len(landmarks)).double()
+        )
 
     def __call__(self, x: Array) -> Tensor:
         kernel = torch.exp(-self.gamma * _square_distances(torch.from_numpy(np.asarray(x, np.float64)), self.landmarks))
-        return torch.linalg.solve_triangular(self.root, kernel.T, upper=False).T
+        features: Tensor = torch.linalg.solve_triangular(self.root, kernel.T, upper=False).T
+        return features
 
     def to_map(self, directions: Tensor, mean: Tensor) -> KernelMap:
         """The map whose variates are those of directions (m, n) in these features, 0 at their mean (m,)."""
@@ -181,7 +199,7 @@ class _Sums:
         return self.kernels[0](music[rows]), self.kernels[1](video[rows])
 
     def score(self, ridge: float, n: int) -> float:
-        """Minus the mean logarithm of the ranks of held-out pairs, relative to chance: larger is better."""
+        """Mean reciprocal rank of the held-out pairs of each fold, both directions."""
         scores, sizes = [], []
         for fold, (x, y) in enumerate(self.scored):
             rest = [part for number, part in enumerate(self.moments) if number != fold]
@@ -213,7 +231,9 @@ class _Moments:
 
     @classmethod
     def add(cls, parts: list[_Moments]) -> _Moments:
-        return cls(*(sum(values[1:], start=values[0]) for values in zip(*(vars(part).values() for part in parts), strict=True)))
+        return cls(
+            *(sum(values[1:], start=values[0]) for values in zip(*(vars(part).values() for part in parts), strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -253,8 +273,10 @@ def _decompose(matrix: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
 def _score_ranks(x: Tensor, y: Tensor) -> float:
     scores = torch.nn.functional.normalize(x, dim=1) @ torch.nn.functional.normalize(y, dim=1).T
     own = scores.diag()
-    ranks = [((matrix > own[:, None]).sum(1) + (matrix == own[:, None]).sum(1) * 0.5 + 0.5) for matrix in (scores, scores.T)]
-    return float(np.log(len(x) / 2.0) - torch.stack(ranks).log().mean())
+    ranks = [
+        ((matrix > own[:, None]).sum(1) + (matrix == own[:, None]).sum(1) * 0.5 + 0.5) for matrix in (scores, scores.T)
+    ]
+    return float((1.0 / torch.stack(ranks)).mean())
 
 
 def _square_distances(a: Tensor, b: Tensor) -> Tensor:

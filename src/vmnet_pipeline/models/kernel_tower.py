@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.models.kernel_cca import KernelMap, fit_kernels
+from vmnet_pipeline.models.kernel_cca import KernelFit, KernelMap, fit_kernels
 from vmnet_pipeline.models.types import TowerOutput
 from vmnet_pipeline.types import Sequences
 
@@ -65,7 +65,16 @@ class KernelTower(nn.Module):
         return TowerOutput(functional.normalize((variates + first) * self.scale, dim=1), pooled)
 
 
-def fit_kernel_towers(model: VMNet, music: FeatureArray, video: FeatureArray, groups: np.ndarray, *, seed: int) -> None:
+def fit_kernel_towers(
+    model: VMNet,
+    music: FeatureArray,
+    video: FeatureArray,
+    groups: np.ndarray,
+    *,
+    seed: int,
+    width: float | None = None,
+    ridge: float | None = None,
+) -> KernelFit:
     """Fit a network of two kernel towers to training pairs, through its own scalers.
 
     Args:
@@ -74,20 +83,27 @@ def fit_kernel_towers(model: VMNet, music: FeatureArray, video: FeatureArray, gr
         video: (n, ...) features before scaling.
         groups: (n,) int codes of groups.
         seed: Of landmarks and folds.
+        width: As in `fit_kernels`.
+        ridge: As in `fit_kernels`.
 
     Raises:
         ParameterError: Only one tower is of this kind, the features are sequences, or too few are finite.
     """
     towers = (model.music, model.video)
     if not all(isinstance(tower, KernelTower) for tower in towers):
-        raise ParameterError("tower 'kernel' needs the same tower on the other side; set music_tower and video_tower to it")
+        raise ParameterError(
+            "tower 'kernel' needs the same tower on the other side; set music_tower and video_tower to it"
+        )
     if isinstance(music, Sequences) or isinstance(video, Sequences):
         raise ParameterError("tower 'kernel' takes pooled features, and these are sequences; pack them pooled")
     first, second = cast("tuple[KernelTower, KernelTower]", towers)
-    sides = (_Scaled(music, model.music_scaler), _Scaled(video, model.video_scaler))
-    fit = fit_kernels(*sides, groups, first.embedding_dim, n_landmarks=len(first.landmarks), seed=seed)  # type: ignore[arg-type]
+    fit = fit_kernels(
+        cast("Any", _Scaled(music, model.music_scaler)), cast("Any", _Scaled(video, model.video_scaler)), groups,
+        first.embedding_dim, n_landmarks=len(first.landmarks), seed=seed, width=width, ridge=ridge,
+    )  # fmt: skip
     first.set_fit(fit.music)
     second.set_fit(fit.video)
+    return fit
 
 
 class _Scaled:

@@ -30,10 +30,17 @@ BEST_PROPOSED: dict[str, Any] = {
     "average_decay": 0.99,
     "patience": 10,
 }
+# Members of `protocol: best`, laid over its own settings: they know different things, and one is in closed form.
+BEST_MEMBERS: dict[str, Any] = {
+    "canonical": {},
+    "kernel": {"model": {"music_tower": "kernel", "video_tower": "kernel", "embedding_dim": 256}},
+}
 BEST_LOSS_PROPOSED: dict[str, Any] = {"name": "contrastive"}
 BEST_MODEL_PROPOSED: dict[str, Any] = {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 36}
 
 
+# Towers that are fitted in closed form; no step trains them.
+CLOSED_FORM_TOWERS = frozenset({"kernel"})
 # Towers that take a sequence of steps per item, so that the features are packed without pooling.
 SEQUENCE_TOWERS = frozenset({"sequence", "transformer"})
 
@@ -57,6 +64,11 @@ class ModelParams(Params):
     )
     video_layers: int | None = Field(None, ge=1, le=5, description="The same of video; null: the published 2.")
     linear: bool = Field(False, description="VM-NET towers without ReLU, as those of the 2017 code.")
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether no step trains these towers."""
+        return self.music_tower in CLOSED_FORM_TOWERS
 
     @property
     def music_steps(self) -> int | None:
@@ -99,6 +111,17 @@ class LossParams(Params):
     memory_size: int = Field(0, ge=0, description="Contrastive: embeddings of earlier batches kept as negatives.")
 
 
+class KernelParams(Params):
+    """Kernel towers; null: chosen by cross-validation over groups."""
+
+    width: float | None = Field(
+        None, gt=0.0, description="Of the Gaussian kernel, its exponent at the median squared distance of two items."
+    )
+    ridge: float | None = Field(
+        None, gt=0.0, le=1.0, description="Regularisation; a kernel's features have variance 1."
+    )
+
+
 class TrainParams(Params):
     """Training of one variant.
 
@@ -113,7 +136,11 @@ class TrainParams(Params):
         "towers, loss and optimiser that retrieve best.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of weights, order and dropout.")
-    epochs: int = Field(200, ge=1, description="Passes over the training pairs.")
+    epochs: int = Field(
+        200,
+        ge=0,
+        description="Passes over the training pairs; 0 keeps the start: CCA, or the checkpoint of `start_from`.",
+    )
     batch_size: int = Field(128, ge=2, description="Pairs per step; cut for small sets, with a warning.")
     learning_rate: float = Field(3e-4, gt=0.0, description="Adam's first learning rate.")
     lr_decay: float = Field(0.96, gt=0.0, le=1.0, description="Factor on the learning rate every `lr_decay_steps`.")
@@ -188,7 +215,19 @@ class TrainParams(Params):
     n_members: int = Field(
         1, ge=1, le=64, description="Networks of different seeds, trained one after the other, that answer together."
     )
+    members: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Networks of different kinds that answer together: a name and settings laid over these. Their "
+        "weights are chosen on validation pairs. Empty: one network. `protocol: best` proposes canonical and kernel.",
+    )
+    few_pairs: int = Field(
+        500,
+        ge=0,
+        description="Members: with fewer training and validation pairs, those that can are fitted in closed form on "
+        "all of them, and weights come from cross-validation over groups.",
+    )
     model: ModelParams = Field(default_factory=lambda: ModelParams.model_validate({}))
+    kernel: KernelParams = Field(default_factory=lambda: KernelParams.model_validate({}))
     loss: LossParams = Field(default_factory=lambda: LossParams.model_validate({}))
 
     @model_validator(mode="before")
@@ -204,7 +243,7 @@ class TrainParams(Params):
                 "loss": {**BEST_LOSS_PROPOSED, **_as_dict(data, "loss")},
                 "model": {**BEST_MODEL_PROPOSED, **_as_dict(data, "model")},
             }
-            return {**BEST_PROPOSED, **data, **nested}
+            return {**BEST_PROPOSED, "members": _propose_members(nested["model"]), **data, **nested}
         return data
 
     @model_validator(mode="after")
@@ -223,6 +262,13 @@ class TrainParams(Params):
         return self
 
     @model_validator(mode="after")
+    def _check_members(self) -> TrainParams:
+        if "" in self.members or any("members" in settings for settings in self.members.values()):
+            raise ValueError("each member needs a name and settings without members of its own")
+        assert self.kinds  # noqa: S101 - reads the settings of members
+        return self
+
+    @model_validator(mode="after")
     def _check_mixup(self) -> TrainParams:
         if self.mixup_alpha and (self.model.music_steps or self.model.video_steps):
             raise ValueError(
@@ -230,6 +276,28 @@ class TrainParams(Params):
                 "set mixup_alpha to 0 or use other towers"
             )
         return self
+
+    @property
+    def kinds(self) -> dict[str, TrainParams]:
+        """Settings of each member by name; of one network itself, without a name.
+
+        Raises:
+            ValidationError: A member's settings are unknown or out of bounds.
+        """
+        if not self.members:
+            return {"": self}
+        whole = self.model_copy(update={"members": {}})
+        return {name: whole.override(settings) for name, settings in self.members.items()}
+
+    @property
+    def music_steps(self) -> int | None:
+        """Most steps of a music sequence; None where every tower takes pooled features."""
+        return max((part.model.music_steps or 0 for part in self.kinds.values()), default=0) or None
+
+    @property
+    def video_steps(self) -> int | None:
+        """The same of video."""
+        return max((part.model.video_steps or 0 for part in self.kinds.values()), default=0) or None
 
     def override(self, settings: Mapping[str, Any]) -> TrainParams:
         """These settings with others laid over them.
@@ -244,6 +312,11 @@ class TrainParams(Params):
             own = type(self).model_validate({"protocol": self.protocol}).model_dump(exclude_unset=True)
             given = _without(given, own)
         return type(self).model_validate(_lay_over(given, settings))
+
+
+def _propose_members(model: dict[str, Any]) -> dict[str, Any]:
+    """Those of `protocol: best`; none where one network was asked for by its tower."""
+    return BEST_MEMBERS if model["music_tower"] == BEST_MODEL_PROPOSED["music_tower"] else {}
 
 
 def _without(given: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -1,26 +1,54 @@
-"""Train an ensemble: networks of several seeds, each trained and resumed on its own, joined at the end."""
+"""Several networks as one: each is trained, killed and resumed on its own, and they are joined at the end.
+
+Networks of different kinds know different things. Their weights in the joint cosine are those of a grid that rank
+validation pairs best; with few pairs, whose validation pairs would be noise, members are fitted in closed form on all
+pairs, and weights come from pairs that cross-validation holds out by group.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import itertools
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
 import torch
 
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
+from vmnet_pipeline.models.checkpoints import split_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
-from vmnet_pipeline.training import TrainingResult, train_model
+from vmnet_pipeline.models.kernel_cca import MAX_PAIRS, assign_folds
+from vmnet_pipeline.params.training import SEQUENCE_TOWERS, KernelParams
 from vmnet_pipeline.training.data import derive_seed, encode_matches
+from vmnet_pipeline.training.setup import fit_closed_form, train_model
+from vmnet_pipeline.training.trainer import HeldOut, TrainingResult
+from vmnet_pipeline.training.validation import measure_network
+from vmnet_pipeline.types import SIDES, PairArrays, Sequences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import TypeAlias
 
-    from vmnet_pipeline.models.checkpoints import StartPoint
+    from torch import Tensor
+
+    from vmnet_pipeline.models.checkpoints import Checkpoint, StartPoint
     from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.training.trainer import StepCallback
-    from vmnet_pipeline.types import EpochRecord, PairArrays
+    from vmnet_pipeline.types import EpochRecord, FeatureArray
+
+    OpenMemberLog: TypeAlias = "Callable[[int, str, TrainParams], AbstractContextManager[EpochLog]]"
+
+logger = logging.getLogger(__name__)
+
+N_FOLDS = 5
+POOLED_ROWS = 1024
+MAX_SPREAD_ROWS = 2000
+WEIGHT_STEPS = 4  # weights of members are multiples of a quarter
 
 
 class EpochLog(Protocol):
@@ -35,55 +63,325 @@ class EpochLog(Protocol):
         ...
 
 
-def member_params(params: TrainParams) -> list[TrainParams]:
-    """Derive the settings of each member; the first keeps the seed, so that more members can be added later."""
-    seeds = [params.seed, *(derive_seed(params.seed, number) for number in range(1, params.n_members))]
-    return [params.model_copy(update={"seed": seed, "n_members": 1}) for seed in seeds]
+def list_members(params: TrainParams) -> dict[str, TrainParams]:
+    """Settings of each network by name, in the order of training; those of further seeds have a number.
+
+    The first one of a kind has the seed itself, so that more of them can be added to it later.
+    """
+    listed = {}
+    for name, one in params.kinds.items():
+        for number in range(1 if one.model.is_closed_form else one.n_members):
+            seed = derive_seed(one.seed, number) if number else one.seed
+            title = f"{name} {number + 1}".strip() if number else name
+            listed[title] = one.model_copy(update={"seed": seed, "n_members": 1, "members": {}})
+    return listed
 
 
-def train_members(
+def member_folder(folder: Path, number: int) -> Path:
+    """Folder of the state of a member; the first one's is that of a network alone."""
+    return folder if number == 0 else folder / f"member_{number + 1}"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What a training gives.
+
+    Attributes:
+        network: All members as one; a member alone as it is.
+        members: Each on its own.
+    """
+
+    network: TrainingResult
+    members: tuple[TrainingResult, ...]
+
+
+def train_ensemble(
     train: PairArrays,
     val: PairArrays | None,
     params: TrainParams,
     *,
     state_dir: Path,
-    open_log: Callable[[int, TrainParams], AbstractContextManager[EpochLog]],
+    open_log: OpenMemberLog,
     watch: Callable[[int], StepCallback | None] = lambda _: None,
     start: StartPoint | None = None,
-) -> list[TrainingResult]:
-    """Train `params.n_members` networks in turn; a rerun after a kill continues. Raises as `train_model`."""
-    results = []
-    for number, member in enumerate(member_params(params)):
-        with open_log(number, member) as log:
-            folder = state_dir / f"member_{number + 1}" if number else state_dir  # as of a network alone
+) -> Ensemble:
+    """Train all networks of the settings, one after the other; a rerun after a kill goes on where it was.
+
+    Args:
+        train: Training pairs.
+        val: Validation pairs.
+        params: Settings.
+        state_dir: Folder of the states.
+        open_log: Number, name and settings of a member to where its curves go.
+        watch: Number of a member to what is called after each of its steps.
+        start: What `params.start_from` names, read; what comes out is not worse than it on the validation pairs.
+
+    Raises:
+        TrainingError: As `train_model`.
+        ParameterError: As `train_model`.
+    """
+    members = list_members(params)
+    closed = {name: member for name, member in members.items() if _has_closed_form(member)}
+    n_pairs = len(train) + (0 if val is None else len(val))
+    if params.members and closed and start is None and n_pairs < params.few_pairs:
+        logger.info("%d pairs are few: networks are fitted in closed form on all, weights by cross-validation", n_pairs)
+        return _fit_few(_concatenate(train, val), closed, params.positives_by, state_dir, open_log)
+    starts = [] if start is None else split_checkpoint(start.checkpoint)
+    if params.members and starts and not any(_match_start(starts, member) for member in members.values()):
+        params = params.model_copy(update={"members": {}})  # a network of another kind is trained on as it is
+        members = {"": params}
+    trained = []
+    for number, (name, member) in enumerate(members.items()):
+        begin = start
+        if params.members and start is not None:
+            part = None if member.model.is_closed_form else _match_start(starts, member)
+            begin = None if part is None else replace(start, checkpoint=part)
+        settings = member if begin is not None else member.model_copy(update={"start_from": None})
+        usable = None if val is None else _in_form(val, member)
+        with open_log(number, name, settings) as log:
             result = train_model(
-                train, val, member, state_dir=folder, on_epoch=log.add, on_step=watch(number), start=start
-            )
+                _in_form(train, member), usable, settings, state_dir=member_folder(state_dir, number),
+                on_epoch=log.add, on_step=watch(number), start=begin,
+            )  # fmt: skip
             log.finish(result.history)
-        results.append(result)
-    return results
+        trained.append(result)
+    if not params.members:
+        return Ensemble(join_results(trained, val, params), tuple(trained))
+    joint = _join_kinds(trained, train, val, params, state_dir)
+    return Ensemble(joint if start is None else _not_worse(joint, start.checkpoint, val, params), tuple(trained))
 
 
 def join_results(results: Sequence[TrainingResult], val: PairArrays | None, params: TrainParams) -> TrainingResult:
-    """Join trained members: their weights, and histories one after the other; best epoch 0, as each has its own."""
+    """Join trained networks of one kind: their weights, and histories one after the other; best epoch 0."""
     if len(results) == 1:
         return results[0]
-    joint = TrainingResult(
-        tensors=join_tensors([result.tensors for result in results]),
-        model_config={**results[0].model_config, "n_members": len(results)},
-        history=tuple(record for result in results for record in result.history),
-        best_epoch=0,
-        metrics={},
-        resumed_from=0,
-    )
+    config = {**results[0].model_config, "n_members": len(results)}
+    joint = _join(results, join_tensors([result.tensors for result in results]), config)
     if val is not None and len(val) >= 2:
-        joint.metrics.update(_measure(joint, val, params))
+        joint.metrics.update(measure_network(joint.build(), val, params.positives_by))
     return joint
 
 
-def _measure(result: TrainingResult, val: PairArrays, params: TrainParams) -> dict[str, float]:
+def _join_kinds(
+    results: Sequence[TrainingResult], train: PairArrays, val: PairArrays | None, params: TrainParams, state_dir: Path
+) -> TrainingResult:
+    """Join networks of different kinds by weights that validation pairs choose; then those can be learnt from, too."""
+    names, members = list(list_members(params)), list_members(params).values()
+    if val is None or len(val) < 2:
+        return _join_weighted(results, np.full(len(results), 1.0 / len(results)), names)
+    codes = encode_matches(val, params.positives_by)
+    each = zip(results, members, strict=True)
+    held_out = [_hold_out(result, _in_form(val, member), codes) for result, member in each]
+    weights = choose_weights([held_out])
+    whole = _weigh(held_out, weights)
+    joint = _join_weighted(_fit_on_all(results, train, val, params, state_dir), weights, names)
+    return replace(joint, metrics=_measure_folds([whole]), held_out=(whole,))
+
+
+def _fit_on_all(
+    results: Sequence[TrainingResult], train: PairArrays, val: PairArrays | None, params: TrainParams, state_dir: Path
+) -> list[TrainingResult]:
+    """Members in closed form again, with their settings, on training and validation pairs; others as they are."""
+    again = list(results)
+    if val is None or not len(val):
+        return again
+    for number, member in enumerate(list_members(params).values()):
+        if member.model.is_closed_form:
+            losses = results[number].history[0].losses
+            chosen = KernelParams(width=losses["width"], ridge=losses["ridge"])
+            settled = member.model_copy(update={"kernel": chosen, "start_from": None})
+            folder = state_dir / f"all_{number + 1}"
+            again[number] = train_model(_in_form(_concatenate(train, val), settled), None, settled, state_dir=folder)
+    return again
+
+
+def choose_weights(folds: Sequence[Sequence[HeldOut]]) -> np.ndarray:
+    """Weights of members, on a grid, under which held-out pairs have the best mean reciprocal rank.
+
+    Args:
+        folds: Per fold what each member makes of its held-out pairs; the sizes of embeddings differ between members.
+
+    Returns:
+        (members,) float64 of sum 1. Members' scores count the same, unless other shares are better.
+    """
+    n = len(folds[0])
+    steps = (
+        np.array(grid) for grid in itertools.product(range(WEIGHT_STEPS + 1), repeat=n) if sum(grid) == WEIGHT_STEPS
+    )
+    candidates = [np.full(n, 1.0 / n), *(grid / WEIGHT_STEPS for grid in steps)]
+    spreads = np.mean([[_spread(member) for member in fold] for fold in folds], axis=0)
+    scaled = [shares / spreads / (shares / spreads).sum() for shares in candidates]
+    return max(scaled, key=lambda weights: _measure_folds([_weigh(fold, weights) for fold in folds])["mrr"])
+
+
+def _spread(pairs: HeldOut) -> float:
+    """Deviation of the scores of a gallery: those of members are only then of one size when they are divided by it."""
+    rows = slice(0, MAX_SPREAD_ROWS)
+    return max(float((pairs.music[rows] @ pairs.video[rows].T).std()), 1e-6)
+
+
+def _weigh(members: Sequence[HeldOut], weights: np.ndarray) -> HeldOut:
+    """The joint embeddings of members: roots of the weights, so that products are weighted means of products."""
+    music, video = (
+        np.concatenate([side * np.float32(math.sqrt(w)) for side, w in zip(sides, weights, strict=True)], axis=1)
+        for sides in ([part.music for part in members], [part.video for part in members])
+    )
+    return HeldOut(music, video, members[0].codes)
+
+
+def _measure_folds(folds: Sequence[HeldOut]) -> dict[str, float]:
+    """Means over folds, weighted by their sizes, of what all of them have; each is a gallery of its own."""
+    figures = [
+        measure_retrieval(*(torch.from_numpy(part) for part in (fold.music, fold.video, fold.codes))) for fold in folds
+    ]
+    sizes = [len(fold.codes) for fold in folds]
+    names = [name for name in figures[0] if all(name in part for part in figures)]
+    return {name: float(np.average([part[name] for part in figures], weights=sizes)) for name in names}
+
+
+def _join(results: Sequence[TrainingResult], tensors: dict[str, Tensor], config: dict[str, Any]) -> TrainingResult:
+    history = tuple(record for result in results for record in result.history)
+    return TrainingResult(tensors, config, history, best_epoch=0, metrics={}, resumed_from=0)
+
+
+def _join_weighted(results: Sequence[TrainingResult], weights: np.ndarray, names: Sequence[str]) -> TrainingResult:
+    """One network of those that have a weight; it takes sequences if one of them does."""
+    described = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True))
+    logger.info("weights of the members: %s", described)
+    kept = [(result, float(weight)) for result, weight in zip(results, weights, strict=True) if weight > 0]
+    if len(kept) == 1:
+        return replace(
+            kept[0][0],
+            metrics={},
+            best_epoch=0,
+            history=tuple(record for result in results for record in result.history),
+        )
+    configs = [result.model_config for result, _ in kept]
+    leading = max(configs, key=lambda config: config["music_tower"] in SEQUENCE_TOWERS)
+    tensors = join_tensors([result.tensors for result, _ in kept], [weight for _, weight in kept])
+    return _join(results, tensors, {**leading, "members": configs})
+
+
+def _hold_out(result: TrainingResult, pairs: PairArrays, codes: np.ndarray) -> HeldOut:
     model = result.build()
-    music = torch.from_numpy(embed_arrays(model, music=val.music))
-    video = torch.from_numpy(embed_arrays(model, video=val.video))
-    codes = torch.from_numpy(encode_matches(val, params.positives_by))
-    return measure_retrieval(music, video, codes)
+    return HeldOut(embed_arrays(model, music=pairs.music), embed_arrays(model, video=pairs.video), codes)
+
+
+# --- few pairs
+
+
+def _has_closed_form(params: TrainParams) -> bool:
+    return params.model.is_closed_form or params.model.music_tower == params.model.video_tower == "canonical"
+
+
+def _fit_few(
+    pairs: PairArrays,
+    members: Mapping[str, TrainParams],
+    positives_by: Literal["id", "group", "position"],
+    state_dir: Path,
+    open_log: OpenMemberLog,
+) -> Ensemble:
+    """Closed forms on all pairs; weights and figures from pairs that cross-validation holds out."""
+    members = {name: member.model_copy(update={"epochs": 0}) for name, member in members.items()}
+    rng = np.random.default_rng((next(iter(members.values())).seed, 2))
+    folds = assign_folds(encode_matches(pairs, "group"), N_FOLDS, rng)
+    codes = encode_matches(pairs, positives_by)
+    held_out = [
+        [
+            _hold_out(
+                fit_closed_form(_take(form, folds != fold), member), _take(form, folds == fold), codes[folds == fold]
+            )
+            for member, form in ((member, _in_form(pairs, member)) for member in members.values())
+        ]
+        for fold in range(int(folds.max()) + 1)
+        if (folds == fold).sum() >= 2 and (folds != fold).sum() >= 2
+    ]
+    weights = choose_weights(held_out) if held_out else np.full(len(members), 1.0 / len(members))
+    trained = []
+    for number, (name, member) in enumerate(members.items()):
+        with open_log(number, name, member) as log:
+            result = train_model(_in_form(pairs, member), None, member, state_dir=member_folder(state_dir, number))
+            log.finish(result.history)
+        trained.append(result)
+    whole = _join_weighted(trained, weights, list(members))
+    joint = tuple(_weigh(fold, weights) for fold in held_out)
+    return Ensemble(replace(whole, held_out=joint, metrics=_measure_folds(joint) if joint else {}), tuple(trained))
+
+
+def _concatenate(train: PairArrays, val: PairArrays | None) -> PairArrays:
+    """Training and validation pairs together, in memory; as many as closed forms use."""
+    if val is None or not len(val):
+        return train
+    kept = max(1, MAX_PAIRS - len(val))
+    if len(train) > kept:
+        train = _take(
+            replace(train, **{side: _pool(getattr(train, side)) for side in SIDES}), _spaced(len(train), kept)
+        )
+    return PairArrays(
+        ids=(*train.ids, *val.ids),
+        groups=(*train.groups, *val.groups),
+        **{side: _stack(getattr(train, side), getattr(val, side)) for side in SIDES},
+    )
+
+
+def _stack(first: FeatureArray, second: FeatureArray) -> np.ndarray:
+    return np.concatenate([np.asarray(_pool(part), dtype=np.float32) for part in (first, second)])
+
+
+def _spaced(n: int, kept: int) -> np.ndarray:
+    chosen = np.zeros(n, dtype=bool)
+    chosen[np.arange(kept) * n // kept] = True
+    return chosen
+
+
+def _take(pairs: PairArrays, chosen: np.ndarray) -> PairArrays:
+    rows = np.flatnonzero(chosen)
+    return PairArrays(
+        ids=tuple(pairs.ids[row] for row in rows),
+        groups=tuple(pairs.groups[row] for row in rows),
+        **{side: getattr(pairs, side)[rows] for side in SIDES},
+    )
+
+
+# --- forms and starts
+
+
+def _in_form(pairs: PairArrays, params: TrainParams) -> PairArrays:
+    """Pairs as a member takes them: sequences are averaged for towers that take pooled features."""
+    steps = {"music": params.model.music_steps, "video": params.model.video_steps}
+    pooled = {side: _pool(getattr(pairs, side)) for side in SIDES if steps[side] is None}
+    return replace(pairs, **pooled)  # type: ignore[arg-type]
+
+
+def _pool(features: FeatureArray) -> np.ndarray:
+    if not isinstance(features, Sequences):
+        return features
+    blocks = (
+        np.arange(start, min(start + POOLED_ROWS, len(features))) for start in range(0, len(features), POOLED_ROWS)
+    )
+    parts = []
+    for rows in blocks:
+        values, mask = features.take(rows)
+        parts.append(values.sum(axis=1) / mask.sum(axis=1, keepdims=True))
+    return np.concatenate(parts)
+
+
+def _match_start(starts: Sequence[Checkpoint], params: TrainParams) -> Checkpoint | None:
+    """The part of a start that a member goes on from: that of the same towers."""
+    towers = (params.model.music_tower, params.model.video_tower)
+    for part in starts:
+        if towers == (part.model_config["music_tower"], part.model_config["video_tower"]):
+            return part
+    return None
+
+
+def _not_worse(joint: TrainingResult, start: Checkpoint, val: PairArrays | None, params: TrainParams) -> TrainingResult:
+    """What was trained, or the start where that ranks validation pairs better."""
+    if val is None or len(val) < 2 or not joint.metrics:
+        return joint
+    before = replace(joint, tensors=start.tensors, model_config=start.model_config)
+    metrics = measure_network(before.build(), val, params.positives_by)
+    if metrics["mrr"] <= joint.metrics["mrr"]:
+        return joint
+    logger.info("the checkpoint of start_from ranks the validation pairs better than what was trained, and is kept")
+    return replace(before, metrics=metrics)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.models.cca_tower import fit_towers
 from vmnet_pipeline.models.checkpoints import check_shapes
 from vmnet_pipeline.models.factory import build_model, choose_music_tower
+from vmnet_pipeline.models.kernel_tower import N_LANDMARKS, fit_kernel_towers
 from vmnet_pipeline.models.losses import ContrastiveLoss, build_loss
 from vmnet_pipeline.training import distributed
 from vmnet_pipeline.training.batch_norm import use_population_variance
@@ -29,9 +31,10 @@ from vmnet_pipeline.training.data import (
 )
 from vmnet_pipeline.training.fusion import spread_weights, weigh_parts
 from vmnet_pipeline.training.optim import Schedule, WeightAverage, build_optimiser
-from vmnet_pipeline.training.state import StateFolder, digest_run, strip_prefix
+from vmnet_pipeline.training.state import StateFolder, copy_tensors, digest_run, strip_prefix
 from vmnet_pipeline.training.trainer import Plan, Trainer, TrainingResult
-from vmnet_pipeline.types import PairArrays, Sequences
+from vmnet_pipeline.training.validation import measure_network
+from vmnet_pipeline.types import EpochRecord, PairArrays, Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,16 +89,23 @@ def train_model(
     if params.start_from is not None and start is None:
         raise TrainingError("start_from is for `kedro run --pipeline train`; leave it out here")
     check_pairs(train, "training")
-    val = _usable_validation(train, val)
+    val = _usable_validation(train, val, needs_it=params.epochs > 0 and not params.model.is_closed_form)
     train = train if start else weigh_parts(train, val, params)
     config = model_config_of(params, train) if start is None else config_of_start(params, train, start)
     states = StateFolder(state_dir, digest_run(params, train, val, start))
     state = states.load()
     if state is not None and state.finished:
         logger.info("already trained with these parameters and data: %d epochs", len(state.history))
-        metrics = dict(state.history[state.best_epoch - 1].val)
+        metrics = state.metrics or dict(state.history[state.best_epoch - 1].val if state.best_epoch else {})
         tensors = strip_prefix(state.tensors, "model/")
         return TrainingResult(tensors, config, state.history, state.best_epoch, metrics, 0)
+    if params.model.is_closed_form or (params.epochs == 0 and start is None):
+        result = fit_closed_form(train, params)
+        if val is not None:
+            result.metrics.update(measure_network(result.build(), val, params.positives_by))
+            result = replace(result, history=(replace(result.history[0], val=dict(result.metrics)),))
+        states.finish(result.tensors, result.history, result.best_epoch, result.metrics)
+        return result
     with torch_settings(params):
         trainer = make_trainer(params, train, val, config, start)
         if state is not None:
@@ -108,9 +118,40 @@ def train_model(
         trainer.connect(compiles=params.compile)
         trainer.fit(states, on_epoch=on_epoch, on_step=on_step, progress=progress)
     tensors, epoch = trainer.take_kept()
-    states.finish(tensors, trainer.history, epoch)
     history = tuple(trainer.history)
-    return TrainingResult(tensors, config, history, epoch, dict(history[epoch - 1].val), resumed_from)
+    metrics = dict(history[epoch - 1].val if epoch else trainer.start_metrics)
+    if not epoch and metrics and history:
+        logger.info("no epoch was better on validation than the start, which is kept")
+    states.finish(tensors, history, epoch, metrics)
+    return TrainingResult(tensors, config, history, epoch, metrics, resumed_from)
+
+
+def fit_closed_form(train: PairArrays, params: TrainParams) -> TrainingResult:
+    """Fit canonical or kernel towers to pairs; no step is done.
+
+    Returns:
+        A history of one record; its loss is minus the mean reciprocal rank of the cross-validation, if there was one.
+
+    Raises:
+        ParameterError: The towers have no closed form, or do not fit the features.
+    """
+    started, config = time.perf_counter(), model_config_of(params, train)
+    with torch_settings(params):
+        model = build_model(**config).eval()
+        if params.standardise:
+            _set_scale(model.music_scaler, train.music)
+            _set_scale(model.video_scaler, train.video)
+        losses = {"total": 0.0}
+        if params.model.is_closed_form:
+            groups, options = encode_matches(train, "group"), params.kernel.model_dump()
+            fit = fit_kernel_towers(model, train.music, train.video, groups, seed=params.seed, **options)
+            losses = {"total": -(fit.score or 0.0), "width": fit.settings.width, "ridge": fit.settings.ridge}
+        elif fit_towers(model, train.music, train.video, halves=halve_groups(train, params.seed)) is None:
+            raise ParameterError(
+                "epochs=0 keeps the start, and these towers start at random; give start_from or epochs"
+            )
+    record = EpochRecord(1, 0, losses, 0.0, 0.0, {}, time.perf_counter() - started)
+    return TrainingResult(copy_tensors(model), config, (record,), 1, {}, 0)
 
 
 @dataclass(frozen=True)
@@ -145,10 +186,13 @@ def _describe_job(params: TrainParams, train: PairArrays, trainer: Trainer) -> _
     return _Job(params, train, trainer.model_config, trainer.capture(), trainer.batches.batch_size, *done)
 
 
-def _usable_validation(train: PairArrays, val: PairArrays | None) -> PairArrays | None:
+def _usable_validation(train: PairArrays, val: PairArrays | None, *, needs_it: bool) -> PairArrays | None:
     if val is None or len(val) < 2:
-        n = 0 if val is None else len(val)
-        logger.warning("choosing the best epoch needs at least 2 validation pairs, not %d; the last epoch is kept", n)
+        if needs_it:
+            n = 0 if val is None else len(val)
+            logger.warning(
+                "choosing the best epoch needs at least 2 validation pairs, not %d; the last epoch is kept", n
+            )
         return None
     check_pairs(val, "validation")
     check_same_shapes(train, val)
@@ -171,6 +215,7 @@ def model_config_of(params: TrainParams, pairs: PairArrays) -> dict[str, Any]:
         "dropout": model.dropout,
         "standardise": params.standardise,
         **{name: value for name, value in depth.items() if value is not None},
+        **({"n_landmarks": min(len(pairs), N_LANDMARKS)} if params.model.is_closed_form else {}),
     }
 
 
@@ -215,14 +260,17 @@ def make_trainer(
             _restore_moments(trainer, start)
         else:
             logger.info("Adam's moments are unknown: they and the count of steps start at 0")
+        trainer.keep_start()
         return trainer
     if params.standardise:
         _set_scale(model.music_scaler, train.music, train.parts.get("music"))
         _set_scale(model.video_scaler, train.video, train.parts.get("video"))
     score_scale = fit_towers(model, train.music, train.video, halves=halve_groups(train, params.seed))
     trainer = assemble_trainer(params, train, val, config, model, batch_size)
-    if score_scale is not None and isinstance(trainer.loss, ContrastiveLoss):
-        trainer.loss.set_scale(score_scale)
+    if score_scale is not None:
+        if isinstance(trainer.loss, ContrastiveLoss):
+            trainer.loss.set_scale(score_scale)
+        trainer.keep_start()
     return trainer
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
@@ -53,6 +53,7 @@ class TrainingState:
         history: One record per finished epoch.
         best_epoch: Epoch of the best validation so far; 0 before the first.
         finished: Whether the training is complete.
+        metrics: Validation metrics of the kept weights, once it is.
     """
 
     run_digest: str
@@ -60,6 +61,7 @@ class TrainingState:
     history: tuple[EpochRecord, ...]
     best_epoch: int
     finished: bool
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def digest_run(params: TrainParams, train: PairArrays, val: PairArrays | None, start: StartPoint | None = None) -> str:
@@ -122,16 +124,25 @@ class StateFolder:
             self._saved_best = best_epoch
         self._write(tensors, history, best_epoch, finished=False)
 
-    def finish(self, tensors: dict[str, Tensor], history: Sequence[EpochRecord], kept_epoch: int) -> None:
+    def finish(
+        self, tensors: dict[str, Tensor], history: Sequence[EpochRecord], kept_epoch: int, metrics: dict[str, float]
+    ) -> None:
         """Write the kept weights, on the CPU, as the end of the training."""
-        self._write(add_prefix(tensors, "model/"), history, kept_epoch, finished=True)
+        self._write(add_prefix(tensors, "model/"), history, kept_epoch, finished=True, metrics=metrics)
 
     def _write(
-        self, tensors: dict[str, Tensor], history: Sequence[EpochRecord], best_epoch: int, *, finished: bool
+        self,
+        tensors: dict[str, Tensor],
+        history: Sequence[EpochRecord],
+        best_epoch: int,
+        *,
+        finished: bool,
+        metrics: dict[str, float] | None = None,
     ) -> None:
         """Replace the state; a reader or a kill finds the old one or the new one. Then remove other best weights."""
         records = [asdict(record) for record in history]
         content = {"run_digest": self._run_digest, "history": records, "best_epoch": best_epoch, "finished": finished}
+        content |= {"metrics": metrics or {}}
         _write_tensors(self._path / STATE_FILE, tensors, json.dumps(content))
         for path in self._path.glob("best-*.safetensors"):
             if finished or path != self._best_path(best_epoch):
@@ -201,9 +212,10 @@ def _read_state(path: Path) -> TrainingState:
     tensors, text = _read_tensors(path)
     content: dict[str, Any] = parse_json(text)
     history = tuple(EpochRecord(**record) for record in content["history"])
-    if [record.epoch for record in history] != list(range(1, len(history) + 1)) or not history:
+    if [record.epoch for record in history] != list(range(1, len(history) + 1)) or not (history or content["finished"]):
         raise ValueError("its history has gaps")
-    return TrainingState(content["run_digest"], tensors, history, int(content["best_epoch"]), bool(content["finished"]))
+    best, metrics = int(content["best_epoch"]), content.get("metrics", {})
+    return TrainingState(content["run_digest"], tensors, history, best, bool(content["finished"]), metrics)
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], text: str) -> None:

@@ -42,6 +42,21 @@ logger = logging.getLogger(__name__)
 CHECK_STEPS = 32
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Pairs that a network did not see, as it embeds them; a gallery of its own.
+
+    Attributes:
+        music: (n, E) float32 unit vectors.
+        video: (n, E) float32 unit vectors.
+        codes: (n,) int64, equal for rows that match.
+    """
+
+    music: np.ndarray
+    video: np.ndarray
+    codes: np.ndarray
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """A trained network and its history.
@@ -50,9 +65,10 @@ class TrainingResult:
         tensors: The kept weights, on the CPU, by name.
         model_config: Arguments of `models.factory.build_model`.
         history: One record per epoch, those before an interruption included.
-        best_epoch: Epoch whose weights are kept.
+        best_epoch: Epoch whose weights are kept; 0 for the start, and for several networks in one.
         metrics: Validation metrics of that epoch; empty without validation.
         resumed_from: Epochs that an earlier, interrupted run had done; 0 for a fresh run.
+        held_out: Folds of cross-validation, where the network itself has seen all pairs; else empty.
     """
 
     tensors: dict[str, Tensor]
@@ -61,6 +77,7 @@ class TrainingResult:
     best_epoch: int
     metrics: dict[str, float]
     resumed_from: int
+    held_out: tuple[HeldOut, ...] = ()
 
     def build(self) -> VMNet:
         """The network with the kept weights, in inference mode."""
@@ -106,6 +123,7 @@ class Trainer:
         steps: Steps done, those before `schedule.first_step` included.
         history: Epochs done.
         best_epoch: Best one so far, 0 before the first; `best_tensors` are its weights.
+        start_metrics: Validation metrics before the first epoch, where the start itself may be the best.
     """
 
     def __init__(
@@ -130,6 +148,7 @@ class Trainer:
         self.steps = schedule.first_step
         self.history: list[EpochRecord] = []
         self.best_epoch, self.best_tensors = 0, dict[str, Tensor]()
+        self.start_metrics: dict[str, float] = {}
         self._on_step: StepCallback | None = None
 
     @property
@@ -141,6 +160,12 @@ class Trainer:
         """Share the network with the other processes, and compile it; all weights must be in place."""
         shared = share_model(self.model)
         self.forward = torch.compile(shared) if compiles else shared
+
+    def keep_start(self) -> None:
+        """Take the network as it is for the best so far: what training makes of it is kept only if it is better."""
+        if self.validation is not None and self.plan.keep == "best":
+            self.start_metrics = self.evaluate(self.plan.epochs)
+            self.best_tensors = copy_tensors(self.kept_model)
 
     def fit(
         self,
@@ -264,15 +289,21 @@ class Trainer:
         """Copy the weights of the latest epoch if it is the best so far."""
         if self.plan.keep == "last" or not record.val:
             return
-        if self.best_epoch == 0 or _score(record) > _score(self.history[self.best_epoch - 1]):
+        best = self.best_metrics
+        if not best or _score(record.val) > _score(best):
             self.best_epoch, self.best_tensors = record.epoch, copy_tensors(self.kept_model)
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """Validation metrics of the best weights so far; empty if there are none."""
+        return self.history[self.best_epoch - 1].val if self.best_epoch else self.start_metrics
 
     @property
     def is_over(self) -> bool:
         """Whether no epoch follows: all are done, or validation has not improved for `patience` evaluations."""
         if len(self.history) >= self.plan.epochs:
             return True
-        if self.plan.patience is None or self.best_epoch == 0:
+        if self.plan.patience is None or not self.best_metrics:
             return False
         return sum(bool(record.val) for record in self.history[self.best_epoch :]) >= self.plan.patience
 
@@ -290,21 +321,21 @@ class Trainer:
         """Continue from a state; False if it does not fit, and then this trainer must not be used."""
         if not self.restore(state.tensors):
             return False
-        self.best_epoch, self.best_tensors = state.best_epoch, best_tensors
+        self.best_epoch, self.best_tensors = state.best_epoch, best_tensors or self.best_tensors
         self.history, self.steps = list(state.history), state.history[-1].steps
         logger.info("training continues after epoch %d", len(self.history))
         return True
 
     def take_kept(self) -> tuple[dict[str, Tensor], int]:
         """Return the weights to keep, on the CPU, and their epoch."""
-        if self.best_epoch:
+        if self.best_tensors:
             return self.best_tensors, self.best_epoch
         return copy_tensors(self.kept_model), len(self.history)
 
 
-def _score(record: EpochRecord) -> tuple[float, float]:
-    """Score an epoch, larger is better: by the MRR of both directions, then by the lower loss."""
-    return (record.val["mrr"], -record.val["loss"])
+def _score(val: dict[str, float]) -> tuple[float, float]:
+    """Score validation metrics, larger is better: by the MRR of both directions, then by the lower loss."""
+    return (val["mrr"], -val["loss"])
 
 
 class _Progress:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
-from vmnet_pipeline.models.embed import find_finite, gather_rows
+from vmnet_pipeline.models.embed import embed_arrays, find_finite, gather_rows
 from vmnet_pipeline.models.losses import LossInputs
+from vmnet_pipeline.training.data import encode_matches
+from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
@@ -42,6 +44,14 @@ def explain_bad_loss(pairs: PairArrays, rows: np.ndarray, learning_rate: float) 
         more = "" if len(bad) <= 5 else f" and {len(bad) - 5} more"
         return f": features of {', '.join(bad[:5])}{more} hold NaN or infinity; extract these items again"
     return f", though all features are; use a smaller learning_rate (now {learning_rate:g})"
+
+
+def measure_network(
+    model: VMNet, pairs: PairArrays, positives_by: Literal["id", "group", "position"]
+) -> dict[str, float]:
+    """Figures of `measure_retrieval` over all of these pairs."""
+    music, video = (torch.from_numpy(embed_arrays(model, **{side: getattr(pairs, side)})) for side in SIDES)
+    return measure_retrieval(music, video, torch.from_numpy(encode_matches(pairs, positives_by)))
 
 
 @torch.no_grad()

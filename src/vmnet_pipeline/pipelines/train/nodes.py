@@ -56,8 +56,8 @@ def pack_pairs(
     from vmnet_pipeline.pairs.packing import plan_pairs
 
     pairs = plan_pairs(
-        _describe_side(take_side("music", features), train_params.model.music_steps),
-        _describe_side(take_side("video", features), train_params.model.video_steps),
+        _describe_side(take_side("music", features), train_params.music_steps),
+        _describe_side(take_side("video", features), train_params.video_steps),
         Split(train_ids, val_ids, test_ids),
         dict(zip(manifest["id"], manifest["group"], strict=True)),
     )
@@ -103,8 +103,8 @@ def pack_reference_pairs(
 
     return plan_reference_pairs(
         reference_files,
-        music_steps=train_params.model.music_steps,
-        video_steps=train_params.model.video_steps,
+        music_steps=train_params.music_steps,
+        video_steps=train_params.video_steps,
         val_share=split_params.val_share / max(split_params.train_share + split_params.val_share, 1e-9),
         seed=split_params.seed,
         holds_out_val=train_params.protocol != "reference",
@@ -130,7 +130,7 @@ def train_network(
     from vmnet_pipeline.models.checkpoints import Checkpoint, read_git_revision, read_versions
     from vmnet_pipeline.storage.paths import is_remote
     from vmnet_pipeline.training.calibration import calibrate_result
-    from vmnet_pipeline.training.ensembles import join_results, train_members
+    from vmnet_pipeline.training.ensembles import list_members, train_ensemble
     from vmnet_pipeline.training.fusion import weigh_parts
     from vmnet_pipeline.training.terms import measure_terms
 
@@ -147,16 +147,16 @@ def train_network(
         versions=read_versions(),
         parts=train.parts,
     )
-    members = train_members(
+    ensemble = train_ensemble(
         train,
         val,
         params,
         state_dir=training_state,
-        open_log=partial(_log_member, training_state.with_name("logs"), params.n_members),
+        open_log=partial(_log_member, training_state.with_name("logs"), len(list_members(params))),
         watch=partial(_watch_steps, training_state.parent, params, pairs.subset("test"), template),
         start=start,
     )
-    result = join_results(members, val, params)
+    result = ensemble.network
     checkpoint = replace(
         template,
         model_config=result.model_config,
@@ -166,7 +166,7 @@ def train_network(
         calibration=calibrate_result(result, val, params),
         terms=measure_terms(result.build(), train, pairs.fingerprints, params.seed),
     )
-    return checkpoint, _list_epochs(members)
+    return checkpoint, _list_epochs(ensemble.members)
 
 
 def _open_start(pairs: PairFiles, params: TrainParams) -> StartPoint | None:
@@ -187,20 +187,21 @@ def _watch_steps(
     if params.curve_every_steps is None and params.keep_every_steps is None:
         return None
     from vmnet_pipeline.pipelines.train.step_log import StepLog
+    from vmnet_pipeline.training.ensembles import list_members
 
-    place = folder if params.n_members == 1 else folder / f"member_{number + 1}"
+    place = folder if len(list_members(params)) == 1 else folder / f"member_{number + 1}"
     return StepLog(place, params, test, template)
 
 
 @contextmanager
-def _log_member(logs: Path, n_members: int, number: int, params: TrainParams) -> Iterator[_MemberLog]:
+def _log_member(logs: Path, n_members: int, number: int, name: str, params: TrainParams) -> Iterator[_MemberLog]:
     """Open the log of a network: the run itself, or a child run per member of an ensemble."""
     from vmnet_pipeline.tracking.runs import EventLog, RunLog, child_run
 
     if n_members == 1:
         yield _MemberLog(RunLog(), EventLog(logs))
         return
-    name = f"member {number + 1}"
+    name = name or f"member {number + 1}"
     with child_run(name, {"train": params}) as run_log:
         yield _MemberLog(run_log, EventLog(logs / name.replace(" ", "_")))
 
