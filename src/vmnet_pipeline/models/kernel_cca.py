@@ -12,7 +12,7 @@ M. Seeger, Using the Nystrom method to speed up kernel machines (2001).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -23,15 +23,16 @@ from torch import Tensor
 from vmnet_pipeline.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Array: TypeAlias = npt.NDArray[Any]
 
-WIDTHS = (0.25, 0.5, 1.0)  # of the kernel: g times the median squared distance between landmarks
+WIDTHS = (0.25, 0.5, 0.8)  # of the kernel: g times the median squared distance between landmarks
 RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1)  # a kernel's features have a variance of 1 in all
 FIRST_RIDGE = 3e-5  # where widths are compared, if there are too many pairs to try everything
 MANY_WIDTHS, MANY_RIDGES = WIDTHS[1:], RIDGES[:4]  # what is then tried
 MAX_PAIRS = 50_000  # more are thinned evenly; m landmarks do not profit from them
+MAX_TRIED_LANDMARKS = 2_000  # when settings are chosen; the ridge that fits is about the same with more
 MAX_SCORED = 1_000  # held-out pairs of a fold that settings are scored on
 MANY_PAIRS = 2_000  # from here on three folds are enough to choose the settings
 JITTER = 1e-6
@@ -65,9 +66,7 @@ class KernelMap:
 
 @dataclass(frozen=True)
 class KernelFit:
-    """Both views' maps, the settings that were chosen, and their mean reciprocal rank on held-out pairs; None where
-    nothing was to be chosen.
-    """
+    """Both views' maps, the settings that were chosen, and their mean reciprocal rank on held-out pairs."""
 
     music: KernelMap
     video: KernelMap
@@ -103,13 +102,17 @@ def fit_kernels(
     """
     rows = _usable_rows(music, video, len(groups))
     rng = np.random.default_rng((seed, 1))
-    chosen = np.sort(rng.permutation(rows)[:n_landmarks])
-    landmarks = tuple(torch.from_numpy(np.asarray(side[chosen], dtype=np.float64)) for side in (music, video))
+    order = rng.permutation(rows)
     folds = assign_folds(groups[rows], 3 if len(rows) > MANY_PAIRS else 5, rng)
 
-    @cache
-    def sums(width: float) -> _Sums:
+    def measure(width: float, n_landmarks: int, folds: Array) -> _Sums:
+        chosen = np.sort(order[:n_landmarks])
+        landmarks = [torch.from_numpy(np.asarray(side[chosen], dtype=np.float64)) for side in (music, video)]
         return _Sums(landmarks, width, music, video, rows, folds)
+
+    @lru_cache(maxsize=1)  # one is large, and the settings are tried width by width
+    def sums(width: float) -> _Sums:
+        return measure(width, min(n_landmarks, MAX_TRIED_LANDMARKS), folds)
 
     @cache
     def score(settings: KernelSettings) -> float:
@@ -123,9 +126,8 @@ def fit_kernels(
         widths = (max(widths, key=lambda width: score(KernelSettings(width, first))),)
     tried = [KernelSettings(width, ridge) for width in widths for ridge in ridges]
     settings = max(tried, key=score) if len(tried) > 1 else tried[0]
-    whole = sums(settings.width)
-    found = None if len(tried) == 1 else score(settings)
-    return KernelFit(*whole.fit(settings.ridge, n_components), settings, found)
+    maps = measure(settings.width, n_landmarks, np.zeros(len(rows), dtype=np.int64)).fit(settings.ridge, n_components)
+    return KernelFit(*maps, settings, score(settings) if len(tried) > 1 else None)
 
 
 def assign_folds(groups: Array, n_folds: int, rng: np.random.Generator) -> Array:
@@ -183,7 +185,7 @@ class _Sums:
     """Moments of both views' kernel features by fold, at one width, and the features of pairs that are scored."""
 
     def __init__(
-        self, landmarks: tuple[Tensor, ...], width: float, music: Array, video: Array, rows: Array, folds: Array
+        self, landmarks: Sequence[Tensor], width: float, music: Array, video: Array, rows: Array, folds: Array
     ) -> None:
         self.kernels = [_Kernel(part, width) for part in landmarks]
         self.moments: list[_Moments] = []
@@ -192,6 +194,8 @@ class _Sums:
             own = rows[folds == fold]
             parts = [self._featurise(music, video, chunk) for chunk in _chunks(own)]
             self.moments.append(_Moments.sum(parts))
+            if folds.max() == 0:
+                continue  # nothing is held out
             kept = own[np.arange(min(MAX_SCORED, len(own))) * len(own) // min(MAX_SCORED, len(own))]
             self.scored.append(self._featurise(music, video, kept))
 

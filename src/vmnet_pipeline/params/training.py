@@ -34,6 +34,11 @@ BEST_PROPOSED: dict[str, Any] = {
 BEST_MEMBERS: dict[str, Any] = {
     "canonical": {},
     "kernel": {"model": {"music_tower": "kernel", "video_tower": "kernel", "embedding_dim": 256}},
+    "vmnet": {
+        "epochs": 40,
+        "model": {"music_tower": "auto", "video_tower": "auto", "embedding_dim": 256},
+        "loss": {"name": "vmnet", "structure_triples": "sampled"},
+    },
 }
 BEST_LOSS_PROPOSED: dict[str, Any] = {"name": "contrastive"}
 BEST_MODEL_PROPOSED: dict[str, Any] = {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 36}
@@ -118,7 +123,7 @@ class KernelParams(Params):
         None, gt=0.0, description="Of the Gaussian kernel, its exponent at the median squared distance of two items."
     )
     ridge: float | None = Field(
-        None, gt=0.0, le=1.0, description="Regularisation; a kernel's features have variance 1."
+        None, gt=0.0, le=1.0, description="Regularisation; features of a kernel have variance 1."
     )
 
 

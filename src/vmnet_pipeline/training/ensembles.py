@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
+from vmnet_pipeline.evaluation.ranks import rank_on_device
 from vmnet_pipeline.models.checkpoints import split_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
@@ -196,22 +197,34 @@ def _fit_on_all(
 
 
 def choose_weights(folds: Sequence[Sequence[HeldOut]]) -> np.ndarray:
-    """Weights of members, on a grid, under which held-out pairs have the best mean reciprocal rank.
+    """Weights of members on a grid, by the reciprocal ranks of held-out pairs.
 
     Args:
         folds: Per fold what each member makes of its held-out pairs; the sizes of embeddings differ between members.
 
     Returns:
-        (members,) float64 of sum 1. Members' scores count the same, unless other shares are better.
+        (members,) float64 of sum 1. Members' scores count the same, unless other shares are better by more than the
+        standard error of the difference, pair by pair: few pairs tell little about weights.
     """
     n = len(folds[0])
+    spreads = np.mean([[_spread(member) for member in fold] for fold in folds], axis=0)
     steps = (
         np.array(grid) for grid in itertools.product(range(WEIGHT_STEPS + 1), repeat=n) if sum(grid) == WEIGHT_STEPS
     )
-    candidates = [np.full(n, 1.0 / n), *(grid / WEIGHT_STEPS for grid in steps)]
-    spreads = np.mean([[_spread(member) for member in fold] for fold in folds], axis=0)
-    scaled = [shares / spreads / (shares / spreads).sum() for shares in candidates]
-    return max(scaled, key=lambda weights: _measure_folds([_weigh(fold, weights) for fold in folds])["mrr"])
+    shares = [np.full(n, 1.0 / n), *(grid / WEIGHT_STEPS for grid in steps)]
+    weights = [part / spreads / (part / spreads).sum() for part in shares]
+    gains = [np.concatenate([_rank_reciprocally(_weigh(fold, part)) for fold in folds]) for part in weights]
+    best = max(range(len(weights)), key=lambda number: gains[number].mean())
+    difference = gains[best] - gains[0]
+    error = difference.std() / math.sqrt(max(len(difference), 1))
+    return weights[best] if difference.mean() > error else weights[0]
+
+
+def _rank_reciprocally(pairs: HeldOut) -> np.ndarray:
+    """(n,) mean reciprocal rank of each pair's two directions."""
+    sides = (torch.from_numpy(part) for part in (pairs.music, pairs.video, pairs.codes))
+    there, back = rank_on_device(*sides)
+    return np.asarray(1.0 / there + 1.0 / back) / 2.0
 
 
 def _spread(pairs: HeldOut) -> float:
