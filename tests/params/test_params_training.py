@@ -56,7 +56,7 @@ def test_resolved_parameters_make_the_same_parameters(protocol: str) -> None:
     assert TrainParams(**params.model_dump(mode="json")) == params
 
 
-@pytest.mark.parametrize("given", [{"epoch": 3}, {"epochs": 0}, {"batch_size": 1}, {"loss": {"marge": 1}}])
+@pytest.mark.parametrize("given", [{"epoch": 3}, {"epochs": -1}, {"batch_size": 1}, {"loss": {"marge": 1}}])
 def test_unknown_names_and_values_out_of_bounds_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TrainParams(**given)  # type: ignore[arg-type]

@@ -1,21 +1,40 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from tiny_pairs import Killed, Logs, draw_pairs, narrow_params
+from vmnet_pipeline.errors import TrainingError
+from vmnet_pipeline.models.checkpoints import (
+    Checkpoint,
+    StartPoint,
+    build_from_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    split_checkpoint,
+)
+from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.training import train_model
-from vmnet_pipeline.training.ensembles import join_results, member_params, train_members
+from vmnet_pipeline.training.ensembles import choose_weights, list_members, train_ensemble
+from vmnet_pipeline.training.trainer import HeldOut
+from vmnet_pipeline.training.validation import measure_network
+from vmnet_pipeline.types import Sequences
 
 TRAIN, VAL = draw_pairs(40, 1), draw_pairs(12, 2)
 PARAMS = narrow_params(n_members=3)
 
 
+def open_by_number(logs):
+    return lambda number, name, params: logs(number, params)
+
+
 def train(folder, params=PARAMS, logs=None):
-    members = train_members(TRAIN, VAL, params, state_dir=folder, open_log=logs or Logs())
-    return members, join_results(members, VAL, params)
+    ensemble = train_ensemble(TRAIN, VAL, params, state_dir=folder, open_log=open_by_number(logs or Logs()))
+    return ensemble.members, ensemble.network
 
 
 def same(a, b):
@@ -23,12 +42,12 @@ def same(a, b):
 
 
 def test_members_differ_in_their_seeds_alone_and_the_first_has_that_of_the_settings():
-    members = member_params(PARAMS)
+    members = list(list_members(PARAMS).values())
     assert members[0].seed == PARAMS.seed
     assert len({member.seed for member in members}) == 3
     assert {member.n_members for member in members} == {1}
     assert all(member.model_copy(update={"seed": PARAMS.seed}) == members[0] for member in members)
-    assert [m.seed for m in member_params(narrow_params(n_members=2))] == [m.seed for m in members[:2]]
+    assert [m.seed for m in list_members(narrow_params(n_members=2)).values()] == [m.seed for m in members[:2]]
 
 
 @pytest.mark.parametrize(("member", "epoch"), [(0, 2), (1, 3), (2, 5)])
@@ -72,3 +91,164 @@ def test_one_member_is_given_back_as_it_is(tmp_path):
     (member,), joint = train(tmp_path, narrow_params())
     assert joint is member
     assert "n_members" not in joint.model_config
+
+
+KINDS = {"canonical": {}, "kernel": {"model": {"music_tower": "kernel", "video_tower": "kernel", "embedding_dim": 24}}}
+CANONICAL = {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 12}
+
+
+def kinds(**given):
+    return narrow_params(
+        **{"loss": {"name": "contrastive"}, "members": KINDS, "few_pairs": 0, "model": CANONICAL, **given}
+    )
+
+
+def cosines(result, pairs):
+    model = result.build()
+    return embed_arrays(model, music=pairs.music) @ embed_arrays(model, video=pairs.video).T
+
+
+def test_a_cosine_of_unlike_members_is_the_weighted_mean_of_theirs(tmp_path):
+    many, other = draw_pairs(120, 1), draw_pairs(40, 2)
+    done = train_ensemble(many, None, kinds(), state_dir=tmp_path, open_log=open_by_number(Logs()))
+    canonical, kernel = done.members
+    expected = (cosines(canonical, other) + cosines(kernel, other)) / 2
+    np.testing.assert_allclose(cosines(done.network, other), expected, atol=1e-5)
+    assert [config["music_tower"] for config in done.network.model_config["members"]] == ["canonical", "kernel"]
+
+
+def test_a_checkpoint_of_unlike_members_gives_the_same_embeddings_and_its_members_back(tmp_path):
+    many, other = draw_pairs(120, 1), draw_pairs(40, 2)
+    done = train_ensemble(many, other, kinds(), state_dir=tmp_path / "s", open_log=open_by_number(Logs()))
+    network = done.network
+    save_checkpoint(tmp_path / "c", Checkpoint(network.model_config, network.tensors))
+    read = load_checkpoint(tmp_path / "c")
+    assert np.array_equal(
+        embed_arrays(build_from_checkpoint(read), music=other.music), embed_arrays(network.build(), music=other.music)
+    )
+    parts = split_checkpoint(read)
+    for part, config in zip(parts, network.model_config["members"], strict=True):
+        build_from_checkpoint(part)
+        assert part.model_config["music_tower"] == config["music_tower"]
+
+
+def test_weights_are_equal_in_scores_unless_validation_is_sure():
+    rng = np.random.default_rng(0)
+    codes = np.arange(60)
+
+    def view(noise, scale):
+        x = rng.normal(size=(60, 16))
+        unit = lambda a: (a / np.linalg.norm(a, axis=1, keepdims=True)).astype(np.float32)  # noqa: E731
+        wide = np.concatenate([np.ones((60, 1)) * scale, x], axis=1)
+        near = np.concatenate([np.ones((60, 1)) * scale, x + noise * rng.normal(size=x.shape)], axis=1)
+        return HeldOut(unit(wide), unit(near), codes)
+
+    alike = [[view(1.5, 0.0), view(1.5, 12.0)]]  # the second one's scores lie close together
+    weights = choose_weights(alike)
+    spreads = [float((part.music @ part.video.T).std()) for part in alike[0]]
+    assert weights[1] * spreads[1] == pytest.approx(weights[0] * spreads[0], rel=0.01)
+    assert weights.sum() == pytest.approx(1.0)
+    sure = choose_weights([[view(0.3, 0.0), view(50.0, 0.0)]])
+    assert sure[0] > 0.7
+
+
+def test_sequences_are_averaged_for_members_that_take_pooled_features(tmp_path):
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(2, 6, size=60)
+    steps = rng.normal(size=(int(lengths.sum()), 12)).astype(np.float32)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    pairs = replace(draw_pairs(60, 3), music=Sequences(steps, offsets, 6))
+    params = kinds(
+        members={"attention": {"model": {"music_tower": "sequence", "max_steps": 6, "embedding_dim": 8}}, **KINDS},
+        epochs=1,
+    )
+    params = params.model_copy(
+        update={
+            "members": {
+                **params.members,
+                "attention": {
+                    "model": {"music_tower": "sequence", "video_tower": "narrow", "max_steps": 6, "embedding_dim": 8}
+                },
+            }
+        }
+    )
+    done = train_ensemble(pairs, None, params, state_dir=tmp_path, open_log=open_by_number(Logs()))
+    assert params.music_steps == 6
+    assert done.network.model_config["music_tower"] == "sequence"
+    together = embed_arrays(done.network.build(), music=pairs.music)
+    means = np.stack([steps[a:b].mean(axis=0) for a, b in pairwise(offsets)])
+    alone = embed_arrays(done.members[1].build(), music=means)
+    weight = float(done.network.tensors["music.weights"][1])
+    np.testing.assert_allclose(together[:, 8 : 8 + alone.shape[1]], alone * np.sqrt(weight), atol=1e-5)
+
+
+def test_few_pairs_are_fitted_in_closed_form_on_all_of_them(tmp_path):
+    few, val, other = draw_pairs(70, 1, per_group=2), draw_pairs(12, 2), draw_pairs(60, 5)
+    logs = Logs()
+    done = train_ensemble(few, val, kinds(few_pairs=500), state_dir=tmp_path, open_log=open_by_number(logs))
+    assert logs.n_epochs == 0  # no step was done
+    assert len(done.network.held_out) == 5
+    assert sum(len(fold.codes) for fold in done.network.held_out) == 82
+    ranks = (-cosines(done.network, other)).argsort(axis=1)
+    found = np.mean([i in row[:6] for i, row in enumerate(ranks)])
+    assert found > 0.35  # 0.1 is chance
+    assert done.network.metrics["mrr"] > 0.2
+
+
+def test_training_never_makes_a_start_worse(tmp_path):
+    many, val = draw_pairs(200, 1), draw_pairs(60, 2)
+    wild = narrow_params(model=CANONICAL, loss={"name": "contrastive"}, learning_rate=3.0, epochs=3)
+    result = train_model(many, val, wild, state_dir=tmp_path / "wild")
+    start = train_model(many, val, wild.model_copy(update={"epochs": 0}), state_dir=tmp_path / "start")
+    assert result.metrics["mrr"] >= start.metrics["mrr"]
+    assert result.best_epoch == 0
+    assert same(result.tensors, start.tensors)
+    again = train_model(many, val, wild, state_dir=tmp_path / "wild")
+    assert again.metrics["mrr"] == result.metrics["mrr"]
+
+
+@pytest.mark.parametrize("kill", [1, 2])
+def test_a_start_that_is_best_survives_a_kill(tmp_path, kill):
+    many, val = draw_pairs(200, 1), draw_pairs(60, 2)
+    wild = narrow_params(model=CANONICAL, loss={"name": "contrastive"}, learning_rate=3.0, epochs=3)
+    whole = train_model(many, val, wild, state_dir=tmp_path / "whole")
+    log = Logs("x", kill)
+    with log("x", None) as one, pytest.raises(Killed):
+        train_model(many, val, wild, state_dir=tmp_path / "cut", on_epoch=one.add)
+    assert same(whole.tensors, train_model(many, val, wild, state_dir=tmp_path / "cut").tensors)
+
+
+def test_what_was_trained_on_from_an_ensemble_is_not_worse_than_it(tmp_path):
+    many, val = draw_pairs(200, 1), draw_pairs(60, 2)
+    first = train_ensemble(
+        many, val, kinds(epochs=0), state_dir=tmp_path / "a", open_log=open_by_number(Logs())
+    ).network
+    start = StartPoint(Checkpoint(first.model_config, first.tensors))
+    params = kinds(start_from="x", learning_rate=3.0, epochs=2)
+    few = draw_pairs(12, 9)  # what is learnt from these alone is worse
+    second = train_ensemble(
+        few, val, params, state_dir=tmp_path / "b", open_log=open_by_number(Logs()), start=start
+    ).network
+    before = measure_network(first.build(), val, "id")["mrr"]
+    assert measure_network(second.build(), val, "id")["mrr"] >= before - 1e-6
+
+
+@pytest.mark.parametrize("broken", ["constant", "one group", "two groups", "nan"])
+def test_poor_collections_give_a_network_and_no_crash(tmp_path, broken):
+    pairs = draw_pairs(24, 1)
+    if broken == "constant":
+        pairs = replace(pairs, music=np.ones_like(pairs.music))
+    elif broken == "nan":
+        music = pairs.music.copy()
+        music[3] = np.nan
+        pairs = replace(pairs, music=music)
+    else:
+        n = 1 if broken == "one group" else 2
+        pairs = replace(pairs, groups=tuple(str(i % n) for i in range(24)))
+    if broken == "nan":
+        with pytest.raises(TrainingError, match="1-3"):
+            train_ensemble(pairs, None, kinds(few_pairs=500), state_dir=tmp_path, open_log=open_by_number(Logs()))
+        return
+    done = train_ensemble(pairs, None, kinds(few_pairs=500), state_dir=tmp_path, open_log=open_by_number(Logs()))
+    scores = cosines(done.network, draw_pairs(10, 2))
+    assert np.isfinite(scores).all()

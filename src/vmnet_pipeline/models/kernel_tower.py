@@ -57,10 +57,11 @@ class KernelTower(nn.Module):
     def forward(self, x: Tensor) -> TowerOutput:
         """(B, D) or (B, T, D) float32 -> embeddings (B, E); the structure feature is the (averaged) input."""
         pooled = x.mean(dim=1) if x.ndim == 3 else x  # (B, D)
-        with torch.autocast(pooled.device.type, enabled=False):
-            squares = (pooled**2).sum(dim=1, keepdim=True) + (self.landmarks**2).sum(dim=1)
-            distances = (squares - 2.0 * (pooled @ self.landmarks.T)).clamp_min(0.0)  # (B, m)
-            variates = torch.exp(-self.gamma * distances) @ self.projection - self.offset  # (B, E)
+        with torch.autocast(pooled.device.type, enabled=False):  # large terms cancel, which takes all the digits
+            x, landmarks = pooled.double(), self.landmarks.double()
+            squares = (x**2).sum(dim=1, keepdim=True) + (landmarks**2).sum(dim=1)
+            kernel = torch.exp(-self.gamma.double() * (squares - 2.0 * (x @ landmarks.T)).clamp_min(0.0))  # (B, m)
+            variates = (kernel @ self.projection.double() - self.offset.double()).float()  # (B, E)
         first = functional.pad(variates.new_full((1,), TINY), (0, self.embedding_dim - 1))
         return TowerOutput(functional.normalize((variates + first) * self.scale, dim=1), pooled)
 

@@ -328,6 +328,8 @@ def _without(given: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """What is given, less what is the same in `others`."""
     kept: dict[str, Any] = {}
     for name, value in given.items():
+        if name in others and others[name] == value:
+            continue
         if isinstance(value, dict) and isinstance(others.get(name), dict):
             kept[name] = _without(value, others[name])
         elif name not in others or others[name] != value:

@@ -24,10 +24,11 @@ from vmnet_pipeline.models.ensemble import join_tensors
 from vmnet_pipeline.models.kernel_cca import MAX_PAIRS, assign_folds
 from vmnet_pipeline.params.training import SEQUENCE_TOWERS, KernelParams
 from vmnet_pipeline.training.data import derive_seed, encode_matches
+from vmnet_pipeline.training.fusion import weigh_parts
 from vmnet_pipeline.training.setup import fit_closed_form, train_model
 from vmnet_pipeline.training.trainer import HeldOut, TrainingResult
 from vmnet_pipeline.training.validation import measure_network
-from vmnet_pipeline.types import SIDES, PairArrays, Sequences
+from vmnet_pipeline.types import PairArrays, Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +122,7 @@ def train_ensemble(
         TrainingError: As `train_model`.
         ParameterError: As `train_model`.
     """
+    train = train if start else weigh_parts(train, val, params)
     members = list_members(params)
     closed = {name: member for name, member in members.items() if _has_closed_form(member)}
     n_pairs = len(train) + (0 if val is None else len(val))
@@ -217,14 +219,16 @@ def choose_weights(folds: Sequence[Sequence[HeldOut]]) -> np.ndarray:
     best = max(range(len(weights)), key=lambda number: gains[number].mean())
     difference = gains[best] - gains[0]
     error = difference.std() / math.sqrt(max(len(difference), 1))
-    return weights[best] if difference.mean() > error else weights[0]
+    chosen: np.ndarray = weights[best] if difference.mean() > error else weights[0]
+    return chosen
 
 
 def _rank_reciprocally(pairs: HeldOut) -> np.ndarray:
     """(n,) mean reciprocal rank of each pair's two directions."""
     sides = (torch.from_numpy(part) for part in (pairs.music, pairs.video, pairs.codes))
     there, back = rank_on_device(*sides)
-    return np.asarray(1.0 / there + 1.0 / back) / 2.0
+    reciprocal: np.ndarray = (1.0 / there + 1.0 / back) / 2.0
+    return reciprocal
 
 
 def _spread(pairs: HeldOut) -> float:
@@ -327,13 +331,14 @@ def _concatenate(train: PairArrays, val: PairArrays | None) -> PairArrays:
         return train
     kept = max(1, MAX_PAIRS - len(val))
     if len(train) > kept:
-        train = _take(
-            replace(train, **{side: _pool(getattr(train, side)) for side in SIDES}), _spaced(len(train), kept)
-        )
-    return PairArrays(
+        pooled = replace(train, music=_pool(train.music), video=_pool(train.video))
+        train = _take(pooled, _spaced(len(train), kept))
+    return replace(
+        train,
         ids=(*train.ids, *val.ids),
         groups=(*train.groups, *val.groups),
-        **{side: _stack(getattr(train, side), getattr(val, side)) for side in SIDES},
+        music=_stack(train.music, val.music),
+        video=_stack(train.video, val.video),
     )
 
 
@@ -349,10 +354,12 @@ def _spaced(n: int, kept: int) -> np.ndarray:
 
 def _take(pairs: PairArrays, chosen: np.ndarray) -> PairArrays:
     rows = np.flatnonzero(chosen)
-    return PairArrays(
+    return replace(
+        pairs,
         ids=tuple(pairs.ids[row] for row in rows),
         groups=tuple(pairs.groups[row] for row in rows),
-        **{side: getattr(pairs, side)[rows] for side in SIDES},
+        music=pairs.music[rows],  # type: ignore[index]
+        video=pairs.video[rows],  # type: ignore[index]
     )
 
 
@@ -361,9 +368,9 @@ def _take(pairs: PairArrays, chosen: np.ndarray) -> PairArrays:
 
 def _in_form(pairs: PairArrays, params: TrainParams) -> PairArrays:
     """Pairs as a member takes them: sequences are averaged for towers that take pooled features."""
-    steps = {"music": params.model.music_steps, "video": params.model.video_steps}
-    pooled = {side: _pool(getattr(pairs, side)) for side in SIDES if steps[side] is None}
-    return replace(pairs, **pooled)  # type: ignore[arg-type]
+    music = pairs.music if params.model.music_steps else _pool(pairs.music)
+    video = pairs.video if params.model.video_steps else _pool(pairs.video)
+    return replace(pairs, music=music, video=video)
 
 
 def _pool(features: FeatureArray) -> np.ndarray:

@@ -33,7 +33,7 @@ from vmnet_pipeline.training.fusion import spread_weights, weigh_parts
 from vmnet_pipeline.training.optim import Schedule, WeightAverage, build_optimiser
 from vmnet_pipeline.training.state import StateFolder, copy_tensors, digest_run, strip_prefix
 from vmnet_pipeline.training.trainer import Plan, Trainer, TrainingResult
-from vmnet_pipeline.training.validation import measure_network
+from vmnet_pipeline.training.validation import measure_network, require_finite
 from vmnet_pipeline.types import EpochRecord, PairArrays, Sequences
 
 if TYPE_CHECKING:
@@ -134,13 +134,16 @@ def fit_closed_form(train: PairArrays, params: TrainParams) -> TrainingResult:
 
     Raises:
         ParameterError: The towers have no closed form, or do not fit the features.
+        TrainingError: A feature is not finite; the message names the items.
     """
     started, config = time.perf_counter(), model_config_of(params, train)
+    require_finite(train)
     with torch_settings(params):
+        torch.manual_seed(derive_seed((params.seed, 0)))
         model = build_model(**config).eval()
         if params.standardise:
-            _set_scale(model.music_scaler, train.music)
-            _set_scale(model.video_scaler, train.video)
+            _set_scale(model.music_scaler, train.music, train.parts.get("music"))
+            _set_scale(model.video_scaler, train.video, train.parts.get("video"))
         losses = {"total": 0.0}
         if params.model.is_closed_form:
             groups, options = encode_matches(train, "group"), params.kernel.model_dump()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vmnet_pipeline.errors import TrainingError
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
 from vmnet_pipeline.models.embed import embed_arrays, find_finite, gather_rows
 from vmnet_pipeline.models.losses import LossInputs
@@ -35,15 +36,29 @@ def make_loss_inputs(output: PairOutput, codes: Tensor) -> LossInputs:
 
 def explain_bad_loss(pairs: PairArrays, rows: np.ndarray, learning_rate: float) -> str:
     """Explain why the loss over some rows is not finite, and the remedy, as the end of a sentence."""
+    if bad := _name_bad_items(pairs, rows):
+        return f": {bad}"
+    return f", though all features are; use a smaller learning_rate (now {learning_rate:g})"
+
+
+def require_finite(pairs: PairArrays) -> None:
+    """Refuse pairs with features that are not finite, by name.
+
+    Raises:
+        TrainingError: There are some.
+    """
+    if bad := _name_bad_items(pairs, np.arange(len(pairs))):
+        raise TrainingError(bad)
+
+
+def _name_bad_items(pairs: PairArrays, rows: np.ndarray) -> str:
     bad: list[str] = []
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = rows[start : start + CHUNK_ROWS]
         finite = [find_finite(gather_rows(array, chunk)).numpy() for array in (pairs.music, pairs.video)]
         bad += [pairs.ids[row] for row in chunk[~np.logical_and(*finite)]]
-    if bad:
-        more = "" if len(bad) <= 5 else f" and {len(bad) - 5} more"
-        return f": features of {', '.join(bad[:5])}{more} hold NaN or infinity; extract these items again"
-    return f", though all features are; use a smaller learning_rate (now {learning_rate:g})"
+    more = "" if len(bad) <= 5 else f" and {len(bad) - 5} more"
+    return f"features of {', '.join(bad[:5])}{more} hold NaN or infinity; extract these items again" if bad else ""
 
 
 def measure_network(
