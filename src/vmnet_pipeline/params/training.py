@@ -223,7 +223,7 @@ class TrainParams(Params):
     members: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Networks of different kinds that answer together: a name and settings laid over these. Their "
-        "weights are chosen on validation pairs. Empty: one network. `protocol: best` proposes canonical and kernel.",
+        "weights are chosen on validation pairs. Empty: one network. `protocol: best` proposes three.",
     )
     few_pairs: int = Field(
         500,

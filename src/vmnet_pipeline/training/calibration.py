@@ -18,11 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 def calibrate_result(result: TrainingResult, val: PairArrays | None, params: TrainParams) -> Calibration | None:
-    """Calibrate a network on its validation pairs; None without two of them.
+    """Calibrate a network on pairs that were held out, in folds or as validation pairs; None without two of them.
 
     Logs what the scores cannot tell, and whether the network is better than chance.
     """
-    calibration = None if val is None or len(val) < 2 else calibrate([_embed_fold(result, val, params)], params.seed)
+    folds = [Fold(part.music, part.video, part.codes, part.groups) for part in result.held_out]
+    if not folds and val is not None and len(val) >= 2:
+        folds = [_embed_fold(result, val, params)]
+    calibration = calibrate(folds, params.seed) if folds else None
     n_pairs = 0 if calibration is None else calibration.n_pairs
     if n_pairs < MIN_PAIRS:
         logger.warning(

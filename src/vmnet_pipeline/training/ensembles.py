@@ -243,7 +243,7 @@ def _weigh(members: Sequence[HeldOut], weights: np.ndarray) -> HeldOut:
         np.concatenate([side * np.float32(math.sqrt(w)) for side, w in zip(sides, weights, strict=True)], axis=1)
         for sides in ([part.music for part in members], [part.video for part in members])
     )
-    return HeldOut(music, video, members[0].codes)
+    return HeldOut(music, video, members[0].codes, members[0].groups)
 
 
 def _measure_folds(folds: Sequence[HeldOut]) -> dict[str, float]:
@@ -281,7 +281,8 @@ def _join_weighted(results: Sequence[TrainingResult], weights: np.ndarray, names
 
 def _hold_out(result: TrainingResult, pairs: PairArrays, codes: np.ndarray) -> HeldOut:
     model = result.build()
-    return HeldOut(embed_arrays(model, music=pairs.music), embed_arrays(model, video=pairs.video), codes)
+    music, video = embed_arrays(model, music=pairs.music), embed_arrays(model, video=pairs.video)
+    return HeldOut(music, video, codes, pairs.groups)
 
 
 # --- few pairs
@@ -399,7 +400,7 @@ def _not_worse(joint: TrainingResult, start: Checkpoint, val: PairArrays | None,
     """What was trained, or the start where that ranks validation pairs better."""
     if val is None or len(val) < 2 or not joint.metrics:
         return joint
-    before = replace(joint, tensors=start.tensors, model_config=start.model_config)
+    before = replace(joint, tensors=start.tensors, model_config=start.model_config, held_out=())
     metrics = measure_network(before.build(), val, params.positives_by)
     if metrics["mrr"] <= joint.metrics["mrr"]:
         return joint

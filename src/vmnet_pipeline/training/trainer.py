@@ -50,11 +50,13 @@ class HeldOut:
         music: (n, E) float32 unit vectors.
         video: (n, E) float32 unit vectors.
         codes: (n,) int64, equal for rows that match.
+        groups: Of each row.
     """
 
     music: np.ndarray
     video: np.ndarray
     codes: np.ndarray
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
