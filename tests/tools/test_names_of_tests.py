@@ -6,8 +6,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 PACKAGE = TESTS.parent / "src" / "vmnet_pipeline"
-# Of no module: what a project, the pages, the package or an attacker sees.
-BEHAVIOUR = {"compat", "docs", "e2e", "notebooks", "packaging", "tools", "torture"}
+# Of no module: what a project, the pages, the package or an attacker sees, and scripts beside the package.
+BEHAVIOUR = {"benchmarks", "compat", "docs", "e2e", "notebooks", "packaging", "tools", "torture"}
 STARTERS = ("subprocess", "multiprocessing", "fault_lab", "reference_graph", "serve_process", "toy_bench")
 MARKED = ("compat/", "e2e/", "notebooks/", "packaging/", "serving/")
 # Of every module of its package alike; their names say so: test_all_...

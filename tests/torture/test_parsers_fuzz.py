@@ -107,7 +107,6 @@ FORBIDDEN = {"pickle.load", "pickle.loads", "torch.load", "yaml.load", "yaml.uns
     "np.load", "numpy.load", "eval",
              "exec", "pd.read_pickle", "joblib.load", "marshal.loads", "shelve.open", "os.system"}  # fmt: skip
 KNOWN = {
-    ("hooks/config_loader.py", "yaml.load"),  # with a loader that is made from a safe one
     ("training/distributed.py", "pickle.loads"),  # what the process group itself sent
     ("media/sandbox_child.py", "pickle.loads"),  # what a child of this process sent
     ("backends/torch_weights.py", "torch.load"),  # with weights_only

@@ -88,7 +88,8 @@ def _quote(part: str) -> str:
     name, equals, value = part.partition("=")
     value = value.strip()
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    if not equals or not value or is_quoted or not is_text(name):
+    is_none = name.strip() == "variant" and value == "null"  # the variant is then recognised from the shapes
+    if not equals or not value or is_quoted or is_none or not is_text(name):
         return part
     text = json.dumps(value, ensure_ascii=False).replace(",", "\\u002c")  # Kedro splits at commas
     return f"{name}={text}"

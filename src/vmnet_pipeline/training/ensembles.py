@@ -74,7 +74,7 @@ def list_members(params: TrainParams) -> dict[str, TrainParams]:
     for name, one in params.kinds.items():
         for number in range(1 if one.model.is_closed_form else one.n_members):
             seed = derive_seed(one.seed, number) if number else one.seed
-            title = f"{name} {number + 1}".strip() if number else name
+            title = f"{name or 'member'} {number + 1}" if number else name
             listed[title] = one.model_copy(update={"seed": seed, "n_members": 1, "members": {}})
     return listed
 
