@@ -15,6 +15,8 @@ from vmnet_pipeline.backends.descriptors import vmnet2017
 from vmnet_pipeline.backends.registry import get_backend
 from vmnet_pipeline.demo import make_clip
 
+pytestmark = pytest.mark.long
+
 RATE, N_FFT, HOP = 12_000, 512, 256
 
 

@@ -19,6 +19,8 @@ from vmnet_pipeline.evaluation.calibration import (
 )
 from vmnet_pipeline.evaluation.evaluate import DIRECTIONS
 
+pytestmark = pytest.mark.long
+
 NOISE = 1.6
 CURVE = ScoreCurve(
     slope=10.0,

@@ -46,6 +46,7 @@ def test_variates_are_those_of_the_generalised_eigenproblem_of_kernels():
     np.testing.assert_allclose(np.cbrt(found), expected, atol=2e-3)
 
 
+@pytest.mark.long
 def test_it_finds_what_linear_analysis_cannot():
     x, y = draw(600)
     fit = fit_kernels(x, y, np.arange(600), 16, n_landmarks=600, seed=0)

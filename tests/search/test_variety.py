@@ -56,6 +56,7 @@ def test_doubles_give_place_to_others_and_the_best_stays_first():
     assert rank_items(index, query, top_k=2, variety=0.6, exclude=list("abcd")) == []
 
 
+@pytest.mark.long
 def test_a_compressed_index_gives_what_is_left_of_its_vectors_also_after_more_were_added():
     vectors = draw(12_000, 2, dim=16)
     items = pd.DataFrame({"id": [str(i) for i in range(12_000)]})

@@ -13,6 +13,8 @@ from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage import weak_disks
 from vmnet_pipeline.tracking.database import check_database, make_database, relate_artifacts
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

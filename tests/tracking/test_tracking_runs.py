@@ -18,6 +18,8 @@ from vmnet_pipeline.tracking import runs as tracking
 from vmnet_pipeline.tracking.runs import flatten_metrics
 from vmnet_pipeline.types import EpochRecord
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):

@@ -24,6 +24,8 @@ from vmnet_pipeline.training.trainer import HeldOut
 from vmnet_pipeline.training.validation import measure_network
 from vmnet_pipeline.types import Sequences
 
+pytestmark = pytest.mark.long
+
 TRAIN, VAL = draw_pairs(40, 1), draw_pairs(12, 2)
 PARAMS = narrow_params(n_members=3)
 

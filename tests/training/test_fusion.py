@@ -14,6 +14,8 @@ from vmnet_pipeline.training import train_model
 from vmnet_pipeline.training.fusion import _is_better, spread_weights, weigh_parts
 from vmnet_pipeline.types import FeaturePart, PairArrays
 
+pytestmark = pytest.mark.long
+
 
 def join(pairs: PairArrays, extra: np.ndarray, name: str = "extra") -> PairArrays:
     """Pairs whose music has a second part."""
