@@ -203,6 +203,9 @@ def _embed_subsets(trained: _Trained, result: TrainingResult, subsets: Mapping[s
     model = result.build()
     for name, embedded in (("val", trained.val), ("test", trained.test)):
         pairs = subsets[name]
+        if name == "val" and len(result.held_out) == 1:  # the network itself has learnt from these pairs
+            embedded.append((result.held_out[0].music, result.held_out[0].video))
+            continue
         embedded.append((embed_arrays(model, music=pairs.music), embed_arrays(model, video=pairs.video)))
     trained.best_epochs.append(result.best_epoch)
     trained.seconds.append(sum(record.seconds for record in result.history))
