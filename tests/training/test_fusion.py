@@ -11,7 +11,7 @@ from tiny_training import SMALL, make_pairs
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.params import TrainParams
 from vmnet_pipeline.training import train_model
-from vmnet_pipeline.training.fusion import _is_better, spread_weights, weigh_parts
+from vmnet_pipeline.training.fusion import is_better, spread_weights, weigh_parts
 from vmnet_pipeline.types import FeaturePart, PairArrays
 
 pytestmark = pytest.mark.long
@@ -117,9 +117,9 @@ def test_another_weight_is_another_training(tmp_path):
 def test_a_gain_counts_where_it_is_larger_than_its_standard_error():
     gain = np.array([0.3, -0.1, 0.2, 0.0])
     error = gain.std(ddof=1) / 2.0
-    assert _is_better(gain + 0.5, np.full(4, 0.5))
-    assert not _is_better(gain - gain.mean() + 0.9 * error, np.zeros(4))
-    assert not _is_better(np.zeros(4), np.zeros(4))
+    assert is_better(gain + 0.5, np.full(4, 0.5))
+    assert not is_better(gain - gain.mean() + 0.9 * error, np.zeros(4))
+    assert not is_better(np.zeros(4), np.zeros(4))
 
 
 def test_parts_beside_features_over_time():

@@ -137,7 +137,7 @@ def fit_canonical(music: Array, video: Array, n_components: int, *, halves: Arra
 def _sum_moments(music: Array, video: Array, rows: Array) -> _Moments:
     total: _Moments | None = None
     for start in range(0, len(rows), CHUNK_ROWS):
-        x, y = (_pool(side[rows[start : start + CHUNK_ROWS]]) for side in (music, video))
+        x, y = (pool_time(side[rows[start : start + CHUNK_ROWS]]) for side in (music, video))
         # Bad features are named by the training loop, which meets them in its first epoch.
         good = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
         x, y = x[good], y[good]
@@ -150,7 +150,8 @@ def _sum_moments(music: Array, video: Array, rows: Array) -> _Moments:
     return total
 
 
-def _pool(features: Array) -> Array:
+def pool_time(features: Array) -> Array:
+    """(n, D) float64 of (n, D) or (n, T, D): time is averaged."""
     features = np.asarray(features, dtype=np.float64)
     return cast("Array", features.mean(axis=1) if features.ndim == 3 else features)
 

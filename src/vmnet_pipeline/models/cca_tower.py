@@ -137,13 +137,13 @@ def fit_towers(model: VMNet, music: FeatureArray, video: FeatureArray, *, halves
         raise ParameterError("tower 'canonical' takes pooled features, and these are sequences; pack them pooled")
     towers = cast("tuple[CanonicalTower, CanonicalTower]", sides)
     n = len(towers[0].scale)
-    fit = fit_canonical(_Scaled(music, model.music_scaler), _Scaled(video, model.video_scaler), n, halves=halves)  # type: ignore[arg-type]
+    fit = fit_canonical(ScaledRows(music, model.music_scaler), ScaledRows(video, model.video_scaler), n, halves=halves)  # type: ignore[arg-type]
     towers[0].set_fit(fit.music, fit.correlations)
     towers[1].set_fit(fit.video, fit.correlations)
     return float(towers[0].radius) ** 2
 
 
-class _Scaled:
+class ScaledRows:
     """Rows of an array after a scaler; nothing is computed before rows are asked for."""
 
     def __init__(self, array: Array, scaler: nn.Module) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.models.cca import pool_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,8 +89,9 @@ def fit_kernels(
     """Fit the two maps on pairs; settings are those under which held-out pairs rank best.
 
     Args:
-        music: (n, Dm) floating point, or what gives such rows when it is indexed by an array of row numbers.
-        video: (n, Dv) floating point.
+        music: (n, Dm) or (n, T, Dm) floating point, or what gives such rows when it is indexed by row numbers; time is
+            averaged.
+        video: (n, Dv) or (n, T, Dv).
         groups: (n,) int codes; pairs of one group are held out together.
         n_components: Variates wanted; beyond the number of landmarks they are 0.
         n_landmarks: Training items that the kernels are measured at; all of them if there are fewer.
@@ -107,7 +109,7 @@ def fit_kernels(
 
     def measure(width: float, n_landmarks: int, folds: Array) -> _Sums:
         chosen = np.sort(order[:n_landmarks])
-        landmarks = [torch.from_numpy(np.asarray(side[chosen], dtype=np.float64)) for side in (music, video)]
+        landmarks = [torch.from_numpy(pool_time(side[chosen])) for side in (music, video)]
         return _Sums(landmarks, width, music, video, rows, folds)
 
     @lru_cache(maxsize=1)  # one is large, and the settings are tried width by width
@@ -145,7 +147,10 @@ def assign_folds(groups: Array, n_folds: int, rng: np.random.Generator) -> Array
 
 def _usable_rows(music: Array, video: Array, n: int) -> Array:
     rows = np.arange(n) if n <= MAX_PAIRS else np.arange(MAX_PAIRS) * n // MAX_PAIRS
-    finite = [np.isfinite(music[chunk]).all(axis=1) & np.isfinite(video[chunk]).all(axis=1) for chunk in _chunks(rows)]
+    finite = [
+        np.isfinite(pool_time(music[chunk])).all(axis=1) & np.isfinite(pool_time(video[chunk])).all(axis=1)
+        for chunk in _chunks(rows)
+    ]
     rows = rows[np.concatenate(finite)] if finite else rows
     if len(rows) < 2:
         raise ParameterError("tower 'kernel' needs at least two usable training pairs; add some or use another tower")
@@ -169,7 +174,7 @@ class _Kernel:
         )
 
     def __call__(self, x: Array) -> Tensor:
-        kernel = torch.exp(-self.gamma * _square_distances(torch.from_numpy(np.asarray(x, np.float64)), self.landmarks))
+        kernel = torch.exp(-self.gamma * _square_distances(torch.from_numpy(x), self.landmarks))
         features: Tensor = torch.linalg.solve_triangular(self.root, kernel.T, upper=False).T
         return features
 
@@ -200,7 +205,7 @@ class _Sums:
             self.scored.append(self._featurise(music, video, kept))
 
     def _featurise(self, music: Array, video: Array, rows: Array) -> tuple[Tensor, Tensor]:
-        return self.kernels[0](music[rows]), self.kernels[1](video[rows])
+        return self.kernels[0](pool_time(music[rows])), self.kernels[1](pool_time(video[rows]))
 
     def score(self, ridge: float, n: int) -> float:
         """Mean reciprocal rank of the held-out pairs of each fold, both directions."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.models.cca_tower import ScaledRows
 from vmnet_pipeline.models.kernel_cca import KernelFit, KernelMap, fit_kernels
 from vmnet_pipeline.models.types import TowerOutput
 from vmnet_pipeline.types import Sequences
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.types import FeatureArray
 
@@ -99,22 +101,9 @@ def fit_kernel_towers(
         raise ParameterError("tower 'kernel' takes pooled features, and these are sequences; pack them pooled")
     first, second = cast("tuple[KernelTower, KernelTower]", towers)
     fit = fit_kernels(
-        cast("Any", _Scaled(music, model.music_scaler)), cast("Any", _Scaled(video, model.video_scaler)), groups,
+        cast("Any", ScaledRows(music, model.music_scaler)), cast("Any", ScaledRows(video, model.video_scaler)), groups,
         first.embedding_dim, n_landmarks=len(first.landmarks), seed=seed, width=width, ridge=ridge,
     )  # fmt: skip
     first.set_fit(fit.music)
     second.set_fit(fit.video)
     return fit
-
-
-class _Scaled:
-    """Rows (n, D) of an array after a scaler, averaged over time; nothing is computed before rows are asked for."""
-
-    def __init__(self, array: np.ndarray, scaler: nn.Module) -> None:
-        self.array = array
-        self.scaler = scaler
-
-    @torch.no_grad()
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        scaled: np.ndarray = self.scaler(torch.from_numpy(np.asarray(self.array[rows], dtype=np.float32))).numpy()
-        return scaled.mean(axis=1) if scaled.ndim == 3 else scaled

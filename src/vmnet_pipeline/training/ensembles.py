@@ -17,14 +17,13 @@ import numpy as np
 import torch
 
 from vmnet_pipeline.evaluation.metrics import measure_retrieval
-from vmnet_pipeline.evaluation.ranks import rank_on_device
 from vmnet_pipeline.models.checkpoints import split_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
 from vmnet_pipeline.models.kernel_cca import MAX_PAIRS, assign_folds
 from vmnet_pipeline.params.training import SEQUENCE_TOWERS, KernelParams
 from vmnet_pipeline.training.data import derive_seed, encode_matches
-from vmnet_pipeline.training.fusion import weigh_parts
+from vmnet_pipeline.training.fusion import is_better, rank_reciprocally, take_vectors, weigh_parts
 from vmnet_pipeline.training.setup import fit_closed_form, train_model
 from vmnet_pipeline.training.trainer import HeldOut, TrainingResult
 from vmnet_pipeline.training.validation import measure_network
@@ -215,20 +214,14 @@ def choose_weights(folds: Sequence[Sequence[HeldOut]]) -> np.ndarray:
     )
     shares = [np.full(n, 1.0 / n), *(grid / WEIGHT_STEPS for grid in steps)]
     weights = [part / spreads / (part / spreads).sum() for part in shares]
-    gains = [np.concatenate([_rank_reciprocally(_weigh(fold, part)) for fold in folds]) for part in weights]
-    best = max(range(len(weights)), key=lambda number: gains[number].mean())
-    difference = gains[best] - gains[0]
-    error = difference.std() / math.sqrt(max(len(difference), 1))
-    chosen: np.ndarray = weights[best] if difference.mean() > error else weights[0]
+    reached = [np.concatenate([_rank(_weigh(fold, part)) for fold in folds]) for part in weights]
+    best = max(range(len(weights)), key=lambda number: reached[number].mean())
+    chosen: np.ndarray = weights[best if is_better(reached[best], reached[0]) else 0]
     return chosen
 
 
-def _rank_reciprocally(pairs: HeldOut) -> np.ndarray:
-    """(n,) mean reciprocal rank of each pair's two directions."""
-    sides = (torch.from_numpy(part) for part in (pairs.music, pairs.video, pairs.codes))
-    there, back = rank_on_device(*sides)
-    reciprocal: np.ndarray = (1.0 / there + 1.0 / back) / 2.0
-    return reciprocal
+def _rank(pairs: HeldOut) -> np.ndarray:
+    return rank_reciprocally(*(torch.from_numpy(part) for part in (pairs.music, pairs.video, pairs.codes)))
 
 
 def _spread(pairs: HeldOut) -> float:
@@ -377,14 +370,9 @@ def _in_form(pairs: PairArrays, params: TrainParams) -> PairArrays:
 def _pool(features: FeatureArray) -> np.ndarray:
     if not isinstance(features, Sequences):
         return features
-    blocks = (
-        np.arange(start, min(start + POOLED_ROWS, len(features))) for start in range(0, len(features), POOLED_ROWS)
-    )
-    parts = []
-    for rows in blocks:
-        values, mask = features.take(rows)
-        parts.append(values.sum(axis=1) / mask.sum(axis=1, keepdims=True))
-    return np.concatenate(parts)
+    starts = range(0, len(features), POOLED_ROWS)
+    blocks = (np.arange(start, min(start + POOLED_ROWS, len(features))) for start in starts)
+    return np.concatenate([take_vectors(features, rows) for rows in blocks])
 
 
 def _match_start(starts: Sequence[Checkpoint], params: TrainParams) -> Checkpoint | None:

@@ -123,12 +123,18 @@ def _choose_factors(train: PairArrays, val: PairArrays | None, params: TrainPara
             for factor in FACTORS:
                 factors = {**best, (side, part.backend): factor}
                 found = trial.measure(factors)
-                if _is_better(found, reached):
+                if is_better(found, reached):
                     best, reached = factors, found
     return best
 
 
-def _is_better(found: Array, reached: Array) -> bool:
+def rank_reciprocally(music: Tensor, video: Tensor, codes: Tensor) -> Array:
+    """(n,) reciprocal rank of every pair, mean of both directions; arguments as in `rank_on_device`."""
+    there, back = rank_on_device(music, video, codes)
+    return cast("Array", (1.0 / there + 1.0 / back) / 2.0)
+
+
+def is_better(found: Array, reached: Array) -> bool:
     """Whether (n,) values are larger on average by more than the standard error of the difference."""
     gain = found - reached
     return bool(gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)))
@@ -144,8 +150,8 @@ class _Trial:
         self._codes = torch.from_numpy(encode_matches(val, params.positives_by)[val_rows])
         self._parts: dict[Side, Mapping[str, tuple[Array, Array]]] = {}
         for side in SIDES:
-            fitted = _take_vectors(getattr(train, side), rows)
-            measured = _take_vectors(getattr(val, side), val_rows)
+            fitted = take_vectors(getattr(train, side), rows)
+            measured = take_vectors(getattr(val, side), val_rows)
             self._parts[side] = {
                 name: _reduce(own, other)
                 for name, own, other in zip(*_list_views(train, side, fitted, measured), strict=True)
@@ -160,8 +166,7 @@ class _Trial:
             ).eval()
             fit_towers(model, music[0], video[0], halves=self._halves)
             sides = model.embed_music(torch.from_numpy(music[1])), model.embed_video(torch.from_numpy(video[1]))
-        there, back = rank_on_device(*sides, self._codes)
-        return cast("Array", (1.0 / there + 1.0 / back) / 2.0)
+        return rank_reciprocally(*sides, self._codes)
 
     def _join(self, side: Side, place: int, factors: Factors) -> Array:
         parts = [factors.get((side, name), 1.0) * views[place] for name, views in self._parts[side].items()]
@@ -178,7 +183,7 @@ def _list_views(
     return [part.backend for part in parts], [*_cut(fitted, parts)], [*_cut(measured, parts)]
 
 
-def _take_vectors(array: FeatureArray, rows: Array) -> Array:
+def take_vectors(array: FeatureArray, rows: Array) -> Array:
     """(B, D) of some items; features over time are averaged."""
     if isinstance(array, Sequences):
         values, mask = array.take(rows)
