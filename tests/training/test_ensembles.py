@@ -21,7 +21,6 @@ from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.training import train_model
 from vmnet_pipeline.training.ensembles import choose_weights, list_members, train_ensemble
 from vmnet_pipeline.training.trainer import HeldOut
-from vmnet_pipeline.training.validation import measure_network
 from vmnet_pipeline.types import Sequences
 
 pytestmark = pytest.mark.long
@@ -220,19 +219,38 @@ def test_a_start_that_is_best_survives_a_kill(tmp_path, kill):
     assert same(whole.tensors, train_model(many, val, wild, state_dir=tmp_path / "cut").tensors)
 
 
-def test_what_was_trained_on_from_an_ensemble_is_not_worse_than_it(tmp_path):
-    many, val = draw_pairs(200, 1), draw_pairs(60, 2)
-    first = train_ensemble(
-        many, val, kinds(epochs=0), state_dir=tmp_path / "a", open_log=open_by_number(Logs())
-    ).network
-    start = StartPoint(Checkpoint(first.model_config, first.tensors))
-    params = kinds(start_from="x", learning_rate=3.0, epochs=2)
-    few = draw_pairs(12, 9)  # what is learnt from these alone is worse
+@pytest.mark.parametrize(("reached", "is_kept"), [(0.99, True), (0.01, False)])
+def test_an_ensemble_that_was_better_on_its_held_out_pairs_is_kept(tmp_path, reached, is_kept):
+    """Its kernel has learnt from validation pairs, so measuring it on them would always favour it."""
+    many, val = draw_pairs(120, 1), draw_pairs(60, 2)
+    logs = open_by_number(Logs())
+    first = train_ensemble(many, val, kinds(epochs=0), state_dir=tmp_path / "a", open_log=logs).network
+    start = StartPoint(Checkpoint(first.model_config, first.tensors, metrics={"mrr": reached}))
+    params = kinds(start_from="x", epochs=2)
     second = train_ensemble(
-        few, val, params, state_dir=tmp_path / "b", open_log=open_by_number(Logs()), start=start
+        draw_pairs(90, 9), val, params, state_dir=tmp_path / "b", open_log=logs, start=start
     ).network
-    before = measure_network(first.build(), val, "id")["mrr"]
-    assert measure_network(second.build(), val, "id")["mrr"] >= before - 1e-6
+    assert same(second.tensors, first.tensors) == is_kept
+
+
+def test_a_start_without_a_closed_form_is_measured_on_the_validation_pairs(tmp_path):
+    many, val = draw_pairs(200, 1), draw_pairs(60, 2)
+    first = train_model(many, val, kinds(epochs=0, members={}), state_dir=tmp_path / "a")
+    start = StartPoint(Checkpoint(first.model_config, first.tensors, metrics={"mrr": 0.0}))
+    few = draw_pairs(12, 9)  # what is learnt from these alone is worse
+    params = kinds(start_from="x", learning_rate=3.0, epochs=2)
+    logs = open_by_number(Logs())
+    second = train_ensemble(few, val, params, state_dir=tmp_path / "b", open_log=logs, start=start).network
+    assert second.metrics["mrr"] >= first.metrics["mrr"]
+
+
+def test_closed_forms_learn_from_validation_pairs_once_weights_are_chosen(tmp_path):
+    many, val = draw_pairs(120, 1), draw_pairs(60, 2)
+    done = train_ensemble(many, val, kinds(epochs=0), state_dir=tmp_path, open_log=open_by_number(Logs()))
+    assert done.members[1].model_config["n_landmarks"] == 120
+    assert done.network.model_config["members"][1]["n_landmarks"] == 180
+    (held_out,) = done.network.held_out  # before that
+    assert len(held_out.codes) == 60
 
 
 @pytest.mark.parametrize("broken", ["constant", "one group", "two groups", "nan"])

@@ -21,7 +21,7 @@ from vmnet_pipeline.models.checkpoints import split_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
 from vmnet_pipeline.models.kernel_cca import MAX_PAIRS, assign_folds
-from vmnet_pipeline.params.training import SEQUENCE_TOWERS, KernelParams
+from vmnet_pipeline.params.training import CLOSED_FORM_TOWERS, SEQUENCE_TOWERS, KernelParams
 from vmnet_pipeline.training.data import derive_seed, encode_matches
 from vmnet_pipeline.training.fusion import is_better, rank_reciprocally, take_vectors, weigh_parts
 from vmnet_pipeline.training.setup import fit_closed_form, train_model
@@ -385,12 +385,16 @@ def _match_start(starts: Sequence[Checkpoint], params: TrainParams) -> Checkpoin
 
 
 def _not_worse(joint: TrainingResult, start: Checkpoint, val: PairArrays | None, params: TrainParams) -> TrainingResult:
-    """What was trained, or the start where that ranks validation pairs better."""
+    """What was trained, or the start where that ranks validation pairs better.
+
+    A start with a closed form has learnt from validation pairs, so that the figure it was saved with counts instead.
+    """
     if val is None or len(val) < 2 or not joint.metrics:
         return joint
     before = replace(joint, tensors=start.tensors, model_config=start.model_config, held_out=())
-    metrics = measure_network(before.build(), val, params.positives_by)
-    if metrics["mrr"] <= joint.metrics["mrr"]:
+    has_seen_val = any(part.model_config["music_tower"] in CLOSED_FORM_TOWERS for part in split_checkpoint(start))
+    metrics = dict(start.metrics) if has_seen_val else measure_network(before.build(), val, params.positives_by)
+    if metrics.get("mrr", 0.0) <= joint.metrics["mrr"]:
         return joint
     logger.info("the checkpoint of start_from ranks the validation pairs better than what was trained, and is kept")
     return replace(before, metrics=metrics)
