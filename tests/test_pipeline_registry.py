@@ -73,6 +73,11 @@ def test_the_whole_chain_is_one_piece(pipelines):
     }
 
 
+def test_a_split_that_cannot_be_made_is_refused_before_anything_is_extracted(pipelines):
+    names = [node.name for node in pipelines["__default__"].nodes]
+    assert names.index("split_items") < min(i for i, name in enumerate(names) if name.endswith(".extract_features"))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_files_of_ones_own_need_nothing_of_the_media_pipelines(variant, catalog):
     parts = register_reference_pipelines(variant)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vmnet_pipeline.evaluation import bootstrap as paired
-from vmnet_pipeline.evaluation.bootstrap import bootstrap_means
+from vmnet_pipeline.evaluation.bootstrap import bootstrap_intervals, bootstrap_means, bound_constant
 
 RNG = np.random.default_rng(3)
 
@@ -61,3 +61,22 @@ def test_one_group_gives_no_draws():
 def test_the_number_of_draws_is_met_in_blocks(monkeypatch):
     monkeypatch.setattr(paired, "_PAIRED_DRAWS_TOGETHER", 7)
     assert bootstrap_means([np.ones((1, 2, 5))], range(5), n_resamples=20).shape == (20, 1, 2)
+
+
+@pytest.mark.parametrize(("n", "level"), [(2, 0.9), (18, 0.95), (400, 0.99)])
+def test_no_hit_and_only_hits_have_the_exact_interval(n, level):
+    low, high = bound_constant(np.zeros(n), n, level)
+    assert low == 0.0
+    assert (1 - high) ** n == pytest.approx((1 - level) / 2)  # so seldom is there no hit at the upper end
+    assert bound_constant(np.ones(n), n, level) == pytest.approx((1 - high, 1.0))
+    assert bound_constant(np.array([0.0, 1.0]), 2, level) is None
+
+
+def test_a_zero_of_18_queries_is_not_certain():
+    found = bootstrap_intervals(np.full(18, 9), [5, 10], n_resamples=50, others=np.zeros((18, 1)))
+    assert found.recall[5] == pytest.approx((0.0, 0.185), abs=1e-3)
+    assert found.recall[10] == pytest.approx((0.815, 1.0), abs=1e-3)
+    assert found.others[0] == found.recall[5]
+    assert found.median_rank == (9.0, 9.0)
+    copied = bootstrap_intervals(np.full(36, 9), [5], n_resamples=50, groups=np.repeat(np.arange(18), 2))
+    assert copied.recall[5] == found.recall[5]  # clips of one song are no further evidence

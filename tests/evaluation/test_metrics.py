@@ -107,10 +107,9 @@ def test_median_interval_agrees_with_resampling_by_hand() -> None:
     assert found == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
 
 
-def test_same_seed_same_interval_and_bounds_have_no_width() -> None:
+def test_same_seed_same_interval() -> None:
     ranks = np.array([1.0, 1.0, 3.0, 9.0])
     assert bootstrap_intervals(ranks, [1, 9], seed=3) == bootstrap_intervals(ranks, [1, 9], seed=3)
-    assert bootstrap_intervals(ranks, [1, 9], seed=3).recall[9] == (1.0, 1.0)
 
 
 def test_one_group_gives_no_interval() -> None:

@@ -46,3 +46,16 @@ def test_a_variant_that_was_asked_other_queries_is_left_out():
 def test_items_without_a_group_are_groups_of_their_own():
     rows = [row | {"group": None} for row in make_rows(1)]
     assert compare_ranks({"one": rows}, n_resamples=20)["n_groups"] == 30
+
+
+def test_no_hit_at_all_and_no_difference_at_all_are_not_certain():
+    rows = [row | {"rank": 20.0} for row in make_rows(1)]
+    found = compare_ranks({"one": rows, "two": rows}, ks=(5, 30), n_resamples=20)
+    first, second = found["rows"]
+    far = 1 - 0.025 ** (1 / 6)  # no hit in 6 groups
+    none = first["figures"]["both/recall_at_5"]
+    assert (none["value"], none["low"], none["high"]) == (0.0, 0.0, pytest.approx(far))
+    equal = second["difference"]["both/recall_at_5"]
+    assert (equal["low"], equal["high"]) == pytest.approx((-far, far))
+    assert {first["difference"]["both/mrr"][end] for end in ("low", "high")} == {0.0}  # itself
+    assert {first["figures"]["both/recall_at_30"][end] for end in ("low", "high")} == {1.0}  # by definition

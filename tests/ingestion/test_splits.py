@@ -30,8 +30,14 @@ def test_sides_are_disjoint_whole_and_keep_groups_together(group_of, seed):
         with pytest.raises(SplitError, match=r"groups? are needed|are needed"):
             split_by_group(ids, groups, SHARES, seed)
         return
-    split = split_by_group(ids, groups, SHARES, seed)
+    try:
+        split = split_by_group(ids, groups, SHARES, seed)
+    except SplitError as error:
+        assert "where one item says nothing" in str(error)
+        assert len(set(groups)) < 6
+        return
     side_of = sides_of(split)
+    assert min(len(split.train), len(split.test)) >= 2
     assert sorted(side_of) == sorted(ids)
     assert sum(len(getattr(split, side)) for side in SUBSETS) == len(ids)
     assert all(getattr(split, side) for side in SUBSETS)
@@ -62,6 +68,17 @@ def test_a_small_collection_fills_every_side():
         assert min(len(split.train), len(split.val), len(split.test)) >= 2, n
 
 
+@pytest.mark.parametrize("n", [3, 4])
+def test_so_few_items_that_nothing_can_be_measured_are_refused(n):
+    ids = [f"i{k}" for k in range(n)]
+    with pytest.raises(
+        SplitError, match=rf"{n} usable items in {n} groups leave one for t.*6 groups are always enough"
+    ):
+        split_by_group(ids, ids, SHARES, 17)
+    pairs = [f"i{k}" for k in range(2 * n)]
+    assert len(split_by_group(pairs, [f"g{k % n}" for k in range(2 * n)], SHARES, 17).test) >= 2
+
+
 def test_a_side_without_share_stays_empty():
     ids = [f"i{k}" for k in range(50)]
     split = split_by_group(ids, ids, {"train": 0.8, "val": 0.0, "test": 0.2}, 1)
@@ -88,7 +105,9 @@ def test_a_split_without_a_column_id(tmp_path, caplog):
     split = find_user_split(tmp_path, tmp_path)
     assert split == Split(("a", "b"), (), ("youtube", "c"))
     assert "test.csv has no column id: its first column, 'youtube', is taken for it" in caplog.text
-    assert "left out: youtube" in check_split(split, {"a": "a", "b": "b", "c": "c"})[-1]
+    with pytest.raises(SplitError, match=r"test\.csv names 1 item"):
+        check_split(split, {"a": "a", "b": "b", "c": "c"})
+    assert "left out: youtube" in check_split(Split(("a", "b"), (), ("youtube", "c", "d")), {k: k for k in "abcd"})[-1]
 
 
 def test_faults_of_a_users_split():
@@ -99,7 +118,11 @@ def test_faults_of_a_users_split():
         check_split(Split(("a",), (), ("a",)), groups)
     with pytest.raises(SplitError, match=r"test.csv has no ids"):
         check_split(Split(("a",), (), ()), groups)
-    doubts = check_split(Split(("a", "zz"), (), ("c",)), groups)
+    with pytest.raises(SplitError, match=r"test.csv names 1 item\(s\) with usable media, and at least 2 are needed"):
+        check_split(Split(("a", "b"), (), ("c",)), groups)
+    with pytest.raises(SplitError, match=r"train.csv names 1 item\(s\) with usable media"):
+        check_split(Split(("a", "xx"), (), ("c",)), groups)
+    doubts = check_split(Split(("a", "b", "zz"), (), ("c", "d")), {**groups, "d": "g2"})
     assert len(doubts) == 2
     assert "zz" in doubts[1]
 

@@ -30,17 +30,23 @@ def test_it_fits_100_columns_and_columns_line_up(evaluation: dict[str, Any]) -> 
     lines = table.splitlines()
     assert max(map(len, lines)) <= 100
     figures = [line for line in lines if line.startswith(("R@", "MRR", "median rank"))]
-    assert len(figures) == 9
+    assert len(figures) == 7  # of ks up to the pool, 50 and 100 are left out
     assert len({len(line) for line in figures}) == 1
     assert len({line.index("[") for line in figures}) == 1
 
 
-def test_cut_offs_that_reach_the_pool_are_marked(evaluation: dict[str, Any]) -> None:
+def test_cut_offs_that_reach_the_pool_are_left_out_in_one_line(evaluation: dict[str, Any]) -> None:
     table = format_recall_table(evaluation)
-    assert "R@50*" in table
-    assert "R@25*" not in table
-    assert "* K reaches the pool size of 50" in table
-    assert "*" not in format_recall_table(evaluate_noisy_pairs(ks=(1, 5)).to_dict())
+    assert "R@25 " in table
+    assert "Left out, 100 % by definition in a pool of 50: R@50" in table
+    assert not [line for line in table.splitlines() if line.startswith("R@50")]
+    assert "Left out" not in format_recall_table(evaluate_noisy_pairs(ks=(1, 5)).to_dict())
+
+
+def test_the_table_begins_with_the_verdict(evaluation: dict[str, Any]) -> None:
+    table = format_recall_table(evaluation)
+    assert table.startswith("Better than chance in both directions (95 % level): R@10 is ")
+    assert max(map(len, table.splitlines())) <= 100
 
 
 def test_pools_dropped_items_and_warnings_are_told() -> None:
@@ -60,7 +66,7 @@ def test_without_intervals_columns_still_line_up() -> None:
     evaluation = evaluate_noisy_pairs(n=2).to_dict()  # one group: nothing to resample
     line = next(line for line in format_recall_table(evaluation).splitlines() if line.startswith("R@1 "))
     assert "[" not in line
-    assert len(line) == len(format_recall_table(evaluate_noisy_pairs().to_dict()).splitlines()[5])
+    assert len(line) == len(format_recall_table(evaluate_noisy_pairs().to_dict()).splitlines()[8])
 
 
 def test_one_line_tells_pools_and_hubs(evaluation: dict[str, Any]) -> None:

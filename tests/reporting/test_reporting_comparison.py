@@ -69,6 +69,12 @@ def test_a_cut_off_that_says_nothing_is_not_compared():
     assert "R@5, points" in format_comparison(make_comparison(n=10, n_groups=5))
 
 
+def test_cut_offs_that_reach_the_gallery_are_left_out():
+    text = format_comparison(make_comparison(n=8, n_groups=4))
+    assert "R@5 %" in text
+    assert "R@10" not in text
+
+
 def test_the_plot_has_every_row_in_every_panel(tmp_path):
     figure = plot_comparison(COMPARISON)
     panels = figure.axes

@@ -60,10 +60,11 @@ def bootstrap_intervals(
     """Percentile bootstrap over queries, or over groups of queries.
 
     With `groups`, whole groups are drawn. Clips of one song are right or wrong together; drawing them one by
-    one would promise more certainty than there is. A metric at its bound (recall 0 or 1) gets an interval of
-    zero width: the bootstrap cannot see what the sample does not hold. The mean reciprocal rank is skewed: at
-    chance in a pool of 100 its 95 % interval covers the truth in 80 to 85 % of cases with 50 to 80 queries, and in
-    94 % with 500; recall and median rank cover as promised.
+    one would promise more certainty than there is. Where all values are 0 or all are
+    1, as with no hit in 18 queries, all draws are alike, since the bootstrap cannot see what the sample does not hold;
+    `bound_constant` then gives the interval. The mean reciprocal rank is skewed: at chance in a pool of 100 its 95 %
+    interval covers the truth in 80 to 85 % of cases with 50 to 80 queries, and in 94 % with 500; recall and median rank
+    cover as promised.
 
     Args:
         ranks: (n,) >= 1.
@@ -94,7 +95,9 @@ def bootstrap_intervals(
     if n_units < 2:
         return Intervals(dict.fromkeys(map(int, ks)), None, None, None, (None,) * n_others)
     draws = _draw_metrics(ranks, values, unit, n_resamples, np.random.default_rng(seed))
-    pairs = find_intervals(draws, level)
+    found = find_intervals(draws, level)
+    pairs = [bound_constant(value, n_units, level) or pair for value, pair in zip(values, found, strict=False)]
+    pairs.append(found[-1])
     mrr, precision, *rest = pairs[len(ks) : -1]
     return Intervals({int(k): pairs[i] for i, k in enumerate(ks)}, pairs[-1], mrr, precision, tuple(rest))
 
@@ -147,6 +150,27 @@ def find_intervals(draws: Array, level: float) -> list[Interval]:
     tail = (1.0 - level) / 2
     low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def bound_constant(values: Array, n_units: int, level: float) -> Interval | None:
+    """Interval of a mean of which every value is at the same bound, 0 or 1; None for other values.
+
+    That of Clopper and Pearson for 0 or n hits in n units. For values in [0, 1] instead of hits it is conservative.
+
+    Args:
+        values: Any shape, in [0, 1].
+        n_units: Independent units, >= 1.
+        level: Share of cases in which the interval holds the truth, in (0, 1).
+
+    Example:
+        >>> low, high = bound_constant(np.zeros(18), 18, 0.95)
+        >>> low, round(high, 3)
+        (0.0, 0.185)
+    """
+    far = ((1.0 - level) / 2) ** (1.0 / n_units)
+    if np.all(values == 0.0):
+        return 0.0, 1.0 - far
+    return (far, 1.0) if np.all(values == 1.0) else None
 
 
 def _draw_metrics(ranks: Array, values: list[Array], unit: Array, n_resamples: int, rng: np.random.Generator) -> Array:

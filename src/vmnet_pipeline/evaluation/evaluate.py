@@ -215,7 +215,10 @@ def _summarise(
     map_chance = chance.mrr if int(result.n_positives.max()) == 1 else None
     return DirectionMetrics(
         reference_name=DIRECTIONS[name],
-        recall={str(k): _make_estimate(recall[k], spread.recall[k], chance.recall[k]) for k in params.ks},
+        recall={
+            str(k): _make_estimate(recall[k], _bound_recall(spread.recall[k], k, pool_size), chance.recall[k])
+            for k in params.ks
+        },
         median_rank=_make_estimate(median_rank(result.ranks), spread.median_rank, chance.median_rank),
         mrr=_make_estimate(mean_reciprocal_rank(result.ranks), spread.mrr, chance.mrr),
         mean_average_precision=_make_estimate(float(precision.mean()), spread.mean_average_precision, map_chance),
@@ -253,14 +256,20 @@ def _summarise_pools(
     intervals, metrics = iter(spread), {}
     for size, reached in pools.items():
         chance = expect_chance(size, [1], ks)
+        found = [_bound_recall(interval, k, size) for k, interval in zip(ks, intervals, strict=False)]
         metrics[str(size)] = PoolMetrics(
             recall={
-                str(k): _make_estimate(float(share), next(intervals), chance.recall[k])
-                for k, share in zip(ks, reached.mean(axis=0), strict=True)
+                str(k): _make_estimate(float(share), interval, chance.recall[k])
+                for k, share, interval in zip(ks, reached.mean(axis=0), found, strict=True)
             },
             median_rank=_make_estimate(median_rank_in_pools(result.ranks, n_gallery, size), None, chance.median_rank),
         )
     return metrics
+
+
+def _bound_recall(interval: Interval | None, k: int, pool_size: int) -> Interval | None:
+    """The interval, of no width where K reaches the pool size and recall is 1 by definition."""
+    return (1.0, 1.0) if interval is not None and k >= pool_size else interval
 
 
 def _make_estimate(value: float, interval: Interval | None, chance: float | None) -> Estimate:

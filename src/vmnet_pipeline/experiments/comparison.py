@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vmnet_pipeline.errors import ParameterError, TrainingError, describe_validation
-from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, find_intervals
+from vmnet_pipeline.evaluation.bootstrap import bootstrap_means, bound_constant, find_intervals
 from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.experiments.baselines import fit_baseline
@@ -294,8 +294,14 @@ def summarise_rows(rows: Sequence[Row], test: PairArrays, params: CompareParams)
     place = next(index for index, row in enumerate(rows) if row.name == against)
     draws = bootstrap_means([row.values for row in rows], test.groups, params.n_resamples, params.seed)
     means = np.stack([row.values.mean(axis=(0, 2)) for row in rows])  # (rows, metrics)
+    n_groups, base = len(set(test.groups)), rows[place]
+
+    def estimate(row: Row, mean: Array, draw: Array, *, against: Row | None = None) -> dict[str, Any]:
+        bounds = _bound_estimates(row, against, n_groups, params)
+        return _list_estimates(metrics, mean, draw, bounds, params.confidence_level)
+
     return {
-        "n_groups": len(set(test.groups)),
+        "n_groups": n_groups,
         "seeds": list(params.seeds),
         "against": against,
         "n_resamples": params.n_resamples,
@@ -311,20 +317,41 @@ def summarise_rows(rows: Sequence[Row], test: PairArrays, params: CompareParams)
                 "val_mrr": list(row.val_mrr),
                 "median_rank": dict(zip(DIRECTIONS, row.median_ranks.mean(axis=0).tolist(), strict=True)),
                 "per_seed": dict(zip(metrics, row.values.mean(axis=2).T.tolist(), strict=True)),
-                "figures": _list_estimates(metrics, mean, draw, params.confidence_level),
-                "difference": _list_estimates(
-                    metrics, mean - means[place], draw - draws[:, place], params.confidence_level
-                ),
+                "figures": estimate(row, mean, draw),
+                "difference": estimate(row, mean - means[place], draw - draws[:, place], against=base),
             }
             for row, mean, draw in zip(rows, means, draws.swapaxes(0, 1), strict=True)
         ],
     }
 
 
-def _list_estimates(metrics: Sequence[str], values: Array, draws: Array, level: float) -> dict[str, Any]:
-    """List value and interval of each metric; no interval without draws."""
+def _bound_estimates(
+    row: Row, against: Row | None, n_groups: int, params: CompareParams
+) -> dict[str, tuple[float, float]]:
+    """Intervals where all draws are alike: no hit or only hits, or the same for every query as another row has."""
+    bounds: dict[str, tuple[float, float]] = {}
+    certain = tuple(f"/recall_at_{k}" for k in params.ks if k >= row.values.shape[-1])  # 1 by definition
+    for place, name in enumerate(list_metrics(params.ks)):
+        values = row.values[:, place].mean(axis=0)
+        if against is not None:
+            values = np.abs(values - against.values[:, place].mean(axis=0))
+        found = (
+            None
+            if row is against or name.endswith(certain)
+            else bound_constant(values, n_groups, params.confidence_level)
+        )
+        if found is not None and (against is None or found[0] == 0.0):
+            bounds[name] = found if against is None else (-found[1], found[1])
+    return bounds
+
+
+def _list_estimates(
+    metrics: Sequence[str], values: Array, draws: Array, bounds: Mapping[str, tuple[float, float]], level: float
+) -> dict[str, Any]:
+    """List value and interval of each metric, that of `bounds` where it has one; no interval without draws."""
     intervals = find_intervals(draws, level) if len(draws) else [(None, None)] * len(metrics)
+    found = {**dict(zip(metrics, intervals, strict=True)), **(bounds if len(draws) else {})}
     return {
-        name: {"value": float(value), "low": low, "high": high}
-        for name, value, (low, high) in zip(metrics, values, intervals, strict=True)
+        name: {"value": float(value), "low": found[name][0], "high": found[name][1]}
+        for name, value in zip(metrics, values, strict=True)
     }

@@ -22,6 +22,7 @@ SUBSETS = ("train", "val", "test")
 MIN_GROUPS = 2
 """Retrieval among one item says nothing, so every subset gets at least this many groups if possible."""
 
+MIN_ITEMS = 2  # of train and test: a pair is told apart from another
 MAX_NAMED = 5
 
 MIN_DOUBTFUL = 10  # from this many items on, warn if none share a group
@@ -59,7 +60,7 @@ def split_by_group(ids: Sequence[str], groups: Sequence[str], shares: Mapping[st
         shares: Expected shares of `train`, `val` and `test`, with sum 1; 0 leaves a subset empty.
 
     Raises:
-        SplitError: There are fewer groups than subsets to fill.
+        SplitError: There are fewer groups than subsets to fill, or train or test would have one item.
     """
     wanted = [subset for subset in SUBSETS if shares[subset] > 0]
     names = sorted(set(groups))
@@ -72,6 +73,12 @@ def split_by_group(ids: Sequence[str], groups: Sequence[str], shares: Mapping[st
     subsets: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
     for item_id, group in zip(ids, groups, strict=True):
         subsets[subset_of[group]].append(item_id)
+    for subset in ("train", "test"):
+        if subset in wanted and len(subsets[subset]) < MIN_ITEMS:
+            raise SplitError(
+                f"{len(ids)} usable items in {len(names)} groups leave one for {subset}, where one item says nothing: "
+                f"add media, {MIN_GROUPS * len(wanted)} groups are always enough, or divide them yourself (split_dir)."
+            )
     return Split(*(tuple(subsets[subset]) for subset in SUBSETS))
 
 
@@ -111,7 +118,7 @@ def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
         groups: Group of every usable item.
 
     Raises:
-        SplitError: An id is repeated, train or test is empty, or a group is in two subsets.
+        SplitError: An id is repeated, train or test has fewer than two usable items, or a group is in two subsets.
     """
     for subset in ("train", "test"):
         if not getattr(split, subset):
@@ -123,6 +130,12 @@ def check_split(split: Split, groups: Mapping[str, str]) -> list[str]:
                 raise SplitError(f"Item {item_id!r} is in {seen[item_id]}.csv and again in {subset}.csv. Remove one.")
             seen[item_id] = subset
     _check_groups(seen, groups)
+    for subset in ("train", "test"):
+        if (n := sum(item_id in groups for item_id in getattr(split, subset))) < MIN_ITEMS:
+            raise SplitError(
+                f"{subset}.csv names {n} item(s) with usable media, and at least {MIN_ITEMS} are needed: retrieval "
+                "among one item says nothing. Add ids of the manifest."
+            )
     unknown = [item_id for item_id in seen if item_id not in groups]
     doubts = [] if split.val else ["there is no val.csv: the last epoch is kept instead of the best"]
     if unknown:

@@ -29,7 +29,7 @@ from vmnet_pipeline.storage.paths import N_AHEAD, is_remote
 from vmnet_pipeline.types import FeaturePart, Fingerprint, PairArrays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -182,6 +182,19 @@ def plan_pairs(music: FeatureSide, video: FeatureSide, split: Split, groups: Map
                 "collection first."
             )
     return PairPlan(music, video, Split(**kept), groups, left_out)
+
+
+def check_testable(ids: Sequence[str]) -> None:
+    """Refuse a single test pair before anything is trained, as its evaluation would.
+
+    Raises:
+        PairsError: There is one.
+    """
+    if len(ids) == 1:
+        raise PairsError(
+            f"{ids[0]!r} is the only test pair that can be used, and one pair always has rank 1: give test.csv, or the "
+            "test share, two or more pairs whose features are there."
+        )
 
 
 def _stores_of(side: FeatureSide) -> Mapping[str, FeatureSource]:

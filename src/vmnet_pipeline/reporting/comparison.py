@@ -32,8 +32,9 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def _lay_out_direction(comparison: Mapping[str, Any], direction: str, label: str) -> list[str]:
-    names = [f"{direction}/recall_at_{k}" for k in comparison["ks"]]
-    head = [f"R@{k} %" for k in comparison["ks"]]
+    ks = list_ks(comparison)
+    names = [f"{direction}/recall_at_{k}" for k in ks]
+    head = [f"R@{k} %" for k in ks]
     lines = [_join(label, *head, "MRR", last="MedR")]
     lines.append("-" * len(lines[0]))
     for row in comparison["rows"]:
@@ -56,10 +57,15 @@ def _lay_out_differences(comparison: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def choose_k(comparison: Mapping[str, Any]) -> int:
-    """Choose the largest cut-off below the gallery size, above which recall is 1 by definition."""
+def list_ks(comparison: Mapping[str, Any]) -> list[int]:
+    """Cut-offs below the gallery size, above which recall is 1 by definition; all of them where none is below."""
     ks: list[int] = comparison["ks"]
-    return max([k for k in ks if k < comparison["sizes"]["test"]] or ks)
+    return [k for k in ks if k < comparison["sizes"]["test"]] or ks
+
+
+def choose_k(comparison: Mapping[str, Any]) -> int:
+    """Choose the largest cut-off of `list_ks`."""
+    return max(list_ks(comparison))
 
 
 def _list_notes(comparison: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.reporting import labels
 from vmnet_pipeline.reporting.labels import DIRECTION_LABELS, format_estimate
+from vmnet_pipeline.reporting.verdict import explain_trivial_ks, judge_evaluation, list_trivial_ks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,16 +18,17 @@ _WIDTH = 100
 
 
 def format_recall_table(evaluation: Mapping[str, Any]) -> str:
-    """Lay out the metrics of both directions with intervals and chance, at most 100 columns."""
+    """Lay out the verdict, and the metrics of both directions with intervals and chance, at most 100 columns."""
     names, directions = list(evaluation["directions"]), list(evaluation["directions"].values())
     title = f"Retrieval of {evaluation['n_items']:,} items, {labels.describe_pool(evaluation)}"
     heads = [f"{DIRECTION_LABELS[name]} ({d['reference_name']})" for name, d in zip(names, directions, strict=True)]
-    lines = [title, "=" * len(title), _join("", *heads, "chance").replace("→", "->")]
+    verdict = textwrap.wrap(judge_evaluation(evaluation).replace("→", "->"), _WIDTH)
+    lines = [*verdict, "", title, "=" * len(title), _join("", *heads, "chance").replace("→", "->")]
     lines.append(_join("", *(f"% [{100 * evaluation['confidence_level']:g} % interval]" for _ in directions), "%"))
     lines.append("-" * len(lines[-2]))
-    for k in directions[0]["recall"]:
-        mark = "*" if int(k) >= evaluation["pool_size"] else ""
-        lines.append(_format_row(f"R@{k}{mark}", [d["recall"][k] for d in directions], 100, 1))
+    trivial = list_trivial_ks(evaluation)
+    for k in (k for k in directions[0]["recall"] if k not in trivial):
+        lines.append(_format_row(f"R@{k}", [d["recall"][k] for d in directions], 100, 1))
     lines.append(_format_row("median rank", [d["median_rank"] for d in directions], 1, 1))
     lines.append(_format_row("MRR", [d["mrr"] for d in directions], 1, 3))
     if evaluation["max_positives"] > 1:
@@ -55,10 +57,9 @@ def _list_notes(evaluation: Mapping[str, Any]) -> list[str]:
         labels.describe_method(evaluation),
         labels.describe_extras(evaluation),
         labels.describe_reliability(evaluation),
+        explain_trivial_ks(evaluation),
     )
     notes = [line for text in texts for line in textwrap.wrap(text, _WIDTH)]
-    if any(int(k) >= evaluation["pool_size"] for k in next(iter(evaluation["directions"].values()))["recall"]):
-        notes.append(f"* K reaches the pool size of {evaluation['pool_size']:,}: 100 % by definition.")
     if evaluation["n_dropped"]:
         notes.append(f"{evaluation['n_dropped']:,} items did not fill a pool and were left out.")
     for warning in evaluation["warnings"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmnet_pipeline.reporting.comparison import choose_k
+from vmnet_pipeline.reporting.comparison import choose_k, list_ks
 from vmnet_pipeline.reporting.labels import (
     DIRECTION_LABELS,
     choose_pool_ks,
@@ -14,6 +14,7 @@ from vmnet_pipeline.reporting.labels import (
     describe_reliability,
     format_estimate,
 )
+from vmnet_pipeline.reporting.verdict import explain_trivial_ks, judge_evaluation, list_trivial_ks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 def lay_out_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Lay out `Evaluation.to_dict()` for the template."""
     directions = list(evaluation["directions"].values())
+    trivial = list_trivial_ks(evaluation)
     rows = [
-        _lay_out_row(f"Recall@{k}", [d["recall"][k] for d in directions], 100, 1, " %") for k in directions[0]["recall"]
+        _lay_out_row(f"Recall@{k}", [d["recall"][k] for d in directions], 100, 1, " %")
+        for k in directions[0]["recall"]
+        if k not in trivial
     ]
-    for row, k in zip(rows, directions[0]["recall"], strict=True):
-        row["trivial"] = int(k) >= evaluation["pool_size"]
     rows.append(_lay_out_row("Median rank", [d["median_rank"] for d in directions], 1, 1, ""))
     rows.append(_lay_out_row("Mean reciprocal rank", [d["mrr"] for d in directions], 1, 3, ""))
     if evaluation["max_positives"] > 1:
@@ -42,8 +44,8 @@ def lay_out_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "method": describe_method(evaluation),
         "reliability": describe_reliability(evaluation),
         "level": f"{100 * evaluation['confidence_level']:g} %",
-        "pool_size": f"{evaluation['pool_size']:,}",
-        "any_trivial": any(row["trivial"] for row in rows),
+        "verdict": judge_evaluation(evaluation),
+        "left_out": explain_trivial_ks(evaluation),
         "n_dropped": evaluation["n_dropped"],
         "warnings": evaluation["warnings"],
     }
@@ -71,13 +73,13 @@ def _lay_out_hubs(directions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         f"Items in no top-{hubs[0]['k']:.0f} list": [f"{100 * hub['unreached']:.1f} %" for hub in hubs],
         "Skewness of the counts": [f"{hub['skewness']:z.2f}" for hub in hubs],
     }
-    return [{"name": name, "cells": [(cell, "") for cell in cells], "trivial": False} for name, cells in kinds.items()]
+    return [{"name": name, "cells": [(cell, "") for cell in cells]} for name, cells in kinds.items()]
 
 
 def _lay_out_row(name: str, metrics: Sequence[Mapping[str, Any]], scale: int, digits: int, unit: str) -> dict[str, Any]:
     chance = "" if metrics[0]["chance"] is None else f"{scale * metrics[0]['chance']:.{digits}f}{unit}"
     cells = [_format_cell(estimate, scale, digits, unit) for estimate in metrics]
-    return {"name": name, "cells": cells, "chance": chance, "trivial": False}
+    return {"name": name, "cells": cells, "chance": chance}
 
 
 def _format_cell(
@@ -122,7 +124,7 @@ def _lay_out_gains(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
 def _lay_out_gain(name: str, estimate: Mapping[str, Any], scale: int, digits: int, unit: str) -> dict[str, Any]:
     sides = [(f"{scale * estimate[side]:.{digits}f}{unit}", "") for side in ("without", "with")]
     difference = _format_cell({**estimate, "value": estimate["difference"]}, scale, digits, sign="+")
-    return {"name": name, "cells": [*sides, difference], "trivial": False}
+    return {"name": name, "cells": [*sides, difference]}
 
 
 def _judge_reranking(reranking: Mapping[str, Any]) -> str:
@@ -156,7 +158,7 @@ class Comparison:
 
 def lay_out_comparison(found: Comparison) -> dict[str, Any]:
     """Lay out a table per direction, and one of the paired differences."""
-    comparison, ks = found.results, found.results["ks"]
+    comparison, ks = found.results, list_ks(found.results)
     heads = [(f"Recall@{k}", "%") for k in ks] + [("MRR", ""), ("Median rank", "")]
     tables = []
     for direction, label in DIRECTION_LABELS.items():
@@ -180,7 +182,7 @@ def _lay_out_variant(row: Mapping[str, Any], direction: str, ks: Sequence[int]) 
     cells = [_format_cell(row["figures"][f"{direction}/recall_at_{k}"], 100, 1) for k in ks]
     cells.append(_format_cell(row["figures"][f"{direction}/mrr"], 1, 3))
     cells.append((f"{row['median_rank'][direction]:.1f}", ""))
-    return {"name": row["name"], "cells": cells, "trivial": False}
+    return {"name": row["name"], "cells": cells}
 
 
 def _lay_out_differences(comparison: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,6 +192,6 @@ def _lay_out_differences(comparison: Mapping[str, Any]) -> dict[str, Any]:
         recall = _format_cell(row["difference"][f"both/recall_at_{k}"], 100, 1, sign="+")
         mrr = _format_cell(row["difference"]["both/mrr"], 1, 3, sign="+")
         if row["name"] != against:
-            rows.append({"name": row["name"], "cells": [recall, mrr], "trivial": False})
+            rows.append({"name": row["name"], "cells": [recall, mrr]})
     heads = [(f"Recall@{k}", "points, mean of both directions"), ("MRR", "mean of both directions")]
     return {"title": f"Less {against}, query by query", "heads": heads, "rows": rows}

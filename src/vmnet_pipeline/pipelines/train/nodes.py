@@ -49,11 +49,11 @@ def pack_pairs(
         features: The store of every backend, each followed by the parameters of the backend.
 
     Raises:
-        PairsError: Nothing is left for training or testing.
+        PairsError: Nothing is left for training, or not two pairs for testing.
         ParameterError: A tower takes sequences, and its side has several backends.
     """
     from vmnet_pipeline.ingestion.splits import Split
-    from vmnet_pipeline.pairs.packing import plan_pairs
+    from vmnet_pipeline.pairs.packing import check_testable, plan_pairs
 
     pairs = plan_pairs(
         _describe_side(take_side("music", features), train_params.music_steps),
@@ -63,6 +63,7 @@ def pack_pairs(
     )
     for backend, ids in _list_missing(pairs).items():
         logger.warning("%d id(s) of the split have no %s features and are skipped: %s", len(ids), backend, ids[:5])
+    check_testable(pairs.split.test)
     return pairs
 
 
@@ -97,11 +98,12 @@ def pack_reference_pairs(
     Without a val.csv some training groups are held out for model selection, except under `protocol: reference`.
 
     Raises:
-        PairsError: The files cannot be used.
+        PairsError: The files cannot be used, or there is one test pair.
     """
+    from vmnet_pipeline.pairs.packing import check_testable
     from vmnet_pipeline.reference.planning import plan_reference_pairs
 
-    return plan_reference_pairs(
+    pairs = plan_reference_pairs(
         reference_files,
         music_steps=train_params.music_steps,
         video_steps=train_params.video_steps,
@@ -110,6 +112,8 @@ def pack_reference_pairs(
         holds_out_val=train_params.protocol != "reference",
         allows_repeats=train_params.protocol == "reference",
     )
+    check_testable(pairs.split.test)
+    return pairs
 
 
 def train_network(
