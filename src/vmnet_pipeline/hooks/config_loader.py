@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
-TEXT_PARAMETERS = PATH_NAMES | {"address", "against", "collection", "music_tower", "variant", "video_tower"}
+TEXT_PARAMETERS = PATH_NAMES | {
+    "address",
+    "against",
+    "collection",
+    "group_regex",
+    "music_tower",
+    "variant",
+    "video_tower",
+}
 """Last parts of the names of parameters that are text; no other parameter has such a part."""
 
 

@@ -67,7 +67,7 @@ def split_by_group(ids: Sequence[str], groups: Sequence[str], shares: Mapping[st
     if len(names) < len(wanted):
         raise SplitError(
             f"{len(ids)} usable items form {len(names)} group(s); {len(wanted)} are needed to fill {', '.join(wanted)} "
-            "without a group in two of them. Add media, or give finer groups in a media.csv."
+            "without a group in two of them. Add media, or give finer groups in a media.csv or by ingest.group."
         )
     subset_of = _place_groups(names, wanted, shares, seed)
     subsets: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
@@ -170,7 +170,7 @@ def doubt_groups(groups: Mapping[str, str]) -> list[str]:
         return []
     return [
         "every item is a group of its own; if some are clips of one song or one film, name their groups in a media.csv "
-        "(id,video,audio,group), otherwise results are inflated by leakage"
+        "(id,video,audio,group) or by ingest.group, otherwise results are inflated by leakage"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +15,31 @@ class IngestParams(Params):
     """Where the media are and how they are probed."""
 
     media_dir: Location = Field(description="Folder with media, or the path of a media.csv; local or a URL.")
+    group: Literal["parent", "regex", "table", "none"] | None = Field(
+        None,
+        description="Groups, which a split keeps whole: `table`, the column of a media.csv; `parent`, the folder of "
+        "the file; `regex`, a part of its name; `none`. null: the table's if it has any, else names without their last "
+        "number, unless more than half would be one.",
+    )
+    group_regex: str | None = Field(
+        None,
+        description="Regular expression for `regex`, searched in the path without suffix below the media folder; its "
+        "first group is the name. null: the path without its last number.",
+    )
     n_workers: int | None = Field(None, ge=1, description="Files probed at the same time; all cores by default.")
     limits: LimitParams = Field(default_factory=lambda: LimitParams.model_validate({}))
+
+    @model_validator(mode="after")
+    def _check_regex(self) -> IngestParams:
+        if self.group_regex is None:
+            return self
+        if self.group not in (None, "regex"):
+            raise ValueError(f"group_regex belongs to group=regex, not to group={self.group}")
+        try:
+            re.compile(self.group_regex)
+        except re.error as error:
+            raise ValueError(f"group_regex is no regular expression: {error}") from error
+        return self
 
 
 class SplitParams(Params):

@@ -30,6 +30,7 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
         IngestError: The folder is wrong or empty, two items have one id, or no item can be used.
     """
     from vmnet_pipeline.ingestion.discovery import find_items
+    from vmnet_pipeline.ingestion.grouping import group_items
     from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, describe_counts, summarise_manifest
     from vmnet_pipeline.ingestion.probing import recognise_files
     from vmnet_pipeline.media.probe import probe_in_sandbox
@@ -38,9 +39,10 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     recognise = partial(recognise_files, limits=params.limits, cache_dir=probe_cache, n_workers=params.n_workers)
     with Sandbox(params.limits) as sandbox:
         probe = partial(probe_in_sandbox, sandbox)
-        items = find_items(params.media_dir, recognise)
-        manifest = build_manifest(items, probe, cache_dir=probe_cache, n_workers=params.n_workers)
-    summary = summarise_manifest(manifest)
+        found = group_items(find_items(params.media_dir, recognise), params.group, params.group_regex)
+        logger.log(logging.WARNING if found.is_doubtful else logging.INFO, "Groups: %s", found.sentence)
+        manifest = build_manifest(found.items, probe, cache_dir=probe_cache, n_workers=params.n_workers)
+    summary = {**summarise_manifest(manifest), "group_rule": found.sentence}
     check_usable(manifest, params.media_dir)
     logger.info("%s", describe_counts(summary))
     return manifest, summary
