@@ -65,6 +65,10 @@ FLAT = {
         "the media.csv",
         "csv file with a column `id`; its other columns are available for search and filters",
     ),
+    "music": (
+        "those of `variant`",
+        "backends of the audio, a name or `a+b`; with `video` a pair of its own, see [variants](features.md#variants)",
+    ),
     "n_workers": ("", "number of runs that share an extraction, see `worker`"),
     "pairs_dir": ("", "your own feature files, see [their layout](reference-layout.md)"),
     "pool_size": ("", "`evaluate.pool_size`"),
@@ -82,6 +86,7 @@ FLAT = {
         "variant that `kedro run`, `train`, `evaluate`, `embed`, `index` and others use; for `pairs_dir` "
         "`vmnet_musicnn` or `vmnet_vggish`, by default from the shapes",
     ),
+    "video": ("those of `variant`", "backends of the frames, see `music`"),
     "video_dir": ("", "extract from this bare folder of video files"),
     "weights": ("`pretrained`", "`random`: feature networks with random weights, for tests"),
     "weights_dir": ("`data/06_models/weights`", "verified weight files"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kedro.pipeline import Pipeline
 
-from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.backends.registry import list_backends
 from vmnet_pipeline.params import VARIANTS, VariantParams
 from vmnet_pipeline.pipelines.compare.pipeline import create_pipeline as create_compare
 from vmnet_pipeline.pipelines.embed.pipeline import create_pipeline as create_embed
@@ -45,7 +45,7 @@ def register_pipelines(variants: Mapping[str, VariantParams] = VARIANTS) -> dict
     return {
         "__default__": chain_variant(default, backends),
         "ingest": create_ingest(),
-        **{f"extract_{backend}": create_extract(backend) for backend in BACKENDS},
+        **{f"extract_{backend}": create_extract(backend) for backend in list_backends()},
         "split": create_split(),
         "train": create_train(default, backends),
         "evaluate": create_evaluate(default, backends),

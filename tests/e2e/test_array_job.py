@@ -20,11 +20,9 @@ def find_block(page: str, language: str, text: str) -> str:
 
 
 def test_the_recipe_for_plain_processes(project, tmp_path):
-    package = project.folder / "src/vmnet_pipeline/backends"
-    (package / "loudness.py").write_text(find_block("adding-a-backend.md", "python", "class LoudnessBackend"))
-    line = find_block("adding-a-backend.md", "python", 'LoudnessBackend",').strip()
-    registry = (package / "registry.py").read_text()
-    (package / "registry.py").write_text(registry.replace("BACKENDS = {", f"BACKENDS = {{\n    {line}"))
+    code = find_block("adding-a-backend.md", "python", "class LoudnessBackend")
+    (project.folder / "src" / "vmnet_loudness.py").write_text(code)
+    (project.folder / "conf/local/parameters.yml").write_text("loudness: {backend: 'vmnet_loudness:LoudnessBackend'}")
     for k in range(6):
         make_clip(tmp_path / "media" / f"{k}.mp4", seed=k, duration_s=1.0, width=64, height=48)
     recipe = find_block("scaling.md", "bash", "for WORKER in")

@@ -112,7 +112,7 @@ def test_every_place_that_the_catalog_reads_is_known():
     read = set()
     for path in (ROOT / "conf/base").rglob("*.yml"):
         read |= set(re.findall(r"\$\{runtime_params:\s*(\w+)", path.read_text()))
-    values = {"gpu_idx", "n_workers", "pool_size", "seed", "shuffle_pairs", "worker", "weights"}
+    values = {"gpu_idx", "music", "n_workers", "pool_size", "seed", "shuffle_pairs", "video", "worker", "weights"}
     assert read - values <= TEXT_PARAMETERS
 
 

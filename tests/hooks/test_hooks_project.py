@@ -8,6 +8,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.io.data_catalog import SharedMemoryDataCatalog
 
 from reference_data import make_reference_data
+from vmnet_pipeline.backends.registry import list_backends
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.hooks.project import ProjectHooks
 
@@ -49,6 +50,20 @@ def test_a_backend_has_the_common_parameters_below_its_own(own, expected):
         catalog["params:musicnn"] = MemoryDataset(own)
     ProjectHooks().after_catalog_created(catalog)
     assert catalog.load("params:musicnn") == expected
+
+
+def test_a_backend_of_the_parameters_has_them_too_and_is_for_that_run_alone(project_pipelines, caplog):
+    own, content = ProjectHooks(), {"backend": "musicnn", "layer": "taggram"}
+    own.after_context_created(SimpleNamespace(config_loader={"parameters": {"tags": content, "music": "tags"}}))
+    assert {"extract_tags", "tags-efficientnet"} <= project_pipelines.keys()
+    catalog = DataCatalog({"params:backend_defaults": MemoryDataset({"weights": "random"})})
+    catalog["params:tags"] = MemoryDataset(content)
+    own.after_catalog_created(catalog)
+    assert catalog.load("params:tags") == {"weights": "random", **content}
+    assert not caplog.records
+    own.after_context_created(make_context())
+    assert "tags" not in list_backends()
+    assert "tags.features" not in project_pipelines["__default__"].datasets()
 
 
 def test_steps_are_not_divided_among_processes():

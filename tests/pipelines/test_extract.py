@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +17,9 @@ import pytest
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.features.store import FeatureStore
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding-a-backend.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "adding-a-backend.md"
+EXAMPLE = ROOT / "examples" / "vmnet-loudness"
 
 
 @pytest.fixture
@@ -65,19 +73,38 @@ def test_model_and_layer_are_chosen_by_parameter_and_never_mixed(project, sounds
     assert "layer 'taggram', not 'penultimate'" in output
 
 
-def test_a_new_backend_is_one_file_and_one_registry_line(project, sounds, tmp_path):
-    """The very file of the page in the docs, and its line, in a copy of the project."""
-    blocks = [block.split("```")[0].split("\n", 1) for block in PAGE.read_text(encoding="utf-8").split("```")[1::2]]
-    (code,) = [text for language, text in blocks if language == "python" and "class LoudnessBackend" in text]
-    (line,) = [text.strip() for language, text in blocks if language == "python" and text.startswith('    "loudness"')]
-    package = project.folder / "src" / "vmnet_pipeline" / "backends"
-    (package / "loudness.py").write_text(code)
-    registry = (package / "registry.py").read_text()
-    (package / "registry.py").write_text(registry.replace("BACKENDS = {", f"BACKENDS = {{\n    {line}"))
+def read_page(language, text):
+    """The block of the page about backends with this text in it, as far left as it goes."""
+    blocks = re.findall(rf"^ *```{language}\n(.*?)^ *```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (code,) = [textwrap.dedent(block) for block in blocks if text in block]
+    return code
+
+
+def test_a_backend_of_ones_own_is_one_file_and_its_place_in_the_parameters(project, sounds, tmp_path):
+    """The very file of the page in the docs, and its lines, in a copy of the project."""
+    (project.folder / "src" / "vmnet_loudness.py").write_text(read_page("python", "class LoudnessBackend"))
+    (project.folder / "conf/local/parameters.yml").write_text(read_page("yaml", "LoudnessBackend"))
     params = f"audio_dir={sounds},save_dir={tmp_path / 'out'}"
     project.kedro("run", "--pipeline", "extract_loudness", "--params", params)
-    feature = np.load(tmp_path / "out" / "000.npy")
+    check_loudness(tmp_path / "out", floor_db=-80.0)
+
+
+def check_loudness(out, floor_db):
+    feature = np.load(out / "000.npy")
     assert feature.shape == (4, 1)
     assert np.isfinite(feature).all()
-    fingerprint = json.loads((tmp_path / "out/_index/fingerprint.json").read_text())
-    assert fingerprint["backend"] == "loudness"
+    fingerprint = json.loads((out / "_index/fingerprint.json").read_text())
+    assert (fingerprint["backend"], fingerprint["settings"]) == ("loudness", {"floor_db": floor_db})
+
+
+def test_the_example_package_installs_and_extracts(project, sounds, tmp_path, monkeypatch):
+    source = shutil.copytree(EXAMPLE, tmp_path / "source")
+    build = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*build, "--target", str(tmp_path / "packages"), str(source)], check=True, timeout=120)
+    assert (EXAMPLE / "vmnet_loudness.py").read_text() == read_page("python", "class LoudnessBackend")
+    assert read_page("toml", "entry-points") in (EXAMPLE / "pyproject.toml").read_text()
+    path = os.pathsep.join([str(tmp_path / "packages"), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    params = f"music=loudness,audio_dir={sounds},save_dir={tmp_path / 'out'}"
+    project.kedro("run", "--pipeline", "extract_loudness", "--params", params)
+    check_loudness(tmp_path / "out", floor_db=-60.0)

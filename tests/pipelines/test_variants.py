@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vmnet_pipeline.backends.registry import declare_backends
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.params import VARIANTS
 from vmnet_pipeline.pipeline_registry import register_pipelines
@@ -64,3 +65,57 @@ def test_what_cannot_be_used_is_refused(variants, message):
 def test_an_unknown_variant_is_refused_with_those_there_are():
     with pytest.raises(ParameterError, match=r"no variant 'fussed'; choose one of vmnet_musicnn, .*, fused, or"):
         read_variants({"variants": {"fused": FUSED}, "variant": "fussed"})
+
+
+PAIR = {"music": "vggish", "video": "descriptors_video"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "backends"),
+    [
+        (PAIR, "vggish-descriptors_video", ("vggish", "descriptors_video")),
+        ({"video": "descriptors_video"}, "musicnn-descriptors_video", ("musicnn", "descriptors_video")),
+        ({"music": "musicnn+vggish"}, "musicnn_vggish-efficientnet", ("musicnn", "vggish", "efficientnet")),
+        ({"music": ["musicnn", "vggish"]}, "musicnn_vggish-efficientnet", ("musicnn", "vggish", "efficientnet")),
+        ({"music": "vggish"}, "vmnet_vggish", ("vggish", "efficientnet")),
+        ({"music": "musicnn"}, "vmnet_musicnn", ("musicnn", "efficientnet")),
+        ({"music": "musicnn", "variant": "vmnet_vggish"}, "vmnet_musicnn", ("musicnn", "efficientnet")),
+        ({**PAIR, "variant": "mine"}, "mine", ("vggish", "descriptors_video")),
+        ({"music": None, "video": ""}, "vmnet_musicnn", ("musicnn", "efficientnet")),
+    ],
+)
+def test_a_pair_is_given_by_two_parameters(given, name, backends):
+    variants = read_variants(given)
+    chosen, own = next(iter(variants.items()))
+    assert (chosen, own.backends) == (name, backends)
+    pipelines = register_pipelines(variants)
+    assert {name, f"embed_{name}", f"index_{name}", *VARIANTS} <= pipelines.keys()
+    assert f"{name}.train_network" in {node.name for node in pipelines["__default__"].nodes}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"music": "wav2vec"}, "music: unknown backend 'wav2vec'"),
+        ({"music": "efficientnet"}, "'efficientnet' makes video features, and music needs audio"),
+        ({"music": "musicnn+musicnn"}, "named twice"),
+        ({"music": "musicnn+"}, "unknown backend ''"),
+        ({"music": 7}, "^music: "),
+        ({"music": "musicnn", "variant": "mine"}, "^video: Field required"),
+        ({**PAIR, "variant": "train"}, "'train' is no name for a variant"),
+        ({**PAIR, "variant": "../x"}, "is no name for a variant"),
+    ],
+)
+def test_a_pair_that_cannot_be_is_refused(given, message):
+    with pytest.raises(ParameterError, match=message):
+        read_variants(given)
+
+
+def test_a_side_takes_a_backend_under_two_names_once():
+    declare_backends({"big": {"backend": "musicnn", "model": "MSD_musicnn_big"}})
+    try:
+        assert next(iter(read_variants({"music": "big"}))) == "big-efficientnet"
+        with pytest.raises(ParameterError, match="'musicnn' and 'big' are both backend 'musicnn'"):
+            read_variants({"music": "musicnn+big"})
+    finally:
+        declare_backends({})

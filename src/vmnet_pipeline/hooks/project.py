@@ -41,6 +41,7 @@ class ProjectHooks:
         The configuration can redirect a dataset but not change the nodes of a pipeline, and a run on feature files
         needs neither manifest nor feature store.
         """
+        from vmnet_pipeline.backends.registry import declare_backends
         from vmnet_pipeline.params import VARIANTS
         from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
         from vmnet_pipeline.pipelines.variants import read_variants
@@ -50,8 +51,9 @@ class ProjectHooks:
         configure_project_storage(context.config_loader)
         parameters = context.config_loader["parameters"]
         reference = choose_reference_variant(parameters)
+        declared = declare_backends({} if reference else parameters)
         variants = VARIANTS if reference else read_variants(parameters)
-        is_usual = reference is None and list(variants.items()) == list(VARIANTS.items())
+        is_usual = reference is None and not declared and list(variants.items()) == list(VARIANTS.items())
         if is_usual and not self._has_replaced_pipelines:
             return
         from kedro.framework.project import pipelines
@@ -67,15 +69,21 @@ class ProjectHooks:
             ParameterError: ParallelRunner was chosen.
         """
         refuse_parallel_runner(catalog)
-        from vmnet_pipeline.backends.registry import BACKENDS
+        from vmnet_pipeline.backends.registry import list_backends
 
         if "params:backend_defaults" not in catalog:
             return
-        for backend in BACKENDS:
+        for backend in list_backends():
             name = f"params:{backend}"
-            given = catalog.load(name) if name in catalog else {}
-            if "backend" not in given:
-                catalog[name] = {"backend": backend, **catalog.load("params:backend_defaults"), **given}
+            is_there = name in catalog
+            given = (catalog.load(name) if is_there else None) or {}
+            if given.get("backend") == backend:
+                continue
+            completed = {"backend": backend, **catalog.load("params:backend_defaults"), **given}
+            if is_there:
+                catalog.save(name, completed)  # Kedro warns of every dataset that is replaced
+            else:
+                catalog[name] = completed
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

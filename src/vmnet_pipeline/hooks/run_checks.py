@@ -29,14 +29,15 @@ def check_names(config_loader: Any) -> None:
     Raises:
         ParameterError: Neither the configuration nor a backend has the name.
     """
-    given = {str(name) for name in getattr(config_loader, "runtime_params", None) or {}}
+    params = getattr(config_loader, "runtime_params", None) or {}
+    given = {str(name) for name, value in params.items() if not (isinstance(value, dict) and "backend" in value)}
     if not given:
         return
     from difflib import get_close_matches
 
-    from vmnet_pipeline.backends.registry import BACKENDS
+    from vmnet_pipeline.backends.registry import list_backends
 
-    known = {*BACKENDS, *_find_names(Path(config_loader.conf_source))}
+    known = {*list_backends(), *_find_names(Path(config_loader.conf_source))}
     for name in sorted(given - known):
         near = get_close_matches(name, sorted(known), 1)
         hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
@@ -65,7 +66,7 @@ def _find_names(conf: Path) -> set[str]:
         text = path.read_text(encoding="utf-8")
         names.update(re.findall(r"\$\{runtime_params:\s*(\w+)", text))
         if "parameters" in path.relative_to(conf).as_posix():
-            names.update(re.findall(r"^[\"']?(\w+)[\"']?\s*:", text, re.MULTILINE))
+            names.update(re.findall(r"^[\"']?([\w-]+)[\"']?\s*:", text, re.MULTILINE))
     return names
 
 
@@ -151,7 +152,7 @@ def check_checkpoint(run_params: dict[str, Any], pipeline: Pipeline, catalog: Da
 
 
 def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, catalog: DataCatalog) -> None:
-    from vmnet_pipeline.backends.registry import get_backend
+    from vmnet_pipeline.backends.registry import find_class
     from vmnet_pipeline.features.joint import join_stores
     from vmnet_pipeline.models.checkpoints import check_fingerprints, check_form, check_shapes
     from vmnet_pipeline.params import TrainParams
@@ -171,7 +172,7 @@ def _compare_with_features(checkpoint: Any, variant: str, pipeline: Pipeline, ca
     backends = [name.removesuffix(".features") for name in packed if name.endswith(".features")]
     found: dict[Modality, Fingerprint] = {}
     for modality in MODALITY_OF.values():
-        names = {name: f"{name}.features" for name in backends if get_backend(name).modality == modality}
+        names = {name: f"{name}.features" for name in backends if find_class(name).modality == modality}
         if names and pipeline.inputs() >= {*names.values()}:
             fingerprint = join_stores({name: catalog.load(place) for name, place in names.items()}).fingerprint()
             found |= {modality: fingerprint} if fingerprint else {}

@@ -347,18 +347,19 @@ def find_own_checkpoint(folder: Path) -> Path | None:
 def recall_backend(fingerprint: Fingerprint) -> dict[str, Any]:
     """Name and parameters of the backend that made features with this fingerprint.
 
-    A backend that does not declare its parameters (`params_type`) gets all settings.
+    A backend that does not declare its parameters (`params_type`) gets all settings. What lets code of others run
+    (`never_recalled` of the parameters) is not taken from a checkpoint.
 
     Raises:
         ParameterError: The backend is unknown.
     """
-    from vmnet_pipeline.backends.registry import get_backend
+    from vmnet_pipeline.backends.registry import find_class
 
-    params_type = getattr(get_backend(fingerprint.backend), "params_type", None)
+    params_type = getattr(find_class(fingerprint.backend), "params_type", None)
     if params_type is None:
         return {"backend": fingerprint.backend, **fingerprint.settings}
     weights = fingerprint.settings.get("weights", {})
-    named = params_type.model_fields.keys() - {"weights"}
+    named = params_type.model_fields.keys() - {"weights", *getattr(params_type, "never_recalled", ())}
     params = {name: value for name, value in fingerprint.settings.items() if name in named}
     if weights.get("name") == "random":
         params |= {"weights": "random", "random_seed": weights["seed"]}

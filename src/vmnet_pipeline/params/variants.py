@@ -7,12 +7,15 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from vmnet_pipeline.params.base import Params
+from vmnet_pipeline.types import JOINT_SIGN
 
-Backends = Annotated[tuple[str, ...], BeforeValidator(lambda names: (names,) if isinstance(names, str) else names)]
+Backends = Annotated[
+    tuple[str, ...], BeforeValidator(lambda names: names.split(JOINT_SIGN) if isinstance(names, str) else names)
+]
 
 
 class VariantParams(Params):
-    """The backends of each side: one name, or a list of names whose features are joined in one vector."""
+    """The backends of each side: a name, or a list of names (or `a+b`) whose features are joined in one vector."""
 
     music: Backends = Field(min_length=1, description="Backends of the audio.")
     video: Backends = Field(min_length=1, description="Backends of the frames.")

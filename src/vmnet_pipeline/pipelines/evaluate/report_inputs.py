@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.backends.registry import list_backends
 from vmnet_pipeline.experiments.rank_comparison import compare_ranks
 from vmnet_pipeline.ingestion.manifest import measure_subsets
 from vmnet_pipeline.ingestion.splits import SUBSETS
@@ -136,7 +136,7 @@ def describe_run(evidence: Evidence) -> dict[str, Any]:
     """Describe what was evaluated, and how to reproduce it, for `reporting.report.build_report`."""
     checkpoint = evidence.checkpoint
     backends = [part.backend for fingerprint in checkpoint.fingerprints.values() for part in fingerprint.parts]
-    left_out = {*OTHER_SETTINGS, *BACKENDS} - {*backends}
+    left_out = {*OTHER_SETTINGS, *list_backends()} - {*backends}
     settings = {name: _complete(name, value) for name, value in evidence.settings.items() if name not in left_out}
     if checkpoint.params:  # it may have been trained by another run
         settings["train"] = checkpoint.params
