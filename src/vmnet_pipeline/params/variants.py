@@ -7,10 +7,9 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from vmnet_pipeline.params.base import Params
-from vmnet_pipeline.types import JOINT_SIGN
 
 Backends = Annotated[
-    tuple[str, ...], BeforeValidator(lambda names: names.split(JOINT_SIGN) if isinstance(names, str) else names)
+    tuple[str, ...], BeforeValidator(lambda names: names.split("+") if isinstance(names, str) else names)
 ]
 
 
