@@ -59,11 +59,18 @@ REASONS = {
         "look at the file; `dtype: float32`",
     ),
     "out_of_memory": ("reading it took more than `limits.memory_mb`", "scale or convert it, or allow more"),
+    "protected": (
+        "its video is protected (DRM), or of a codec that FFmpeg does not know",
+        "give a file without protection",
+    ),
     "timed_out": ("reading it took longer than `limits.seconds`", "convert it, or allow more time"),
     "timeout": (
         "a worker finished no item for `extract.item_timeout_s`, twice",
         "convert the file, or allow more time",
     ),
+    "too_short": ("music that lasts less than 50 ms", "give another file"),
+    "uncopyable": ("its video cannot be copied to the format of the result", "write a .mkv file"),
+    "unfit_format": ("the format of the result cannot hold its video", "write a .mkv or .mp4 file"),
     "too_many_streams": ("more streams than accepted", "keep one audio and one video stream"),
     "too_long": ("longer than accepted, in the service than `max_duration_s`", "cut the file"),
     "undecodable_audio": ("no decoder for its audio, or all of it is damaged", "convert it"),

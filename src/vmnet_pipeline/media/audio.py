@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmnet_pipeline.errors import MediaError, ParameterError
-from vmnet_pipeline.media.channels import Mixer
+from vmnet_pipeline.media.channels import Mixer, Stereo
 from vmnet_pipeline.media.clock import MAX_HOLD_S
 from vmnet_pipeline.media.container import find_audio_stream
 from vmnet_pipeline.media.parts import open_parts
@@ -84,7 +84,7 @@ def _decode_window(
     path: str | os.PathLike[str], sample_rate_hz: int, n_wanted: int | None, mixer: Mixer, warnings: list[str]
 ) -> np.ndarray:
     with open_parts(path) as parts:
-        blocks = _collect_blocks(_resample_blocks(parts.read_side(find_audio_stream), mixer, sample_rate_hz), n_wanted)
+        blocks = _collect_blocks(resample_blocks(parts.read_side(find_audio_stream), mixer, sample_rate_hz), n_wanted)
         if parts.reader is None:
             raise MediaError("no_audio_stream", f"{path}: has no audio; give another file for the audio side")
         if not blocks:
@@ -120,29 +120,31 @@ def _collect_blocks(blocks: Iterator[np.ndarray], n_wanted: int | None) -> list[
     return collected
 
 
-def _resample_blocks(readers: Iterator[Reader], mixer: Mixer, sample_rate_hz: int) -> Iterator[np.ndarray]:
-    """Mono blocks at the wanted rate; a stream that changes its rate gets a new resampler."""
+def resample_blocks(readers: Iterator[Reader], mixer: Mixer | Stereo, sample_rate_hz: int) -> Iterator[np.ndarray]:
+    """Blocks at the wanted rate, as the mixer makes them; a stream that changes its rate gets a new resampler."""
     current_hz = 0
     resampler = None
     for rate_hz, block in _mix_blocks(readers, mixer):
         if rate_hz != current_hz:
             if resampler is not None:
-                yield resampler.resample_chunk(_NOTHING, last=True)
+                yield resampler.resample_chunk(mixer.make_silence(0), last=True)
             current_hz = rate_hz
-            resampler = _make_resampler(rate_hz, sample_rate_hz)
+            resampler = _make_resampler(rate_hz, sample_rate_hz, mixer.n_channels)
         yield block if resampler is None else resampler.resample_chunk(block)
     if resampler is not None:
-        yield resampler.resample_chunk(_NOTHING, last=True)
+        yield resampler.resample_chunk(mixer.make_silence(0), last=True)
 
 
-def _make_resampler(from_hz: int, to_hz: int) -> soxr.ResampleStream | None:
+def _make_resampler(from_hz: int, to_hz: int, n_channels: int) -> soxr.ResampleStream | None:
     import soxr
 
-    return None if from_hz == to_hz else soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32", quality="HQ")
+    if from_hz == to_hz:
+        return None
+    return soxr.ResampleStream(from_hz, to_hz, n_channels, dtype="float32", quality="HQ")
 
 
-def _mix_blocks(readers: Iterator[Reader], mixer: Mixer) -> Iterator[tuple[int, np.ndarray]]:
-    """(native rate in Hz, (n,) float32 mono block) pairs, each block of one rate and about `_BLOCK_S` long."""
+def _mix_blocks(readers: Iterator[Reader], mixer: Mixer | Stereo) -> Iterator[tuple[int, np.ndarray]]:
+    """(native rate in Hz, float32 block) pairs, each block of one rate and about `_BLOCK_S` long."""
     pending: list[np.ndarray] = []
     n_pending = 0
     rate_hz = 0
@@ -155,8 +157,8 @@ def _mix_blocks(readers: Iterator[Reader], mixer: Mixer) -> Iterator[tuple[int, 
         n_pending += len(samples)
 
 
-def _fill_gaps(readers: Iterator[Reader], mixer: Mixer) -> Iterator[tuple[int, np.ndarray]]:
-    """(native rate in Hz, (n,) float32 mono samples) of each frame, with silence for gaps."""
+def _fill_gaps(readers: Iterator[Reader], mixer: Mixer | Stereo) -> Iterator[tuple[int, np.ndarray]]:
+    """(native rate in Hz, float32 samples) of each frame, with silence for gaps."""
     played_s, silent_s = 0.0, 0.0
     for reader in readers:
         for frame in reader.frames():
@@ -165,14 +167,14 @@ def _fill_gaps(readers: Iterator[Reader], mixer: Mixer) -> Iterator[tuple[int, n
             start_s = reader.tell(frame)
             gap_s = 0.0 if start_s is None else min(float(start_s) - played_s, MAX_HOLD_S - silent_s)
             if gap_s >= MIN_GAP_S:
-                yield from _make_silence(frame.sample_rate, gap_s)
+                yield from _make_silence(frame.sample_rate, gap_s, mixer)
                 played_s, silent_s = played_s + gap_s, silent_s + gap_s
             yield frame.sample_rate, mixer.mix(frame, played_s)
             played_s += frame.samples / frame.sample_rate
             reader.end_s = played_s
 
 
-def _make_silence(rate_hz: int, duration_s: float) -> Iterator[tuple[int, np.ndarray]]:
+def _make_silence(rate_hz: int, duration_s: float, mixer: Mixer | Stereo) -> Iterator[tuple[int, np.ndarray]]:
     n = round(rate_hz * duration_s)
     for start in range(0, n, rate_hz):
-        yield rate_hz, np.zeros(min(rate_hz, n - start), np.float32)
+        yield rate_hz, mixer.make_silence(min(rate_hz, n - start))

@@ -31,6 +31,8 @@ class Mixer:
         channel: Use this channel, or the last of a frame with fewer; None: the mean of all.
     """
 
+    n_channels = 1
+
     def __init__(self, window_s: float | None = None, channel: int | None = None) -> None:
         self._window_s, self._channel = window_s, channel
         self._powers: list[float] = []
@@ -49,6 +51,11 @@ class Mixer:
             powers = [_measure_power(channel[:n], offset, full_scale) for channel in channels]
             self._count(powers, _measure_power(mixed[:n]))
         return mixed
+
+    @staticmethod
+    def make_silence(n: int) -> np.ndarray:
+        """(n,) float32 zeros."""
+        return np.zeros(n, np.float32)
 
     def _count(self, powers: list[float], mean_power: float) -> None:
         self._mean_power += mean_power
@@ -74,6 +81,47 @@ class Mixer:
             f"its {len(self._powers)} channels are of opposite phase: their mean would keep {share:.0%} of the power "
             f"of uncorrelated ones; channel {self.loudest + 1}, the loudest, is used instead"
         )
+
+
+class Stereo:
+    """Makes two channels of any layout: one is doubled, more than two are mixed down as FFmpeg does."""
+
+    n_channels = 2
+
+    def __init__(self) -> None:
+        self._downmix: Any = None
+        self._layout = ""
+
+    def mix(self, frame: AudioFrame, start_s: float = 0.0) -> np.ndarray:
+        """Mix a frame: (n, 2) float32, integer formats scaled to [-1, 1); `start_s` is ignored."""
+        if frame.layout.nb_channels > 2 and (mixed := self._mix_down(frame)) is not None:
+            return mixed
+        channels = _view_channels(frame)
+        offset, full_scale = _INTEGER_SCALES.get(frame.format.packed.name, (0.0, 1.0))
+        if len(channels) > 2:  # a layout without names
+            channels = [_average(channels, offset, full_scale)]
+            offset, full_scale = 0.0, 1.0
+        both = [_average([channel], offset, full_scale) for channel in channels]
+        return np.stack([both[0], both[-1]], axis=1)
+
+    def _mix_down(self, frame: AudioFrame) -> np.ndarray | None:
+        import av
+
+        layout = f"{frame.layout.name} {frame.format.name} {frame.sample_rate}"
+        try:
+            if layout != self._layout:
+                self._downmix = av.AudioResampler(format="flt", layout="stereo", rate=frame.sample_rate)
+                self._layout = layout
+            frame.pts = None
+            blocks = [mixed.to_ndarray().reshape(-1, 2) for mixed in self._downmix.resample(frame)]
+        except (av.error.FFmpegError, ValueError):
+            return None
+        return np.concatenate([self.make_silence(0), *blocks])
+
+    @staticmethod
+    def make_silence(n: int) -> np.ndarray:
+        """(n, 2) float32 zeros."""
+        return np.zeros((n, 2), np.float32)
 
 
 def _average(channels: list[np.ndarray], offset: float, full_scale: float) -> np.ndarray:

@@ -51,7 +51,7 @@ def use_handed(handed: Handed | None) -> Iterator[None]:
     try:
         yield
     finally:
-        _handed.clear()
+        _handed.remove(handed)
         os.close(handed.descriptor)
 
 

@@ -92,6 +92,13 @@ def _limit_next_call(seconds: float | None, memory_mb: int | None, imported_byte
     if seconds is not None:
         used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         _set_limit(resource.RLIMIT_CPU, int(used_s + seconds) + 1)
+    limit_memory(memory_mb, imported_bytes)
+
+
+def limit_memory(memory_mb: int | None, imported_bytes: int = 0) -> None:
+    """Allow this process as much memory in total, without libraries; None: no limit."""
+    import resource
+
     if memory_mb is not None and sys.platform == "linux":
         mapped, data = _measure_memory()
         _set_limit(resource.RLIMIT_AS, mapped - data + imported_bytes + memory_mb * _MEBIBYTE)

@@ -11,6 +11,7 @@ from vmnet_pipeline.params.evaluation import EvaluateParams
 from vmnet_pipeline.params.experiments import BASELINES, CompareParams, SearchDimension, TuneParams
 from vmnet_pipeline.params.extraction import ExtractParams
 from vmnet_pipeline.params.ingestion import IngestParams, ReferenceParams, SplitParams
+from vmnet_pipeline.params.mix import MixParams
 from vmnet_pipeline.params.search import EmbedParams, IndexKind, IndexParams
 from vmnet_pipeline.params.training import BEST_PROPOSED, SEQUENCE_TOWERS, LossParams, TrainParams
 from vmnet_pipeline.params.variants import DEFAULT_VARIANT, VARIANTS, VariantParams
@@ -30,6 +31,7 @@ __all__ = [
     "IngestParams",
     "LimitParams",
     "LossParams",
+    "MixParams",
     "Params",
     "ReferenceParams",
     "SearchDimension",
