@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_passages_give_exactly_the_wanted_length(start, length, bars):
     pieces, remark = plan(start, length, bars)
     assert total(pieces) == length and remark
     assert all(0 <= piece.start < piece.end <= LENGTH for piece in pieces)
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in pairwise(pieces):
         assert before.end - before.start >= before.overlap + after.overlap
 
 
@@ -39,7 +41,7 @@ def test_passages_give_exactly_the_wanted_length(start, length, bars):
 def test_every_jump_is_from_bar_to_bar(start):
     """Where an overlap begins, one passage is as far from its bar line as the other."""
     pieces, _ = plan(start, 5 * LENGTH)
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in pairwise(pieces):
         left = before.end - after.overlap
         assert any((bar - left) == (other - after.start) for bar in BARS for other in BARS if bar != other)
         assert 0 < after.overlap <= 0.03 * RATE_HZ
