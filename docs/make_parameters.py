@@ -29,6 +29,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate": params.EvaluateParams,
     "embed": params.EmbedParams,
     "index": params.IndexParams,
+    "pieces": params.PieceParams,
+    "passages": params.PassageParams,
     "serve": ServeParams,
     "mix": params.MixParams,
     "variants.NAME": params.VariantParams,
@@ -61,6 +63,12 @@ FLAT = {
     "collection": ("from the folder's name", "name of the collection, and of its sub-folders in `data/`"),
     "data_root": ("`data`", "root of all outputs; local or a URL"),
     "gpu_idx": ("", "CUDA device of the feature networks"),
+    "library": (
+        "",
+        "folder with tracks alone or videos alone, to be indexed with an existing network; see "
+        "[libraries](soundtrack.md#libraries)",
+    ),
+    "library_side": ("`auto`", "`ingest.library_side`: what is used of the files of a library"),
     "media_dir": ("`data/01_raw/demo`", "media folder or media.csv; local or a URL"),
     "metadata": (
         "the media.csv",

@@ -58,7 +58,7 @@ def name_aliases() -> str:
     extractions = ", ".join(f"`extract_{backend}`" for backend in BACKENDS)
     variants = ", ".join(f"`{variant}`" for variant in VARIANTS)
     return (
-        f"{extractions} are the same pipeline, one per backend, also those of other packages. {variants} are the whole chain of one variant, "
+        f"`extract` is the extraction of both sides. {extractions} are the same pipeline, one per backend, also those of other packages. {variants} are the whole chain of one variant, "
         "`embed_VARIANT` and `index_VARIANT` two of its steps; `--params music=BACKEND,video=BACKEND` adds those of a pair, "
         "`BACKEND-BACKEND`. With your own feature files (`pairs_dir`) there are "
         "`train`, `evaluate`, `embed`, `index`, `compare` and `tune`; `kedro run` runs the first two."

@@ -10,6 +10,7 @@ from kedro.io import DataCatalog
 
 from vmnet_pipeline.params import DEFAULT_VARIANT, VARIANTS
 from vmnet_pipeline.pipeline_registry import (
+    register_library_pipelines,
     register_pipelines,
     register_reference_pipelines,
 )
@@ -37,9 +38,19 @@ def catalog():
 
 def test_the_names_that_users_type_are_there(pipelines):
     backends = ("vggish", "musicnn", "efficientnet", "descriptors_audio", "descriptors_video")
-    expected = {"__default__", "ingest", "split", "train", *(f"extract_{backend}" for backend in backends)}
+    expected = {"__default__", "ingest", "extract", "split", "train", *(f"extract_{backend}" for backend in backends)}
     made = {f"{step}{variant}" for step in ("embed", "index") for variant in ("", *(f"_{name}" for name in VARIANTS))}
     assert expected | {"evaluate", "compare", "tune", *VARIANTS} | made == set(pipelines)
+
+
+def test_a_library_has_no_split_and_no_training(catalog):
+    pipelines = register_library_pipelines("library", VARIANTS["vmnet_fused"])
+    extractions = {f"extract_{backend}" for backend in VARIANTS["vmnet_fused"].backends}
+    assert {"__default__", "ingest", "extract", "embed", "index"} | extractions == set(pipelines)
+    free = {name for name in pipelines["__default__"].inputs() if not name.startswith("params:")}
+    assert {"library.checkpoint", "probe_cache", "extra_columns"} <= free
+    assert all("train" not in name and "pairs" not in name for name in pipelines["__default__"].datasets())
+    assert all(name in catalog for name in free)
 
 
 def test_nothing_but_the_plan_of_an_extraction_is_kept_in_memory(pipelines, catalog):

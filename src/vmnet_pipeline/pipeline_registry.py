@@ -12,6 +12,7 @@ from vmnet_pipeline.pipelines.compare.pipeline import create_pipeline as create_
 from vmnet_pipeline.pipelines.embed.pipeline import create_pipeline as create_embed
 from vmnet_pipeline.pipelines.evaluate.pipeline import create_pipeline as create_evaluate
 from vmnet_pipeline.pipelines.extract.pipeline import create_pipeline as create_extract
+from vmnet_pipeline.pipelines.index.pipeline import create_library_pipeline as create_library_index
 from vmnet_pipeline.pipelines.index.pipeline import create_pipeline as create_index
 from vmnet_pipeline.pipelines.index.pipeline import create_reference_pipeline as create_reference_index
 from vmnet_pipeline.pipelines.ingest.pipeline import create_pipeline as create_ingest
@@ -45,6 +46,7 @@ def register_pipelines(variants: Mapping[str, VariantParams] = VARIANTS) -> dict
     return {
         "__default__": chain_variant(default, backends),
         "ingest": create_ingest(),
+        "extract": chain_extraction(backends),
         **{f"extract_{backend}": create_extract(backend) for backend in list_backends()},
         "split": create_split(),
         "train": create_train(default, backends),
@@ -57,6 +59,23 @@ def register_pipelines(variants: Mapping[str, VariantParams] = VARIANTS) -> dict
         "tune": create_tune(default, backends),
         **{variant: chain_variant(variant, own) for variant, own in variants.items()},
     }
+
+
+def chain_extraction(backends: VariantParams) -> Pipeline:
+    """The features of both sides of a variant."""
+    return sum((create_extract(backend) for backend in backends.backends), Pipeline([]))
+
+
+def register_library_pipelines(variant: str, backends: VariantParams) -> dict[str, Pipeline]:
+    """The pipelines of a library: no pairs, no training; `backends` are those that the network was trained on."""
+    parts = {
+        "ingest": create_ingest(),
+        "extract": chain_extraction(backends),
+        "embed": create_embed(variant, backends),
+        "index": create_library_index(variant),
+    }
+    each = {f"extract_{backend}": create_extract(backend) for backend in backends.backends}
+    return {"__default__": sum(parts.values(), Pipeline([])), **parts, **each}
 
 
 def register_reference_pipelines(variant: str) -> dict[str, Pipeline]:

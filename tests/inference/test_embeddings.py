@@ -11,6 +11,7 @@ from vmnet_pipeline.errors import EmbedderError, SearchIndexError
 from vmnet_pipeline.evaluation.calibration import Calibration
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.inference.embeddings import (
+    EmbeddingPlan,
     EmbeddingSet,
     plan_pair_embeddings,
     plan_store_embeddings,
@@ -21,7 +22,7 @@ from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint,
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.pairs.packing import PairFiles
-from vmnet_pipeline.params import IndexParams
+from vmnet_pipeline.params import IndexParams, PieceParams
 from vmnet_pipeline.search.index_update import update_index
 from vmnet_pipeline.types import Fingerprint
 
@@ -196,3 +197,21 @@ def test_rows_whose_source_is_not_known_are_always_replaced():
     index = update_index(index, moved, describe("a"), PARAMS.model_copy(update={"max_removed_share": 1.0}))
     assert find(index, 9) == [("a", "title of a")]
     assert find(index, 0) == []
+
+
+def test_pieces_are_stored_beside_the_mean_direction_of_each_file(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((n, 8)) for n in (3, 1, 4)]
+    parts = [(part / np.linalg.norm(part, axis=1, keepdims=True)).astype(np.float32) for part in parts]
+    params = PieceParams(hop_s=2.0)
+    planned = EmbeddingPlan(("a", "b", "c"), ("1", "2", "3"), 8, "digest", iter(parts), pieces=params)
+    write_embeddings(tmp_path / "music", planned)
+    found = read_embeddings(tmp_path / "music")
+    assert found.pieces.params == params
+    for row, part in enumerate(parts):
+        np.testing.assert_allclose(found.pieces.take(row), part, atol=1e-3)
+        mean = part.mean(axis=0)
+        np.testing.assert_allclose(found.vectors[row], mean / np.linalg.norm(mean), atol=1e-6)
+    np.save(tmp_path / "music" / "offsets.npy", np.array([0, 3, 3, 8]))
+    with pytest.raises(SearchIndexError, match="damaged"):
+        read_embeddings(tmp_path / "music")

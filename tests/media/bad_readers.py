@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,23 @@ def read_in_turn(path: str) -> bytes:
             last = second.read(1)
             pieces.append(piece)
         return b"".join(pieces) + last
+
+
+def count(path: str, *, n: int) -> Iterator[int]:
+    """n values, one after the other."""
+    yield from range(n)
+
+
+def count_and_crash(path: str, *, n: int) -> Iterator[int]:
+    yield from range(n)
+    ctypes.string_at(0)
+
+
+def count_and_refuse(path: str, *, n: int) -> Iterator[int]:
+    yield from range(n)
+    raise MediaError("undecodable_audio", f"{path}: no more")
+
+
+def yield_arrays(path: str, *, n: int, n_bytes: int) -> Iterator[np.ndarray]:
+    for _ in range(n):
+        yield np.zeros(n_bytes, np.uint8)

@@ -253,3 +253,39 @@ def test_a_child_that_the_system_ends_for_its_time_is_told_of_without_a_limit_of
         error = refuse(sandbox, bad_readers.run_out_of_time, number)
     assert error.reason == "decoder_crashed"
     assert "SIGXCPU" in str(error)
+
+
+def test_a_generator_is_read_value_by_value(sandbox, number):
+    assert list(sandbox.stream(bad_readers.count, number, n=3)) == [0, 1, 2]
+    assert list(sandbox.stream(bad_readers.count, number, n=0)) == []
+    assert sandbox.call(bad_readers.read, number)[1] == 7  # the same child takes other calls
+
+
+def test_a_stream_may_be_larger_than_the_memory_of_its_child(sandbox, number):
+    sizes = [len(part) for part in sandbox.stream(bad_readers.yield_arrays, number, n=20, n_bytes=50_000_000)]
+    assert sum(sizes) == 1_000_000_000
+
+
+def test_an_error_in_the_middle_comes_after_the_values_before_it(sandbox, number):
+    values = []
+    with pytest.raises(MediaError, match="no more"):
+        values.extend(sandbox.stream(bad_readers.count_and_refuse, number, n=2))
+    stream = sandbox.stream(bad_readers.count_and_crash, number, n=2)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(MediaError, match="decoder fail") as caught:
+        next(stream)
+    assert caught.value.reason == "decoder_crashed"
+
+
+def test_the_child_of_a_stream_that_is_left_ends(sandbox, number):
+    pid = sandbox.call(bad_readers.read, number)[0]
+    stream = sandbox.stream(bad_readers.count, number, n=1000)
+    assert next(stream) == 0
+    stream.close()
+    wait_until(lambda: not is_running(pid))
+    assert sandbox.call(bad_readers.read, number)[1] == 7
+
+
+def test_a_generator_function_is_not_for_call(sandbox, number):
+    with pytest.raises(MediaError):
+        sandbox.call(bad_readers.count, number, n=2)

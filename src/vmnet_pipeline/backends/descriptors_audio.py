@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from vmnet_pipeline.backends.descriptors import audio, vmnet2017
 from vmnet_pipeline.backends.descriptors.backend import DescriptorBackend, DescriptorParams
-from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.backends.framing import cut_windows
+from vmnet_pipeline.media.audio import decode_audio, stream_audio
 from vmnet_pipeline.types import Modality, PreparedItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMPACT_VERSION = 1
 VMNET2017_VERSION = 1
@@ -80,6 +84,15 @@ class AudioDescriptorBackend(DescriptorBackend):
         samples = decode_audio(path, sample_rate_hz=self._rate_hz, max_duration_s=window_s, warnings=warnings)
         entry = self._describe(samples) if self._is_compact else vmnet2017.take_middle(samples)
         return PreparedItem(entry[None], 1, tuple(warnings))
+
+    def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
+        """See `whole_file.WholeFileBackend`; one entry per piece."""
+        warnings: list[str] = []
+        blocks = stream_audio(path, sample_rate_hz=self._rate_hz, warnings=warnings)
+        for samples in cut_windows(blocks, round(window_s * self._rate_hz), round(hop_s * self._rate_hz)):
+            entry = self._describe(samples) if self._is_compact else vmnet2017.take_middle(samples)
+            yield PreparedItem(entry[None], 1)
+        yield PreparedItem(np.empty((0, 1), np.float32), 0, tuple(warnings))
 
     def _describe(self, samples: np.ndarray) -> np.ndarray:
         return audio.describe_audio(audio.measure_curves(samples))

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from vmnet_pipeline.backends import torch_weights, weights
 from vmnet_pipeline.backends.engine import BackendParams, Framework, import_tensorflow
+from vmnet_pipeline.backends.framing import BATCH_STEPS, batch_items
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.media.pixels import PICTURE_RECIPE
@@ -19,6 +20,7 @@ from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.types import Modality, PreparedItem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CROP_PADDING = 32
@@ -151,3 +153,12 @@ class EfficientnetBackend(NetworkBackend):
         frames = sample_frames(path, rate_hz=self.params.rate_hz, max_duration_s=window_s, warnings=warnings)
         pictures = np.stack([crop_and_resize(picture, self._size_px) for _, picture in frames])
         return PreparedItem(pictures, len(pictures), tuple(warnings))
+
+    def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
+        """See `whole_file.WholeFileBackend`; the pictures of the whole file."""
+        warnings: list[str] = []
+        frames = sample_frames(path, rate_hz=self.params.rate_hz, warnings=warnings)
+        for batch in batch_items((picture for _, picture in frames), BATCH_STEPS):
+            pictures = np.stack([crop_and_resize(picture, self._size_px) for picture in batch])
+            yield PreparedItem(pictures, len(pictures))
+        yield PreparedItem(np.empty((0, *self.input_shape), np.uint8), 0, tuple(warnings))

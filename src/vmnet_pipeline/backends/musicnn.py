@@ -5,6 +5,7 @@ Source: https://github.com/jordipons/musicnn, for the front end and the publishe
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,12 +13,15 @@ from pydantic import Field, model_validator
 
 from vmnet_pipeline.backends import spectra, torch_weights, weights
 from vmnet_pipeline.backends.engine import BackendParams
+from vmnet_pipeline.backends.framing import BATCH_STEPS, cut_windows
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
-from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.media.audio import decode_audio, stream_audio
 from vmnet_pipeline.types import Modality, PreparedItem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmnet_pipeline.backends.networks.musicnn import MusicnnNetwork
     from vmnet_pipeline.backends.networks.musicnn_vgg import MusicnnVggNetwork
 
@@ -72,7 +76,11 @@ def measure_log_mel(samples: np.ndarray) -> np.ndarray:
     Returns:
         (1 + n // 256, 96) float32, >= 0: log10(10000 mel + 1).
     """
-    padded = np.pad(samples, N_FFT // 2)
+    return measure_framed(np.pad(samples, N_FFT // 2))
+
+
+def measure_framed(padded: np.ndarray) -> np.ndarray:
+    """The same of a signal with its margins, (n,): (1 + (n - 512) // 256, 96)."""
     filters = spectra.build_slaney_filters(SAMPLE_RATE_HZ, N_FFT, N_MELS)
     mel = spectra.measure_mel(padded, filters, frame=N_FFT, hop=HOP, n_fft=N_FFT, spectrum=spectra.take_power)
     return np.asarray(np.log10(LOG_SCALE * mel + 1.0), np.float32)
@@ -162,3 +170,21 @@ class MusicnnBackend(NetworkBackend):
         samples = decode_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, max_duration_s=window_s, warnings=warnings)
         patches = cut_patches(samples, self.params.short_audio)
         return PreparedItem(patches, len(patches), tuple(warnings))
+
+    def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
+        """See `whole_file.WholeFileBackend`; the same patches as those of `prepare`, of the whole file."""
+        warnings: list[str] = []
+        edge = np.zeros(N_FFT // 2, np.float32)
+        blocks = chain([edge], stream_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, warnings=warnings), [edge])
+        n_frames, n_patches = BATCH_STEPS * PATCH_FRAMES, 0
+        signal = edge
+        for signal in cut_windows(blocks, (n_frames - 1) * HOP + N_FFT, n_frames * HOP):
+            log_mel = measure_framed(signal)
+            n_own = len(log_mel) // PATCH_FRAMES
+            if n_own:
+                patches = log_mel[: n_own * PATCH_FRAMES].reshape(n_own, PATCH_FRAMES, N_MELS)
+                yield PreparedItem(patches, n_own)
+            n_patches += n_own
+        if not n_patches:  # shorter than one patch
+            yield PreparedItem(cut_patches(signal[len(edge) : -len(edge)], self.params.short_audio), 1)
+        yield PreparedItem(np.empty((0, PATCH_FRAMES, N_MELS), np.float32), 0, tuple(warnings))

@@ -169,14 +169,24 @@ def find_class(name: str) -> Any:
 def make_backend(params: Mapping[str, Any]) -> FeatureBackend:
     """The backend that `params["backend"]` names, or whose place it gives, with the other parameters; cheap.
 
+    With `pieces`, which are those of `PieceParams`, it reads whole files.
+
     Raises:
         ParameterError: Unknown backend, or a parameter it does not have.
     """
     own = dict(params)
     name, weights_dir = own.pop("backend"), Path(own.pop("weights_dir")).absolute()  # workers may be elsewhere
+    pieces = own.pop("pieces", None)
     if isinstance(name, str) and is_place(name):
-        return _build(name, _import_class(name, name), own, weights_dir)
-    return get_backend(name, own, weights_dir=weights_dir)
+        backend = _build(name, _import_class(name, name), own, weights_dir)
+    else:
+        backend = get_backend(name, own, weights_dir=weights_dir)
+    if pieces is None:
+        return backend
+    from vmnet_pipeline.backends.whole_file import WholeFileBackend
+    from vmnet_pipeline.params import PieceParams
+
+    return cast("FeatureBackend", WholeFileBackend(backend, PieceParams.model_validate(pieces)))
 
 
 def explain_unknown(name: str) -> str:

@@ -12,12 +12,15 @@ from pydantic import Field
 
 from vmnet_pipeline.backends import spectra, torch_weights, weights
 from vmnet_pipeline.backends.engine import BackendParams
+from vmnet_pipeline.backends.framing import BATCH_STEPS, cut_windows
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
-from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.media.audio import decode_audio, stream_audio
 from vmnet_pipeline.types import Modality, PreparedItem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmnet_pipeline.backends.networks.vggish import VggishConvolutions
 
 SAMPLE_RATE_HZ = 16_000
@@ -141,6 +144,23 @@ class VggishBackend(NetworkBackend):
         patches = cut_patches(fill_window(samples, self._n_window, self.params.short_audio))
         n_valid = max(1, min(count_patches(len(samples)), len(patches)))
         return PreparedItem(patches, n_valid, tuple(warnings))
+
+    def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
+        """See `whole_file.WholeFileBackend`; the patches of the whole file."""
+        warnings: list[str] = []
+        blocks = stream_audio(path, sample_rate_hz=SAMPLE_RATE_HZ, warnings=warnings)
+        n_patches, signal = 0, np.zeros(1, np.float32)
+        for signal in cut_windows(blocks, count_samples(BATCH_STEPS), BATCH_STEPS * PATCH_FRAMES * HOP):
+            patches = cut_patches(signal)
+            n_patches += len(patches)
+            yield PreparedItem(patches, len(patches))
+        if not n_patches:  # shorter than one patch
+            yield PreparedItem(cut_patches(fill_window(signal, count_samples(1), self.params.short_audio)), 1)
+        yield PreparedItem(np.empty((0, PATCH_FRAMES, N_MELS), np.float32), 0, tuple(warnings))
+
+    def reduce_steps(self, feature: np.ndarray) -> np.ndarray:
+        """(n, 512, 6, 4) to (n, 512): what is kept of each patch of a whole file."""
+        return average_patches(feature)
 
     def pool_entries(self, feature: np.ndarray) -> np.ndarray:
         """(n, 512, 6, 4) to (62, 512) float32: mean over time and mel of each patch; zero rows for missing patches."""

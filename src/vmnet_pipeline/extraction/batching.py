@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from vmnet_pipeline.backends.whole_file import WholeFileBackend
 from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.features.index import FeatureRow
@@ -78,7 +79,10 @@ def _limit_blas() -> AbstractContextManager[Any]:
 def _prepare_item(backend: FeatureBackend, sandbox: Sandbox | None, item: MediaItem) -> _Prepared:
     started = time.perf_counter()
     try:
-        prepared = backend.prepare(item.path) if sandbox is None else sandbox.call(backend.prepare, item.path)
+        if isinstance(backend, WholeFileBackend):
+            prepared = backend.read(item.path, sandbox)
+        else:
+            prepared = backend.prepare(item.path) if sandbox is None else sandbox.call(backend.prepare, item.path)
     except SandboxError:
         raise  # not the fault of the item
     except MediaError as error:

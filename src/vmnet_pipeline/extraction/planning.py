@@ -182,8 +182,10 @@ def summarise_items(items: Sequence[MediaItem], store: FeatureStore) -> dict[str
     }
 
 
-def check_failures(summary: Mapping[str, Any], max_failed_share: float, folder: Path) -> None:
-    """Refuse an extraction with too many failures, or an unfinished one.
+def check_failures(
+    summary: Mapping[str, Any], max_failed_share: float, folder: Path, *, needs_items: bool = True
+) -> None:
+    """Refuse an extraction with too many failures, or an unfinished one; or, where it needs items, one without any.
 
     Raises:
         ExtractionError: No item is done, the share of failed ones is above `max_failed_share`, or some were not tried.
@@ -194,6 +196,8 @@ def check_failures(summary: Mapping[str, Any], max_failed_share: float, folder: 
             f"{summary['n_not_tried']} items have not been extracted into {folder} yet. Finished features are kept: "
             "run the extraction again; of an array job, those workers that did not finish."
         )
+    if not n_items and not needs_items:
+        return
     if summary["n_done"] and n_failed <= max_failed_share * n_items:
         return
     reasons = ", ".join(f"{count} x {reason}" for reason, count in summary["failures_by_reason"].items()) or "no items"

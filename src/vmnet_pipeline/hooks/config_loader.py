@@ -29,6 +29,7 @@ TEXT_PARAMETERS = PATH_NAMES | {
     "against",
     "collection",
     "group_regex",
+    "library_side",
     "music_tower",
     "variant",
     "video_tower",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vmnet_pipeline.hooks.error_messages import install_excepthook
+from vmnet_pipeline.hooks.library import LibraryModel, adapt_catalog, choose_library_model
 from vmnet_pipeline.hooks.results import path_of, print_results
 from vmnet_pipeline.hooks.run_checks import (
     check_access,
@@ -33,6 +34,7 @@ class ProjectHooks:
     def __init__(self) -> None:
         self._parameters: dict[str, Any] = {}
         self._has_replaced_pipelines = False
+        self._library: LibraryModel | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -43,13 +45,25 @@ class ProjectHooks:
         """
         from vmnet_pipeline.backends.registry import declare_backends
         from vmnet_pipeline.params import VARIANTS
-        from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
+        from vmnet_pipeline.pipeline_registry import (
+            register_library_pipelines,
+            register_pipelines,
+            register_reference_pipelines,
+        )
         from vmnet_pipeline.pipelines.variants import read_variants
 
         install_excepthook()
         check_names(context.config_loader)
         configure_project_storage(context.config_loader)
         parameters = context.config_loader["parameters"]
+        declare_backends(parameters)
+        self._library = choose_library_model(parameters, getattr(context.config_loader, "runtime_params", None) or {})
+        if self._library is not None:
+            from kedro.framework.project import pipelines
+
+            pipelines.update(register_library_pipelines(self._library.variant, self._library.backends))
+            self._has_replaced_pipelines = True
+            return
         reference = choose_reference_variant(parameters)
         declared = declare_backends({} if reference else parameters)
         variants = VARIANTS if reference else read_variants(parameters)
@@ -84,6 +98,8 @@ class ProjectHooks:
                 catalog.save(name, completed)  # Kedro warns of every dataset that is replaced
             else:
                 catalog[name] = completed
+        if self._library is not None:
+            adapt_catalog(self._library, catalog)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:

@@ -246,6 +246,12 @@ class Embedder:
             backend = self._backends.get(side) or self._make_backend(side)
         return PieceEmbedder(self._model, self._specs[side], backend, piece_s)
 
+    def embed_pieces(self, side: Side, pieces: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
+        """(n, E) float32 unit rows of the pieces of a whole file; see `pieces.split_feature`."""
+        from vmnet_pipeline.inference.pieces import embed_pieces
+
+        return embed_pieces(self._model, self._specs[side], pieces)
+
     def backend(self, side: Side) -> FeatureBackend | JointBackend:
         """The feature backend of one side, or several joined, loaded on first use.
 

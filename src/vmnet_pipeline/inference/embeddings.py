@@ -2,7 +2,9 @@
 
     FOLDER/vectors.npy      (n, E) float32, rows of unit length
     FOLDER/items.parquet    id of each row, and the checksum of the feature that it was made from
-    FOLDER/contents.json    which network made them, and the sha256 of the other two
+    FOLDER/pieces.npy       of a library: (m, E) float16, the pieces of all items, one item after the other
+    FOLDER/offsets.npy      of a library: (n + 1,) int64, where the pieces of each item begin
+    FOLDER/contents.json    which network made them, how files were cut, and the sha256 of the others
 
 Embedding is incremental: a row is reused while its feature and the network are the same.
 """
@@ -16,7 +18,7 @@ from vmnet_pipeline.errors import EmbedderError, SearchIndexError
 from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
 from vmnet_pipeline.models.checkpoints import build_from_checkpoint, check_shapes, digest_checkpoint
 from vmnet_pipeline.progress import track
-from vmnet_pipeline.storage.arrays import ArrayWriter, map_array
+from vmnet_pipeline.storage.arrays import ArrayWriter, map_array, read_array
 from vmnet_pipeline.storage.atomic import replace_folder
 from vmnet_pipeline.storage.checksummed import add_checksum, check_files, describe_files, parse_checksummed, read_frame
 
@@ -27,15 +29,20 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from vmnet_pipeline.backends.joint import JointBackend
+    from vmnet_pipeline.backends.whole_file import WholeFileBackend
     from vmnet_pipeline.features.joint import JointStore
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.models.checkpoints import Checkpoint
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.pairs.packing import PairFiles
+    from vmnet_pipeline.params import PieceParams
     from vmnet_pipeline.types import Side
 
 VECTORS = "vectors.npy"
 ITEMS = "items.parquet"
+PIECES = "pieces.npy"
+OFFSETS = "offsets.npy"
 CONTENTS = "contents.json"
 REMEDY = "run `kedro run --pipeline embed` again"
 
@@ -48,6 +55,28 @@ class EmbeddingSet:
     sources: tuple[str, ...]  # checksum of the feature that each was made from; empty when not known
     vectors: np.ndarray  # (n, E) float32, rows of unit length; memory-mapped
     checkpoint: str
+    pieces: Pieces | None = None  # of a library
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Embeddings of the pieces of the items of a library.
+
+    Attributes:
+        vectors: (m, E) float16, rows of unit length; memory-mapped.
+        offsets: (n + 1,) int64; item i has the rows `offsets[i]` to `offsets[i + 1]`, at least one, in order of time.
+        params: Length and distance of the pieces.
+    """
+
+    vectors: np.ndarray
+    offsets: np.ndarray
+    params: PieceParams
+
+    def take(self, row: int) -> np.ndarray:
+        """(k, E) float32, the pieces of one item."""
+        import numpy as np
+
+        return np.asarray(self.vectors[self.offsets[row] : self.offsets[row + 1]], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +87,9 @@ class EmbeddingPlan:
     sources: tuple[str, ...]  # checksum of the feature of each, or empty
     dim: int
     checkpoint: str
-    chunks: Iterator[np.ndarray]  # (k, E) float32 rows in order
+    chunks: Iterator[np.ndarray]  # (k, E) float32 rows in order; of a library the pieces of one item each
     n_reused: int = 0
+    pieces: PieceParams | None = None  # of a library
 
 
 def plan_store_embeddings(
@@ -98,6 +128,35 @@ def plan_store_embeddings(
 
     chunks = (make_chunk(wanted[start : start + batch_size]) for start in range(0, len(wanted), batch_size))
     return EmbeddingPlan(tuple(wanted), sources, _measure_dim(model, checkpoint), digest, chunks, len(old_rows))
+
+
+def plan_library_embeddings(
+    store: FeatureStore | JointStore,
+    ids: Sequence[str],
+    backend: WholeFileBackend | JointBackend,
+    checkpoint: Checkpoint,
+    side: Side,
+    known: EmbeddingSet | None = None,
+) -> EmbeddingPlan:
+    """Embed the pieces of the items of a library that are among `ids`; otherwise as `plan_store_embeddings`."""
+    from vmnet_pipeline.inference.pieces import embed_pieces, find_piece_params, split_feature
+
+    checksums = {item_id: store.checksum_of(item_id) for item_id in ids}
+    wanted = [item_id for item_id, checksum in checksums.items() if checksum is not None]
+    sources = tuple(str(checksums[item_id]) for item_id in wanted)
+    params, digest = find_piece_params(backend), digest_checkpoint(checkpoint)
+    model, spec = build_from_checkpoint(checkpoint), InputSpec.of(checkpoint.model_config, side)
+    is_alike = known is not None and known.pieces is not None and known.pieces.params == params
+    old_rows = _find_reusable(known if is_alike else None, digest, wanted, sources)
+
+    def embed_item(item_id: str) -> np.ndarray:
+        if known and known.pieces and item_id in old_rows:
+            return known.pieces.take(old_rows[item_id])
+        return embed_pieces(model, spec, split_feature(backend, store.load(item_id)))
+
+    chunks = map(embed_item, wanted)
+    dim = _measure_dim(model, checkpoint)
+    return EmbeddingPlan(tuple(wanted), sources, dim, digest, chunks, len(old_rows), params)
 
 
 def plan_pair_embeddings(pairs: PairFiles, checkpoint: Checkpoint, side: Side, batch_size: int = 1024) -> EmbeddingPlan:
@@ -149,17 +208,34 @@ def write_embeddings(folder: Path, planned: EmbeddingPlan) -> None:
     """Compute and write embeddings; the folder appears whole or not at all."""
     with replace_folder(folder) as temporary:
         with ArrayWriter(temporary / VECTORS, (planned.dim,)) as writer, track(folder.name, len(planned.ids)) as bar:
-            for chunk in planned.chunks:
+            rows = planned.chunks if planned.pieces is None else _write_pieces(temporary, planned)
+            for chunk in rows:
                 writer.add(chunk)
                 bar.add(len(chunk))
         list_rows(planned).to_parquet(temporary / ITEMS, index=False)
+        names = (VECTORS, ITEMS) if planned.pieces is None else (VECTORS, ITEMS, PIECES, OFFSETS)
         contents = {
             "format_version": 1,
             "checkpoint": planned.checkpoint,
             "n_items": len(planned.ids),
-            "files": describe_files(temporary, (VECTORS, ITEMS)),
+            **({} if planned.pieces is None else {"pieces": planned.pieces.model_dump()}),
+            "files": describe_files(temporary, names),
         }
         (temporary / CONTENTS).write_text(add_checksum(contents), encoding="utf-8")
+
+
+def _write_pieces(folder: Path, planned: EmbeddingPlan) -> Iterator[np.ndarray]:
+    """Write the pieces of a library; yield the vector of each whole file, the mean direction of its pieces."""
+    import numpy as np
+
+    offsets = [0]
+    with ArrayWriter(folder / PIECES, (planned.dim,), "<f2") as writer:
+        for pieces in planned.chunks:
+            writer.add(pieces)
+            offsets.append(offsets[-1] + len(pieces))
+            mean = pieces.mean(axis=0, dtype=np.float64)
+            yield np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)[None]
+    np.save(folder / OFFSETS, np.array(offsets, np.int64), allow_pickle=False)
 
 
 def read_embeddings(folder: Path) -> EmbeddingSet:
@@ -173,7 +249,9 @@ def read_embeddings(folder: Path) -> EmbeddingSet:
         check_files(folder, contents.get("files", {}))
         table = read_frame(folder / ITEMS)
         vectors = map_array(folder / VECTORS)
-        embeddings = EmbeddingSet(tuple(table["id"]), tuple(table["source"]), vectors, str(contents["checkpoint"]))
+        pieces = _read_pieces(folder, contents["pieces"], len(table)) if "pieces" in contents else None
+        made_by = str(contents["checkpoint"])
+        embeddings = EmbeddingSet(tuple(table["id"]), tuple(table["source"]), vectors, made_by, pieces)
         is_whole = vectors.ndim == 2 and len(embeddings.ids) == len(vectors) == contents["n_items"]
     except FileNotFoundError as error:
         raise SearchIndexError(f"there are no embeddings in {folder}; {REMEDY}") from error
@@ -182,6 +260,21 @@ def read_embeddings(folder: Path) -> EmbeddingSet:
     if not is_whole:
         raise SearchIndexError(f"the embeddings in {folder} are damaged: parts differ in length; {REMEDY}")
     return embeddings
+
+
+def _read_pieces(folder: Path, params: Any, n_items: int) -> Pieces:
+    """The pieces of a library.
+
+    Raises:
+        ValueError: The files do not belong together.
+    """
+    from vmnet_pipeline.params import PieceParams
+
+    vectors, offsets = map_array(folder / PIECES), read_array(folder / OFFSETS)
+    is_whole = offsets.shape == (n_items + 1,) and offsets.dtype.kind == "i" and offsets[0] == 0
+    if not is_whole or offsets[-1] != len(vectors) or (offsets[1:] <= offsets[:-1]).any():
+        raise ValueError("its pieces do not belong to its items")
+    return Pieces(vectors, offsets, PieceParams.model_validate(params))
 
 
 def list_rows(embeddings: EmbeddingSet | EmbeddingPlan) -> pd.DataFrame:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from vmnet_pipeline.backends.joint import list_parts
+from vmnet_pipeline.backends.whole_file import WholeFileBackend
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from vmnet_pipeline.backends.base import FeatureBackend
     from vmnet_pipeline.backends.joint import JointBackend
     from vmnet_pipeline.models.two_tower import VMNet
+    from vmnet_pipeline.params import PieceParams
     from vmnet_pipeline.types import ItemFeature
 
 
@@ -65,3 +70,45 @@ class PieceEmbedder:
                for part in parts]  # fmt: skip
         pieces: list[ItemFeature] = [*zip(*cut, strict=True)] if len(parts) > 1 else [*cut[0]]
         return embed_side(self._model, self._spec.side, self._spec.pack(pieces, self._pool))
+
+
+# --- whole files, of libraries
+
+
+def is_whole_file(backend: FeatureBackend | JointBackend) -> bool:
+    """Whether the backend of a side reads whole files."""
+    return all(isinstance(part, WholeFileBackend) for part in list_parts(backend))
+
+
+def find_piece_params(backend: WholeFileBackend | JointBackend) -> PieceParams:
+    """How the files of a side are cut."""
+    return cast("WholeFileBackend", list_parts(cast("Any", backend))[0]).pieces
+
+
+def split_feature(backend: WholeFileBackend | JointBackend, feature: ItemFeature) -> list[tuple[np.ndarray, ...]]:
+    """The rows of each piece of one whole file, one array (t, D) per backend; n >= 1 pieces in order of time.
+
+    Backends may find a file a little longer than others do; the shortest counts.
+    """
+    parts = cast("Sequence[WholeFileBackend]", list_parts(cast("Any", backend)))
+    features = feature if isinstance(feature, tuple) else (feature,)
+    return list(zip(*(part.cut(own) for part, own in zip(parts, features, strict=True)), strict=False))
+
+
+def embed_pieces(model: VMNet, spec: InputSpec, pieces: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
+    """(n, E) float32 unit rows of n pieces, each embedded as if it were an item.
+
+    A tower that takes 62 patches of every item gets those of the piece again and again, as it does of short audio.
+
+    Raises:
+        EmbedderError: The features do not fit the network.
+    """
+    import numpy as np
+
+    if spec.takes_steps:
+        return embed_side(model, spec.side, spec.pack([piece[0] for piece in pieces], np.asarray))
+    if len(spec.shape) == 2:
+        looped = [np.resize(piece[0], (spec.shape[0], piece[0].shape[1])) for piece in pieces]
+        return embed_side(model, spec.side, spec.read(looped, pooled=True))
+    pooled = [np.concatenate([own.mean(axis=0, dtype=np.float64) for own in piece]) for piece in pieces]
+    return embed_side(model, spec.side, spec.read(pooled, pooled=True))

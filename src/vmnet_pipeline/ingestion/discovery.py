@@ -80,7 +80,7 @@ def find_items(media_dir: str | Path, recognise: Recognise = recognise_files) ->
     """
     path = find_on_disk(as_path(media_dir).expanduser().absolute())
     with explain_access(path):
-        return [_check_name(item) for item in _find_in(path, recognise)]
+        return [check_name(item) for item in _find_in(path, recognise)]
 
 
 def _find_in(path: Path, recognise: Recognise) -> list[SourceItem]:
@@ -98,7 +98,7 @@ def _find_in(path: Path, recognise: Recognise) -> list[SourceItem]:
     return items
 
 
-def _check_name(item: SourceItem) -> SourceItem:
+def check_name(item: SourceItem) -> SourceItem:
     """Fail an item whose path is not valid text, which a table cannot hold."""
     video, audio = spell_out(item.video), spell_out(item.audio)
     if (video, audio) == (item.video, item.audio):
@@ -124,8 +124,8 @@ def _list_videos(folder: Path, recognise: Recognise) -> list[SourceItem]:
     """Every video is an item; audio files are failed ones, so that they do not vanish."""
     items, paths = [], list_media_files(folder, recognise)
     _warn_of_unpaired_audio(paths)
-    for item_id, path in zip(_make_ids(_name_files(paths, folder)), paths, strict=True):
-        if _is_audio(path):
+    for item_id, path in zip(make_ids(name_files(paths, folder)), paths, strict=True):
+        if is_audio_file(path):
             error = f"{Path(path).name} is audio without video"
             items.append(SourceItem(item_id, "", path, reason="no_video_file", error=error))
         else:
@@ -136,8 +136,8 @@ def _list_videos(folder: Path, recognise: Recognise) -> list[SourceItem]:
 def _warn_of_unpaired_audio(paths: Sequence[str]) -> None:
     """Audio with the name of a video, in its folder or another one, may be meant for its pair."""
     stems = [normalise(strip_suffix(path.rpartition("/")[2])) for path in paths]
-    audio = {stem: path for stem, path in zip(stems, paths, strict=True) if _is_audio(path)}
-    videos = {stem: path for stem, path in zip(stems, paths, strict=True) if stem in audio and not _is_audio(path)}
+    audio = {stem: path for stem, path in zip(stems, paths, strict=True) if is_audio_file(path)}
+    videos = {stem: path for stem, path in zip(stems, paths, strict=True) if stem in audio and not is_audio_file(path)}
     if videos:
         stem = next(iter(videos))
         logger.warning(
@@ -147,12 +147,12 @@ def _warn_of_unpaired_audio(paths: Sequence[str]) -> None:
         )  # fmt: skip
 
 
-def _is_audio(path: str) -> bool:
+def is_audio_file(path: str) -> bool:
     """Whether a file is audio by its suffix, and not a video by content, as an .ogg may be."""
     return suffix_of(path) in AUDIO_SUFFIXES and (is_remote(path) or read_content(path) != "unknown")
 
 
-def _name_files(paths: Sequence[str], folder: Path) -> list[str]:
+def name_files(paths: Sequence[str], folder: Path) -> list[str]:
     """One name per file: its relative path without the suffix, or with it if files differ only in that."""
     prefix = prefix_of(folder)
     names = [normalise(strip_suffix(path.removeprefix(prefix))) for path in paths]
@@ -160,7 +160,8 @@ def _name_files(paths: Sequence[str], folder: Path) -> list[str]:
     return [name if counts[name] == 1 else path.removeprefix(prefix) for name, path in zip(names, paths, strict=True)]
 
 
-def _make_ids(names: Sequence[str], *, any_disk: bool = True) -> list[str]:
+def make_ids(names: Sequence[str], *, any_disk: bool = True) -> list[str]:
+    """Make the id of each of some different names; the log says where a name is changed."""
     ids = make_unique_ids(names, any_disk=any_disk)
     for sentence in describe_changes(names, ids):
         logger.info("%s. Split files and metadata may use either", sentence)
@@ -188,7 +189,7 @@ def _match_folders(folder: Path, recognise: Recognise) -> list[SourceItem]:
     names = sorted({*audio_files, *video_files})
     items = [
         SourceItem(item_id, video_files.get(name, ""), audio_files.get(name, ""))
-        for item_id, name in zip(_make_ids(names), names, strict=True)
+        for item_id, name in zip(make_ids(names), names, strict=True)
     ]
     video_names, audio_names = ({fold_case(name): name for name in index} for index in (video_files, audio_files))
     return [
@@ -255,11 +256,16 @@ def _explain_unpaired(item: SourceItem, name: str, folder: Path, others: Mapping
 def _read_media_csv(path: Path) -> list[SourceItem]:
     disk = DiskNames()
     rows = [_item_of_row(row, path.parent, disk) for row in iterate_csv_rows(path, ("id", "video"))]
+    return finish_table(rows, path)
+
+
+def finish_table(rows: list[SourceItem], path: Path) -> list[SourceItem]:
+    """The items of a table with ids that can be file names."""
     if not rows:
         raise IngestError(f"{path} has no rows. Give one row per item: id,video,audio,group")
     names = [row.id for row in rows]
     _check_ids(names, path)
-    ids = _make_ids(names)
+    ids = make_ids(names)
     return rows if ids == names else [replace(row, id=item_id) for row, item_id in zip(rows, ids, strict=True)]
 
 
@@ -277,13 +283,13 @@ def _shorten(names: Sequence[str], limit: int = 5) -> str:
 
 
 def _item_of_row(row: dict[str, str], folder: Path, disk: DiskNames) -> SourceItem:
-    video = _resolve(folder, row["video"], disk)
-    audio = _resolve(folder, row.get("audio", ""), disk) or video
+    video = resolve_name(folder, row["video"], disk)
+    audio = resolve_name(folder, row.get("audio", ""), disk) or video
     reason, error = ("", "") if video else ("no_video_file", "the video column is empty")
     return SourceItem(row["id"], video, audio, row.get("group", ""), reason, error)
 
 
-def _resolve(folder: Path, name: str, disk: DiskNames) -> str:
+def resolve_name(folder: Path, name: str, disk: DiskNames) -> str:
     """Absolute path of a name in a media.csv; most need no Path object, which is slow for a million."""
     if not name or is_remote(name):
         return name
@@ -338,14 +344,14 @@ def _list_side(side: str, folder: Path, cache_dir: Path | None) -> dict[str, str
         raise IngestError(f"There is no folder {folder}. Pass an existing one: --params {side}_dir=FOLDER")
     found = list_media_files(folder, partial(recognise_files, cache_dir=cache_dir))
     wrong = [path for path in found if spell_out(path) != path]
-    audio_files = [path for path in found if side == "video" and path not in wrong and _is_audio(path)]
+    audio_files = [path for path in found if side == "video" and path not in wrong and is_audio_file(path)]
     log_skipped(folder, wrong, "their paths are not valid UTF-8; rename them", logging.WARNING)
     log_skipped(folder, audio_files, "they are audio without video")
     left_out = {*wrong, *audio_files}
     paths = [path for path in found if path not in left_out]
     if not paths:
         raise IngestError(f"No {side} files in {folder}. Known suffixes: {' '.join(sorted(MEDIA_SUFFIXES))}")
-    return dict(zip(_name_files(paths, folder), paths, strict=True))
+    return dict(zip(name_files(paths, folder), paths, strict=True))
 
 
 def _ids_of_stems(names: Sequence[str], target: Path | None) -> dict[str, str]:
@@ -354,4 +360,4 @@ def _ids_of_stems(names: Sequence[str], target: Path | None) -> dict[str, str]:
     counts = Counter(name.rpartition("/")[2] for name in unique)
     stems = [name.rpartition("/")[2] if counts[name.rpartition("/")[2]] == 1 else name for name in unique]
     any_disk = target is None or not is_case_sensitive(target)
-    return dict(zip(unique, _make_ids(stems, any_disk=any_disk), strict=True))
+    return dict(zip(unique, make_ids(stems, any_disk=any_disk), strict=True))

@@ -136,14 +136,20 @@ def describe_changes(names: Sequence[str], ids: Sequence[str]) -> list[str]:
 # --- collections
 
 
-def name_collection(media_dir: str, name: str = "") -> str:
-    """Name the collection of a media folder or media.csv, for its folders under `data/`.
+LIBRARY_PREFIX = "library-"
+"""Of the collections that are libraries: the same folder may be both, with features of its own for each."""
+
+
+def name_collection(media_dir: str, name: str = "", library: str = "") -> str:
+    """Name the collection of a media folder or media.csv, or the one that is a library, for its folders under `data/`.
 
     A `name` chosen by the user counts. A folder directly in `data/01_raw` keeps its own name (the demo is `demo`). Any
     other name ends with a digest of the absolute path, so that two folders `clips` never share results.
     """
     if name:
         return make_safe_name(normalise(str(name)))
+    if library:
+        return f"{LIBRARY_PREFIX}{name_collection(library)}"
     if is_remote(media_dir):
         place = str(media_dir).rstrip("/")
         parts = place.removesuffix("/media.csv").rpartition("/")

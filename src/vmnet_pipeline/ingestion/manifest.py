@@ -120,7 +120,8 @@ def check_usable(manifest: pd.DataFrame, media_dir: str | Path) -> None:
     example = manifest.iloc[0]
     raise IngestError(
         f"None of the {len(manifest)} items in {media_dir} can be used ({listed}); the first: {example['id']!r}: "
-        f"{example['error']}. Items need audio and video: give separate files in audio/ and video/ or a media.csv."
+        f"{example['error']}. Items of pairs need audio and video: give separate files in audio/ and video/ or a "
+        "media.csv; tracks or videos alone are a library: --params library=FOLDER"
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _BLOCK_S = 0.25
 # Other sample rates come from damaged headers and would make the resampler allocate gigabytes.
 _NATIVE_RATES_HZ = range(1_000, 1_000_001)
+_JUDGED_S = 60.0
 _NOTHING = np.empty(0, np.float32)
 
 
@@ -78,6 +79,37 @@ def decode_audio(
     if warnings is not None:
         warnings += found
     return signal
+
+
+def stream_audio(
+    path: str | os.PathLike[str], *, sample_rate_hz: int, warnings: list[str] | None = None
+) -> Iterator[np.ndarray]:
+    """Decode the whole audio of a file as `decode_audio` does, block by block: memory does not grow with its length.
+
+    Whether channels cancel is judged by the first minute.
+
+    Yields:
+        (n,) float32 mono, about `_BLOCK_S` long.
+
+    Raises:
+        MediaError: As in `decode_audio`, perhaps after some blocks.
+        ParameterError: A rate that is not positive.
+    """
+    mixer, found = Mixer(_JUDGED_S), list[str]()
+    _decode_window(path, sample_rate_hz, _count_wanted(sample_rate_hz, _JUDGED_S), mixer, [])
+    if mixer.cancels:
+        found.append(mixer.describe())
+    with open_parts(path) as parts:
+        chosen = Mixer(channel=mixer.loudest) if mixer.cancels else Mixer(0.0)
+        for block in _resample_blocks(parts.read_side(find_audio_stream), chosen, sample_rate_hz):
+            if not np.isfinite(block).all():
+                message = f"{path}: its audio holds samples that are not finite; export the file again"
+                raise MediaError("undecodable_audio", message)
+            if len(block):
+                yield block
+        found += parts.describe_losses()
+    if warnings is not None:
+        warnings += found
 
 
 def _decode_window(

@@ -13,7 +13,7 @@ import pickle
 import threading
 import time
 import weakref
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from multiprocessing.reduction import send_handle
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.media.confinement import select_environment
 from vmnet_pipeline.media.replies import unpack_reply
-from vmnet_pipeline.media.sandbox_child import Reply, serve
+from vmnet_pipeline.media.sandbox_child import MORE, Reply, serve
 from vmnet_pipeline.media.tasks import OWN_PACKAGE, Task, hand_over, name_package
 from vmnet_pipeline.processes import ChildProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
     from vmnet_pipeline.media.handed import Handed
     from vmnet_pipeline.params import LimitParams
@@ -109,16 +109,39 @@ class Sandbox:
         child = self._take(task)
         may_be_worn = child.n_asked > 0
         reply = self._ask(child, task)
-        if reply.reason == "decoder_crashed" or (may_be_worn and reply.reason in ("worn_out", "out_of_memory")):
+        if _may_go_better(reply, may_be_worn):
             reply = self._ask(self._spawn(), task)
         if reply.reason == "not_importable":
             return self._call_here(function, path, options, reply.message)
-        if reply.reason:
-            if reply.reason == "internal_error":
-                logger.error("Unexpected failure of %s:\n%s", path, reply.value)
-            raise MediaError(reply.reason, reply.message.replace("{path}", path))
+        _check_reply(reply, path)
         result: _Result = reply.value
         return result
+
+    def stream(self, function: Callable[..., Iterator[_Result]], path: str, **options: Any) -> Iterator[_Result]:
+        """The values of a generator function, one by one, so that no more than one of them is in memory.
+
+        The limits hold for each value. Otherwise as `call`; after the first value nothing is tried again.
+        """
+        try:
+            task = Task(pickle.dumps((function, path, options)), path, name_package(function))
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            yield from self._call_here(function, path, options, str(error))
+            return
+        child = self._take(task)
+        may_be_worn = child.n_asked > 0
+        replies = self._ask_all(child, task)
+        reply = next(replies)
+        if _may_go_better(reply, may_be_worn):
+            replies = self._ask_all(self._spawn(), task)
+            reply = next(replies)
+        if reply.reason == "not_importable":
+            yield from self._call_here(function, path, options, reply.message)
+            return
+        with closing(replies):
+            while reply.reason == MORE:
+                yield reply.value
+                reply = next(replies)
+        _check_reply(reply, path)
 
     def _call_here(self, function: Callable[..., _Result], path: str, options: dict[str, Any], why: str) -> _Result:
         if not self._warned:
@@ -151,18 +174,28 @@ class Sandbox:
         return child
 
     def _ask(self, child: _Child, task: Task) -> Reply:
+        with closing(self._ask_all(child, task)) as replies:
+            return next(replies)
+
+    def _ask_all(self, child: _Child, task: Task) -> Generator[Reply]:
+        """All replies; who asks for no further one ends the child."""
+        reply = Reply(reason=MORE)
         try:
             with hand_over(task) as handed:
                 reply = child.ask(task, handed, self._find_limits())
+                while reply.reason == MORE:
+                    yield reply
+                    reply = child.receive(task, self._find_limits())
         except MediaError as error:  # it cannot be opened
             reply = Reply(reason=error.reason, message=str(error))
-        if reply.reason in ("worn_out", "out_of_memory"):
-            child.end()
-        if child.is_alive:
-            self._idle.append(child)
-        else:
-            self._everyone.discard(child)
-        return reply
+        finally:
+            if reply.reason in (MORE, "worn_out", "out_of_memory"):
+                child.end()
+            if child.is_alive:
+                self._idle.append(child)
+            else:
+                self._everyone.discard(child)
+        yield reply
 
     def _find_limits(self) -> LimitParams:
         if self.deadline is None:
@@ -213,7 +246,7 @@ class _Child:
             raise _explain_start(f"{self._process.describe_end()}; see its output above") from error
 
     def ask(self, task: Task, handed: Handed | None, limits: LimitParams) -> Reply:
-        """Let the child do a task; end it when that takes too long."""
+        """Let the child do a task; its first reply, see `receive`."""
         self.n_asked += 1
         connection = self._process.connection
         try:
@@ -223,7 +256,14 @@ class _Child:
             connection.send(handed)
             if handed is not None:
                 send_handle(connection, handed.descriptor, self._process.pid)
-            if connection.poll(limits.seconds):
+        except (EOFError, OSError):
+            pass  # `receive` finds out why
+        return self.receive(task, limits)
+
+    def receive(self, task: Task, limits: LimitParams) -> Reply:
+        """Wait for a reply; end the child when that takes too long."""
+        try:
+            if self._process.connection.poll(limits.seconds):
                 return self._receive(task, limits)
             self.end()
             is_slow = True
@@ -263,6 +303,19 @@ class _Child:
         """End the process, after `grace_s` in which it may end by itself."""
         self.is_alive = False
         self._process.end(grace_s)
+
+
+def _may_go_better(reply: Reply, may_be_worn: bool) -> bool:
+    """Whether a fresh child has to confirm a failure."""
+    return reply.reason == "decoder_crashed" or (may_be_worn and reply.reason in ("worn_out", "out_of_memory"))
+
+
+def _check_reply(reply: Reply, path: str) -> None:
+    """Raise the error that a reply stands for, if any."""
+    if reply.reason == "internal_error":
+        logger.error("Unexpected failure of %s:\n%s", path, reply.value)
+    if reply.reason:
+        raise MediaError(reply.reason, reply.message.replace("{path}", path))
 
 
 def _check_reason(reason: object) -> str:

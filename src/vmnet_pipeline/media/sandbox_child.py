@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import traceback
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.reduction import recv_handle
@@ -20,6 +21,9 @@ from vmnet_pipeline.media.replies import pack_reply
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
+
+MORE = "more"
+"""Reason of the reply with one value of several."""
 
 _MEBIBYTE = 1 << 20
 # Memory that a child may retain from earlier files; one that retains more is replaced.
@@ -52,8 +56,9 @@ def serve(connection: Connection, seconds: float | None, memory_mb: int | None) 
             with _receive_task(connection) as task:
                 imported_bytes += _import_libraries(task)
                 _limit_next_call(seconds, memory_mb, imported_bytes)
-                answer = _answer(task, memory_mb)
-            connection.send_bytes(answer)
+                for answer in _answer(task, memory_mb):
+                    connection.send_bytes(answer)
+                    _limit_next_call(seconds, memory_mb, imported_bytes)
         with _receive_task(connection):
             connection.send_bytes(pack_reply(("worn_out", "", None)))
 
@@ -132,27 +137,34 @@ def _has_grown(most_bytes: int) -> bool:
     return _measure_memory()[1] > most_bytes
 
 
-def _answer(task: bytes, memory_mb: int | None) -> bytes:
+def _answer(task: bytes, memory_mb: int | None) -> Iterator[bytes]:
+    """One message, or of a function that yields one for each value and one at the end."""
     try:
-        reply = _call(task)
-        return pack_reply((reply.reason, reply.message, reply.value))
+        for reply in _call(task):
+            yield pack_reply((reply.reason, reply.message, reply.value))
     except TypeError as error:
-        return pack_reply(("internal_error", str(error), traceback.format_exc()))
+        yield pack_reply(("internal_error", str(error), traceback.format_exc()))
     except MemoryError:
         message = f"{{path}}: reading it takes more than {memory_mb} MB; convert it, or raise limits.memory_mb"
-        return pack_reply(("out_of_memory", message, None))
+        yield pack_reply(("out_of_memory", message, None))
 
 
-def _call(task: bytes) -> Reply:
+def _call(task: bytes) -> Iterator[Reply]:
     try:
         function, path, options = pickle.loads(task)  # noqa: S301 - from our own parent
     except (ImportError, AttributeError) as error:
-        return Reply(reason="not_importable", message=str(error))
+        yield Reply(reason="not_importable", message=str(error))
+        return
     try:
-        return Reply(function(path, **options))
+        value = function(path, **options)
+        if isinstance(value, Generator):
+            for part in value:
+                yield Reply(part, MORE)
+            value = None
+        yield Reply(value)
     except MediaError as error:
-        return Reply(reason=error.reason, message=str(error))
+        yield Reply(reason=error.reason, message=str(error))
     except MemoryError:
         raise
     except Exception as error:
-        return Reply(traceback.format_exc(), "internal_error", f"{type(error).__name__}: {error}")
+        yield Reply(traceback.format_exc(), "internal_error", f"{type(error).__name__}: {error}")

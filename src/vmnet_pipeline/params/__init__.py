@@ -12,6 +12,7 @@ from vmnet_pipeline.params.experiments import BASELINES, CompareParams, SearchDi
 from vmnet_pipeline.params.extraction import ExtractParams
 from vmnet_pipeline.params.ingestion import IngestParams, ReferenceParams, SplitParams
 from vmnet_pipeline.params.mix import MixParams
+from vmnet_pipeline.params.pieces import PassageParams, PieceParams
 from vmnet_pipeline.params.search import EmbedParams, IndexKind, IndexParams
 from vmnet_pipeline.params.training import BEST_PROPOSED, SEQUENCE_TOWERS, LossParams, TrainParams
 from vmnet_pipeline.params.variants import DEFAULT_VARIANT, VARIANTS, VariantParams
@@ -33,6 +34,8 @@ __all__ = [
     "LossParams",
     "MixParams",
     "Params",
+    "PassageParams",
+    "PieceParams",
     "ReferenceParams",
     "SearchDimension",
     "SplitParams",

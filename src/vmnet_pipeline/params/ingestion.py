@@ -26,6 +26,16 @@ class IngestParams(Params):
         description="Regular expression for `regex`, searched in the path without suffix below the media folder; its "
         "first group is the name. null: the path without its last number.",
     )
+    library: Location | None = Field(
+        None,
+        description="Folder with tracks alone, videos alone, or both, without pairs; one file; or a media.csv. It is "
+        "indexed with an existing network, and takes the place of `media_dir`.",
+    )
+    library_side: Literal["auto", "music", "video"] = Field(
+        "auto",
+        description="What is used of the files of a library: `auto` takes audio files as music and others as video, "
+        "`music` the audio of every file, `video` the frames.",
+    )
     n_workers: int | None = Field(None, ge=1, description="Files probed at the same time; all cores by default.")
     limits: LimitParams = Field(default_factory=lambda: LimitParams.model_validate({}))
 

@@ -13,7 +13,7 @@ from vmnet_pipeline.types import MODALITY_OF
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STEPS = ("ingest", "split", "train", "evaluate", "embed", "index", "compare", "tune")
+STEPS = ("ingest", "extract", "split", "train", "evaluate", "embed", "index", "compare", "tune")
 """Pipelines of the default variant, so no names for a variant."""
 
 

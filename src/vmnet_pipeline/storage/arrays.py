@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import tokenize
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,13 +103,13 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 class ArrayWriter:
-    """Write a (n, ...) float32 array whose n is known when it is closed. A context manager that closes.
+    """Write a (n, ...) array whose n is known when it is closed, float32 or half of it. A context manager that closes.
 
     The header is written twice: its padding leaves room for a first axis that grows.
     """
 
-    def __init__(self, path: Path, row_shape: Sequence[int]) -> None:
-        self._row_shape = tuple(row_shape)
+    def __init__(self, path: Path, row_shape: Sequence[int], dtype: Literal["<f4", "<f2"] = "<f4") -> None:
+        self._row_shape, self._dtype = tuple(row_shape), dtype
         self._n_rows = 0
         self._file = path.open("w+b")
         self._write_header()
@@ -122,7 +122,7 @@ class ArrayWriter:
         """
         if rows.shape[1:] != self._row_shape:
             raise ValueError(f"rows of shape {rows.shape[1:]} do not fit an array of rows {self._row_shape}")
-        self._file.write(rows.astype("<f4", copy=False).tobytes())
+        self._file.write(rows.astype(self._dtype, copy=False).tobytes())
         self._n_rows += len(rows)
 
     def close(self) -> None:
@@ -144,5 +144,5 @@ class ArrayWriter:
     def _write_header(self) -> None:
         import numpy as np
 
-        header = {"descr": "<f4", "fortran_order": False, "shape": (self._n_rows, *self._row_shape)}
+        header = {"descr": self._dtype, "fortran_order": False, "shape": (self._n_rows, *self._row_shape)}
         np.lib.format.write_array_header_1_0(self._file, header)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from vmnet_pipeline.storage.paths import is_remote
 
 PATH_NAMES = frozenset({
-    "audio_dir", "cache_dir", "checkpoint", "data_root", "media_dir", "metadata", "pairs_dir", "save_dir", "split_dir",
+    "audio_dir", "cache_dir", "checkpoint", "data_root", "library", "media_dir", "metadata",
+    "pairs_dir", "save_dir", "split_dir",
     "start_from", "summaries_dir", "test_csv_path", "test_data_dir", "train_csv_path", "train_data_dir", "video_dir",
     "weights_dir",
 })  # fmt: skip

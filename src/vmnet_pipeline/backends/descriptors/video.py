@@ -81,7 +81,7 @@ def measure_curves(frames: Iterable[np.ndarray], rate_hz: float) -> VideoCurves:
     rows: list[_Row] = []
     frame: np.ndarray | None = None
     light: np.ndarray | None = None
-    for small in _shrink_frames(frames):
+    for small in shrink_frames(frames):
         detector.add(small)
         if small is frame:
             rows.append((*rows[-1][:2], NO_CHANGE))
@@ -96,7 +96,7 @@ def measure_curves(frames: Iterable[np.ndarray], rate_hz: float) -> VideoCurves:
     return VideoCurves(rate_hz, looks, hues, light_change, motion, moving, shift, is_cut)
 
 
-def _shrink_frames(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def shrink_frames(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """At most 160 px high; the size of the first one for all."""
     import cv2
 

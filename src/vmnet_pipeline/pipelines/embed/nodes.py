@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.features.store import FeatureStore
 from vmnet_pipeline.pairs.packing import PairFiles
@@ -61,13 +61,18 @@ def _plan(
     params: EmbedParams,
     features: Sequence[Any],
 ) -> EmbeddingPlan:
-    from vmnet_pipeline.inference.embeddings import plan_store_embeddings
+    from vmnet_pipeline.inference.embeddings import plan_library_embeddings, plan_store_embeddings
+    from vmnet_pipeline.inference.pieces import is_whole_file
     from vmnet_pipeline.models.checkpoints import check_fingerprints
 
     backend, store = take_side(side, features)
     fingerprint = store.fingerprint()
-    check_fingerprints(checkpoint, {backend.modality: fingerprint} if fingerprint else {})
     ids = manifest.loc[manifest["status"] == "ok", "id"].tolist()
+    if is_whole_file(backend):  # the features of a library, whose network was trained on parts of files
+        planned = plan_library_embeddings(store, ids, cast("Any", backend), checkpoint, side, stored)
+        logger.info("%s: %d embeddings, %d of them reused", side, len(planned.ids), planned.n_reused)
+        return planned
+    check_fingerprints(checkpoint, {backend.modality: fingerprint} if fingerprint else {})
     planned = plan_store_embeddings(store, ids, backend.pool, checkpoint, side, stored, batch_size=params.batch_size)
     logger.info("%s: %d embeddings, %d of them reused", side, len(planned.ids), planned.n_reused)
     return planned

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from vmnet_pipeline.pipelines.index.nodes import describe_collection, describe_pairs, index_music, index_video
+from vmnet_pipeline.pipelines.index.nodes import (
+    describe_collection,
+    describe_library,
+    describe_pairs,
+    index_music,
+    index_video,
+)
 
 _NODES = {"music": index_music, "video": index_video}
 
@@ -29,6 +35,13 @@ def create_pipeline(variant: str) -> Pipeline:
     outside, params = ["manifest", "extra_columns", "musicnn.features"], ["params:musicnn", "params:index"]
     describing = node(describe_collection, [*outside, *params], "items", name="describe_collection")
     return Pipeline([describing], namespace=variant, inputs={*outside}, parameters={*params}) + create_indexing(variant)
+
+
+def create_library_pipeline(variant: str) -> Pipeline:
+    """The `index` pipeline of a library, which has no features but those of its network."""
+    outside = ["manifest", "extra_columns"]
+    describing = node(describe_library, outside, "items", name="describe_library")
+    return Pipeline([describing], namespace=variant, inputs={*outside}) + create_indexing(variant)
 
 
 def create_reference_pipeline(variant: str) -> Pipeline:

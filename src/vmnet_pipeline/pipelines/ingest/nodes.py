@@ -30,7 +30,8 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
         IngestError: The folder is wrong or empty, two items have one id, or no item can be used.
     """
     from vmnet_pipeline.ingestion.discovery import find_items
-    from vmnet_pipeline.ingestion.grouping import group_items
+    from vmnet_pipeline.ingestion.grouping import Grouping, group_items
+    from vmnet_pipeline.ingestion.library import find_library_items
     from vmnet_pipeline.ingestion.manifest import build_manifest, check_usable, describe_counts, summarise_manifest
     from vmnet_pipeline.ingestion.probing import recognise_files
     from vmnet_pipeline.media.probe import probe_in_sandbox
@@ -39,10 +40,15 @@ def ingest_media(params: IngestParams, probe_cache: Path) -> tuple[DataFrame, di
     recognise = partial(recognise_files, limits=params.limits, cache_dir=probe_cache, n_workers=params.n_workers)
     with Sandbox(params.limits) as sandbox:
         probe = partial(probe_in_sandbox, sandbox)
-        found = group_items(find_items(params.media_dir, recognise), params.group, params.group_regex)
-        logger.log(logging.WARNING if found.is_doubtful else logging.INFO, "Groups: %s", found.sentence)
+        if params.library is None:
+            found = group_items(find_items(params.media_dir, recognise), params.group, params.group_regex)
+            logger.log(logging.WARNING if found.is_doubtful else logging.INFO, "Groups: %s", found.sentence)
+        else:
+            found = Grouping(
+                find_library_items(params.library, params.library_side, recognise), "a library is not split"
+            )
         manifest = build_manifest(found.items, probe, cache_dir=probe_cache, n_workers=params.n_workers)
     summary = {**summarise_manifest(manifest), "group_rule": found.sentence}
-    check_usable(manifest, params.media_dir)
+    check_usable(manifest, params.library or params.media_dir)
     logger.info("%s", describe_counts(summary))
     return manifest, summary

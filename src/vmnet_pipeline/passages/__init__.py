@@ -1,0 +1,1 @@
+"""Which part of a track goes with a video: structure of both, candidates, and the terms of their score."""
