@@ -101,7 +101,7 @@ def stream_audio(
         found.append(mixer.describe())
     with open_parts(path) as parts:
         chosen = Mixer(channel=mixer.loudest) if mixer.cancels else Mixer(0.0)
-        for block in _resample_blocks(parts.read_side(find_audio_stream), chosen, sample_rate_hz):
+        for block in resample_blocks(parts.read_side(find_audio_stream), chosen, sample_rate_hz):
             if not np.isfinite(block).all():
                 message = f"{path}: its audio holds samples that are not finite; export the file again"
                 raise MediaError("undecodable_audio", message)
