@@ -23,6 +23,7 @@ from vmnet_pipeline.demo.encode import ENCODINGS
 from vmnet_pipeline.demo.frames import draw_scene_style, render_frames
 from vmnet_pipeline.demo.mood import blur_mood, draw_mood
 from vmnet_pipeline.demo.music import draw_song_style, render_music
+from vmnet_pipeline.demo.titles import name_clip, number_titles
 from vmnet_pipeline.errors import IngestError, ParameterError
 
 TINY = DemoSpec(n_pairs=8, seed=5, min_duration_s=0.6, max_duration_s=0.9)
@@ -346,9 +347,10 @@ def test_another_seed_gives_other_files(tiny: Path, tmp_path: Path) -> None:
 def test_table_names_real_files(tiny: Path) -> None:
     rows = read_table(tiny / "media.csv")
 
-    assert list(rows[0]) == ["id", "video", "audio", "group"]
+    assert list(rows[0]) == ["id", "video", "audio", "group", "title"]
     assert [row["id"] for row in rows] == [f"{number:04d}" for number in range(1, 9)]
     named = {row[side] for row in rows for side in ("video", "audio")} - {""}
+    assert len({row["title"] for row in rows}) == len(rows)
     there = {str(path.relative_to(tiny)) for path in tiny.glob("*/*")}
     assert named == there
     assert {path.name for path in tiny.iterdir()} == {"audio", "video", "media.csv", "demo.json"}
@@ -410,6 +412,24 @@ def test_finished_collection_is_left_alone(tiny: Path, tmp_path: Path, monkeypat
 
     assert make_demo_collection(tiny, TINY) == tiny / "media.csv"
     assert {path: path.stat().st_mtime_ns for path in tiny.rglob("*")} == before
+
+
+def test_a_finished_collection_without_titles_gets_them_and_nothing_else(tiny: Path) -> None:
+    table, before = (tiny / "media.csv").read_text(), hash_files(tiny)
+    old = re.sub(r',(title|"[^"\n]*")$', "", table, flags=re.MULTILINE)
+    assert old.splitlines()[0] == "id,video,audio,group"
+    (tiny / "media.csv").write_text(old)
+    make_demo_collection(tiny, TINY)
+    assert hash_files(tiny) == before
+
+
+def test_titles_say_tempo_colour_and_lead() -> None:
+    titles = [name_clip(*collection._draw_styles(pair)) for pair in collection._plan_pairs(DemoSpec())]
+    words = [set(column) for column in zip(*(re.split(", | ", title, maxsplit=2) for title in titles), strict=True)]
+    assert words[0] == {"Slow", "Steady", "Fast"}
+    assert words[1] >= {"blue", "teal", "green", "orange"}
+    assert words[2] >= {"piano", "drums", "harp", "strings", "distorted guitar"}
+    assert number_titles(["a", "b", "a", "a"]) == ["a", "b", "a 2", "a 3"]
 
 
 def test_interrupted_collection_goes_on(tiny: Path, tmp_path: Path) -> None:

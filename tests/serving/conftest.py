@@ -7,6 +7,7 @@ import time
 import httpx
 import pandas as pd
 import pytest
+from page_visit import Visit, start_browser
 from serving_collection import build_collection, run_live
 
 COUNT = 6
@@ -47,3 +48,33 @@ def client(live):
 @pytest.fixture(scope="session")
 def manifest(places):
     return pd.read_parquet(places.manifest).set_index("id")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    driver = start_browser(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, live):
+    browser.get_log("browser")
+    yield Visit(browser, live)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.fixture
+def with_results(page, manifest):
+    """The page with all answers to a video, also several of a group."""
+    page.send(manifest.loc["0001", "video_path"])
+    page.wait(lambda: page.all("#results li"))
+    page.one("#one").click()
+    page.wait(lambda: len(page.all("#results li")) == 6)
+    return page
+
+
+@pytest.fixture
+def sounding(manifest):
+    """A video file with audio; that of other clips is a file beside it."""
+    return manifest.loc[manifest["video_path"] == manifest["audio_path"], "video_path"].iloc[0]

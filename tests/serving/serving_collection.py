@@ -63,6 +63,7 @@ def build_collection(folder, count):
         {
             "id": manifest["id"],
             "title": "Clip " + manifest["id"],
+            "group": [f"song{place // 2}" for place in range(len(manifest))],
             "tags": ["rock, jazz" if place % 2 else "ambient" for place in range(len(manifest))],
             "duration_s": manifest["audio_duration_s"],
         }

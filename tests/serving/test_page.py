@@ -3,84 +3,20 @@
 For the check of accessibility, `.peers/axe-core/axe.min.js` is needed (docs/serving.md says how to get it).
 """
 
-import os
-import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from page_visit import CHROMIUM, DRIVER, Visit
 
 from vmnet_pipeline.evaluation.calibration import LEVELS, Calibration
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AXE = Path(__file__).parents[2] / ".peers" / "axe-core" / "axe.min.js"
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-    "--disable-background-networking", "--disable-sync", "--window-size=1200,1000", "--mute-audio",
-)  # fmt: skip
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver here"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-class Visit:
-    """The page as a visitor sees it."""
-
-    def __init__(self, driver, address, wait=True):
-        self.driver = driver
-        driver.get(address)
-        if wait:
-            self.wait(lambda: self.all("#points path"))
-
-    def wait(self, condition, seconds=30):
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert time.monotonic() < deadline, f"{self.one('#status').text!r} {self.one('#error').text!r}"
-            time.sleep(0.02)
-        return found
-
-    def one(self, selector):
-        return self.driver.find_element("css selector", selector)
-
-    def all(self, selector):
-        return self.driver.find_elements("css selector", selector)
-
-    def run(self, script):
-        return self.driver.execute_script(script)
-
-    def complaints(self):
-        """Errors that the browser itself has logged: scripts that fail, what the content policy refuses."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-
-
-@pytest.fixture
-def page(browser, live):
-    browser.get_log("browser")
-    return Visit(browser, live)
-
-
-@pytest.fixture
-def with_results(page, manifest):
-    page.one("#file").send_keys(manifest.loc["0001", "video_path"])
-    page.wait(lambda: page.all("#results li"))
-    return page
 
 
 def test_a_video_is_dropped_and_its_music_plays_under_it(with_results):
@@ -89,22 +25,16 @@ def test_a_video_is_dropped_and_its_music_plays_under_it(with_results):
     assert len(page.all("#results li")) == 6
     page.all("#results button[aria-pressed]")[2].click()
     page.wait(lambda: page.run("return sound.currentTime > 0.3 && !sound.paused && !picture.paused"))
-    sound, picture, length = page.run("return [sound.currentTime, picture.currentTime, picture.duration]")
-    drift = abs(sound % length - picture)
-    assert min(drift, length - drift) < 0.5
     pressed = [button.get_attribute("aria-pressed") for button in page.all("#results button[aria-pressed]")]
     assert pressed == ["false"] * 2 + ["true"] + ["false"] * 3
     page.one("#play").click()
     assert page.run("return sound.paused && picture.paused")
-    page.one("#own").click()
-    page.wait(lambda: page.run("return sound.src.startsWith('blob:') && sound.currentTime > 0.1"))
     assert page.complaints() == []
 
 
 def test_a_track_finds_videos(page, manifest):
     page.one("input[value=music]").click()
-    page.one("#file").send_keys(manifest.loc["0002", "audio_path"])
-    page.wait(lambda: page.all("#results li"))
+    page.send(manifest.loc["0002", "audio_path"])
     assert page.one("#answers-title").text == "The videos that fit best"
     page.all("#results button")[0].click()
     page.wait(lambda: page.run("return picture.videoWidth > 0 && sound.currentTime > 0.1"))
@@ -116,15 +46,20 @@ def test_the_page_tells_how_likely_an_answer_is_and_that_nothing_fits(page, serv
     figures = {"n_pairs": 30, "mrr": 0.3, "mrr_low": 0.2, "mrr_high": 0.4, "mrr_chance": 0.15}
     about = service.state.gallery.sides["music"].index.about
     monkeypatch.setitem(about, "calibration", Calibration(**figures, curve=curve).model_dump())
-    page.one("#file").send_keys(manifest.loc["0001", "video_path"])
-    page.wait(lambda: page.all("#results li"))
+    page.send(manifest.loc["0001", "video_path"])
     n_items = len(service.state.gallery.sides["music"].index)
-    assert f"fit {100 / n_items:.1f} %, above 100.0 %" in page.all("#results li")[0].text
+    first = page.all("#results li")[0]
+    assert f"fit {100 / n_items:.0f} %" in first.text and "better than 100 %" in first.text
+    bar, full = (page.run(f"return document.querySelector('#results .score {name}').offsetWidth") for name in "bi")
+    assert bar == pytest.approx(full / n_items, abs=1)  # not the share of the best score
+    assert page.one("#explained").is_displayed()
     assert page.one("#remark").text.startswith("Nothing in this library fits")
     page.all("#results .like")[0].click()
-    page.wait(lambda: len(page.all("#results li")) == n_items - 1)
-    assert "fit " not in page.all("#results li")[0].text
-    assert not page.one("#remark").is_displayed()
+    page.wait(lambda: page.one("#answers-title").text.startswith("More like") and page.all("#results li"))
+    first = page.all("#results li")[0]
+    assert "fit " not in first.text and "similarity " in first.text
+    assert not page.all("#results .score i")
+    assert not page.one("#explained").is_displayed() and not page.one("#remark").is_displayed()
 
 
 def test_more_like_an_answer_with_the_same_picture(with_results, service):
@@ -147,21 +82,28 @@ def test_more_like_an_answer_with_the_same_picture(with_results, service):
 
 def test_filters_leave_some(with_results):
     page = with_results
-    page.run("document.getElementById('tag').value = 'rock'; filters.dispatchEvent(new Event('change'))")
+    page.change("#filters [name='tags=']", "rock")
     page.wait(lambda: len(page.all("#results li")) == 3)
-    page.run("shorter.value = '1'; filters.dispatchEvent(new Event('change'))")
+    page.change("#filters [name='duration_s<=']", "1")
     page.wait(lambda: page.one("#nothing").is_displayed())
+    page.change("#filters [name='duration_s<=']", "")
+    page.change("#filters [name='group=']", "song0")
+    page.wait(lambda: len(page.all("#results li")) == 1)
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"words, not a film " * 99, "Not a readable video or audio file"), (b"", "empty"), (b"x" * (5 << 20), "limit")],
+    [
+        (b"words, not a film " * 99, "Not a readable video or audio file"),
+        (b"", "empty"),
+        (b"x" * (5 << 20), "--set max_upload_mb=5, or use kedro recommend FILE"),
+    ],
 )
 def test_a_bad_file_is_told_in_words(page, tmp_path, content, sentence):
     (tmp_path / "clip.mp4").write_bytes(content)
     page.one("#file").send_keys(str(tmp_path / "clip.mp4"))
     page.wait(lambda: sentence in page.one("#error").text)
-    assert not page.one("#progress").is_displayed()
+    assert not page.one("#work").is_displayed()
 
 
 def test_a_file_may_be_dropped(page):
@@ -205,33 +147,33 @@ def test_the_map_is_used_with_the_keyboard(page):
 
 def test_a_phone_needs_no_sideways_scrolling(with_results):
     page = with_results
-    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.resize(360, 740, mobile=True)
     try:
         assert page.run("return document.documentElement.scrollWidth") <= 360
-        keep_picture(page, "phone")
+        page.keep_picture("phone")
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    keep_picture(page, "desktop")
+    page.keep_picture("desktop")
 
 
-def keep_picture(page, name):
-    """For people to look at: VMNET_SCREENSHOTS=FOLDER."""
-    if folder := os.environ.get("VMNET_SCREENSHOTS"):
-        page.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
-
-
-@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(with_results, scheme):
-    page = with_results
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    keep_picture(page, scheme)
+def find_faults(page):
+    """What axe finds."""
     page.run(AXE.read_text(encoding="utf-8"))
     script = "const done = arguments[arguments.length - 1]; axe.run().then((result) => done(result.violations))"
     violations = page.driver.execute_async_script(script)
-    assert [(v["id"], [node["html"] for node in v["nodes"]][:3]) for v in violations] == []
+    return [(v["id"], [node["html"] for node in v["nodes"]][:3]) for v in violations]
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here")
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_axe_finds_nothing_serious(with_results, scheme, width):
+    page = with_results
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page.resize(width, 757, mobile=width < 500)
+    page.run("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+    page.keep_picture(f"{scheme}-{width}")
+    assert find_faults(page) == []
 
 
 @pytest.mark.parametrize("key", [None, "another key"])
@@ -248,8 +190,7 @@ def test_the_page_below_the_path_of_a_proxy(browser, service, live, manifest, ke
             page.one("#key").send_keys(key)
             page.one("#door button").click()
             page.wait(lambda: page.all("#points path"))
-        page.one("#file").send_keys(manifest.loc["0001", "video_path"])
-        page.wait(lambda: page.all("#results li"))
+        page.send(manifest.loc["0001", "video_path"])
         page.all("#results button[aria-pressed]")[1].click()
         page.wait(lambda: page.run("return sound.currentTime > 0.2 && !sound.paused"))
         assert "/music/v1/items/" in page.run("return sound.src")

@@ -21,9 +21,10 @@ import numpy as np
 
 from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.demo.encode import find_encoding, write_media
-from vmnet_pipeline.demo.frames import draw_scene_style, render_frames
+from vmnet_pipeline.demo.frames import SceneStyle, draw_scene_style, render_frames
 from vmnet_pipeline.demo.mood import blur_mood, draw_mood
-from vmnet_pipeline.demo.music import draw_song_style, render_music
+from vmnet_pipeline.demo.music import SongStyle, draw_song_style, render_music
+from vmnet_pipeline.demo.titles import name_clip, number_titles
 from vmnet_pipeline.errors import IngestError, ParameterError
 from vmnet_pipeline.storage.atomic import TEMPORARY_PREFIX, write_text_atomically
 from vmnet_pipeline.storage.checksummed import parse_json
@@ -106,9 +107,9 @@ def make_demo_collection(
 ) -> Path:
     """Make the demo collection, or continue an unfinished one; a finished one costs nothing.
 
-    The folder gets `video/`, `audio/`, `media.csv` (columns id, video, audio, group; paths relative to the folder; no
-    audio = that of the video) and, last of all, `demo.json`. Clips of one group are segments of one song over one
-    scene.
+    The folder gets `video/`, `audio/`, `media.csv` (columns id, video, audio, group, title; paths relative to the
+    folder; no audio = that of the video) and, last of all, `demo.json`. Clips of one group are segments of one song
+    over one scene.
 
     Args:
         spec: What to make; None = the default collection. The bytes depend on it alone.
@@ -125,7 +126,8 @@ def make_demo_collection(
     folder = Path(folder)
     pairs = _plan_pairs(spec)
     state = _check_folder(folder, spec)
-    if state is not None and not _find_missing(folder, pairs, state["files"]) and (folder / _TABLE).is_file():
+    if state is not None and not _find_missing(folder, pairs, state["files"]):
+        _write_table(folder / _TABLE, pairs)
         return folder / _TABLE
     folder.mkdir(parents=True, exist_ok=True)
     _write_record(folder / _OPEN_MARKER, _describe_spec(spec))
@@ -249,10 +251,7 @@ def _render_pairs(pairs: Sequence[_PlannedPair], folder: Path, n_workers: int | 
 
 def _render_pair(pair: _PlannedPair, folder: Path) -> None:
     """Make the files of one pair: the song and scene belong to the group, the segment and shots to the pair."""
-    group_rng = np.random.default_rng([pair.seed, 1, pair.group])
-    mood = draw_mood(group_rng)
-    song = draw_song_style(blur_mood(mood, group_rng, pair.mood_noise), group_rng)
-    scene = draw_scene_style(blur_mood(mood, group_rng, pair.mood_noise), song.tempo_bpm, group_rng)
+    song, scene = _draw_styles(pair)
     audio_rng, frame_rng = np.random.default_rng([pair.seed, 2, pair.index]).spawn(2)
     audio = render_music(song, audio_rng, pair.duration_s, pair.sample_rate_hz, pair.channels)
     frames = render_frames(scene, frame_rng, pair.duration_s, *pair.size, pair.frame_rate_hz)
@@ -268,13 +267,28 @@ def _render_pair(pair: _PlannedPair, folder: Path) -> None:
         write_media(folder / pair.audio, audio=audio, sample_rate_hz=pair.sample_rate_hz)
 
 
-def _finish_folder(folder: Path, spec: DemoSpec, pairs: Sequence[_PlannedPair]) -> None:
-    """Write the table, remove what an interruption left, and mark the folder as complete."""
+def _draw_styles(pair: _PlannedPair) -> tuple[SongStyle, SceneStyle]:
+    rng = np.random.default_rng([pair.seed, 1, pair.group])
+    mood = draw_mood(rng)
+    song = draw_song_style(blur_mood(mood, rng, pair.mood_noise), rng)
+    return song, draw_scene_style(blur_mood(mood, rng, pair.mood_noise), song.tempo_bpm, rng)
+
+
+def _write_table(path: Path, pairs: Sequence[_PlannedPair]) -> None:
+    """Write media.csv unless it is so already, as the one of an earlier version without titles is not."""
+    titles = number_titles(name_clip(*_draw_styles(pair)) for pair in pairs)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("id", "video", "audio", "group"))
-    writer.writerows((pair.id, pair.video, pair.audio, f"song{pair.group + 1:04d}") for pair in pairs)
-    write_text_atomically(folder / _TABLE, table.getvalue())
+    writer.writerow(("id", "video", "audio", "group", "title"))
+    for pair, title in zip(pairs, titles, strict=True):
+        writer.writerow((pair.id, pair.video, pair.audio, f"song{pair.group + 1:04d}", title))
+    if not path.is_file() or path.read_text(encoding="utf-8") != table.getvalue():
+        write_text_atomically(path, table.getvalue())
+
+
+def _finish_folder(folder: Path, spec: DemoSpec, pairs: Sequence[_PlannedPair]) -> None:
+    """Write the table, remove what an interruption left, and mark the folder as complete."""
+    _write_table(folder / _TABLE, pairs)
     for leftover in folder.glob(f"*/{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
     sizes = {name: (folder / name).stat().st_size for pair in pairs for name in pair.files}

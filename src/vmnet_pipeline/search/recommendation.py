@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import FeatureStoreError, ParameterError, SearchIndexError
 from vmnet_pipeline.inference.reasons import can_explain, explain_answers
+from vmnet_pipeline.search.grouping import keep_best_of_groups
 from vmnet_pipeline.search.judgement import judge_scores
 from vmnet_pipeline.search.reranking import N_CANDIDATES, PIECE_S, Reranking, align_stored, rerank_hits
 from vmnet_pipeline.search.variety import diversify_hits
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.search.filters import Filter
-    from vmnet_pipeline.search.vector_index import VectorIndex
+    from vmnet_pipeline.search.vector_index import Hit, VectorIndex
     from vmnet_pipeline.types import ItemFeature, Side
 
 HIDDEN_COLUMNS = ("id", "source")
@@ -81,6 +82,7 @@ def rank_items(
     reranking: Reranking | None = None,
     variety: float = 0.0,
     direction: str = "",
+    one_per_group: bool = False,
 ) -> Ranking:
     """Rank the items of an index by their similarity to one embedding.
 
@@ -94,15 +96,17 @@ def rank_items(
         variety: Share of the distance to better results in the order, 0-1; 0 keeps the order of the scores.
         direction: `video_to_music` or `music_to_video`: results get `fit` and `percentile`, by the cosine of the whole
             items. Anything else, e.g. `music_to_music`: they are not known.
+        one_per_group: Keep the best item of each group.
 
     Raises:
         SearchIndexError: The embedding or a filter cannot be used.
     """
-    # Excluded items may take the first places: search for as many more, and cut afterwards.
     excluded = {normalise(item_id) for item_id in exclude}
     n_candidates = max(top_k, reranking.n_candidates if reranking else 0, N_CANDIDATES if variety else 0)
-    found = [hit for hit in index.search(vector, n_candidates + len(excluded), filters)[0] if hit.id not in excluded]
+    found = _find_candidates(index, vector, n_candidates, filters, excluded, one_per_group=one_per_group)
     hits = rerank_hits(found, reranking) if reranking else found
+    if one_per_group:
+        hits = keep_best_of_groups(hits, index.items)
     if variety:
         hits = diversify_hits(hits, index.take_vectors([hit.position for hit in hits]), variety, top_k)
     hits = hits[:top_k]
@@ -115,6 +119,25 @@ def rank_items(
         for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
     ]
     return Ranking(items, judgement.remark)
+
+
+def _find_candidates(
+    index: VectorIndex,
+    vector: np.ndarray,
+    n: int,
+    filters: Sequence[Filter | str],
+    excluded: Collection[str],
+    *,
+    one_per_group: bool,
+) -> list[Hit]:
+    """The best n hits without the excluded ones; with `one_per_group`, so many that n groups are among them."""
+    n_wanted = n + len(excluded)  # excluded items may take the first places
+    while True:
+        hits = index.search(vector, n_wanted, filters)[0]
+        found = [hit for hit in hits if hit.id not in excluded]
+        if not one_per_group or len(hits) < n_wanted or len(keep_best_of_groups(found, index.items)) >= n:
+            return found
+        n_wanted *= 4
 
 
 def recommend(

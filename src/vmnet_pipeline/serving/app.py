@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -22,14 +22,13 @@ from vmnet_pipeline.search.recommendation import target_side
 from vmnet_pipeline.search.reranking import Reranking
 from vmnet_pipeline.serving import schemas
 from vmnet_pipeline.serving.auth import COOKIE, MAX_KEY_LENGTH, ApiKey
+from vmnet_pipeline.serving.browsing import add_items, add_uploads
 from vmnet_pipeline.serving.config import MEBIBYTE
 from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
-from vmnet_pipeline.serving.media_files import MEDIA_ANSWERS, MediaResponse
 from vmnet_pipeline.serving.middleware import ServiceMiddleware
 from vmnet_pipeline.serving.proxies import PREFIX
 from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_json, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Answer, Task
-from vmnet_pipeline.types import Side  # noqa: TC001 - FastAPI evaluates it
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -38,11 +37,12 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.state import Service, State
+    from vmnet_pipeline.types import Side
 
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
-OPTIONS = ("same_side", "rerank", "variety", "reasons")
+OPTIONS = ("same_side", "rerank", "variety", "reasons", "one_per_group")
 """Fields of a search that an upload gives in its URL; `top_k` and `filter` aside."""
 MAX_SESSION_BYTES = 8 * MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -85,7 +85,8 @@ def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
     )
     _add_layers(app, service, key)
     _add_search(app, service)
-    _add_items(app, service)
+    add_items(app, service, ERRORS)
+    add_uploads(app, service, ERRORS, _embed)
     _add_operation(app, service, key)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return app
@@ -144,6 +145,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
                 reranking=_plan_reranking(service, state, side, found, wanted.rerank),
                 variety=wanted.variety,
                 direction=direction,
+                one_per_group=wanted.one_per_group,
             )
             results, remark = await asyncio.to_thread(search)
             if wanted.reasons and results and not wanted.same_side:
@@ -202,6 +204,8 @@ async def _read(
                 422, "cannot_rerank", "Send an id, a file or features: an embedding cannot be re-ranked."
             )
         return wanted, Answer(embedding=state.gallery.check_vector(wanted.embedding, wanted.query))
+    if wanted.upload is not None:
+        return wanted, await _ask_upload(service, state, wanted, places, reranks=reranks, explains=explains)
     task = Task(wanted.query, features=features, pooled=wanted.pooled, with_pieces=reranks, explains=explains)
     if wanted.id is not None:
         vector = state.gallery.find_vector(wanted.id, wanted.query)
@@ -214,6 +218,23 @@ async def _read(
         return wanted, replace(await _embed(task, service.params, state), embedding=vector)
     places.enter_context(state.pool.take_place())
     return wanted, _check_one(await _embed(task, service.params, state))
+
+
+async def _ask_upload(
+    service: Service, state: State, wanted: Any, places: ExitStack, *, reranks: bool, explains: bool
+) -> Answer:
+    """Embed a kept upload, once for each side of it."""
+    upload, key = places.enter_context(service.kept.use(wanted.upload)), (wanted.query, state.gallery.checkpoint)
+    known = upload.answers.get(key)
+    if known is not None and (known.pieces is not None or not reranks):
+        if reranks or explains:
+            places.enter_context(state.pool.take_place())
+        return known
+    places.enter_context(state.pool.take_place())
+    task = Task(wanted.query, path=str(upload.path), max_duration_s=service.params.max_duration_s)
+    known = await _embed(replace(task, with_pieces=reranks, explains=True), service.params, state)
+    upload.answers[key] = known
+    return known
 
 
 def _parse(model: type[schemas.Query], body: bytes) -> tuple[Any, np.ndarray | None]:
@@ -261,27 +282,6 @@ async def _embed(task: Task, params: ServeParams, state: State) -> Answer:
     return await state.pool.ask(task, params.job_timeout_s)
 
 
-def _add_items(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/items/{item_id}", response_model=schemas.Item, responses=ERRORS)
-    def show_item(item_id: str) -> JSONResponse:
-        """Describe one item."""
-        return JSONResponse(service.state.gallery.describe_item(item_id))
-
-    @app.get("/v1/items/{item_id}/media", response_class=Response, responses=ERRORS | MEDIA_ANSWERS)
-    def send_media(request: Request, item_id: str, side: Side = "music") -> MediaResponse:
-        """Send the media file of one side of an item, or one range of it (`Range`)."""
-        file, path = service.state.gallery.open_file(item_id, side, service.places.media_roots)
-        return MediaResponse(file, path.suffix, request.headers)
-
-    @app.get("/v1/map", responses=ERRORS)
-    def show_map() -> JSONResponse:
-        """Project both sides of the gallery onto a plane, x and y from -1 to 1; also upload limits."""
-        gallery, params = service.state.gallery, service.params
-        counts = {side: len(gallery.sides[side].positions) for side in gallery.sides}
-        limits = {"max_upload_mb": params.max_upload_mb, "max_duration_s": params.max_duration_s}
-        return JSONResponse({"points": gallery.map_points, "n_items": counts, "limits": limits})
-
-
 def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
     @app.get("/healthz", include_in_schema=False)
     async def check_health() -> PlainTextResponse:
@@ -295,6 +295,10 @@ def _add_operation(app: FastAPI, service: Service, key: ApiKey) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def show_document(request: Request) -> JSONResponse:
         return JSONResponse({**app.openapi(), "servers": [{"url": request.scope.get(PREFIX) or "/"}]})
+
+    @app.get("/docs", include_in_schema=False)
+    def show_documentation() -> FileResponse:
+        return FileResponse(PAGE / "docs.html")
 
     @app.get("/metrics", include_in_schema=False)
     def show_metrics() -> PlainTextResponse:

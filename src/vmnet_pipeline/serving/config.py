@@ -41,6 +41,12 @@ class ServeParams(Params):
         8, ge=0, description="Uploads that may wait in addition to those being processed; more are refused with 429."
     )
     max_upload_mb: float = Field(200.0, gt=0.0, description="Largest media file, in MiB.")
+    keep_upload_s: float = Field(
+        900.0, gt=0.0, description="An upload that the page may ask about again is removed after this time without use."
+    )
+    max_kept_mb: float = Field(
+        2048.0, gt=0.0, description="All these uploads together, in MiB; the one unused for longest gives way."
+    )
     max_json_mb: float = Field(16.0, gt=0.0, description="Largest JSON body (features), in MiB.")
     max_duration_s: float = Field(3600.0, gt=0.0, description="Longest media file, in seconds.")
     request_timeout_s: float = Field(120.0, gt=0.0, description="After this a request ends with 504.")

@@ -27,7 +27,8 @@ MEDIA_SENTENCES = {
     "frame_too_large": "The frames of the file are too large.",
     "decoder_crashed": "The file crashed its decoder.",
     "timed_out": "Decoding the file takes too long.",
-    "too_long": "The file is too long.",
+    "too_long": "The file is too long: start the service with a larger `--set max_duration_s=SECONDS`, or use "
+    "`kedro recommend FILE`.",
     "out_of_memory": "Decoding the file takes too much memory.",
 }
 N_PLACES = 8  # functions named in the log line of a failure

@@ -83,6 +83,7 @@ class Gallery:
         reranking: Reranking | None = None,
         variety: float = 0.0,
         direction: str = "",
+        one_per_group: bool = False,
     ) -> tuple[list[dict[str, Any]], str]:
         """Rank the items of a side, see `rank_items`, and link their media; 422 for a filter that cannot be used.
 
@@ -100,6 +101,7 @@ class Gallery:
                 reranking=reranking,
                 variety=variety,
                 direction=direction,
+                one_per_group=one_per_group,
             )
         except SearchIndexError as error:
             raise RefusedError(422, "bad_filter", str(error)) from error

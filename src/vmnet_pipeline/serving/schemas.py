@@ -29,10 +29,16 @@ class _Body(BaseModel):
 
 
 class Query(_Body):
-    """The item to search with: by id, by features or by embedding."""
+    """The item to search with: by id, upload, features or embedding."""
 
     id: Annotated[str, AfterValidator(normalise)] | None = Field(
         None, min_length=1, max_length=200, description="Id of an item of the collection."
+    )
+    upload: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="`upload` of a response of `/v1/uploads`: stands for a file.",
     )
     features: list[Any] | None = Field(
         None, description="Features of one item as nested lists, e.g. (T, 1280) for EfficientNet, or (1280,) if pooled."
@@ -45,8 +51,8 @@ class Query(_Body):
 
     @model_validator(mode="after")
     def _check_one(self) -> Query:
-        if sum(given is not None for given in (self.id, self.features, self.embedding)) != 1:
-            raise ValueError("give one of id, features and embedding")
+        if sum(given is not None for given in (self.id, self.upload, self.features, self.embedding)) != 1:
+            raise ValueError("give one of id, upload, features and embedding")
         return self
 
 
@@ -68,6 +74,7 @@ class Search(Query):
         0.0, ge=0.0, le=1.0, description="Choose results of the 50 best that differ: share of unlikeness. Default: off."
     )
     reasons: bool = Field(False, description="Say in words why results fit, where features are descriptors.")
+    one_per_group: bool = Field(False, description="Only the best item of each group, such as a song.")
 
 
 class Session(_Body):
@@ -122,6 +129,50 @@ class Item(BaseModel):
     media: dict[str, str | None] = Field(description="Links to its media, relative to the URL of the request; or null.")
 
 
+class ListedItem(BaseModel):
+    """One item of one side."""
+
+    id: str
+    metadata: dict[str, Any]
+    media: str | None = Field(description="Link to its media, relative to the URL of the request; or null.")
+
+
+class Items(BaseModel):
+    """Some of the items of one side."""
+
+    side: Side
+    total: int = Field(description="Items that have the words and meet the filters.")
+    items: list[ListedItem]
+
+
+class Column(BaseModel):
+    """A column of the metadata."""
+
+    name: str
+    kind: Literal["number", "text"]
+    least: float | None = Field(None, description="Of numbers.")
+    most: float | None = Field(None, description="Of numbers.")
+    values: list[str] | None = Field(None, description="Of texts: the most frequent ones; of `tags`, single tags.")
+    n_values: int | None = Field(None, description="Of texts: how many different ones there are.")
+
+
+class Columns(BaseModel):
+    """The metadata that filters can use, by side."""
+
+    music: list[Column]
+    video: list[Column]
+
+
+class Upload(BaseModel):
+    """A file that is kept for some minutes."""
+
+    upload: str = Field(description="Stands for the file in searches.")
+    keep_s: float = Field(description="Seconds after its last use until it is removed.")
+    size_bytes: int
+    audio_s: float | None = Field(description="Length of its audio in seconds, 0 if not known; null: it has none.")
+    video_s: float | None = Field(description="Length of its video in seconds, 0 if not known; null: it has none.")
+
+
 class ErrorDetail(BaseModel):
     """Code and message of an error."""
 
@@ -135,6 +186,11 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+_FILE = {"type": "string", "format": "binary"}
+FILE_CONTENT = {
+    "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}},
+    "application/octet-stream": {"schema": _FILE},
+}
 SEARCH_EXAMPLES = {
     "by id": {"value": {"id": "0001", "query": "video", "top_k": 5, "filters": ["tag=electronic", "duration<60"]}},
     "more like this": {"value": {"id": "0001", "query": "music", "same_side": True}},
@@ -157,6 +213,8 @@ SEARCH_PARAMETERS = [
      "description": "Choose results of the 50 best that differ; share of unlikeness."},
     {"name": "reasons", "in": "query", "schema": {"type": "boolean", "default": False},
      "description": "Say in words why results fit, where features are descriptors."},
+    {"name": "one_per_group", "in": "query", "schema": {"type": "boolean", "default": False},
+     "description": "Only the best item of each group, such as a song."},
 ]  # fmt: skip
 
 
@@ -166,14 +224,13 @@ def describe_request(model: type[Query], parameters: list[dict[str, Any]]) -> di
         name: {"value": {key: value for key, value in example["value"].items() if key in model.model_fields}}
         for name, example in SEARCH_EXAMPLES.items()
     }
-    file = {"type": "string", "format": "binary"}
-    form = {"type": "object", "properties": {"file": file}, "required": ["file"]}
-    content = {
-        "application/json": {"schema": model.model_json_schema(), "examples": examples},
-        "multipart/form-data": {"schema": form},
-        "application/octet-stream": {"schema": file},
-    }
+    content = {"application/json": {"schema": model.model_json_schema(), "examples": examples}, **FILE_CONTENT}
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+
+
+def describe_file_request() -> dict[str, Any]:
+    """Describe a body that is a media file, for OpenAPI."""
+    return {"requestBody": {"required": True, "content": FILE_CONTENT}}
 
 
 def read_query(model: type[BaseModel], values: bytes | dict[str, Any]) -> Any:

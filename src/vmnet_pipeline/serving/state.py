@@ -9,8 +9,10 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.serving.config import MEBIBYTE
 from vmnet_pipeline.serving.errors import write_line
 from vmnet_pipeline.serving.gallery import Gallery, load_gallery, read_version
+from vmnet_pipeline.serving.kept_uploads import KeptUploads
 from vmnet_pipeline.serving.metrics import Metrics
 from vmnet_pipeline.serving.upload_folder import UploadFolder
 from vmnet_pipeline.serving.worker_pool import EmbeddingPool
@@ -49,6 +51,7 @@ class Service:
         self.state = State(gallery, self._make_pool())
         self._count_items()
         self.uploads = UploadFolder()
+        self.kept = KeptUploads(params.keep_upload_s, int(params.max_kept_mb * MEBIBYTE))
         self._next_start, self._start_wait_s = 0.0, FIRST_START_WAIT_S
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="index-watcher", daemon=True)
@@ -62,6 +65,7 @@ class Service:
         self._ending.set()
         self.state.pool.close()
         self.uploads.remove()
+        self.kept.close()
 
     @property
     def is_networked(self) -> bool:
@@ -94,6 +98,7 @@ class Service:
         self._start_workers()
         seen, changed = self.state.gallery.version, time.monotonic()
         while not self._ending.wait(self.params.reload_every_s):
+            self.kept.remove_old()
             self._start_workers()
             version = read_version(self.places)
             if version in ("", self.state.gallery.version):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -110,11 +111,11 @@ def _explain_type(error: RefusedError, kind: str) -> RefusedError:
     return RefusedError(422, error.code, f"{error} It was sent {told}. {JSON_HINT}")
 
 
-def check_declared_size(request: Request, limit: int) -> None:
+def check_declared_size(request: Request, limit: int, *, is_json: bool = False) -> None:
     """Refuse with 413 by the header, before any of the body is read."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, is_json=is_json)
 
 
 def is_short(request: Request) -> bool:
@@ -125,12 +126,12 @@ def is_short(request: Request) -> bool:
 
 async def read_json_body(request: Request, limit: int) -> bytes:
     """Read a body into memory; 413 if it exceeds `limit` bytes."""
-    check_declared_size(request, limit)
+    check_declared_size(request, limit, is_json=True)
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, is_json=True)
     return bytes(body)
 
 
@@ -163,8 +164,12 @@ async def _copy(request: Request, sink: _PlainSink | _FormSink, limit: int, max_
     sink.finish()
 
 
-def _too_large(limit: int) -> RefusedError:
-    return RefusedError(413, "too_large", f"The body exceeds the limit of {limit / (1 << 20):.0f} MiB.")
+def _too_large(limit: int, *, is_json: bool = False) -> RefusedError:
+    mebibytes = limit / (1 << 20)
+    setting = f"{'max_json_mb' if is_json else 'max_upload_mb'}={math.ceil(2 * mebibytes)}"
+    other = "" if is_json else ", or use `kedro recommend FILE`"
+    message = f"The body exceeds the limit of {mebibytes:.4g} MiB: start the service with `--set {setting}`{other}."
+    return RefusedError(413, "too_large", message)
 
 
 class _PlainSink:

@@ -52,6 +52,7 @@ class Task:
     pieces: np.ndarray | None = None  # (n, E) embedded pieces of a query
     ids: tuple[str, ...] = ()  # items of the collection to compare with these pieces
     features_dir: Path | None = None
+    probes: bool = False  # which sides the file has, and their lengths, instead of an embedding
     explains: bool = False  # with ids: why they are answers to the item or to `feature`; without: keep the feature
     feature: ItemFeature | None = None  # of a query, as the backend stores it
 
@@ -66,7 +67,7 @@ class Answer:
     reasons: tuple[str, ...] = ()  # why each item of a task is an answer; empty text where that is not known
     agreements: np.ndarray | None = None  # (k,) float64 agreement over time of the items of a task with its pieces
     digest: str = ""  # of the network, in the message that the worker is ready
-    asked: dict[str, Any] = field(default_factory=dict)  # content of a JSON body without its features
+    asked: dict[str, Any] = field(default_factory=dict)  # content of a JSON body without its features; facts of a file
     kind: str = ""  # of an error: media, input, other; without a worker: timeout, crash, unavailable, other_checkpoint
     reason: str = ""  # `MediaError.reason`, or the code of a body that is refused
     message: str = ""  # for the client, of `input` only; may repeat what it sent
@@ -144,6 +145,8 @@ def _answer(embedder: Embedder, task: Task) -> Answer:
             return Answer(reasons=_explain_answers(embedder, task))
         if task.ids:
             return Answer(agreements=_align(embedder, task))
+        if task.probes:
+            return Answer(asked=_describe_file(embedder.sandbox, task))
         task, asked = _read_body(task) if task.body else (task, {})
         warnings: list[str] = []
         embedding, feature = _embed(embedder, task, warnings)
@@ -275,3 +278,12 @@ def _check_media(sandbox: Sandbox, task: Task) -> None:
     info = probe_in_sandbox(sandbox, path, check=(modality,), max_duration_s=task.max_duration_s)
     if (info.audio if task.side == "music" else info.video) is None:
         raise MediaError(f"no_{modality}_stream", f"{path}: has no {modality}")
+
+
+def _describe_file(sandbox: Sandbox, task: Task) -> dict[str, float | None]:
+    """Lengths of both sides of a file in seconds: 0 if not known, None for a side that it does not have."""
+    from vmnet_pipeline.media.probe import probe_in_sandbox
+
+    info = probe_in_sandbox(sandbox, str(task.path), check=(), max_duration_s=task.max_duration_s)
+    sides = {"audio_s": info.audio, "video_s": info.video}
+    return {name: None if side is None else side.duration_s or 0.0 for name, side in sides.items()}
