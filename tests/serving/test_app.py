@@ -306,7 +306,7 @@ def test_a_document_of_openapi_resolves_its_references(client):
 
 
 def test_headers_of_every_answer(client):
-    for path in ("/", "/page.js", "/v1/map", "/nowhere", "/v1/items/0001/media"):
+    for path in ("/", "/main.js", "/v1/map", "/nowhere", "/v1/items/0001/media"):
         headers = client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "default-src 'self'" in headers["content-security-policy"]

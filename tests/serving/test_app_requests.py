@@ -9,7 +9,7 @@ import pytest
 from live_server import run_with
 
 GETS = (
-    "/", "/page.js", "/icon.svg", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/map", "/v1/items/0001",
+    "/", "/main.js", "/icon.svg", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/map", "/v1/items/0001",
     "/v1/items/0001/media", "/v1/items/0001/media?side=video", "/v1/items/nobody", "/v1/items/nobody/media", "/nowhere",
 )  # fmt: skip
 

@@ -221,7 +221,7 @@ def shown(request, service, live, tmp_path, monkeypatch):
 def test_the_interface_behind_a_proxy(shown, manifest):
     address, is_told = shown
     with httpx.Client(timeout=60) as client:
-        assert client.get(f"{address}page.js").status_code == 200
+        assert client.get(f"{address}main.js").status_code == 200
         content = Path(manifest.loc["0001", "audio_path"]).read_bytes()
         found = client.post(f"{address}v1/recommendations?query=music", content=content)
         assert found.status_code == 200, found.text

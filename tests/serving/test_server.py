@@ -163,7 +163,7 @@ def wait_for(condition, seconds=30):
     return condition()
 
 
-@pytest.mark.parametrize("what", ["/v1/items/0001/media?side=video", "/v1/map", "/page.js"])
+@pytest.mark.parametrize("what", ["/v1/items/0001/media?side=video", "/v1/map", "/main.js"])
 def test_who_never_reads_is_cut_off(service, live, what):
     """Answers that are finished, and answers that are under way; the service has room again."""
     cut = service.metrics.refused.labels("slow_reader")._value

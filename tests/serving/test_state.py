@@ -350,7 +350,7 @@ def test_a_page_that_is_allowed_may_ask_whether_it_may_send_the_key(places):
     ],
 )
 def test_only_known_names_are_answered(host, allowed, status):
-    assert call_guard("/page.js", {"host": host}, params=ServeParams(allowed_hosts=allowed))[0] == status
+    assert call_guard("/main.js", {"host": host}, params=ServeParams(allowed_hosts=allowed))[0] == status
 
 
 def has_ipv6():

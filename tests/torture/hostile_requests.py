@@ -63,12 +63,12 @@ def walk_paths(server: Server) -> Iterator[bytes]:
             f"/{up * 6}etc/passwd",
             f"/v1/items/{up * 4}etc%2fpasswd/media",
             f"/v1/items/0001/{up * 3}metrics",
-            f"/page.js/{up}app.py",
+            f"/main.js/{up}app.py",
         ):
             yield make_request(server, "GET", target)
     odd = (
         "/%00",
-        "/page.js%00.html",
+        "/main.js%00.html",
         "/v1/items/%00/media",
         "/v1/items/%ff%fe",
         "/v1/items/%ed%a0%80",
@@ -412,7 +412,7 @@ def flip_requests(server: Server, n: int, seed: int) -> Iterator[bytes]:
         post_json(
             server, "/v1/recommendations", b'{"id": "0001", "query": "video", "top_k": 3, "filters": ["tag=rock"]}'
         ),
-        make_request(server, "GET", "/page.js", Connection="close"),
+        make_request(server, "GET", "/main.js", Connection="close"),
         make_request(server, "POST", "/v1/session", b'{"key": "x"}', Content_Type="application/json"),
     ]
     chance = random.Random(seed)
