@@ -27,7 +27,8 @@ NARROW = {"music_tower": "narrow", "video_tower": "narrow", "embedding_dim": 8}
 
 
 def narrow_params(**given: Any) -> TrainParams:
-    settings = {"epochs": 5, "batch_size": 8, "learning_rate": 3e-3, "device": "cpu", "n_threads": 1, "model": NARROW}
+    settings: dict[str, Any] = {"epochs": 5, "batch_size": 8, "learning_rate": 3e-3, "device": "cpu", "n_threads": 1}
+    settings |= {"model": NARROW, "state_interval_s": 0.0}  # a state after every epoch
     return TrainParams(**{**settings, **given})
 
 

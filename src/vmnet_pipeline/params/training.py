@@ -195,7 +195,7 @@ class TrainParams(Params):
     patience: int | None = Field(50, ge=1, description="Stop after so many evaluations without gain; null: never.")
     eval_every: int = Field(1, ge=1, description="Epochs between two evaluations on the validation pairs.")
     state_interval_s: float = Field(
-        0.0, ge=0.0, description="Seconds between two writes of the state that a rerun continues from; 0: every epoch."
+        5.0, ge=0.0, description="Seconds between two writes of the state that a rerun continues from; 0: every epoch."
     )
     keep_every_steps: int | None = Field(
         None, ge=1, description="Steps between checkpoints kept in addition to the last one; null: none."
@@ -214,7 +214,9 @@ class TrainParams(Params):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes CUDA where there is one.")
     n_threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's setting.")
     precision: Literal["auto", "f32", "bf16"] = Field(
-        "auto", description="Of the network in training; weights and loss are f32 always. `auto`: bf16 on CUDA."
+        "auto",
+        description="Of the network in training; weights and loss are f32 always. `auto`: bf16 on CUDA, and with "
+        "`protocol: best` on processors that have it.",
     )
     compile: bool = Field(False, description="Compile the network with torch.compile, which takes a minute at first.")
     n_members: int = Field(

@@ -31,6 +31,7 @@ from vmnet_pipeline.training.data import (
 )
 from vmnet_pipeline.training.fusion import spread_weights, weigh_parts
 from vmnet_pipeline.training.optim import Schedule, WeightAverage, build_optimiser
+from vmnet_pipeline.training.precision import fast_products, uses_bf16
 from vmnet_pipeline.training.state import StateFolder, copy_tensors, digest_run, strip_prefix
 from vmnet_pipeline.training.trainer import Plan, Trainer, TrainingResult
 from vmnet_pipeline.training.validation import measure_network, require_finite
@@ -321,7 +322,7 @@ def assemble_trainer(
             params.patience,
             params.eval_every,
             params.state_interval_s,
-            params.precision == "bf16" or (params.precision == "auto" and device.type == "cuda"),
+            uses_bf16(params, device),
         ),
         validation=None if val is None else (val, encode_matches(val, params.positives_by)),
         average=None if params.average_decay is None else WeightAverage(model, params.average_decay),
@@ -373,7 +374,10 @@ def torch_settings(params: TrainParams) -> Iterator[None]:
                 torch.use_deterministic_algorithms(True, warn_only=True)
                 # Writing every new tensor once more would cost a tenth of the time; nothing here reads one unwritten.
                 memory.fill_uninitialized_memory = False
-            yield
+                with fast_products():
+                    yield
+            else:
+                yield
         finally:
             memory.fill_uninitialized_memory = fills_memory
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
