@@ -18,6 +18,7 @@ from vmnet_pipeline.commands.import_checkpoint import import_reference_checkpoin
 from vmnet_pipeline.commands.import_features import import_pickled_features
 from vmnet_pipeline.commands.new_project import make_project
 from vmnet_pipeline.commands.recommend import recommend_items
+from vmnet_pipeline.commands.render import render_video
 from vmnet_pipeline.commands.run import make_run_command
 from vmnet_pipeline.commands.serve import serve
 from vmnet_pipeline.commands.track import track_runs
@@ -44,6 +45,7 @@ for _command in (
     import_pickled_features,
     make_project,
     recommend_items,
+    render_video,
     serve,
     track_runs,
     manage_weights,

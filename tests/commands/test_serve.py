@@ -4,12 +4,13 @@ import pytest
 from click.testing import CliRunner
 
 from vmnet_pipeline.cli import cli
-from vmnet_pipeline.commands.serve import read_settings
+from vmnet_pipeline.commands.settings import read_settings
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.serving.config import ServeParams
 
 
 def test_settings_are_read_as_yaml():
-    params = read_settings(("max_upload_mb=2.5", "allowed_hosts=[a.example, b.example]", "n_workers = 2"))
+    params = read_settings(("max_upload_mb=2.5", "allowed_hosts=[a.example, b.example]", "n_workers = 2"), ServeParams)
     assert params.max_upload_bytes == 2_621_440
     assert (params.allowed_hosts, params.n_workers) == (("a.example", "b.example"), 2)
 
@@ -19,14 +20,14 @@ def test_settings_are_read_as_yaml():
     [
         ("max_upload_mb", "write NAME=VALUE"),
         ("max_upload_mb=0", "max_upload_mb: .*greater than 0, not 0"),
-        ("max_upload=1", "max_upload: unknown limit; did you mean max_upload_mb"),
-        ("nothing=1", "nothing: unknown limit; docs/parameters.md lists all"),
+        ("max_upload=1", "max_upload: unknown setting; did you mean max_upload_mb"),
+        ("nothing=1", "nothing: unknown setting; docs/parameters.md lists all"),
         ("n_workers=[", "n_workers=\\[: not valid YAML"),
     ],
 )
 def test_wrong_settings_are_named(setting, message):
     with pytest.raises(ParameterError, match=message):
-        read_settings((setting,))
+        read_settings((setting,), ServeParams)
 
 
 def test_a_collection_without_an_index_is_an_error_with_a_remedy(tmp_path):

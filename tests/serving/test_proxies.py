@@ -15,7 +15,7 @@ import httpx
 import pytest
 from live_server import get, run_with, talk
 
-from vmnet_pipeline.commands.serve import read_settings
+from vmnet_pipeline.commands.settings import read_settings
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.serving.config import ServeParams, is_prefix
 from vmnet_pipeline.serving.proxies import PREFIX, TrustedProxies
@@ -82,10 +82,12 @@ def test_client_and_scheme_are_those_that_a_trusted_proxy_tells():
 
 
 def test_settings_of_proxies_are_checked():
-    assert read_settings(("root_path=/music/", "trusted_proxies=[10.0.0.0/8, '::1']")).root_path == "/music"
+    assert (
+        read_settings(("root_path=/music/", "trusted_proxies=[10.0.0.0/8, '::1']"), ServeParams).root_path == "/music"
+    )
     for wrong in ("root_path=music", "root_path=/a b", "root_path=https://a", "trusted_proxies=[proxy]"):
         with pytest.raises(ParameterError, match=wrong.partition("=")[0]):
-            read_settings((wrong,))
+            read_settings((wrong,), ServeParams)
     assert is_prefix("")
     assert ServeParams().trusted_proxies == ("127.0.0.1", "::1")
 

@@ -7,13 +7,14 @@ import signal
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from vmnet_pipeline.commands.collection import choose_collection
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.commands.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,44 +42,12 @@ def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ..
     Embed and index the collection first: kedro run --pipelines=embed,index. With the environment variable
     VMNET_API_KEY set, every request needs that key.
     """
+    from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.storage.names import find_on_disk
 
     media = find_on_disk(places.media_roots[0].expanduser())
     default_root = media.parent if media.suffix.lower() == ".csv" else media
-    run_server(replace(places, media_roots=roots or (default_root,)), read_settings(settings), host, port)
-
-
-def read_settings(settings: tuple[str, ...]) -> ServeParams:
-    """Parse `NAME=VALUE` settings; values are YAML, e.g. `allowed_hosts=[example.org]`.
-
-    Raises:
-        ParameterError: A name is unknown or a value cannot be used.
-    """
-    from difflib import get_close_matches
-
-    import yaml
-    from pydantic import ValidationError
-
-    from vmnet_pipeline.errors import ParameterError, describe_validation
-    from vmnet_pipeline.serving.config import ServeParams
-
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ParameterError(f"--set {setting}: write NAME=VALUE, for example --set max_upload_mb=50")
-        try:
-            values[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ParameterError(f"--set {setting}: not valid YAML; write lists as [a, b]") from error
-    for name in (name for name in values if name not in ServeParams.model_fields):
-        near = get_close_matches(name, ServeParams.model_fields, 1)
-        hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
-        raise ParameterError(f"--set {name}: unknown limit; {hint}")
-    try:
-        return ServeParams.model_validate(values)
-    except ValidationError as error:
-        raise ParameterError(f"--set {describe_validation(error, show_value=True)}; see docs/parameters.md") from error
+    run_server(replace(places, media_roots=roots or (default_root,)), read_settings(settings, ServeParams), host, port)
 
 
 def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: int) -> None:

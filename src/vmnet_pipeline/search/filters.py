@@ -1,4 +1,4 @@
-"""Conditions on the metadata of items, e.g. `group=jazz`, `duration<60`, `tag=rock`."""
+"""Conditions on the metadata of items, e.g. `group=jazz`, `duration<60`, `tag=rock`, `commercial=yes`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmnet_pipeline.errors import SearchIndexError
+from vmnet_pipeline.soundtrack.licences import CLASSES, read_terms
 from vmnet_pipeline.storage.names import fold_case
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def _split(text: str) -> tuple[str, str, str]:
 def select_items(items: pd.DataFrame, filters: Iterable[Filter | str]) -> np.ndarray:
     """Which rows of a metadata table meet all conditions: (n,) bool. An empty cell meets none but `!=`.
 
-    Columns of text are compared exactly but for case; `tags` meets `=` if one of its tags does.
+    Columns of text are compared exactly but for case; `tags` meets `=` if one of its tags does. Where there is a column
+    `licence`, its classes (`soundtrack.licences.CLASSES`) can be asked for: `commercial=yes`.
 
     Raises:
         SearchIndexError: There is no such column, or it holds no numbers.
@@ -82,10 +84,7 @@ def select_items(items: pd.DataFrame, filters: Iterable[Filter | str]) -> np.nda
 def _meet(items: pd.DataFrame, condition: Filter) -> np.ndarray:
     import pandas as pd
 
-    if condition.column not in items.columns:
-        known = ", ".join(str(name) for name in items.columns)
-        raise SearchIndexError(f"items have no {condition.column!r} to filter by; they have {known}")
-    column = items[condition.column]
+    column = _get_column(items, condition.column)
     if condition.operator in ("=", "!="):
         equal = _equals(column, condition.value)
         return equal if condition.operator == "=" else ~equal
@@ -95,6 +94,19 @@ def _meet(items: pd.DataFrame, condition: Filter) -> np.ndarray:
     compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[condition.operator]
     with np.errstate(invalid="ignore"):
         return np.asarray(compare(numbers, float(condition.value)), dtype=bool)
+
+
+def _get_column(items: pd.DataFrame, name: str) -> pd.Series:
+    """A column, or a class of the column `licence`: yes, no or unknown."""
+    if name in items.columns:
+        return items[name]
+    if name in CLASSES and "licence" in items.columns:
+        texts = items["licence"].fillna("").astype("str")
+        answers = {text: getattr(read_terms(text), name) for text in texts.unique()}
+        return texts.map(answers).rename(name)
+    known = ", ".join(str(column) for column in items.columns)
+    classes = f"; of the licence also {', '.join(CLASSES)}" if "licence" in items.columns else ""
+    raise SearchIndexError(f"items have no {name!r} to filter by; they have {known}{classes}")
 
 
 def _equals(column: pd.Series, value: str) -> np.ndarray:

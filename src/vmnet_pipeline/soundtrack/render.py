@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +21,6 @@ from vmnet_pipeline.storage.paths import as_path, is_remote
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
-
-logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 _CLOSE_LU = 0.5
@@ -145,10 +142,7 @@ def render(
         _check_space(target, plan, settings)
         plan, written = _write(process, target, plan, settings, file_format, codec, tell)
         tell(1.0)
-    report = _report(str(target), str(video), str(music), plan, written, settings, codec)
-    for warning in report.warnings:
-        logger.warning("%s: %s", target, warning)
-    return report
+    return _report(str(target), str(video), str(music), plan, written, settings, codec)
 
 
 class _Growth:
