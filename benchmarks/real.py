@@ -85,7 +85,7 @@ def measure(problem: Problem, number: int, name: str, settings: Mapping[str, Any
         "key": key,
         "ranks": ranks.round(1).tolist(),
         "seconds": round(time.perf_counter() - start, 1),
-        "val_mrr": row.val_mrr[0],
+        "val_mrr": row.val_mrr[0] if row.val_mrr else None,
         "sizes": {subset: len(pairs) for subset, pairs in subsets.items()},
     }
     place.mkdir(parents=True, exist_ok=True)

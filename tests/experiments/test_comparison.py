@@ -186,3 +186,14 @@ def test_what_happens_is_logged(done, caplog):
         compare(folder)
     assert "variant two, seed 1" in caplog.text
     assert "baseline pls" in caplog.text
+
+
+def test_networks_that_learnt_from_validation_pairs_have_no_figure_on_them(tmp_path):
+    few = {"canonical": {"model": {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 8}}}
+    one = CompareParams(
+        variants={"few": {"members": few, "few_pairs": 500}, "plain": {}}, seeds=(0, 1), baselines=(), n_resamples=20
+    )
+    comparison = compare_variants(SIDES, narrow_params(), one, state_dir=tmp_path, open_log=Logs())
+    told = {item["name"]: item["val_mrr"] for item in comparison["rows"]}
+    assert told["few"] == told["few x2"] == []
+    assert len(told["plain"]) == 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tiny_pairs import Killed, Logs, draw_pairs, narrow_params
-from vmnet_pipeline.errors import TrainingError
+from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.models.checkpoints import (
     Checkpoint,
     StartPoint,
@@ -19,7 +19,9 @@ from vmnet_pipeline.models.checkpoints import (
 )
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.training import train_model
-from vmnet_pipeline.training.ensembles import choose_weights, list_members, train_ensemble
+from vmnet_pipeline.training.calibration import calibrate_result
+from vmnet_pipeline.training.ensembles import list_members, train_ensemble
+from vmnet_pipeline.training.joint_weights import choose_few_weights, choose_weights
 from vmnet_pipeline.training.trainer import HeldOut
 from vmnet_pipeline.types import Sequences
 
@@ -253,22 +255,115 @@ def test_closed_forms_learn_from_validation_pairs_once_weights_are_chosen(tmp_pa
     assert len(held_out.codes) == 60
 
 
-@pytest.mark.parametrize("broken", ["constant", "one group", "two groups", "nan"])
-def test_poor_collections_give_a_network_and_no_crash(tmp_path, broken):
-    pairs = draw_pairs(24, 1)
-    if broken == "constant":
-        pairs = replace(pairs, music=np.ones_like(pairs.music))
-    elif broken == "nan":
-        music = pairs.music.copy()
-        music[3] = np.nan
-        pairs = replace(pairs, music=music)
+def fit_few(tmp_path, pairs, val=None, start=None, **given):
+    logs = open_by_number(Logs())
+    return train_ensemble(pairs, val, kinds(few_pairs=500, **given), state_dir=tmp_path, open_log=logs, start=start)
+
+
+def test_few_pairs_that_agree_weakly_get_the_member_that_chooses_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = draw_pairs(40, 1, per_group=2)
+    pairs = replace(pairs, music=pairs.music + 3 * rng.normal(size=pairs.music.shape).astype("f4"))
+    done = fit_few(tmp_path, pairs)
+    assert done.network.model_config["music_tower"] == "reduced"
+    assert "members" not in done.network.model_config
+
+
+def test_another_member_takes_over_where_held_out_pairs_are_sure_of_it():
+    rng = np.random.default_rng(0)
+    unit = lambda a: (a / np.linalg.norm(a, axis=1, keepdims=True)).astype("f4")  # noqa: E731
+
+    def fold(noises, groups):
+        x = rng.normal(size=(len(groups), 8))
+        pairs = [(unit(x), unit(x + noise * rng.normal(size=x.shape))) for noise in noises]
+        return [HeldOut(a, b, np.arange(len(groups)), groups) for a, b in pairs]
+
+    many = tuple(map(str, range(40)))
+    assert choose_few_weights([fold((9.0, 0.3), many)])[1] == 1.0
+    assert choose_few_weights([fold((0.3, 9.0), many)])[0] == 1.0
+    alike = [fold((1.0, 1.0), many) for _ in range(2)]
+    assert choose_few_weights(alike)[0] in (1.0, pytest.approx(0.5, abs=0.1))
+    one_group = ("same",) * 40  # a gain on items of one work is one observation
+    assert choose_few_weights([fold((1.2, 0.3), one_group)])[0] == 1.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 9])
+def test_a_handful_of_pairs_gives_a_network(tmp_path, n):
+    done = fit_few(tmp_path, draw_pairs(n, 1))
+    assert np.isfinite(cosines(done.network, draw_pairs(10, 2))).all()
+
+
+def test_pairs_that_are_not_finite_are_left_out_and_named(tmp_path, caplog):
+    pairs = draw_pairs(30, 1)
+    music, video = pairs.music.copy(), pairs.video.copy()
+    music[3], video[5] = np.nan, np.inf
+    done = fit_few(tmp_path / "a", replace(pairs, music=music, video=video))
+    assert "features of 1-3, 1-5 hold NaN or infinity" in caplog.text
+    kept = np.array([row for row in range(30) if row not in (3, 5)])
+    clean = replace(
+        pairs,
+        ids=tuple(pairs.ids[r] for r in kept),
+        groups=tuple(pairs.groups[r] for r in kept),
+        music=pairs.music[kept],
+        video=pairs.video[kept],
+    )
+    assert same(done.network.tensors, fit_few(tmp_path / "b", clean).network.tensors)
+    with pytest.raises(TrainingError, match="at least 2 usable pairs"):
+        fit_few(tmp_path / "c", replace(pairs, music=np.full_like(music, np.nan)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("silence", "all items have the same music features"),
+        ("black", "all items have the same video features"),
+        ("one group", "all pairs are of one group"),
+        ("few groups", "figures rest on 3 groups"),
+    ],
+)
+def test_what_a_small_collection_lacks_is_told(tmp_path, caplog, fault, told):
+    pairs, params = draw_pairs(24, 1), kinds(few_pairs=500)
+    if fault in ("silence", "black"):
+        side = "music" if fault == "silence" else "video"
+        pairs = replace(pairs, **{side: np.ones_like(getattr(pairs, side))})
     else:
-        n = 1 if broken == "one group" else 2
+        n = 1 if fault == "one group" else 3
         pairs = replace(pairs, groups=tuple(str(i % n) for i in range(24)))
-    if broken == "nan":
-        with pytest.raises(TrainingError, match="1-3"):
-            train_ensemble(pairs, None, kinds(few_pairs=500), state_dir=tmp_path, open_log=open_by_number(Logs()))
-        return
-    done = train_ensemble(pairs, None, kinds(few_pairs=500), state_dir=tmp_path, open_log=open_by_number(Logs()))
-    scores = cosines(done.network, draw_pairs(10, 2))
-    assert np.isfinite(scores).all()
+    done = fit_few(tmp_path, pairs)
+    assert told in caplog.text
+    calibration = calibrate_result(done.network, None, params)
+    assert calibration is not None
+    assert bool(calibration.warn_of_chance()) == (fault in ("silence", "black"))
+    assert ("not better than chance" in caplog.text) == (fault in ("silence", "black"))
+
+
+def test_a_start_in_closed_form_is_kept_where_it_did_better_on_pairs_held_out_from_it(tmp_path):
+    many, few = draw_pairs(80, 1), draw_pairs(12, 3)
+    first = fit_few(tmp_path / "a", many).network
+    calibration = calibrate_result(first, None, kinds())
+    good = StartPoint(Checkpoint(first.model_config, first.tensors, calibration=calibration))
+    poor = calibration.model_copy(update={"mrr": calibration.mrr_chance})
+    bad = StartPoint(replace(good.checkpoint, calibration=poor))
+    unlike = replace(few, music=np.random.default_rng(0).normal(size=few.music.shape).astype("f4"))
+    kept = fit_few(tmp_path / "b", unlike, start=good, start_from="x").network
+    assert same(kept.tensors, first.tensors)
+    assert not same(fit_few(tmp_path / "c", few, start=bad, start_from="x").network.tensors, first.tensors)
+
+
+def test_a_start_in_closed_form_cannot_be_trained_on(tmp_path):
+    few = draw_pairs(40, 3)
+    model = {"music_tower": "reduced", "video_tower": "reduced"}
+    first = train_model(few, None, narrow_params(model=model), state_dir=tmp_path / "a")
+    start = StartPoint(Checkpoint(first.model_config, first.tensors))
+    with pytest.raises(ParameterError, match="never trained on"):
+        train_model(few, None, narrow_params(start_from="x"), state_dir=tmp_path / "b", start=start)
+    many = kinds(epochs=1, start_from="x")  # several members: they start from scratch, and the better one is kept
+    done = train_ensemble(
+        draw_pairs(60, 5),
+        draw_pairs(20, 6),
+        many,
+        state_dir=tmp_path / "c",
+        open_log=open_by_number(Logs()),
+        start=start,
+    )
+    assert np.isfinite(cosines(done.network, few)).all()

@@ -61,7 +61,8 @@ class Row:
         kind: What it is; `ensemble` joins the networks of all seeds of a variant.
         values: (n_seeds, n_metrics, n_queries) float64, what each test query contributes to each metric.
         median_ranks: (n_seeds, 2) per direction.
-        val_mrr: Mean reciprocal rank of both directions on the validation pairs, per seed.
+        val_mrr: Mean reciprocal rank of both directions on the validation pairs, per seed; empty where a network has
+            learnt from them.
         seeds: Of the trainings; empty for what does not depend on a seed.
         best_epochs: Kept epoch, per seed.
         seconds: Training time, per seed.
@@ -200,9 +201,11 @@ def _train_once(
 
 
 def _embed_subsets(trained: _Trained, result: TrainingResult, subsets: Mapping[str, PairArrays]) -> None:
-    model = result.build()
+    model, learnt_from_val = result.build(), len(result.held_out) > 1
     for name, embedded in (("val", trained.val), ("test", trained.test)):
         pairs = subsets[name]
+        if name == "val" and learnt_from_val:  # its figures are those of cross-validation
+            continue
         if name == "val" and len(result.held_out) == 1:  # the network itself has learnt from these pairs
             embedded.append((result.held_out[0].music, result.held_out[0].video))
             continue
@@ -217,7 +220,7 @@ def _list_rows(name: str, trained: _Trained, subsets: Mapping[str, PairArrays], 
     row = _make_row(name, "variant", trained.val, trained.test, subsets, params.ks, seeds=params.seeds, **details)
     if len(params.seeds) < 2:
         return [row]
-    joint = [_join_embeddings(trained.val)], [_join_embeddings(trained.test)]
+    joint = [_join_embeddings(trained.val)] if trained.val else [], [_join_embeddings(trained.test)]
     together: dict[str, Any] = {"seeds": params.seeds, "seconds": (math.fsum(trained.seconds),)}
     return [row, _make_row(f"{name} x{len(params.seeds)}", "ensemble", *joint, subsets, params.ks, **together)]
 

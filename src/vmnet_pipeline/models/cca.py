@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import scipy.linalg
 import torch
 
 from vmnet_pipeline.errors import ParameterError
@@ -32,6 +33,7 @@ RIDGES = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in units of the
 MAX_COMPONENTS = 1024  # principal components kept before the analysis; bounds its cost on wide features
 MIN_RIDGE = 1e-12  # of a side that does not vary, as half of two items
 MIN_VARIANCE = 1e-9  # of a direction, which has 1 with its regularisation; below, it is one that the items do not span
+MIN_CORRELATION = 1e-10  # of the largest one; below is rounding
 MAX_CORRELATION = 0.97  # above, a few outliers would dominate the scores
 CHUNK_ROWS = 1024
 
@@ -86,18 +88,22 @@ class CanonicalAnalysis:
         self.cross = self.x_vectors.T @ xy @ self.y_vectors
 
     def solve(self, x_ridge: float, y_ridge: float, n: int | None = None) -> tuple[Array, Array, Array]:
-        """(Dx, n) and (Dy, n) directions and their (n,) correlations, falling; None gives all."""
+        """(Dx, n) and (Dy, n) directions and their (n,) correlations, falling; None gives all.
+
+        A direction that the items do not determine is 0.
+        """
         x_scale, y_scale = 1.0 / np.sqrt(self.x_values + x_ridge), 1.0 / np.sqrt(self.y_values + y_ridge)
-        left, values, right = _decompose(x_scale[:, None] * self.cross * y_scale)
-        x, y = x_scale[:, None] * left[:, :n], y_scale[:, None] * right[:n].T
+        left, values, right = decompose(x_scale[:, None] * self.cross * y_scale)
+        known = values[:n] > MIN_CORRELATION * values.max(initial=0.0)
+        x, y = x_scale[:, None] * left[:, :n] * known, y_scale[:, None] * right[:n].T * known
         return self.x_vectors @ x, self.y_vectors @ y, values[:n]
 
 
-def _solve(moments: _Moments, n: int) -> Callable[[float], tuple[Array, Array]]:
-    """The first n directions of both sides at a ridge in units of the mean variance of a side."""
+def _solve(moments: _Moments, n: int, dims: tuple[int, int]) -> Callable[[float], tuple[Array, Array]]:
+    """The first n directions of both sides at a ridge in units of the mean variance of a side's entries."""
     xx, yy, xy = moments.covariances()
     analysis = CanonicalAnalysis(xx, yy, xy)
-    x_mean, y_mean = np.trace(xx) / len(xx), np.trace(yy) / len(yy)
+    x_mean, y_mean = np.trace(xx) / dims[0], np.trace(yy) / dims[1]
 
     def solve(ridge: float) -> tuple[Array, Array]:
         return analysis.solve(max(ridge * x_mean, MIN_RIDGE), max(ridge * y_mean, MIN_RIDGE), n)[:2]
@@ -119,9 +125,11 @@ def fit_canonical(music: Array, video: Array, n_components: int, *, halves: Arra
     Raises:
         ParameterError: A half has no item whose features are finite.
     """
+    dims = music.shape[-1], video.shape[-1]
+    (music, x_basis), (video, y_basis) = (_rotate_wide(side, len(halves)) for side in (music, video))
     first, second = (_sum_moments(music, video, np.flatnonzero(halves == half)) for half in (False, True))
     n = min(n_components, len(first.x), len(first.y))
-    analyses = [(_solve(first, n), second), (_solve(second, n), first)]
+    analyses = [(_solve(first, n, dims), second), (_solve(second, n, dims), first)]
     held_out = {
         ridge: np.mean([_correlate(solve(ridge), rest) for solve, rest in analyses], axis=0) for ridge in RIDGES
     }
@@ -129,9 +137,25 @@ def fit_canonical(music: Array, video: Array, n_components: int, *, halves: Arra
     information = {ridge: float(-0.5 * np.log1p(-(r**2)).sum()) for ridge, r in held_out.items()}
     ridge = max(RIDGES, key=lambda value: information[value])
     whole = first + second
-    x, y = _solve(whole, n)(ridge)
+    x, y = _solve(whole, n, dims)(ridge)
     xx, yy, _ = whole.covariances()
-    return CanonicalFit(x / _deviation(x, xx), y / _deviation(y, yy), held_out[ridge], ridge)
+    x, y = x / _deviation(x, xx), y / _deviation(y, yy)
+    return CanonicalFit(
+        x if x_basis is None else x_basis @ x, y if y_basis is None else y_basis @ y, held_out[ridge], ridge
+    )
+
+
+def _rotate_wide(features: Array, n: int) -> tuple[Array, Array | None]:
+    """Features with more entries than the n items: (n, r) coordinates in the span of the items, and its (D, r) basis.
+
+    Directions of a regularised analysis are in that span, so that nothing is lost and the cost does not grow with D.
+    """
+    if features.shape[-1] <= n:
+        return features, None
+    rows = pool_time(features[np.arange(n)])
+    good = np.isfinite(rows).all(axis=1)
+    basis = torch.linalg.qr(torch.from_numpy(rows[good].T))[0].numpy()
+    return rows @ basis, basis
 
 
 def _sum_moments(music: Array, video: Array, rows: Array) -> _Moments:
@@ -160,8 +184,12 @@ def _cross(x: Array, y: Array) -> Array:
     return (torch.from_numpy(x).T @ torch.from_numpy(y)).numpy()
 
 
-def _decompose(matrix: Array) -> tuple[Array, Array, Array]:
-    left, values, right = torch.linalg.svd(torch.from_numpy(matrix), full_matrices=False)
+def decompose(matrix: Array) -> tuple[Array, Array, Array]:
+    """Singular vectors and values: matrix = left @ diag(values) @ right. Not by torch where its fast method fails."""
+    try:
+        left, values, right = torch.linalg.svd(torch.from_numpy(matrix), full_matrices=False)
+    except RuntimeError:  # LinAlgError of torch: many equal singular values, as items with equal features make
+        return cast("tuple[Array, Array, Array]", scipy.linalg.svd(matrix, full_matrices=False, lapack_driver="gesvd"))
     return left.numpy(), values.numpy(), right.numpy()
 
 

@@ -150,6 +150,11 @@ class ScaledRows:
         self.array = array
         self.scaler = scaler
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array."""
+        return self.array.shape
+
     @torch.no_grad()
     def __getitem__(self, rows: Array) -> Array:
         chunk = torch.from_numpy(np.asarray(self.array[rows], dtype=np.float32))

@@ -108,6 +108,7 @@ class _ModelSchema(_Strict):
     video_layers: int | None = Field(default=None, ge=1, le=5)
     linear: bool = False
     n_landmarks: int | None = Field(default=None, ge=1, le=2**20)
+    ranks: list[Size] | None = Field(default=None, min_length=1, max_length=2**12)
     members: list[_ModelSchema] = Field(default_factory=list, max_length=64)
 
 

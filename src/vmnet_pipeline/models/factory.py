@@ -110,11 +110,26 @@ def build_kernel(
     return KernelTower(input_shape[-1], embedding_dim, n_landmarks or N_LANDMARKS)
 
 
+def build_reduced(
+    input_shape: tuple[int, ...], embedding_dim: int, dropout: float, *, ranks: Sequence[int] | None = None
+) -> nn.Module:
+    """Either side: reduced-rank CCA in closed form, for few pairs; (D,) or (T, D) features. It has no dropout."""
+    from vmnet_pipeline.models.reduced_cca import list_ranks
+    from vmnet_pipeline.models.reduced_tower import ReducedTower
+
+    if len(input_shape) not in (1, 2) or min(input_shape) < 1:
+        raise ParameterError(
+            f"tower 'reduced' takes features of shape (D,) or (T, D) per item, but these have {input_shape}"
+        )
+    return ReducedTower(input_shape[-1], ranks or list_ranks(1, 1))
+
+
 MUSIC_TOWERS: dict[str, TowerBuilder] = {
     "vggish": partial(build_time_fusion, layers=MUSIC_LAYERS),
     "musicnn": partial(build_pooled, name="musicnn", layers=MUSIC_LAYERS),
     "canonical": partial(build_canonical, side="music"),
     "kernel": build_kernel,
+    "reduced": build_reduced,
     "sequence": partial(build_sequence, depth=0),
     "transformer": partial(build_sequence, depth=2),
 }
@@ -123,15 +138,18 @@ VIDEO_TOWERS: dict[str, TowerBuilder] = {
     "musicnn": partial(build_pooled, name="musicnn", layers=VIDEO_LAYERS),
     "canonical": partial(build_canonical, side="video"),
     "kernel": build_kernel,
+    "reduced": build_reduced,
     "sequence": partial(build_sequence, depth=0),
     "transformer": partial(build_sequence, depth=2),
 }
+FITTED_OPTIONS = {"kernel": "n_landmarks", "reduced": "ranks"}
+"""What the size of a tower in closed form depends on, beside the features."""
 VMNET_TOWERS = frozenset({"vggish", "musicnn"})
 """Towers whose number of layers can be chosen, and which can be linear."""
 
 
 def _find_builder(
-    towers: Mapping[str, TowerBuilder], name: str, side: str, layers: int | None, linear: bool, n_landmarks: int | None
+    towers: Mapping[str, TowerBuilder], name: str, side: str, layers: int | None, linear: bool, **fitted: Any
 ) -> TowerBuilder:
     if name not in towers:
         raise ParameterError(f"there is no {side} tower '{name}'; choose one of {', '.join(sorted(towers))}")
@@ -142,7 +160,8 @@ def _find_builder(
             f"{side} tower '{name}' has neither `{side}_layers` nor `linear`: leave them out, or use one of "
             f"{', '.join(sorted(VMNET_TOWERS))}"
         )
-    return partial(towers[name], **options, **({"n_landmarks": n_landmarks} if name == "kernel" else {}))
+    own = FITTED_OPTIONS.get(name)
+    return partial(towers[name], **options, **({own: fitted[own]} if own else {}))
 
 
 def build_model(
@@ -159,6 +178,7 @@ def build_model(
     video_layers: int | None = None,
     linear: bool = False,
     n_landmarks: int | None = None,
+    ranks: Sequence[int] | None = None,
     members: Sequence[Mapping[str, Any]] = (),
 ) -> VMNet:
     """Build a freshly initialised network; the weights come from torch's global random state.
@@ -176,6 +196,7 @@ def build_model(
         video_layers: The same of video; None for the published 2.
         linear: VM-NET towers without ReLU, and without the batch norm behind their first layer.
         n_landmarks: Of a kernel tower; at most as many as there are training pairs.
+        ranks: Sizes of the blocks of a reduced tower; `embedding_dim` is their sum.
         members: Arguments of networks of different kinds, which are joined by weights; the other arguments are then
             those of the member whose features the whole takes.
 
@@ -186,8 +207,9 @@ def build_model(
         from vmnet_pipeline.models.ensemble import join_weighted
 
         return join_weighted([build_model(**member) for member in members], [dict(member) for member in members])
-    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music", music_layers, linear, n_landmarks)
-    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video", video_layers, linear, n_landmarks)
+    fitted = {"n_landmarks": n_landmarks, "ranks": ranks}
+    build_music = _find_builder(MUSIC_TOWERS, music_tower, "music", music_layers, linear, **fitted)
+    build_video = _find_builder(VIDEO_TOWERS, video_tower, "video", video_layers, linear, **fitted)
     networks = [
         VMNet(
             build_music(tuple(music_shape), embedding_dim, dropout),

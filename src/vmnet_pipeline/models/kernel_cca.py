@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.models.cca import pool_time
+from vmnet_pipeline.models.cca import decompose, pool_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -271,7 +271,7 @@ def _solve(sums: _Moments, ridge: float, n: int) -> _Directions:
 def _decompose(matrix: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first n singular vectors; of a large matrix by random projections, which is ten times as fast."""
     if len(matrix) <= 4 * n:
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        left, values, right = map(torch.from_numpy, decompose(matrix.numpy()))
         return left[:, :n], values[:n], right[:n].T
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -45,7 +45,7 @@ BEST_MODEL_PROPOSED: dict[str, Any] = {"music_tower": "canonical", "video_tower"
 
 
 # Towers that are fitted in closed form; no step trains them.
-CLOSED_FORM_TOWERS = frozenset({"kernel"})
+CLOSED_FORM_TOWERS = frozenset({"kernel", "reduced"})
 # Towers that take a sequence of steps per item, so that the features are packed without pooling.
 SEQUENCE_TOWERS = frozenset({"sequence", "transformer"})
 

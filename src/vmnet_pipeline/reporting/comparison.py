@@ -53,7 +53,7 @@ def _lay_out_differences(comparison: Mapping[str, Any]) -> list[str]:
         mrr = _format_cell(row["difference"]["both/mrr"], 1, 3, sign="+")
         cells = ["", ""] if row["name"] == comparison["against"] else [recall, mrr]
         seconds = f"{np.mean(row['seconds']):.0f}" if row["seconds"] else "-"
-        lines.append(_join(row["name"], *cells, f"{np.mean(row['val_mrr']):.3f}", last=seconds))
+        lines.append(_join(row["name"], *cells, _format_val(row["val_mrr"]), last=seconds))
     return lines
 
 
@@ -81,6 +81,10 @@ def _list_notes(comparison: Mapping[str, Any]) -> list[str]:
     if len(comparison["seeds"]) < 3:
         lines += textwrap.wrap("Warning: fewer than three seeds say little about the spread between trainings.", _WIDTH)
     return lines
+
+
+def _format_val(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}" if values else "-"
 
 
 def _join(name: str, *cells: str, last: str) -> str:

@@ -100,7 +100,8 @@ def log_comparison(comparison: Mapping[str, Any]) -> None:
     metrics: dict[str, float] = {}
     for row in comparison["rows"]:
         name = row["name"].replace(" ", "_")
-        metrics[f"{name}/val_mrr"] = sum(row["val_mrr"]) / len(row["val_mrr"])
+        if row["val_mrr"]:
+            metrics[f"{name}/val_mrr"] = sum(row["val_mrr"]) / len(row["val_mrr"])
         metrics |= _flatten_estimates(name, row["figures"])
     log_metrics(metrics)
 

@@ -7,23 +7,27 @@ pairs, and weights come from pairs that cross-validation holds out by group.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-import torch
 
-from vmnet_pipeline.evaluation.metrics import measure_retrieval
 from vmnet_pipeline.models.checkpoints import split_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.ensemble import join_tensors
 from vmnet_pipeline.models.kernel_cca import MAX_PAIRS, assign_folds
 from vmnet_pipeline.params.training import CLOSED_FORM_TOWERS, SEQUENCE_TOWERS, KernelParams
 from vmnet_pipeline.training.data import derive_seed, encode_matches
-from vmnet_pipeline.training.fusion import is_better, rank_reciprocally, take_vectors, weigh_parts
+from vmnet_pipeline.training.few_pairs import find_finite, list_faults
+from vmnet_pipeline.training.fusion import has_few_pairs, take_vectors, weigh_parts
+from vmnet_pipeline.training.joint_weights import (
+    choose_few_weights,
+    choose_weights,
+    measure_folds,
+    rank_held_out,
+    weigh_members,
+)
 from vmnet_pipeline.training.setup import fit_closed_form, train_model
 from vmnet_pipeline.training.trainer import HeldOut, TrainingResult
 from vmnet_pipeline.training.validation import measure_network
@@ -48,8 +52,6 @@ logger = logging.getLogger(__name__)
 
 N_FOLDS = 5
 POOLED_ROWS = 1024
-MAX_SPREAD_ROWS = 2000
-WEIGHT_STEPS = 4  # weights of members are multiples of a quarter
 
 
 class EpochLog(Protocol):
@@ -122,14 +124,15 @@ def train_ensemble(
         ParameterError: As `train_model`.
     """
     train = train if start else weigh_parts(train, val, params)
-    members = list_members(params)
-    closed = {name: member for name, member in members.items() if _has_closed_form(member)}
-    n_pairs = len(train) + (0 if val is None else len(val))
-    if params.members and closed and start is None and n_pairs < params.few_pairs:
-        logger.info("%d pairs are few: networks are fitted in closed form on all, weights by cross-validation", n_pairs)
-        return _fit_few(_concatenate(train, val), closed, params.positives_by, state_dir, open_log)
+    members, few = list_members(params), _list_few(params)
     starts = [] if start is None else split_checkpoint(start.checkpoint)
-    if params.members and starts and not any(_match_start(starts, member) for member in members.values()):
+    is_fitted = all(part.model_config["music_tower"] in CLOSED_FORM_TOWERS for part in starts)
+    if few and is_fitted and has_few_pairs(train, val, params):
+        n_pairs = len(train) + (0 if val is None else len(val))
+        logger.info("%d pairs are few: networks are fitted in closed form on all, weights by cross-validation", n_pairs)
+        fitted = _fit_few(_concatenate(train, val), few, params.positives_by, state_dir, open_log)
+        return fitted if start is None else _keep_better(fitted, start.checkpoint)
+    if params.members and not is_fitted and not any(_match_start(starts, member) for member in members.values()):
         params = params.model_copy(update={"members": {}})  # a network of another kind is trained on as it is
         members = {"": params}
     trained = []
@@ -175,9 +178,9 @@ def _join_kinds(
     each = zip(results, members, strict=True)
     held_out = [_hold_out(result, _in_form(val, member), codes) for result, member in each]
     weights = choose_weights([held_out])
-    whole = _weigh(held_out, weights)
+    whole = weigh_members(held_out, weights)
     joint = _join_weighted(_fit_on_all(results, train, val, params, state_dir), weights, names)
-    return replace(joint, metrics=_measure_folds([whole]), held_out=(whole,))
+    return replace(joint, metrics=measure_folds([whole]), held_out=(whole,))
 
 
 def _fit_on_all(
@@ -190,63 +193,11 @@ def _fit_on_all(
     for number, member in enumerate(list_members(params).values()):
         if member.model.is_closed_form:
             losses = results[number].history[0].losses
-            chosen = KernelParams(width=losses["width"], ridge=losses["ridge"])
+            chosen = KernelParams(width=losses.get("width"), ridge=losses.get("ridge"))
             settled = member.model_copy(update={"kernel": chosen, "start_from": None})
             folder = state_dir / f"all_{number + 1}"
             again[number] = train_model(_in_form(_concatenate(train, val), settled), None, settled, state_dir=folder)
     return again
-
-
-def choose_weights(folds: Sequence[Sequence[HeldOut]]) -> np.ndarray:
-    """Weights of members on a grid, by the reciprocal ranks of held-out pairs.
-
-    Args:
-        folds: Per fold what each member makes of its held-out pairs; the sizes of embeddings differ between members.
-
-    Returns:
-        (members,) float64 of sum 1. Members' scores count the same, unless other shares are better by more than the
-        standard error of the difference, pair by pair: few pairs tell little about weights.
-    """
-    n = len(folds[0])
-    spreads = np.mean([[_spread(member) for member in fold] for fold in folds], axis=0)
-    steps = (
-        np.array(grid) for grid in itertools.product(range(WEIGHT_STEPS + 1), repeat=n) if sum(grid) == WEIGHT_STEPS
-    )
-    shares = [np.full(n, 1.0 / n), *(grid / WEIGHT_STEPS for grid in steps)]
-    weights = [part / spreads / (part / spreads).sum() for part in shares]
-    reached = [np.concatenate([_rank(_weigh(fold, part)) for fold in folds]) for part in weights]
-    best = max(range(len(weights)), key=lambda number: reached[number].mean())
-    chosen: np.ndarray = weights[best if is_better(reached[best], reached[0]) else 0]
-    return chosen
-
-
-def _rank(pairs: HeldOut) -> np.ndarray:
-    return rank_reciprocally(*(torch.from_numpy(part) for part in (pairs.music, pairs.video, pairs.codes)))
-
-
-def _spread(pairs: HeldOut) -> float:
-    """Deviation of the scores of a gallery: those of members are only then of one size when they are divided by it."""
-    rows = slice(0, MAX_SPREAD_ROWS)
-    return max(float((pairs.music[rows] @ pairs.video[rows].T).std()), 1e-6)
-
-
-def _weigh(members: Sequence[HeldOut], weights: np.ndarray) -> HeldOut:
-    """The joint embeddings of members: roots of the weights, so that products are weighted means of products."""
-    music, video = (
-        np.concatenate([side * np.float32(math.sqrt(w)) for side, w in zip(sides, weights, strict=True)], axis=1)
-        for sides in ([part.music for part in members], [part.video for part in members])
-    )
-    return HeldOut(music, video, members[0].codes, members[0].groups)
-
-
-def _measure_folds(folds: Sequence[HeldOut]) -> dict[str, float]:
-    """Means over folds, weighted by their sizes, of what all of them have; each is a gallery of its own."""
-    figures = [
-        measure_retrieval(*(torch.from_numpy(part) for part in (fold.music, fold.video, fold.codes))) for fold in folds
-    ]
-    sizes = [len(fold.codes) for fold in folds]
-    names = [name for name in figures[0] if all(name in part for part in figures)]
-    return {name: float(np.average([part[name] for part in figures], weights=sizes)) for name in names}
 
 
 def _join(results: Sequence[TrainingResult], tensors: dict[str, Tensor], config: dict[str, Any]) -> TrainingResult:
@@ -280,9 +231,29 @@ def _hold_out(result: TrainingResult, pairs: PairArrays, codes: np.ndarray) -> H
 
 # --- few pairs
 
+CAUTIOUS = {"music_tower": "reduced", "video_tower": "reduced"}
+MAX_FEW_DIM = 64  # of kernel towers: a few hundred pairs determine no more variates
+
 
 def _has_closed_form(params: TrainParams) -> bool:
     return params.model.is_closed_form or params.model.music_tower == params.model.video_tower == "canonical"
+
+
+def _list_few(params: TrainParams) -> dict[str, TrainParams]:
+    """Members that few pairs are enough for: the one that chooses nothing, and those of the settings in closed form."""
+    closed = {name: member for name, member in list_members(params).items() if _has_closed_form(member)}
+    if not closed:
+        return {}
+    first = next(iter(closed.values()))
+    cautious = first.override({"model": CAUTIOUS})
+    listed = {"reduced": cautious, **closed} if "reduced" not in closed else closed
+    return {name: _limit(member) for name, member in listed.items()}
+
+
+def _limit(member: TrainParams) -> TrainParams:
+    dim = min(member.model.embedding_dim, MAX_FEW_DIM) if member.model.is_closed_form else member.model.embedding_dim
+    model = member.model.model_copy(update={"embedding_dim": dim})
+    return member.model_copy(update={"epochs": 0, "start_from": None, "model": model})
 
 
 def _fit_few(
@@ -292,22 +263,13 @@ def _fit_few(
     state_dir: Path,
     open_log: OpenMemberLog,
 ) -> Ensemble:
-    """Closed forms on all pairs; weights and figures from pairs that cross-validation holds out."""
-    members = {name: member.model_copy(update={"epochs": 0}) for name, member in members.items()}
-    rng = np.random.default_rng((next(iter(members.values())).seed, 2))
-    folds = assign_folds(encode_matches(pairs, "group"), N_FOLDS, rng)
-    codes = encode_matches(pairs, positives_by)
-    held_out = [
-        [
-            _hold_out(
-                fit_closed_form(_take(form, folds != fold), member), _take(form, folds == fold), codes[folds == fold]
-            )
-            for member, form in ((member, _in_form(pairs, member)) for member in members.values())
-        ]
-        for fold in range(int(folds.max()) + 1)
-        if (folds == fold).sum() >= 2 and (folds != fold).sum() >= 2
-    ]
-    weights = choose_weights(held_out) if held_out else np.full(len(members), 1.0 / len(members))
+    """Closed forms on all usable pairs; weights and figures from pairs that cross-validation holds out."""
+    finite = find_finite(pairs)
+    for fault in list_faults(pairs, finite):
+        logger.warning("%s", fault)
+    pairs = pairs if finite.all() else _take(pairs, finite)
+    held_out = _hold_out_folds(pairs, members, positives_by)
+    weights = choose_few_weights(held_out) if held_out else np.eye(len(members))[0]
     trained = []
     for number, (name, member) in enumerate(members.items()):
         with open_log(number, name, member) as log:
@@ -315,8 +277,26 @@ def _fit_few(
             log.finish(result.history)
         trained.append(result)
     whole = _join_weighted(trained, weights, list(members))
-    joint = tuple(_weigh(fold, weights) for fold in held_out)
-    return Ensemble(replace(whole, held_out=joint, metrics=_measure_folds(joint) if joint else {}), tuple(trained))
+    joint = tuple(weigh_members(fold, weights) for fold in held_out)
+    return Ensemble(replace(whole, held_out=joint, metrics=measure_folds(joint) if joint else {}), tuple(trained))
+
+
+def _hold_out_folds(
+    pairs: PairArrays, members: Mapping[str, TrainParams], positives_by: Literal["id", "group", "position"]
+) -> list[list[HeldOut]]:
+    """What members make of the pairs of every fold that they are not fitted to."""
+    rng = np.random.default_rng((next(iter(members.values())).seed, 2))
+    folds, codes = assign_folds(encode_matches(pairs, "group"), N_FOLDS, rng), encode_matches(pairs, positives_by)
+    usable = [folds == fold for fold in range(int(folds.max()) + 1)]
+    usable = [is_out for is_out in usable if is_out.sum() >= 2 and (~is_out).sum() >= 2]
+    forms = [(member, _in_form(pairs, member)) for member in members.values()]
+    return [
+        [
+            _hold_out(fit_closed_form(_take(form, ~is_out), member), _take(form, is_out), codes[is_out])
+            for member, form in forms
+        ]
+        for is_out in usable
+    ]
 
 
 def _concatenate(train: PairArrays, val: PairArrays | None) -> PairArrays:
@@ -382,6 +362,23 @@ def _match_start(starts: Sequence[Checkpoint], params: TrainParams) -> Checkpoin
         if towers == (part.model_config["music_tower"], part.model_config["video_tower"]):
             return part
     return None
+
+
+def _keep_better(fitted: Ensemble, start: Checkpoint) -> Ensemble:
+    """What was fitted to few pairs, or the start where that was better on those held out from it, relative to chance.
+
+    The start may have been fitted to some of these pairs, so its figures are those that it was saved with.
+    """
+    network, known = fitted.network, start.calibration
+    if known is None or not network.held_out:
+        return fitted
+    ranked = [rank_held_out(fold) for fold in network.held_out]
+    chance = np.average([(1.0 / np.arange(1, len(part) + 1)).mean() for part in ranked], weights=[*map(len, ranked)])
+    if known.mrr / known.mrr_chance <= np.concatenate(ranked).mean() / chance:
+        return fitted
+    logger.info("the checkpoint of start_from did better on pairs held out from it than what was fitted, and is kept")
+    kept = replace(network, tensors=start.tensors, model_config=start.model_config, metrics=dict(start.metrics))
+    return replace(fitted, network=replace(kept, held_out=(), best_epoch=0))
 
 
 def _not_worse(joint: TrainingResult, start: Checkpoint, val: PairArrays | None, params: TrainParams) -> TrainingResult:

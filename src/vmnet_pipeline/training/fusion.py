@@ -80,6 +80,11 @@ def weigh_parts(train: PairArrays, val: PairArrays | None, params: TrainParams) 
     return replace(train, parts=weighed)
 
 
+def has_few_pairs(train: PairArrays, val: PairArrays | None, params: TrainParams) -> bool:
+    """Whether there are so few pairs that several members are fitted on all, as validation pairs would be noise."""
+    return bool(params.members) and len(train) + (0 if val is None else len(val)) < params.few_pairs
+
+
 def spread_weights(parts: Sequence[FeaturePart]) -> Array:
     """(D,) float32, the weight of every entry; 1 where none was chosen."""
     weights = [1.0 if part.weight is None else part.weight for part in parts]
@@ -113,7 +118,8 @@ def _cut(array: Array, parts: Sequence[FeaturePart]) -> Iterator[Array]:
 
 def _choose_factors(train: PairArrays, val: PairArrays | None, params: TrainParams, equal: Factors) -> Factors:
     """Change one factor at a time; only ratios count, so the first part of a side keeps its own."""
-    if val is None or len(val) < MIN_VALIDATION or len(train) < MIN_VALIDATION:
+    is_noise = val is None or len(val) < MIN_VALIDATION or len(train) < MIN_VALIDATION
+    if val is None or is_noise or has_few_pairs(train, val, params):
         logger.info("too few pairs to choose weights of the backends: all have the same total variance")
         return equal
     trial = _Trial(train, val, params)

@@ -17,6 +17,9 @@ from vmnet_pipeline.models.checkpoints import check_shapes
 from vmnet_pipeline.models.factory import build_model, choose_music_tower
 from vmnet_pipeline.models.kernel_tower import N_LANDMARKS, fit_kernel_towers
 from vmnet_pipeline.models.losses import ContrastiveLoss, build_loss
+from vmnet_pipeline.models.reduced_cca import list_ranks
+from vmnet_pipeline.models.reduced_tower import fit_reduced_towers
+from vmnet_pipeline.params.training import CLOSED_FORM_TOWERS
 from vmnet_pipeline.training import distributed
 from vmnet_pipeline.training.batch_norm import use_population_variance
 from vmnet_pipeline.training.batches import Augmentation, TrainBatches
@@ -35,7 +38,7 @@ from vmnet_pipeline.training.precision import fast_products, uses_bf16
 from vmnet_pipeline.training.state import StateFolder, copy_tensors, digest_run, strip_prefix
 from vmnet_pipeline.training.trainer import Plan, Trainer, TrainingResult
 from vmnet_pipeline.training.validation import measure_network, require_finite
-from vmnet_pipeline.types import EpochRecord, PairArrays, Sequences
+from vmnet_pipeline.types import SIDES, EpochRecord, FeaturePart, PairArrays, Sequences, Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import Standardise, VMNet
     from vmnet_pipeline.params import TrainParams
     from vmnet_pipeline.training.trainer import EpochCallback, StepCallback
-    from vmnet_pipeline.types import FeatureArray, FeaturePart
+    from vmnet_pipeline.types import FeatureArray
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +149,10 @@ def fit_closed_form(train: PairArrays, params: TrainParams) -> TrainingResult:
             _set_scale(model.music_scaler, train.music, train.parts.get("music"))
             _set_scale(model.video_scaler, train.video, train.parts.get("video"))
         losses = {"total": 0.0}
-        if params.model.is_closed_form:
+        if params.model.music_tower == "reduced":
+            widths = ([part.width for part in _list_parts(train, side)] for side in SIDES)
+            fit_reduced_towers(model, train.music, train.video, *widths)
+        elif params.model.is_closed_form:
             groups, options = encode_matches(train, "group"), params.kernel.model_dump()
             fit = fit_kernel_towers(model, train.music, train.video, groups, seed=params.seed, **options)
             losses = {"total": -(fit.score or 0.0), "width": fit.settings.width, "ridge": fit.settings.ridge}
@@ -219,8 +225,23 @@ def model_config_of(params: TrainParams, pairs: PairArrays) -> dict[str, Any]:
         "dropout": model.dropout,
         "standardise": params.standardise,
         **{name: value for name, value in depth.items() if value is not None},
-        **({"n_landmarks": min(len(pairs), N_LANDMARKS)} if params.model.is_closed_form else {}),
+        **_fitted_config(music_tower, pairs),
     }
+
+
+def _fitted_config(tower: str, pairs: PairArrays) -> dict[str, Any]:
+    """Arguments that say how large towers in closed form are on these pairs."""
+    if tower == "kernel":
+        return {"n_landmarks": min(len(pairs), N_LANDMARKS)}
+    if tower == "reduced":
+        ranks = list_ranks(*(len(_list_parts(pairs, side)) for side in SIDES))
+        return {"ranks": ranks, "embedding_dim": sum(ranks)}
+    return {}
+
+
+def _list_parts(pairs: PairArrays, side: Side) -> tuple[FeaturePart, ...]:
+    """The backends of a side, also where it has one."""
+    return pairs.parts.get(side) or (FeaturePart(side, getattr(pairs, side).shape[-1]),)
 
 
 def config_of_start(params: TrainParams, pairs: PairArrays, start: StartPoint) -> dict[str, Any]:
@@ -233,6 +254,11 @@ def config_of_start(params: TrainParams, pairs: PairArrays, start: StartPoint) -
     config = start.checkpoint.model_config
     if config.get("n_members", 1) > 1:
         raise ParameterError("start_from is an ensemble, which cannot be trained on; take a checkpoint of one network")
+    if config["music_tower"] in CLOSED_FORM_TOWERS:
+        raise ParameterError(
+            f"start_from has towers {config['music_tower']!r}, which are fitted to all pairs at once and never trained "
+            "on; leave it out, or give train.protocol=best, which keeps it where it is the better one"
+        )
     check_shapes(start.checkpoint, pairs.music.shape[1:], pairs.video.shape[1:])
     return {**config, "dropout": params.model.dropout}
 
