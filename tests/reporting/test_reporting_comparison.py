@@ -88,5 +88,6 @@ def test_the_plot_has_every_row_in_every_panel(tmp_path):
 def test_what_has_no_figure_on_validation_pairs_has_a_dash():
     rows = [{**row, "val_mrr": []} if row["name"] == "b" else row for row in COMPARISON["rows"]]
     lines = format_comparison({**COMPARISON, "rows": rows}).splitlines()
-    assert [line.split()[-2] for line in lines if line.startswith("b  ")][-1] == "-"
+    (*_, told) = (line.split()[-2] for line in lines if line.startswith("b  "))
+    assert told == "-"
     assert any("0.250" in line for line in lines)
