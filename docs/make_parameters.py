@@ -8,34 +8,25 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from vmnet_pipeline import params
 from vmnet_pipeline.backends.registry import BACKENDS
+from vmnet_pipeline.params import names
 from vmnet_pipeline.serving.config import ServeParams
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
 TARGET = Path(__file__).with_name("parameters.md")
 CONF = Path(__file__).parents[1] / "conf" / "base"
 
 SECTIONS: dict[str, type[BaseModel]] = {
-    "ingest": params.IngestParams,
-    "extract": params.ExtractParams,
-    "split": params.SplitParams,
-    "train": params.TrainParams,
-    "evaluate": params.EvaluateParams,
-    "embed": params.EmbedParams,
-    "index": params.IndexParams,
-    "pieces": params.PieceParams,
-    "passages": params.PassageParams,
+    **names.SECTIONS,
     "serve": ServeParams,
     "mix": params.MixParams,
     "variants.NAME": params.VariantParams,
-    "compare": params.CompareParams,
-    "tune": params.TuneParams,
 }
 
 HEAD = """# Parameters
@@ -125,12 +116,6 @@ def find_backend_models() -> dict[str, type[BaseModel]]:
     return {name: getattr(import_module(module), kind).params_type for name, (module, kind) in places.items()}
 
 
-def find_nested(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a parameter that is a group of parameters."""
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-
-
 def name_kind(annotation: Any) -> str:
     """A type as a reader of YAML would say it."""
     if annotation is NoneType:
@@ -163,7 +148,7 @@ def write_rows(prefix: str, model: type[BaseModel]) -> list[str]:
     """Table rows of a model, groups of parameters included."""
     rows = []
     for name, field in model.model_fields.items():
-        nested = find_nested(field)
+        nested = names.find_nested(field)
         if nested is not None:
             many = ".NAME" if get_origin(field.annotation) is dict else ""
             rows += write_rows(f"{prefix}.{name}{many}", nested)

@@ -38,9 +38,21 @@ def test_a_log_gets_a_line_every_half_minute_and_one_at_the_end(clock, caplog):
             clock[0] += 1.0
             progress.advance(failed=clock[0] == 5.0)
     lines = [record.getMessage() for record in caplog.records]
-    assert [line.split()[1] for line in lines] == ["done=30", "done=60", "done=90", "done=100"]
-    assert "left_s=40" in lines[1]
-    assert lines[-1] == "work: done=100 total=100 failed=1 seconds=100.0 per_s=1.0"
+    assert [line.split()[1] for line in lines] == ["30", "60", "90", "100"]
+    assert lines[1] == "work: 60 of 100, 1 failed, 1 min 0 s, 40.0 s left"
+    assert lines[-1] == "work: 100 of 100, 1 failed, 1 min 40 s"
+
+
+def test_few_long_items_have_a_line_each_that_says_how_long_the_rest_takes(clock, caplog):
+    """As a comparison: 9 of 10, 2 min left."""
+    caplog.set_level(logging.INFO)
+    with track("comparison", 10, log_every_s=0) as progress:
+        for _ in range(10):
+            clock[0] += 120.0
+            progress.advance()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[-2:] == ["comparison: 9 of 10, 18 min 0 s, 2 min 0 s left", "comparison: 10 of 10, 20 min 0 s"]
+    assert len(lines) == 10
 
 
 def test_many_items_at_once(clock, caplog):
@@ -49,7 +61,7 @@ def test_many_items_at_once(clock, caplog):
         clock[0] = 31.0
         progress.add(1500)
         progress.add(500)
-    assert [record.getMessage().split()[1] for record in caplog.records] == ["done=1500", "done=2000"]
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["1,500", "2,000"]
 
 
 def test_items_are_passed_on_and_the_end_is_told_also_after_an_error(caplog):
@@ -58,7 +70,7 @@ def test_items_are_passed_on_and_the_end_is_told_also_after_an_error(caplog):
     assert next(items) == "a"
     assert next(items) == "b"
     items.close()
-    assert "done=1 total=3" in caplog.text
+    assert "1 of 3" in caplog.text
 
 
 def run_piped(**environment: str) -> str:
@@ -93,7 +105,7 @@ def test_a_pipe_gets_no_bar_and_a_terminal_does(monkeypatch):
     piped = run_piped()
     assert "\r" not in piped
     assert piped.count("\n") == 1
-    assert "done=3 total=3" in piped
+    assert "3 of 3" in piped
     shown = run_on_terminal()
     assert "work:  33%" in shown
     assert "\x1b[3" not in shown  # no colours either

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmnet_pipeline.hooks.program import NAME
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import click
     from kedro.framework.startup import ProjectMetadata
 
-NAME = "vmnet-pipeline"
 PACKAGE = "vmnet_pipeline"
 
 

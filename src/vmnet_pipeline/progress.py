@@ -21,9 +21,10 @@ _Item = TypeVar("_Item")
 class Progress:
     """Counts finished items; thread-safe enough for one writer."""
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, log_every_s: float = LOG_EVERY_S) -> None:
         from tqdm import tqdm
 
+        self._log_every_s = log_every_s
         self._label, self._total, self._done, self._failed = label, total, 0, 0
         self._started = self._logged = time.monotonic()
         self._bar = tqdm(total=total, desc=label, unit="item", disable=not sys.stderr.isatty(), leave=False)
@@ -40,10 +41,10 @@ class Progress:
         self._done += n_items
         self._bar.update(n_items)
         now = time.monotonic()
-        if self._bar.disable and now - self._logged >= LOG_EVERY_S:
+        if self._bar.disable and self._done < self._total and now - self._logged >= self._log_every_s:
             self._logged = now
             left_s = (self._total - self._done) * (now - self._started) / self._done
-            logger.info("%s: %s left_s=%.0f", self._label, self._describe(now), left_s)
+            logger.info("%s: %s, %s left", self._label, self._describe(now), describe_seconds(left_s))
 
     def close(self, *, interrupted: bool = False) -> None:
         """End the bar and log the counts."""
@@ -57,14 +58,15 @@ class Progress:
 
     def _describe(self, now: float) -> str:
         seconds = max(now - self._started, 1e-9)
-        counts = f"done={self._done} total={self._total} failed={self._failed}"
-        return f"{counts} seconds={seconds:.1f} per_s={self._done / seconds:.1f}"
+        failed = f", {self._failed:,} failed" if self._failed else ""
+        speed = f", {self._done / seconds:.1f} per s" if self._done > seconds else ""
+        return f"{self._done:,} of {self._total:,}{failed}, {describe_seconds(seconds)}{speed}"
 
 
 @contextmanager
-def track(label: str, total: int) -> Iterator[Progress]:
-    """Show the progress of a step of `total` items."""
-    progress = Progress(label, total)
+def track(label: str, total: int, log_every_s: float = LOG_EVERY_S) -> Iterator[Progress]:
+    """Show the progress of a step of `total` items; in a log at most every `log_every_s` seconds."""
+    progress = Progress(label, total, log_every_s)
     is_interrupted = False
     try:
         yield progress
@@ -81,3 +83,16 @@ def track_each(label: str, items: Iterable[_Item], total: int) -> Iterator[_Item
         for item in items:
             yield item
             progress.advance()
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration for people.
+
+    Example:
+        >>> [describe_seconds(value) for value in (0.04, 59.5, 61, 7260)]
+        ['0.0 s', '59.5 s', '1 min 1 s', '2 h 1 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -6,6 +6,7 @@ import warnings
 
 from vmnet_pipeline.hooks.config_loader import ProjectConfigLoader
 from vmnet_pipeline.hooks.project import FolderHooks, ProjectHooks
+from vmnet_pipeline.hooks.steps import StepHooks
 from vmnet_pipeline.hooks.tracking import TrackingHooks
 from vmnet_pipeline.ingestion.ids import name_collection
 from vmnet_pipeline.storage.paths import name_local
@@ -24,7 +25,7 @@ warnings.filterwarnings("ignore", message="One or more dataset names contain '.'
 # So are those that filters of other packages let through. They go to the logger py.warnings, see conf/logging.yml.
 logging.captureWarnings(True)
 
-HOOKS = (FolderHooks(), ProjectHooks(), StageHooks(), TrackingHooks())
+HOOKS = (FolderHooks(), ProjectHooks(), StepHooks(), StageHooks(), TrackingHooks())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")  # TrackingHooks calls them
 
 CONFIG_LOADER_CLASS = ProjectConfigLoader

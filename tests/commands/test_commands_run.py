@@ -64,6 +64,24 @@ def test_other_parameters_are_values_and_empty_means_none():
     assert parse() == {}
 
 
+def test_lists_and_mappings_are_values():
+    given = parse("--params", "evaluate.ks=[1,5, 10],seed=3,train.loss={name: vmnet, top_k: null},media_dir=[a],b")
+    assert given == {
+        "evaluate": {"ks": [1, 5, 10]}, "seed": 3, "train": {"loss": {"name": "vmnet", "top_k": None}},
+        "media_dir": "[a],b",
+    }  # fmt: skip
+    assert parse("--params", "a=[[1, 2], [x, 'y,z', 0.5, true]],b=[],c={}") == {
+        "a": [[1, 2], ["x", "y,z", 0.5, True]], "b": [], "c": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["[1,2", "[a, b}", "{a: [1, 2}", "[1,2,seed=3"])
+def test_a_list_that_does_not_end_is_a_wrong_call(value):
+    result = CliRunner().invoke(make_run_command(), ["--params", f"evaluate.ks={value}"], prog_name="run")
+    assert result.exit_code == 2
+    assert "write lists as [a, b]" in result.output
+
+
 def test_a_file_of_options(tmp_path):
     path = tmp_path / "options.yml"
     path.write_text("run:\n  params:\n    collection: 007\n    media_dir: 2024_01\n    seed: 3\n")

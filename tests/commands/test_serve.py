@@ -1,5 +1,7 @@
 """What `kedro serve` says before it serves."""
 
+import socket
+
 import pytest
 from click.testing import CliRunner
 
@@ -35,3 +37,19 @@ def test_a_collection_without_an_index_is_an_error_with_a_remedy(tmp_path):
     assert done.exit_code == 1
     assert "there is no search index" in done.output
     assert "kedro run --pipelines=embed,index" in done.output
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = CliRunner().invoke(cli, ["serve", "--port", str(port), "--index-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: port {port} of 127.0.0.1 is in use. Give another one with --port")
+    assert "Page and interface" not in done.output
+
+
+def test_a_host_that_is_not_here_is_told(tmp_path):
+    for host in ("192.0.2.1", "no host of this name", "x" * 300):
+        done = CliRunner().invoke(cli, ["serve", "--host", host, "--index-dir", str(tmp_path)])
+        assert done.exit_code == 1
+        assert done.output.startswith(f"Error: --host {host}: ")

@@ -20,6 +20,9 @@ def test_the_table_is_printed_and_everything_is_written(demo_project):
     output = (demo_project.folder / "output.txt").read_text()
     for text in ("music -> video", "R@10", "median rank", "chance", "report.html", "mlflow ui", "kedro viz"):
         assert text in output
+    assert "step 14 of 14: vmnet_musicnn.write_report, " in output
+    assert "Running node" not in output
+    assert output.splitlines()[-1].startswith("Next        kedro run --pipelines=embed,index")
     evaluation = json.loads((demo_project.folder / REPORTING / "evaluation.json").read_text())
     test_ids = (demo_project.folder / "data/05_model_input/demo/test.csv").read_text().split()[1:]
     assert evaluation["pool_size"] == len(test_ids) >= 2
@@ -196,11 +199,15 @@ def test_vggish_with_random_weights_runs_whole(project, tmp_path):
     ("params", "message"),
     [
         ("media_dir=/no/such/folder", "There is no folder /no/such/folder"),
-        ("train.epochz=3", "epochz"),
+        ("train.epochz=3", "--params train.epochz: unknown parameter; did you mean train.epochs?"),
+        ("epochs=3", "did you mean train.epochs?"),
+        ("train.loss.name=x", "ParameterError: train.loss.name: Input should be 'vmnet' or 'contrastive', not 'x'"),
         ("split.train_share=0.9", "must be 1"),
     ],
 )
 def test_wrong_parameters_end_at_once_with_one_clear_error(project, params, message):
     output = project.kedro("run", "--params", params, ok=False)
     assert message in output
-    assert "Running node: extract" not in output
+    assert "extract_features" not in output
+    assert output.count("Error") == 1
+    assert "previous command" not in output

@@ -168,6 +168,6 @@ def test_a_store_that_cannot_be_used_is_found_out_before_anything_else(project, 
     assert "StorageError" in output
     assert "credentials.yml" in output
     assert "Traceback" not in output
-    assert "Running node" not in output
+    assert "step 1 of" not in output
     assert KEY not in output
     assert SECRET not in output

@@ -59,10 +59,14 @@ def test_every_training_has_a_log_with_settings_curves_and_figures(done):
         assert log.results[metric] == pytest.approx(values[2])
 
 
-def test_a_repeated_comparison_trains_nothing_and_says_the_same(done):
+def test_a_repeated_comparison_trains_nothing_and_says_the_same(done, caplog):
     folder, comparison, _ = done
     logs = Logs()
+    caplog.set_level(logging.INFO, logger="vmnet_pipeline.progress")
     assert compare(folder, logs=logs) == comparison
+    lines = [record.getMessage() for record in caplog.records if record.name == "vmnet_pipeline.progress"]
+    assert [line.partition(",")[0] for line in lines] == [f"comparison: {n} of 9" for n in range(1, 10)]
+    assert all(line.endswith(" s left") for line in lines[:-1])
     assert logs.n_epochs == 0
     assert all(len(log.history) > 0 for log in logs.by_name.values())
 

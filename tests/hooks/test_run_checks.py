@@ -46,7 +46,46 @@ def test_a_name_that_nothing_reads_is_refused(loader, name, hint):
         run_checks.check_names(loader(seed=3, **{name: "x"}))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 3}, r"--params epochs: unknown parameter; did you mean train\.epochs\?"),
+        ({"train": {"epoch": 3}}, r"--params train\.epoch: unknown parameter; did you mean train\.epochs\?"),
+        ({"train": {"loss": {"nam": 3}}}, r"train\.loss\.nam: .*did you mean train\.loss\.name\?"),
+        ({"evaluate": {"k": [1]}}, r"did you mean evaluate\.ks\?"),
+        ({"musicnn": {"layr": "x"}}, r"did you mean musicnn\.layer\?"),
+        ({"train": {"lr": 1}}, r"train\.lr: unknown parameter; docs/parameters\.md lists all"),
+    ],
+)
+def test_a_name_within_a_group_that_nothing_reads_is_refused(loader, given, message):
+    with pytest.raises(ParameterError, match=message):
+        run_checks.check_names(loader(**given))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"evaluate": {"n_resamples": 0}}, r"^evaluate\.n_resamples: Input should be greater than .* 1, not 0$"),
+        ({"train": {"epoch": 3}}, r"^train\.epoch: unknown parameter; did you mean train\.epochs\?$"),
+        ({"train": {"loss": {"name": "x"}}}, r"^train\.loss\.name: Input should be 'vmnet' or 'contrastive', not 'x'$"),
+        ({"split": {"train_share": 0.9}}, r"^split\..*must be 1, not 1\.3"),
+    ],
+)
+def test_values_are_checked_in_one_sentence(parameters, message):
+    with pytest.raises(ParameterError, match=message):
+        run_checks.check_values(parameters)
+    run_checks.check_values({"train": {}, "split": None, "mine": {"x": 1}})
+
+
 def test_names_that_something_reads_are_taken(loader):
+    run_checks.check_names(
+        loader(
+            train={"part_weights": {"a": 1}, "loss": {"top_k": None}},
+            tune={"space": {"model.dropout": {"low": 0}}},
+            compare={"variants": {"mine": {"loss": {"name": "x"}}}},
+            descriptors_audio={"weights_dir": "x", "gpu_idx": 1, "backend": "descriptors_audio"},
+        )
+    )
     run_checks.check_names(loader())
     run_checks.check_names(
         loader(media_dir="x", seed=3, train={"epochs": 3}, musicnn={"layer": "taggram"}, summaries_dir="y")

@@ -9,6 +9,7 @@ import click
 from vmnet_pipeline.commands.collection import DEMO
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.hooks.program import say_next
 
 
 @click.command(name="demo-media", cls=ProjectCommand, short_help="Make a demo collection of music videos.")
@@ -29,3 +30,4 @@ def make_demo_media(folder: Path, pairs: int, seed: int | None, workers: int | N
     with track("demo media", pairs) as bar:
         path = make_demo_collection(folder, spec, n_workers=workers, progress=bar.advance)
     click.echo(f"Demo media: {path}")
+    say_next("kedro run" if folder == DEMO else f"kedro run --params media_dir={folder}")

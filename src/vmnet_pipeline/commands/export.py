@@ -8,6 +8,7 @@ import click
 
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.hooks.program import say_next
 
 
 @click.command(name="export-onnx", cls=ProjectCommand, short_help="Write the towers of a checkpoint as ONNX files.")
@@ -26,3 +27,4 @@ def export_onnx(checkpoint: Path, folder: Path) -> None:
     files = export_towers(open_checkpoint(checkpoint), folder.expanduser())
     for side, path in files.items():
         click.echo(f"{side}: {path} ({path.stat().st_size / 1e6:.1f} MB, opset {OPSET})")
+    say_next("load them with onnxruntime, see docs/using.md")

@@ -11,6 +11,7 @@ import click
 from vmnet_pipeline.commands.collection import FEATURES
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import PlaceOrName, ProjectGroup
+from vmnet_pipeline.hooks.program import say_next
 
 if TYPE_CHECKING:
     from vmnet_pipeline.features.store import FeatureStore
@@ -65,6 +66,8 @@ def show_status(store: str | None) -> None:
         click.echo(f"  {sum(status.failures_by_reason.values())} failed")
         for reason, count in status.failures_by_reason.items():
             click.echo(f"    {count} x {reason}")
+        if not status.is_complete:
+            say_next(f"kedro run --pipeline extract_{status.fingerprint.backend}, as before, to extract the rest")
 
 
 @manage_features.command(name="verify")
@@ -87,6 +90,9 @@ def verify_files(store: str | None, repair: bool, workers: int | None) -> None:
             click.echo(f"  {drop_broken(one, broken)} dropped from the index: run the extraction again")
         is_good = is_good and not (broken or found.unknown)
     if not is_good:
+        say_next(
+            "kedro features verify --repair, then run the extraction again; kedro features gc removes what is unknown"
+        )
         sys.exit(1)
 
 
@@ -116,6 +122,8 @@ def remove_garbage(store: str | None, manifest: Path | None, dry_run: bool) -> N
         click.echo(f"{one.folder}: {verb} {counts}, {garbage.size_bytes / 1e6:.1f} MB")
         _list_some("orphan", [path.name for path in garbage.orphans])
         _list_some("unlisted", garbage.unlisted)
+    if dry_run:
+        say_next("the same without --dry-run")
 
 
 def _read_ids(manifest: Path) -> set[str]:

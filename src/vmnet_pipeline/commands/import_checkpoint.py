@@ -9,6 +9,7 @@ import click
 from vmnet_pipeline.commands.collection import MODELS
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.hooks.program import say_next
 
 IMPORTED = MODELS / "imported"
 
@@ -44,4 +45,4 @@ def import_reference_checkpoint(
     click.echo(f"Imported {prefix.name}, variant vmnet_{config['music_tower']}, {shapes}, {layers}: {folder}")
     for sentence in checkpoint.params["assumed"]:
         click.echo(f"Assumed: {sentence}")
-    click.echo(f"Test it:  kedro run --pipeline evaluate --params pairs_dir=DIR,checkpoint={folder}")
+    say_next(f"kedro run --pipeline evaluate --params pairs_dir=DIR,checkpoint={folder}")

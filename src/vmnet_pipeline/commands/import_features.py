@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vmnet_pipeline.commands.errors import report_errors
+from vmnet_pipeline.hooks.program import say_next
 
 
 @click.command(name="import-features", short_help="Import pickled features of the 2017 code.")
@@ -39,5 +40,6 @@ def import_pickled_features(folder: Path, output: Path) -> None:
         with replace_atomically(output / f"{path.name.removesuffix('.pkl')}.npy") as temporary:
             np.save(temporary, vector)
     click.echo(f"{len(paths) - n_failed} of {len(paths)} features are in {output}")
+    say_next("kedro run --params pairs_dir=FOLDER, with these files in it as docs/reference-layout.md shows")
     if n_failed:
         raise click.exceptions.Exit(1)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from vmnet_pipeline.hooks.program import say_next
+
 PROJECT_FILE = """# A Kedro project of the installed package vmnet_pipeline: settings are in conf/, results in data/.
 [tool.kedro]
 package_name = "vmnet_pipeline"
@@ -43,4 +45,5 @@ def make_project(folder: Path) -> None:
     (folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
     (folder / ".telemetry").write_text("consent: false\n", encoding="utf-8")
     (folder / "pyproject.toml").write_text(PROJECT_FILE.format(kedro_version=kedro.__version__), encoding="utf-8")
-    click.echo(f"Project: {folder}\nNext:    cd {folder} && kedro run --params media_dir=FOLDER")
+    click.echo(f"Project: {folder}")
+    say_next(f"cd {folder} && kedro run --params media_dir=FOLDER")

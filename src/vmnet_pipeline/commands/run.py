@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.hooks.config_loader import load_as_written, quote_names
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def _replace_reader(option: click.Parameter, read: Callable[..., Any] | None) ->
 
 
 def _read_params(parse: Callable[..., Any], ctx: click.Context, option: click.Parameter, value: Any) -> Any:
-    return parse(ctx, option, quote_names(value) if isinstance(value, str) else value)
+    try:
+        return parse(ctx, option, quote_names(value) if isinstance(value, str) else value)
+    except ParameterError as error:
+        ctx.fail(str(error))
 
 
 def _read_file(parse: Callable[..., Any], ctx: click.Context, option: click.Parameter, value: Any) -> Any:

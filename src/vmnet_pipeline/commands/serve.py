@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,25 +53,32 @@ def serve(host: str, port: int, roots: tuple[Path, ...], settings: tuple[str, ..
 def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: int) -> None:
     """Serve until the process is asked to end; finish requests in progress first.
 
+    The port is taken before anything is loaded, and announced when everything is.
+
     Raises:
         SearchIndexError: The collection has no index, or it is damaged.
-        ParameterError: The key cannot be used.
+        ParameterError: The key, the address or the port cannot be used.
     """
-    import uvicorn
+    from vmnet_pipeline.serving.listening import listen
 
-    from vmnet_pipeline.serving.app import make_app
-    from vmnet_pipeline.serving.auth import KEY_VARIABLE, ApiKey
-    from vmnet_pipeline.serving.server import allow_connections, configure_server
-    from vmnet_pipeline.serving.state import Service
-
-    key = ApiKey(os.environ.get(KEY_VARIABLE))
     host, shown = read_host(host)
-    service = Service(places, params.admit_host(host))
-    app = make_app(service, key)
-    allow_connections(params.max_connections)
-    click.echo(f"Page and interface: http://{shown}:{port}{params.root_path}/   (Ctrl-C ends it)")
-    with suppress(KeyboardInterrupt), _ending_on_hangup():
-        uvicorn.Server(configure_server(app, service, host, port)).run()
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(own) for own in listen(host, port)]
+        import uvicorn
+
+        from vmnet_pipeline.serving.app import make_app
+        from vmnet_pipeline.serving.auth import KEY_VARIABLE, ApiKey
+        from vmnet_pipeline.serving.server import allow_connections, configure_server
+        from vmnet_pipeline.serving.state import Service
+
+        key = ApiKey(os.environ.get(KEY_VARIABLE))
+        service = Service(places, params.admit_host(host))
+        app = make_app(service, key)
+        allow_connections(params.max_connections)
+        port = sockets[0].getsockname()[1]
+        click.echo(f"Page and interface: http://{shown}:{port}{params.root_path}/   (Ctrl-C ends it)")
+        with suppress(KeyboardInterrupt), _ending_on_hangup():
+            uvicorn.Server(configure_server(app, service, host, port)).run(sockets=sockets)
 
 
 def read_host(host: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from vmnet_pipeline.backends.weights import list_weights, resolve_weights, verif
 from vmnet_pipeline.commands.collection import choose_weights
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectGroup
+from vmnet_pipeline.hooks.program import say_next
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ def list_weight_sets(weights_dir: Path) -> None:
     for row in list_weights(weights_dir):
         state = "here" if row["present"] else "-"
         click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<12} {row['homepage']}")
+    say_next("kedro weights fetch NAME; a run fetches what it needs")
 
 
 @manage_weights.command(name="fetch")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -23,15 +23,17 @@ from vmnet_pipeline.evaluation.results import DIRECTIONS
 from vmnet_pipeline.experiments.baselines import fit_baseline
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.models.factory import build_model
+from vmnet_pipeline.progress import track
 from vmnet_pipeline.training.ensembles import EpochLog, train_ensemble
 from vmnet_pipeline.training.setup import model_config_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from vmnet_pipeline.params import CompareParams, TrainParams
+    from vmnet_pipeline.progress import Progress
     from vmnet_pipeline.training import TrainingResult
     from vmnet_pipeline.types import Array, PairArrays
 
@@ -138,8 +140,10 @@ def compare_variants(
             raise TrainingError(f"A comparison needs at least 2 pairs in {name}, not {n}; give it a larger share.")
     plan = plan_variants(params, train_params, subsets["train"])
     rows = []
-    for name, trainings in plan.items():
-        rows += measure_variant(name, trainings, subsets, params, state_dir=state_dir, open_log=open_log)
+    with track("comparison", sum(map(len, plan.values())), log_every_s=0.0) as progress:
+        counted = _count_trainings(open_log, progress)
+        for name, trainings in plan.items():
+            rows += measure_variant(name, trainings, subsets, params, state_dir=state_dir, open_log=counted)
     for name in params.baselines:
         logger.info("baseline %s", name)
         rows.append(measure_baseline(name, subsets, params))
@@ -147,6 +151,19 @@ def compare_variants(
         "sizes": {name: len(pairs) for name, pairs in subsets.items()},
         "settings": {name: trainings[0].model_dump(mode="json") for name, trainings in plan.items()},
     }
+
+
+def _count_trainings(open_log: OpenLog, progress: Progress) -> OpenLog:
+    """Count every training when its log closes; those of members are part of one."""
+
+    @contextmanager
+    def open_counted(title: str, settings: Mapping[str, Any]) -> Iterator[RunLog]:
+        with open_log(title, settings) as log:
+            yield log
+        if "variant" in settings:
+            progress.advance()
+
+    return open_counted
 
 
 def measure_variant(

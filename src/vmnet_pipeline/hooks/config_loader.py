@@ -14,6 +14,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader  # the rules by which OmegaConf distinguishes numbers from text
 
+from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.storage.project import PATH_NAMES
 from vmnet_pipeline.storage.yaml_files import load_yaml
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+_COMMA = "\\u002c"
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 TEXT_PARAMETERS = PATH_NAMES | {
     "address",
@@ -80,28 +82,56 @@ def load_as_written(text: str) -> Any:
 
 
 def quote_names(params: str) -> str:
-    """Quote names and paths in `NAME=VALUE,...`, the value of `--params`, so that YAML keeps them; empty means none.
+    """Quote names, paths and lists in `NAME=VALUE,...`, the value of `--params`, so that YAML and Kedro keep them.
 
-    A part without `=` belongs to the path before it, which has a comma in its name.
+    A part without `=` belongs to the path before it, which has a comma in its name. A list or mapping, `[1, 5]`, ends
+    with its bracket. An empty value means none.
+
+    Raises:
+        ParameterError: A list or mapping is not closed.
     """
     parts: list[str] = []
     for part in params.split(","):
-        if "=" not in part and part.strip() and parts and is_text(parts[-1].partition("=")[0]):
+        if parts and (_is_open(parts[-1]) or ("=" not in part and part.strip() and is_text(_name_of(parts[-1])))):
             parts[-1] += f",{part}"
         else:
             parts.append(part)
     return ",".join(map(_quote, parts))
 
 
+def _name_of(part: str) -> str:
+    return part.partition("=")[0]
+
+
+def _is_open(part: str) -> bool:
+    """Whether a list or mapping has begun and not ended."""
+    name, _, value = part.partition("=")
+    if is_text(name) or value.strip()[:1] not in ("[", "{"):
+        return False
+    return sum(value.count(sign) for sign in "[{") > sum(value.count(sign) for sign in "]}")
+
+
 def _quote(part: str) -> str:
     name, equals, value = part.partition("=")
     value = value.strip()
+    if not is_text(name) and value[:1] in ("[", "{"):
+        return f"{name}={_quote_list(name, value)}"
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
     is_none = name.strip() == "variant" and value == "null"  # the variant is then recognised from the shapes
     if not equals or not value or is_quoted or is_none or not is_text(name):
         return part
-    text = json.dumps(value, ensure_ascii=False).replace(",", "\\u002c")  # Kedro splits at commas
+    text = json.dumps(value, ensure_ascii=False).replace(",", _COMMA)  # Kedro splits at commas
     return f"{name}={text}"
+
+
+def _quote_list(name: str, value: str) -> str:
+    """A list or mapping as a YAML block, which has no commas."""
+    try:
+        content = load_as_written(value)
+    except yaml.YAMLError as error:
+        raise ParameterError(f"--params {name.strip()}={value}: write lists as [a, b], mappings as {{a: 1}}") from error
+    text = yaml.safe_dump(content, default_flow_style=False, default_style='"', allow_unicode=True, width=2**31)
+    return "\n" + text.replace(",", _COMMA)
 
 
 def is_text(name: str) -> bool:

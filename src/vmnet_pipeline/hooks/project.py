@@ -15,6 +15,7 @@ from vmnet_pipeline.hooks.run_checks import (
     check_access,
     check_checkpoint,
     check_names,
+    check_values,
     choose_reference_variant,
     configure_project_storage,
     refuse_parallel_runner,
@@ -56,6 +57,7 @@ class ProjectHooks:
         check_names(context.config_loader)
         configure_project_storage(context.config_loader)
         parameters = context.config_loader["parameters"]
+        check_values(parameters)
         declare_backends(parameters)
         self._library = choose_library_model(parameters, getattr(context.config_loader, "runtime_params", None) or {})
         if self._library is not None:

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.errors import ParameterError, StorageError, describe_validation
 from vmnet_pipeline.hooks.results import path_of
+from vmnet_pipeline.params import flatten_settings
+from vmnet_pipeline.params.names import SECTIONS, list_names, list_unknown, propose_names
 from vmnet_pipeline.storage.configuration import find_conf
 from vmnet_pipeline.storage.paths import configure_storage, explain_access, is_remote
 from vmnet_pipeline.types import MODALITY_OF
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
@@ -22,26 +26,68 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_OF_EVERY_BACKEND = ("backend", "weights", "weights_dir", "gpu_idx")
+"""Settings in `backend_defaults`, which a backend may lack."""
+
 
 def check_names(config_loader: Any) -> None:
     """Refuse an unknown name in `--params`: misspelt, it would silently have no effect.
 
     Raises:
-        ParameterError: Neither the configuration nor a backend has the name.
+        ParameterError: Neither the configuration, nor a backend, nor the model of a section has the name.
     """
     params = getattr(config_loader, "runtime_params", None) or {}
-    given = {str(name) for name, value in params.items() if not (isinstance(value, dict) and "backend" in value)}
+    given = {name: value for name, value in params.items() if not (isinstance(value, dict) and "backend" in value)}
     if not given:
         return
-    from difflib import get_close_matches
-
     from vmnet_pipeline.backends.registry import list_backends
 
-    known = {*list_backends(), *_find_names(Path(config_loader.conf_source))}
-    for name in sorted(given - known):
-        near = get_close_matches(name, sorted(known), 1)
-        hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists all."
-        raise ParameterError(f"--params {name}: unknown parameter; {hint}")
+    backends = list_backends()
+    known = {*backends, *_find_names(Path(config_loader.conf_source))}
+    for name in sorted({str(name) for name in given} - known):
+        _refuse_name(f"--params {name}", name, known)
+    common = {f"{backend}.{name}" for backend in backends for name in _OF_EVERY_BACKEND}
+    sections = _find_sections({str(name) for name in given}, backends)
+    for name in list_unknown(flatten_settings(given).keys() - common, sections):
+        _refuse_name(f"--params {name}", name, known)
+
+
+def check_values(parameters: Mapping[str, Any]) -> None:
+    """Check the parameters by their models, before Kedro does, in one sentence.
+
+    Raises:
+        ParameterError: A name in a file is unknown, or a value cannot be used.
+    """
+    from pydantic import ValidationError
+
+    for section, model in SECTIONS.items():
+        if parameters.get(section) is None:
+            continue
+        try:
+            model.model_validate(parameters[section])
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            name = ".".join(map(str, (section, *first["loc"])))
+            if first["type"] == "extra_forbidden":
+                _refuse_name(name, name, {section})
+            raise ParameterError(f"{section}.{describe_validation(error, show_value=True)}") from error
+
+
+def _refuse_name(what: str, name: str, known: set[str]) -> None:
+    from vmnet_pipeline.backends.registry import BACKENDS
+
+    sections = _find_sections({*SECTIONS, *known}, BACKENDS)
+    names = {full for section, model in sections.items() for full in list_names(section, model)}
+    raise ParameterError(f"{what}: unknown parameter; {propose_names(name, known | names)}")
+
+
+def _find_sections(names: set[str], backends: Iterable[str]) -> dict[str, Any]:
+    """The models of the sections and of the backends among `names`; of those that have one."""
+    from vmnet_pipeline.backends.registry import find_class
+
+    sections: dict[str, Any] = {name: model for name, model in SECTIONS.items() if name in names}
+    models = {name: getattr(find_class(name), "params_type", None) for name in backends if name in names}
+    return sections | {name: model for name, model in models.items() if model is not None}
 
 
 def refuse_parallel_runner(catalog: DataCatalog) -> None:

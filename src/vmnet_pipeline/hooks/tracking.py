@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from vmnet_pipeline.errors import StorageError, VmnetError
+from vmnet_pipeline.hooks.next_steps import find_next
+from vmnet_pipeline.hooks.program import name_commands
 from vmnet_pipeline.storage.paths import is_remote
 from vmnet_pipeline.storage.project import find_caller
 from vmnet_pipeline.tracking.connection import connect, describe_place, read_settings
@@ -108,6 +110,7 @@ class TrackingHooks:
         trouble = [] if TRACKER.failure is None else self._settle(folder)
         if trouble or any(name.endswith(_RESULTS) for name in pipeline.all_outputs()):
             _print_status(trouble or [describe_place(self._settings, Path(self._context.project_path))])
+        _print_next(find_next(pipeline.all_outputs(), run_params))
         if trouble:
             _end_with(NOT_TRACKED)
         elif TRACKER.failure is None:
@@ -160,7 +163,14 @@ def _print_status(lines: list[str]) -> None:
     import click
 
     click.echo("MLflow      " + f"\n{'':12}".join(lines))
-    click.echo("Pipelines   kedro viz\n")
+    click.echo("Pipelines   kedro viz")
+
+
+def _print_next(command: str) -> None:
+    import click
+
+    if command:
+        click.echo(f"Next        {name_commands(command)}")
 
 
 def find_pending(catalog: Any, project: Path) -> Path:
