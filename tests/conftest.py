@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from absl import logging as absl_logging
 
 from kedro_project import ROOT, Project, make_project
 from scheduling import GroupScheduling, name_group, rank
@@ -20,6 +22,9 @@ PROCESS_FIXTURES = {"demo_project", "other_forms", "project", "reference_checkpo
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers divide the cores, so that threads do not wait for one another
     n_cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores)))
+
+# It comes with OpenVINO and would take pytest's own stream, and close it when Kedro sets up logging inside a CliRunner.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # A shell has its background ignore these, and what is started inherits that. A handler is not inherited.
 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):

@@ -23,10 +23,10 @@ def test_tags_from_the_penultimate_layer_are_those_of_the_tag_layer(model, weigh
         backend = get_backend("musicnn", {"model": model, "layer": layer, "engine": "torch"}, weights_dir=weights_dir)
         backend.load()
         tagger = make_tagger(backend.fingerprint(), weights_dir)
-        named.append(tagger.name_tags(backend.infer(backend.prepare(path).inputs), 5))
-    assert named[0] == named[1]
-    assert len(named[0]) == 5
-    assert set(named[0]) <= set(TAGS[model])
+        named.append(tagger.rate(backend.infer(backend.prepare(path).inputs)))
+        assert tagger.names == TAGS[model]
+    assert named[0].shape == (50,) and 0 <= named[0].min() < named[0].max() <= 1
+    np.testing.assert_allclose(named[0], named[1], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,13 @@ def test_features_that_tags_cannot_be_had_from(change, tmp_path):
     assert make_tagger(None, tmp_path) is None
 
 
-def test_the_order_is_that_of_the_mean_over_time(tmp_path):
-    tagger = make_tagger(Fingerprint("musicnn", {
-        "model": "MTT_musicnn", "layer": "taggram", "weights": {"name": "MTT_musicnn"}}), tmp_path)  # fmt: skip
+def test_a_rating_is_the_mean_over_time_whether_it_was_stored_pooled_or_not(tmp_path):
+    good = {"model": "MTT_musicnn", "layer": "taggram", "weights": {"name": "MTT_musicnn"}}
     taggram = np.zeros((2, 50), np.float32)
     taggram[:, 3], taggram[0, 9], taggram[1, 5] = 0.4, 1.0, 0.3
-    assert tagger.name_tags(taggram, 3) == ["piano", "techno", "drums"]
+    for backend, settings, feature in (
+        ("musicnn", good, taggram),
+        ("musicnn_tags", {**good, "pooled": True}, taggram.mean(axis=0)),
+    ):
+        tagger = make_tagger(Fingerprint(backend, settings), tmp_path)
+        np.testing.assert_allclose(tagger.rate(feature)[[3, 9, 5, 0]], [0.4, 0.5, 0.15, 0.0], atol=1e-6)

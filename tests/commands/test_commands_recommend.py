@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from descriptor_pairs import AUDIO, FINGERPRINTS, VIDEO, draw_pairs
 from vmnet_pipeline import Embedder
+from vmnet_pipeline.cli import cli
 from vmnet_pipeline.commands.recommend import format_json, format_table, make_ranking
 from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.models.checkpoints import save_checkpoint
@@ -37,6 +39,9 @@ def places(tmp_path_factory):
     items = pd.DataFrame({"id": LIBRARY.ids, "title": [f"Track {i}" for i in LIBRARY.ids]})
     about = {"checkpoint": embedder.digest, "calibration": checkpoint.calibration.model_dump()}
     save_index(folder / "output/music_index", VectorIndex.build(vectors, items, about=about))
+    columns = [f"descriptors_audio:{name}" for name in AUDIO]
+    words = pd.DataFrame(LIBRARY.music, columns=columns).assign(id=list(LIBRARY.ids))[["id", *columns]]
+    words.to_parquet(folder / "output/music_words.parquet", index=False)
     results = [
         FeatureResult(FeatureRow(i, "done", "s"), row) for i, row in zip(LIBRARY.ids, LIBRARY.music, strict=True)
     ]
@@ -56,7 +61,7 @@ def test_the_table_says_how_likely_an_answer_is_and_why_it_fits(places, monkeypa
     assert table[0].split() == ["rank", "score", "fit", "above", "id", "title", "reasons"]
     assert ranking[0].id == "0" and ranking[0].fit > 0.2 and ranking[0].percentile > 95
     assert "both slow (tempo 60, cuts every 30.0 s)" in table[1]
-    assert json.loads(format_json(Path("clip.mp4"), "video_to_music", ranking))["results"][0]["reasons"]
+    assert json.loads(format_json({"query": "clip.mp4"}, ranking))["results"][0]["reasons"]
     assert ranking.remark == ""
 
 
@@ -68,3 +73,77 @@ def test_without_stored_features_there_are_answers_without_reasons(places, monke
         )
         assert [item.reasons for item in found] == ["", "", ""] and found[0].id == "0"
         assert "reasons" not in format_table(found)
+
+
+@pytest.fixture
+def call(places, monkeypatch):
+    """Runs the command on this collection; every file is the first video of the library."""
+    monkeypatch.setattr(Embedder, "extract", lambda *_, **__: LIBRARY.video[0])
+    weights = Path(__file__).parents[2] / "data/06_models/weights"
+    options = ["--index-dir", places.output, "--checkpoint", places.checkpoint, "--weights-dir", weights]
+
+    def run(*arguments, code=0):
+        done = CliRunner().invoke(cli, ["recommend", *map(str, (*arguments, *options))])
+        assert done.exit_code == code, done.output
+        return json.loads(done.stdout) if "--json" in arguments else " ".join(done.output.split())
+
+    return run
+
+
+TEMPO = dict(zip(LIBRARY.ids, LIBRARY.music[:, AUDIO.index("tempo")], strict=True))
+
+
+def test_words_alone_find_music_without_a_network(call, monkeypatch):
+    monkeypatch.setattr(Embedder, "load", None)
+    found = call("--text", "slow tempo", "--top-k", 5, "--json")
+    assert (found["query"], found["text"], found["direction"]) == (None, "slow tempo", "text_to_music")
+    slow = [TEMPO[item["id"]] for item in found["results"]]
+    fast = [TEMPO[item["id"]] for item in call("--text", "not slow", "--top-k", 5, "--json")["results"]]
+    assert max(slow) < sum(TEMPO.values()) / len(TEMPO) < sum(fast) / len(fast)
+    assert all(-1 < item["score"] < 1 for item in found["results"])
+    table = call("--text", "slow, a database schema")
+    assert "Track" in table and "Not understood, and left out: 'a database schema'" in table
+
+
+def test_words_and_a_file_count_together_as_the_weight_says(call):
+    by_file = call("clip.mp4", "--json")["results"]
+    same = call("--video", "clip.mp4", "--text", "fast", "--text-weight", 0, "--json")
+    assert [item["id"] for item in same["results"]] == [item["id"] for item in by_file]
+    assert (same["query"], same["direction"]) == ("clip.mp4", "video_to_music")
+    mixed = call("clip.mp4", "--text", "fast", "--text-weight", 1, "--json")["results"]
+    assert TEMPO[mixed[0]["id"]] > TEMPO[by_file[0]["id"]] == 60
+    assert {item["id"]: item["fit"] for item in mixed if item["fit"]}  # what the file says of it stays
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", ""], "the text says nothing to search for; write, for example, 'calm piano, no drums'"),
+        (["--text", "\U0001f3b9"], "the text says nothing to search for"),
+        (["--text", "x" * 10_000], "the text has 10000 characters; write at most 1000"),
+        (["--text", "a database schema"], "the text is not understood"),
+        (["clip.mp4", "--text", "a database schema"], "the text is not understood"),
+        (["--text", "still", "--target", "video"], "there is nothing in"),
+        (["--music", "a.ogg", "--text", "still"], "extract_descriptors_video"),
+        (["--text", "fast", "--filter", "mood=sad"], "items have no 'mood' to filter by"),
+    ],
+)
+def test_words_that_cannot_be_searched_say_what_to_do(call, arguments, message):
+    assert message in call(*arguments, code=1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["clip.mp4", "--music", "a.ogg"],
+        ["clip.mp4", "--video", "other.mp4"],
+        ["clip.mp4", "--text", "fast", "--target", "music"],
+        ["--text", "fast", "--same-side"],
+        ["--text", "fast", "--rerank", 0.5],
+        ["clip.mp4", "--text", "fast", "--rerank", 0.5],
+        ["--text", "fast", "--text-weight", 1.5],
+    ],
+)
+def test_wrong_combinations_of_options_are_refused(call, arguments):
+    call(*arguments, code=2)

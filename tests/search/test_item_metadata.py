@@ -1,12 +1,9 @@
-import numpy as np
 import pandas as pd
 import pytest
 
 from vmnet_pipeline.errors import IngestError
-from vmnet_pipeline.features.store import FeatureChunk, FeatureResult, FeatureRow, FeatureStore
 from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
-from vmnet_pipeline.search.item_metadata import choose_side, collect_tags, describe_items, read_extra_columns
-from vmnet_pipeline.types import Fingerprint
+from vmnet_pipeline.search.item_metadata import choose_side, describe_items, read_extra_columns
 
 
 def make_manifest():
@@ -45,25 +42,3 @@ def test_a_collection_without_a_csv_file_has_no_columns_of_its_own(tmp_path):
     (tmp_path / "other.csv").write_text("name\nx\n")
     with pytest.raises(IngestError, match="no column id"):
         read_extra_columns(tmp_path / "other.csv")
-
-
-class FirstColumns:
-    """Names the step whose value is highest."""
-
-    def name_tags(self, feature, n_tags):
-        return [f"tag{index}" for index in np.argsort(-feature.mean(axis=0))[:n_tags]]
-
-
-def test_tags_of_items_with_features_and_a_warning_for_a_damaged_one(tmp_path, caplog):
-    features = {"a": [[0.1, 0.9, 0.5]], "b": [[0.9, 0.1, 0.5]], "c": [[0.9, 0.1, 0.5]]}
-    results = tuple(
-        FeatureResult(FeatureRow(item_id, "done", "s"), np.asarray(feature, np.float32))
-        for item_id, feature in features.items()
-    )
-    FeatureStore(tmp_path).write(FeatureChunk(Fingerprint("toy"), results))
-    (tmp_path / "b.npy").write_bytes(b"x")
-    store = FeatureStore(tmp_path)
-    tags = collect_tags(store, ["a", "b", "missing"], FirstColumns(), 2)
-    assert tags == {"a": ["tag1", "tag2"]}
-    assert "no tags for 'b'" in caplog.text
-    assert collect_tags(store, ["a"], None, 2) == collect_tags(store, ["a"], FirstColumns(), 0) == {}

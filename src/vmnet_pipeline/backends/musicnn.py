@@ -188,3 +188,23 @@ class MusicnnBackend(NetworkBackend):
         if not n_patches:  # shorter than one patch
             yield PreparedItem(cut_patches(signal[len(edge) : -len(edge)], self.params.short_audio), 1)
         yield PreparedItem(np.empty((0, PATCH_FRAMES, N_MELS), np.float32), 0, tuple(warnings))
+
+
+class MusicnnTagsParams(MusicnnParams):
+    """Parameters of the `musicnn_tags` backend: those of `musicnn` with other defaults."""
+
+    model: Literal["MSD_musicnn", "MTT_musicnn", "MSD_musicnn_big", "MSD_vgg", "MTT_vgg"] = Field(
+        "MTT_musicnn",
+        description="Pretrained model; those of MagnaTagATune have the tags of instruments, tempo and voices.",
+    )
+    layer: Literal["penultimate", "max_pool", "mean_pool", "mean_max_add", "taggram"] = Field(
+        "taggram", description="Words can only ask for tags of `taggram`, or of `penultimate` that is not pooled."
+    )
+    pooled: bool = Field(True, description="Store the mean over time, (50,), which is all that words need.")
+
+
+class MusicnnTagsBackend(MusicnnBackend):
+    """(50,) float32 per item, how likely each tag is: a second network for the search by words."""
+
+    name: ClassVar[str] = "musicnn_tags"
+    params_type: ClassVar[type[BackendParams]] = MusicnnTagsParams

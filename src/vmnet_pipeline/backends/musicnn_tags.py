@@ -39,6 +39,9 @@ TAGS = {
     "MTT_vgg": MAGNATAGATUNE_TAGS,
 }
 
+BACKENDS = ("musicnn", "musicnn_tags")
+"""Those whose features tags can be derived from."""
+
 
 class Tagger:
     """Names the tags of music.
@@ -59,16 +62,15 @@ class Tagger:
         likelihood: np.ndarray = 1.0 / (1.0 + np.exp(-(feature @ self._weight + self._bias)))
         return likelihood
 
-    def name_tags(self, feature: np.ndarray, n_tags: int) -> list[str]:
-        """Name the `n_tags` most likely tags of a stored feature, the most likely first."""
-        order = np.argsort(-self.rate_tags(feature).mean(axis=0), kind="stable")
-        return [self.names[index] for index in order[:n_tags]]
+    def rate(self, feature: np.ndarray) -> np.ndarray:
+        """Rate how likely each tag is on average: (T, D), or (50,) stored pooled, to (50,) in [0, 1]."""
+        return np.asarray(self.rate_tags(np.atleast_2d(feature)).mean(axis=0))
 
 
 def make_tagger(fingerprint: Fingerprint | None, weights_dir: str | Path) -> Tagger | None:
     """Make a tagger for features of this identity; None if tags cannot be derived from them.
 
-    They can be derived from the layers `penultimate` and `taggram` of published weights, stored unpooled.
+    They can be derived from the layer `taggram` of published weights, and from `penultimate` stored unpooled.
 
     Raises:
         WeightsError: The weights are not available.
@@ -76,12 +78,12 @@ def make_tagger(fingerprint: Fingerprint | None, weights_dir: str | Path) -> Tag
     settings: dict[str, Any] = {} if fingerprint is None else fingerprint.settings
     model, layer = settings.get("model"), settings.get("layer")
     is_published = settings.get("weights", {}).get("name") == model
-    if fingerprint is None or fingerprint.backend != "musicnn" or model not in TAGS or not is_published:
-        return None
-    if settings.get("pooled") or layer not in ("penultimate", "taggram"):
+    if fingerprint is None or fingerprint.backend not in BACKENDS or model not in TAGS or not is_published:
         return None
     if layer == "taggram":
         return Tagger(TAGS[model], None, None)
+    if settings.get("pooled") or layer != "penultimate":
+        return None
     from vmnet_pipeline.backends.tensorflow_checkpoint import read_checkpoint
     from vmnet_pipeline.backends.weights import resolve_weights
 

@@ -28,6 +28,7 @@ GROUP = "vmnet_pipeline.backends"
 BACKENDS = {
     "vggish": "vmnet_pipeline.backends.vggish:VggishBackend",
     "musicnn": "vmnet_pipeline.backends.musicnn:MusicnnBackend",
+    "musicnn_tags": "vmnet_pipeline.backends.musicnn:MusicnnTagsBackend",
     "efficientnet": "vmnet_pipeline.backends.efficientnet:EfficientnetBackend",
     "descriptors_audio": "vmnet_pipeline.backends.descriptors_audio:AudioDescriptorBackend",
     "descriptors_video": "vmnet_pipeline.backends.descriptors_video:VideoDescriptorBackend",

@@ -13,17 +13,42 @@ import click
 from vmnet_pipeline.commands.collection import choose_collection
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from vmnet_pipeline.search.recommendation import Ranking, Recommendation
+    from vmnet_pipeline.search.words import WordQuery
     from vmnet_pipeline.types import CollectionPlaces, Side
 
 WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 
 
-@click.command(name="recommend", cls=ProjectCommand, short_help="Find music for a video, or videos for music.")
+@click.command(
+    name="recommend", cls=ProjectCommand, short_help="Find music for a video, or videos for music, or either by words."
+)
 @click.argument("video", required=False, type=click.Path(path_type=Path))
 @click.option("--music", type=click.Path(path_type=Path), default=None, help="Recommend videos for this music instead.")
+@click.option("--video", "video_option", type=click.Path(path_type=Path), default=None, help="The same as VIDEO.")
+@click.option(
+    "--text",
+    default=None,
+    help="Words for what is wanted, alone or with a file: 'calm piano, no drums'. English.",
+)
+@click.option(
+    "--text-weight",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.5,
+    show_default=True,
+    help="With a file and --text: share of the words in the score.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(SIDES),
+    default=None,
+    help="With --text alone: what to look for.  [default: music]",
+)
 @click.option("--same-side", is_flag=True, help="More like this: videos like VIDEO, or music like the music.")
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="Number of results.")
 @click.option(
@@ -44,21 +69,84 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 @choose_collection
 @report_errors()
 def recommend_items(
-    video: Path | None, music: Path | None, same_side: bool, as_json: bool, places: CollectionPlaces, **options: Any
+    video: Path | None,
+    video_option: Path | None,
+    music: Path | None,
+    text: str | None,
+    target: Side | None,
+    same_side: bool,
+    as_json: bool,
+    places: CollectionPlaces,
+    **options: Any,
 ) -> None:
     """Recommend music of a collection for VIDEO, best first; with --music FILE, videos for that music.
 
-    VIDEO and FILE are local files. Embed and index the collection first: kedro run --pipelines=embed,index
+    With --text the words count too, or alone. VIDEO and FILE are local files. Embed and index the collection first:
+    kedro run --pipelines=embed,index
     """
-    if (video is None) == (music is None):
-        raise click.UsageError("give either a VIDEO or --music FILE")
+    path = choose_file([video, video_option, music], text)
+    if options["rerank"] is not None and text is not None:
+        raise click.UsageError("--rerank cannot be combined with --text")
+    if not path and same_side:
+        raise click.UsageError("--same-side needs a file")
+    if path and target:
+        raise click.UsageError("--target is for --text alone; with a file, use VIDEO or --music, and --same-side")
     from vmnet_pipeline.search.recommendation import target_side
 
-    path = music or video or Path()
     query: Side = "music" if music else "video"
-    ranking = make_ranking(path, query, places, same_side=same_side, **options)
-    direction = f"{query}_to_{target_side(query, same_side=same_side)}"
-    click.echo(format_json(path, direction, ranking) if as_json else format_table(ranking))
+    side = target_side(query, same_side=same_side) if path else target or "music"
+    weight = options.pop("text_weight")
+    words = None if text is None else understand_words(text, side, places, weight)
+    if path:
+        ranking = make_ranking(path, query, places, same_side=same_side, words=words, **options)
+    else:
+        ranking = rank_by_words(side, places, words, **options)
+    asked = {"query": str(path) if path else None, "text": text, "direction": f"{query if path else 'text'}_to_{side}"}
+    click.echo(format_json(asked, ranking) if as_json else format_table(ranking))
+
+
+def choose_file(files: Sequence[Path | None], text: str | None) -> Path | None:
+    """The one file of a query; None where there are only words.
+
+    Raises:
+        click.UsageError: There is neither, or more than one file.
+    """
+    given = [path for path in files if path is not None]
+    if len(given) > 1 or not (given or text is not None):
+        raise click.UsageError("give either a VIDEO or --music FILE, or --text WORDS alone or with one of them")
+    return given[0] if given else None
+
+
+def understand_words(text: str, side: Side, places: CollectionPlaces, weight: float) -> WordQuery:
+    """Read a text about the items of one side.
+
+    Raises:
+        VmnetError: Words can ask for nothing there, the sentence encoder is missing, or the text is not understood.
+    """
+    from vmnet_pipeline.search.words import WordQuery
+    from vmnet_pipeline.words.asking import read_clauses
+    from vmnet_pipeline.words.qualities import read_qualities
+    from vmnet_pipeline.words.sentences import SentenceEncoder
+    from vmnet_pipeline.words.understanding import Listener
+
+    read_clauses(text)  # what cannot be read needs no weights
+    qualities = read_qualities(places.output, side)
+    listener = Listener(qualities.columns, SentenceEncoder(places.weights_dir))
+    return WordQuery(listener.understand(text), qualities, weight)
+
+
+def rank_by_words(
+    side: Side, places: CollectionPlaces, words: WordQuery | None, *, rerank: None = None, **options: Any
+) -> Ranking:
+    """Rank the items of one side of a collection by words alone; no network is loaded.
+
+    Raises:
+        VmnetError: The index is missing or cannot be used.
+    """
+    from vmnet_pipeline.search.index_files import load_index
+    from vmnet_pipeline.search.recommendation import rank_items
+
+    return rank_items(load_index(places.output / f"{side}_index"), None, words=words, **options)
 
 
 def make_ranking(
@@ -83,10 +171,9 @@ def make_ranking(
     return recommend(embedder, index, path, query, same_side=same_side, rerank=rerank, store=store, **options)
 
 
-def format_json(path: Path, direction: str, ranking: Ranking) -> str:
-    """Format results for programs: `query`, `direction`, `remark`, and `results`: rank, id, score, fit, metadata."""
-    results = [asdict(item) for item in ranking]
-    content = {"query": str(path), "direction": direction, "remark": ranking.remark, "results": results}
+def format_json(asked: Mapping[str, str | None], ranking: Ranking) -> str:
+    """Format results for programs: what was asked, `remark`, and `results`: rank, id, score, fit, metadata."""
+    content = {**asked, "remark": ranking.remark, "results": [asdict(item) for item in ranking]}
     return json.dumps(content, ensure_ascii=False, indent=2)
 
 

@@ -80,9 +80,13 @@ class ScoreCurve(_Stored):
             scores: Cosines, any shape.
             pool_size: Candidates, >= 1; with one alone it is as likely to belong to the query as not.
         """
-        scores = np.asarray(scores, np.float64)
-        log_ratio = self.slope * scores + self.tail * _measure_tail(scores, self.quantiles) + self.intercept
+        log_ratio = self.find_log_ratio(scores)
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * (log_ratio - math.log(max(pool_size - 1, 1))))))
+
+    def find_log_ratio(self, scores: Array | Sequence[float] | float) -> Array:
+        """Logarithm of the likelihood ratio of a true pair to another one, for cosines of any shape."""
+        scores = np.asarray(scores, np.float64)
+        return np.asarray(self.slope * scores + self.tail * _measure_tail(scores, self.quantiles) + self.intercept)
 
     def find_percentile(self, scores: Array | Sequence[float] | float) -> Array:
         """Percentage of the candidates that do not belong to a query whose score is lower, 0-100."""

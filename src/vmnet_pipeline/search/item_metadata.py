@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmnet_pipeline.errors import FeatureStoreError
 from vmnet_pipeline.ingestion.discovery import MEDIA_CSV
 from vmnet_pipeline.ingestion.matching import match_names
 from vmnet_pipeline.ingestion.tables import PATH_COLUMNS, read_csv_rows
@@ -18,10 +16,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from vmnet_pipeline.backends.musicnn_tags import Tagger
-    from vmnet_pipeline.features.store import FeatureStore
-
-logger = logging.getLogger(__name__)
 
 DURATIONS = {"music": "audio_duration_s", "video": "video_duration_s"}
 
@@ -78,19 +72,3 @@ def choose_side(table: pd.DataFrame, side: str) -> pd.DataFrame:
     others = [column for column in DURATIONS.values() if column in table]
     durations = table[DURATIONS[side]] if DURATIONS[side] in table else float("nan")
     return table.drop(columns=others).assign(duration_s=durations)
-
-
-def collect_tags(store: FeatureStore, ids: Sequence[str], tagger: Tagger | None, n_tags: int) -> dict[str, list[str]]:
-    """Tags of the items that have stored features; a feature that cannot be read has none, and a warning."""
-    if tagger is None or n_tags == 0:
-        return {}
-    tags: dict[str, list[str]] = {}
-    for item_id in ids:
-        row = store.rows.get(item_id)
-        if row is None or row.status != "done":
-            continue
-        try:
-            tags[item_id] = tagger.name_tags(store.load(item_id), n_tags)
-        except FeatureStoreError as error:
-            logger.warning("no tags for %r: %s", item_id, error)
-    return tags

@@ -12,6 +12,7 @@ from vmnet_pipeline.search.grouping import keep_best_of_groups
 from vmnet_pipeline.search.judgement import judge_scores
 from vmnet_pipeline.search.reranking import N_CANDIDATES, PIECE_S, Reranking, align_stored, rerank_hits
 from vmnet_pipeline.search.variety import diversify_hits
+from vmnet_pipeline.search.words import search_words
 from vmnet_pipeline.storage.names import normalise
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.search.filters import Filter
     from vmnet_pipeline.search.vector_index import Hit, VectorIndex
+    from vmnet_pipeline.search.words import WordQuery
     from vmnet_pipeline.types import ItemFeature, Side
 
 HIDDEN_COLUMNS = ("id", "source")
@@ -38,7 +40,8 @@ class Recommendation:
     Attributes:
         rank: 1 is the best.
         id: Item id.
-        score: Cosine similarity to the query, -1 to 1; after re-ranking mixed with the agreement over time.
+        score: Cosine similarity to the query, -1 to 1; after re-ranking mixed with the agreement over time; with words
+            how well it meets them and the rest of the query, -1 to 1.
         metadata: Title, duration_s, group, licence, tags, ... from the index; None for unknown values.
         fit: Probability that it belongs to the query, if one of the items searched does, 0-1; None if not known.
         percentile: Percentage of candidates that do not belong to a query whose score is lower, 0-100; None likewise.
@@ -74,7 +77,7 @@ def target_side(query: Side, *, same_side: bool) -> Side:
 
 def rank_items(
     index: VectorIndex,
-    vector: np.ndarray,
+    vector: np.ndarray | None,
     *,
     top_k: int,
     filters: Sequence[Filter | str] = (),
@@ -83,12 +86,13 @@ def rank_items(
     variety: float = 0.0,
     direction: str = "",
     one_per_group: bool = False,
+    words: WordQuery | None = None,
 ) -> Ranking:
-    """Rank the items of an index by their similarity to one embedding.
+    """Rank the items of an index by their similarity to one embedding, by words, or by both.
 
     Args:
         index: Items of the target side.
-        vector: (1, E) or (E,) float32 of unit length.
+        vector: (1, E) or (E,) float32 of unit length; None if there are only words.
         top_k: Most results.
         filters: Conditions that every result meets, e.g. `["group=jazz", "duration<60"]`.
         exclude: Ids that are never returned, e.g. that of the query itself.
@@ -97,28 +101,62 @@ def rank_items(
         direction: `video_to_music` or `music_to_video`: results get `fit` and `percentile`, by the cosine of the whole
             items. Anything else, e.g. `music_to_music`: they are not known.
         one_per_group: Keep the best item of each group.
+        words: What is asked for in words; scores are then on another scale than cosines, from -1 to 1.
 
     Raises:
+        ParameterError: Neither an embedding nor words, or words and a re-ranking.
         SearchIndexError: The embedding or a filter cannot be used.
     """
     excluded = {normalise(item_id) for item_id in exclude}
     n_candidates = max(top_k, reranking.n_candidates if reranking else 0, N_CANDIDATES if variety else 0)
-    found = _find_candidates(index, vector, n_candidates, filters, excluded, one_per_group=one_per_group)
-    hits = rerank_hits(found, reranking) if reranking else found
-    if one_per_group:
-        hits = keep_best_of_groups(hits, index.items)
+    hits, cosines = _find_hits(
+        index,
+        vector,
+        words,
+        reranking,
+        top_k=n_candidates,
+        filters=filters,
+        exclude=excluded,
+        one_per_group=one_per_group,
+    )
     if variety:
         hits = diversify_hits(hits, index.take_vectors([hit.position for hit in hits]), variety, top_k)
     hits = hits[:top_k]
-    cosines = {hit.id: hit.score for hit in found}
     pool_size = index.count(filters) - len(excluded)
-    judgement = judge_scores(index.about.get("calibration"), cosines, direction, max(pool_size, len(found)))
+    judgement = judge_scores(index.about.get("calibration"), cosines, direction, max(pool_size, len(cosines)))
     metadata = list_metadata(index, [hit.position for hit in hits])
     items = [
         Recommendation(rank, hit.id, hit.score, known, judgement.fits.get(hit.id), judgement.percentiles.get(hit.id))
         for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
     ]
-    return Ranking(items, judgement.remark)
+    remarks = (words.wishes.remark if words else "", judgement.remark)
+    return Ranking(items, " ".join(filter(None, remarks)))
+
+
+def _find_hits(
+    index: VectorIndex,
+    vector: np.ndarray | None,
+    words: WordQuery | None,
+    reranking: Reranking | None,
+    *,
+    top_k: int,
+    filters: Sequence[Filter | str],
+    exclude: Collection[str],
+    one_per_group: bool,
+) -> tuple[list[Hit], dict[str, float]]:
+    """Hits of a query, best first, and the cosines of the candidates by id; see `rank_items`."""
+    if words is not None:
+        if reranking:
+            raise ParameterError("words cannot be combined with re-ranking; leave one of them out")
+        top_k = len(index) if one_per_group else top_k
+        hits, cosines = search_words(index, vector, words, top_k=top_k, filters=filters, exclude=exclude)
+        return keep_best_of_groups(hits, index.items) if one_per_group else hits, cosines
+    if vector is None:
+        raise ParameterError("there is nothing to search with; give an embedding, words, or both")
+    found = _find_candidates(index, vector, top_k, filters, exclude, one_per_group=one_per_group)
+    hits = rerank_hits(found, reranking) if reranking else found
+    hits = keep_best_of_groups(hits, index.items) if one_per_group else hits
+    return hits, {hit.id: hit.score for hit in found}
 
 
 def _find_candidates(
@@ -153,6 +191,7 @@ def recommend(
     rerank: float | None = None,
     store: FeatureStore | JointStore | None = None,
     variety: float = 0.0,
+    words: WordQuery | None = None,
 ) -> Ranking:
     """Rank the items of an index for a media file.
 
@@ -168,6 +207,7 @@ def recommend(
         rerank: Share of the agreement over time in the score, 0-1; None does not re-rank.
         store: Features of the indexed items; `rerank` needs them, and reasons.
         variety: See `rank_items`.
+        words: See `rank_items`.
 
     Raises:
         SearchIndexError: The index was made with another network, or a filter cannot be used.
@@ -210,6 +250,7 @@ def recommend(
         reranking=reranking,
         variety=variety,
         direction=f"{query}_to_{side}",
+        words=words,
     )
     return ranking if same_side or store is None else add_reasons(ranking, embedder, query, feature, store)
 

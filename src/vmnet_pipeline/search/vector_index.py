@@ -221,9 +221,13 @@ class VectorIndex:
 
     def count(self, filters: Sequence[Filter | str] = ()) -> int:
         """Count the items that can be found and meet all conditions; otherwise as `search`."""
+        return int(self.select(filters).sum())
+
+    def select(self, filters: Sequence[Filter | str] = ()) -> np.ndarray:
+        """Which rows of `items` can be found and meet all conditions: (n,) bool; otherwise as `search`."""
         with self._lock.shared():
             allowed = select_items(self.items, filters) if filters else True
-            return int((self.alive & allowed).sum())
+            return np.asarray(self.alive & allowed)
 
     def take_vectors(self, positions: Sequence[int]) -> np.ndarray:
         """Vectors of some rows of `items`: (k, E) float32; what is left of them in an IVF-PQ index."""

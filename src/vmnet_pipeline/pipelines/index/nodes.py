@@ -18,26 +18,55 @@ else:  # Kedro evaluates annotations; these are slow to import
     Checkpoint = DataFrame = EmbeddingSet = VectorIndex = Any
 
 
-def describe_collection(
+def collect_music_words(
     manifest: DataFrame,
-    extra_columns: DataFrame,
     musicnn_features: FeatureStore,
+    musicnn_tags_features: FeatureStore,
+    descriptors_audio_features: FeatureStore,
     musicnn_params: dict[str, Any],
     params: IndexParams,
 ) -> DataFrame:
-    """Collect the metadata of each item: title, group, licence, durations, tags, and the user's own columns.
-
-    Tags come from the stored musicnn features, if those include the tags' layer.
+    """Collect what words can ask for of the audio: all tags of musicnn, and descriptors, of whichever are stored.
 
     Raises:
         WeightsError: Tags are wanted and the weights that name them are not available.
     """
-    from vmnet_pipeline.backends.musicnn_tags import make_tagger
-    from vmnet_pipeline.search.item_metadata import collect_tags, describe_items
+    stores = [musicnn_features, musicnn_tags_features, descriptors_audio_features]
+    return _collect(manifest, stores, musicnn_params, params)
 
-    tagger = make_tagger(musicnn_features.fingerprint(), musicnn_params["weights_dir"]) if params.n_tags else None
-    tags = collect_tags(musicnn_features, manifest["id"].tolist(), tagger, params.n_tags)
-    return describe_items(manifest, extra_columns, tags)
+
+def collect_video_words(
+    manifest: DataFrame,
+    efficientnet_features: FeatureStore,
+    descriptors_video_features: FeatureStore,
+    efficientnet_params: dict[str, Any],
+    params: IndexParams,
+) -> DataFrame:
+    """Collect what words can ask for of the frames: classes of ImageNet, and descriptors, of whichever are stored.
+
+    Raises:
+        WeightsError: The weights of the network that made the features are not available.
+    """
+    return _collect(manifest, [efficientnet_features, descriptors_video_features], efficientnet_params, params)
+
+
+def _collect(
+    manifest: DataFrame, stores: list[FeatureStore], backend_params: dict[str, Any], params: IndexParams
+) -> DataFrame:
+    from vmnet_pipeline.words.collecting import collect_qualities
+
+    needs_weights, ids = params.n_tags > 0, manifest.loc[manifest["status"] == "ok", "id"].tolist()
+    return collect_qualities(stores, ids, backend_params["weights_dir"], needs_weights=needs_weights)
+
+
+def describe_collection(
+    manifest: DataFrame, extra_columns: DataFrame, music_words: DataFrame, params: IndexParams
+) -> DataFrame:
+    """Collect the metadata of each item: title, group, licence, durations, the likeliest tags, the user's columns."""
+    from vmnet_pipeline.search.item_metadata import describe_items
+    from vmnet_pipeline.words.collecting import name_tags
+
+    return describe_items(manifest, extra_columns, name_tags(music_words, params.n_tags))
 
 
 def describe_library(manifest: DataFrame, extra_columns: DataFrame) -> DataFrame:
