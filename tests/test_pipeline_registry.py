@@ -37,7 +37,7 @@ def catalog():
 
 
 def test_the_names_that_users_type_are_there(pipelines):
-    backends = ("vggish", "musicnn", "efficientnet", "descriptors_audio", "descriptors_video")
+    backends = ("vggish", "musicnn", "musicnn_tags", "efficientnet", "descriptors_audio", "descriptors_video")
     expected = {"__default__", "ingest", "extract", "split", "train", *(f"extract_{backend}" for backend in backends)}
     made = {f"{step}{variant}" for step in ("embed", "index") for variant in ("", *(f"_{name}" for name in VARIANTS))}
     assert expected | {"evaluate", "compare", "tune", *VARIANTS} | made == set(pipelines)

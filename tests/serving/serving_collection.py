@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 MUSIC = {"backend": "musicnn", "weights": "random", "max_duration_s": 4.0, "engine": "torch", "precision": "f32"}
 VIDEO = {"backend": "efficientnet", "weights": "random", "max_duration_s": 2.0, "engine": "torch", "precision": "f32"}
@@ -73,8 +74,23 @@ def build_collection(folder, count):
         store_features(folder / "features", embedder.backend(side).fingerprint(), manifest["id"], features)
         vectors = np.concatenate([embedder.embed_feature(side, feature) for feature in features])
         write_side(folder / "output", side, vectors, items, embedder.digest)
+    write_words(folder / "output", manifest["id"])
     parts = (folder / "output", folder / "checkpoint", folder / "manifest.parquet", folder)
+    encoder = Path(__file__).parents[2] / "data/06_models/weights/all-MiniLM-L6-v2"  # where set-up puts it
+    (folder / encoder.name).symlink_to(encoder)
     return CollectionPlaces(*parts, (root,), folder / "features")
+
+
+def write_words(output, ids):
+    """Tags of the music: later items are likelier to be rock and less likely to be piano; nothing of the frames."""
+    import numpy as np
+    import pandas as pd
+
+    order = np.linspace(-3.0, 3.0, len(ids)).astype(np.float32)
+    table = pd.DataFrame(
+        {"id": ids, "MTT_musicnn:rock": order, "MTT_musicnn:piano": -order, "MTT_musicnn:slow": order**2}
+    )
+    table.to_parquet(output / "music_words.parquet", index=False)
 
 
 def store_features(folder, fingerprint, ids, features):

@@ -391,3 +391,88 @@ def test_variety_is_that_of_the_library_for_an_id_and_a_file(client, service, ma
     for bad in (-0.1, 1.1, "much"):
         assert ask(client, id="0002", variety=bad).status_code == 422
         assert client.post("/v1/recommendations", params={"variety": bad}, content=content).status_code == 422
+
+
+def name(answer):
+    assert answer.status_code == 200, answer.text
+    return [item["id"] for item in answer.json()["results"]]
+
+
+def test_words_alone_rank_the_music(client, manifest):
+    ids = sorted(manifest.index)
+    answer = ask(client, text="rock, no piano", top_k=3)
+    assert name(answer) == ids[::-1][:3]
+    content = answer.json()
+    assert (content["direction"], content["remark"]) == ("text_to_music", "")
+    assert all(item["fit"] is None and -1 < item["score"] < 1 for item in content["results"])
+    assert client.get(content["results"][0]["media"]).status_code == 200
+    assert name(ask(client, text="-rock", top_k=3)) == ids[:3]
+    assert name(ask(client, text="rock", filters=["tag=jazz"])) == [
+        item for item in ids[::-1] if int(item) % 2 == int(ids[1]) % 2
+    ]
+    assert (
+        "Not understood, and left out: 'a database schema'."
+        in ask(client, text="rock, a database schema").json()["remark"]
+    )
+
+
+def test_words_count_with_an_item_an_embedding_features_and_a_file(client, service, manifest):
+    ids, alone = sorted(manifest.index), name(ask(client, id="0001"))
+    vector = service.state.gallery.find_vector("0001", "video")[0].tolist()
+    path = Path(manifest.loc["0001", "video_path"])
+    for weight, expected in ((0.0, alone), (1.0, ids[::-1])):
+        words = {"text": "rock", "text_weight": weight}
+        assert name(ask(client, id="0001", **words)) == expected
+        assert name(ask(client, embedding=vector, **words)) == expected
+        assert name(ask(client, features=[[0.5] * 1280], **words))[0] == (
+            expected[0] if weight else name(ask(client, features=[[0.5] * 1280]))[0]
+        )
+        assert name(client.post("/v1/recommendations", params=words, content=path.read_bytes())) == expected
+    same = ask(client, id="0001", query="music", same_side=True, text="rock", text_weight=1.0)
+    assert name(same) == [item for item in ids[::-1] if item != "0001"]
+    assert same.json()["direction"] == "music_to_music"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "words"),
+    [
+        ({"text": ""}, 422, "bad_text", "The text says nothing to search for; write"),
+        ({"text": "\U0001f3b9"}, 422, "bad_text", "says nothing"),
+        ({"text": "\0"}, 422, "bad_text", "says nothing"),
+        ({"text": "x" * 1001}, 422, "bad_request", "text: String should have at most 1000 characters"),
+        ({"text": "rock, " * 100}, 422, "bad_text", "has 100 parts; write at most 20"),
+        ({"text": "a database schema"}, 422, "bad_text", "is not understood"),
+        ({"text": ["rock"]}, 422, "bad_request", "text"),
+        ({"text": None}, 422, "bad_request", "give one of id, features and embedding"),
+        ({"text": "rock", "text_weight": 1.5}, 422, "bad_request", "text_weight"),
+        ({"text": "rock", "rerank": 0.5, "id": "0001"}, 422, "cannot_rerank", "omit `rerank` or `text`"),
+        ({"text": "rock", "reasons": True}, 422, "no_reasons", "words have no reasons"),
+        (
+            {"text": "rock", "query": "music"},
+            422,
+            "no_words",
+            "the video of this collection has no tags or descriptors",
+        ),
+        ({"text": "rock", "id": "none"}, 404, "no_such_item", "No item"),
+        ({"text": "rock", "filters": ["mood=sad"]}, 422, "bad_filter", "no 'mood'"),
+    ],
+)
+def test_words_that_cannot_be_searched_are_told(client, body, status, code, words):
+    answer = ask(client, **body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+    assert words in answer.json()["error"]["message"]
+
+
+def test_embeddings_take_no_words(client):
+    answer = client.post("/v1/embeddings", json={"text": "rock"})
+    assert answer.status_code == 422
+
+
+def test_words_wait_for_a_place_as_files_do(client, service):
+    with contextlib.ExitStack() as places:
+        with contextlib.suppress(Exception):
+            while True:
+                places.enter_context(service.state.pool.take_place())
+        answer = ask(client, text="rock")
+        assert answer.status_code == 429 and int(answer.headers["Retry-After"]) >= 1
+    assert ask(client, text="rock").status_code == 200

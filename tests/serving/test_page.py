@@ -80,6 +80,41 @@ def test_more_like_an_answer_with_the_same_picture(with_results, service):
     assert page.complaints() == []
 
 
+def write(page, text):
+    field = page.one("#text")
+    field.clear()
+    field.send_keys(text + "\n")
+
+
+def test_words_find_music_alone_and_with_a_video(page, manifest):
+    ids = sorted(manifest.index)
+
+    def list_names():
+        names = page.run("return [...document.querySelectorAll('#results li .name')].map((name) => name.textContent)")
+        return [name.removeprefix("Clip ") for name in names]
+
+    page.run("document.getElementById('one').checked = false")
+    write(page, "rock, no piano")
+    page.wait(lambda: page.all("#results li"))
+    page.driver.refresh()  # the address keeps the words
+    page.wait(lambda: page.all("#results li"))
+    assert page.one("#text").get_attribute("value") == "rock, no piano"
+    assert page.one("#answers-title").text == "The music that fits best" and list_names() == ids[::-1]
+    page.all("#results button")[0].click()
+    page.wait(lambda: page.run("return sound.currentTime > 0.1"))
+    assert page.one("#error").text == ""
+    write(page, "database schema")
+    page.wait(lambda: "not understood" in page.one("#error").text)
+    page.one("#file").send_keys(manifest.loc["0001", "video_path"])
+    page.wait(lambda: "not understood" in page.one("#error").text and page.one("#stage-title").text.startswith("0001."))
+    write(page, "")
+    page.wait(lambda: page.one("#error").text == "" and len(page.all("#results li")) == len(ids))
+    alone = list_names()
+    write(page, "not rock, piano")
+    page.wait(lambda: list_names() != alone)
+    assert [message for message in page.complaints() if "422" not in message] == []
+
+
 def test_filters_leave_some(with_results):
     page = with_results
     page.change("#filters [name='tags=']", "rock")

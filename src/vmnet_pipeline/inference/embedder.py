@@ -96,7 +96,7 @@ class Embedder:
         self.music_shape, self.video_shape = self._specs["music"].shape, self._specs["video"].shape
         self._model = build_from_checkpoint(checkpoint).requires_grad_(False).to(device)
         self._chosen: dict[Side, BackendParams | None] = {"music": music_backend, "video": video_backend}
-        self._weights_dir = weights_dir
+        self.weights_dir = weights_dir
         self._backends: dict[Side, FeatureBackend | JointBackend] = {}
         self._lock = threading.Lock()
         self._singles = _build_singles(self._model, device)
@@ -277,7 +277,7 @@ class Embedder:
                 )
             params = [recall_backend(part) for part in trained_on.parts]
         listed = [params] if isinstance(params, Mapping) else params
-        backend = join_backends([{"weights_dir": self._weights_dir, **own} for own in listed])
+        backend = join_backends([{"weights_dir": self.weights_dir, **own} for own in listed])
         if any(part.modality != modality for part in list_parts(backend)):
             raise CheckpointError(f"backend {backend.name!r} makes {backend.modality} features, not those of {side}")
         known = {modality: _leave_out_device(trained_on)} if trained_on else {}

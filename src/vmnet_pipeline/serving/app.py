@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 import vmnet_pipeline
 from vmnet_pipeline.search.recommendation import target_side
 from vmnet_pipeline.search.reranking import Reranking
+from vmnet_pipeline.search.words import WordQuery
 from vmnet_pipeline.serving import schemas
 from vmnet_pipeline.serving.auth import COOKIE, MAX_KEY_LENGTH, ApiKey
 from vmnet_pipeline.serving.browsing import add_items, add_uploads
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.state import Service, State
     from vmnet_pipeline.types import Side
+    from vmnet_pipeline.words.understanding import Wishes
 
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page")
-OPTIONS = ("same_side", "rerank", "variety", "reasons", "one_per_group")
+OPTIONS = ("same_side", "rerank", "variety", "reasons", "one_per_group", "text", "text_weight")
 """Fields of a search that an upload gives in its URL; `top_k` and `filter` aside."""
 MAX_SESSION_BYTES = 8 * MAX_KEY_LENGTH
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -129,15 +131,16 @@ def _add_search(app: FastAPI, service: Service) -> None:
         "/v1/recommendations", response_model=schemas.Recommendations, responses=ERRORS, openapi_extra=search_docs
     )
     async def recommend(request: Request) -> Response:
-        """Recommend music for a video, videos for music, or similar items: by id, features, embedding or upload."""
+        """Recommend music for a video, videos for music, or similar items: by id, features, embedding, file, words."""
         state = service.state
         with ExitStack() as places:
             wanted, found = await _read(request, service, state, schemas.Search, places)
             side = target_side(wanted.query, same_side=wanted.same_side)
-            direction = f"{wanted.query}_to_{side}"
+            direction = f"{wanted.query if found.embedding is not None else 'text'}_to_{side}"
+            words = await _understand(wanted, side, service.params, state)
             search = partial(
                 state.gallery.search,
-                cast("np.ndarray", found.embedding),
+                found.embedding,
                 side,
                 min(wanted.top_k, service.params.max_top_k),
                 wanted.filters,
@@ -146,6 +149,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
                 variety=wanted.variety,
                 direction=direction,
                 one_per_group=wanted.one_per_group,
+                words=words,
             )
             results, remark = await asyncio.to_thread(search)
             if wanted.reasons and results and not wanted.same_side:
@@ -164,6 +168,24 @@ def _add_search(app: FastAPI, service: Service) -> None:
             wanted, found = await _read(request, service, state, schemas.Query, places)
         content = {"side": wanted.query, "checkpoint": state.gallery.checkpoint, "warnings": list(found.warnings)}
         return JSONResponse(content | {"embedding": cast("np.ndarray", found.embedding)[0].tolist()})
+
+
+async def _understand(wanted: schemas.Search, side: Side, params: ServeParams, state: State) -> WordQuery | None:
+    """Let a worker, which has the sentence encoder, read the words; the request holds its place in the pool."""
+    if wanted.text is None:
+        return None
+    qualities = state.gallery.take_qualities(side)
+    answer = await state.pool.ask(Task(side, text=wanted.text, columns=qualities.columns), params.job_timeout_s)
+    return WordQuery(cast("Wishes", answer.wishes), qualities, wanted.text_weight)
+
+
+def _check_words(wanted: Any) -> bool:
+    """Whether a query has words; 422 with options that go with no words."""
+    if getattr(wanted, "text", None) is None:
+        return False
+    if wanted.rerank is not None:
+        raise RefusedError(422, "cannot_rerank", "Results for words cannot be re-ranked: omit `rerank` or `text`.")
+    return True
 
 
 def _plan_reranking(
@@ -195,10 +217,15 @@ async def _read(
     if not is_short(request):
         return await _read_long(request, service, state, model, places)
     wanted, features = await asyncio.to_thread(_parse, model, await read_json_body(request, SHORT_BYTES))
+    has_words = _check_words(wanted)
     reranks, explains = getattr(wanted, "rerank", None) is not None, getattr(wanted, "reasons", False)
+    if explains and wanted.id is None and wanted.upload is None and features is None:
+        raise RefusedError(422, "no_reasons", "Send an id, a file or features: an embedding or words have no reasons.")
+    if has_words and features is None and wanted.upload is None and not explains:
+        places.enter_context(state.pool.take_place())
+    if not wanted.has_item:
+        return wanted, Answer()
     if wanted.embedding is not None:
-        if explains:
-            raise RefusedError(422, "no_reasons", "Send an id, a file or features: an embedding has no reasons.")
         if reranks:
             raise RefusedError(
                 422, "cannot_rerank", "Send an id, a file or features: an embedding cannot be re-ranked."
@@ -227,7 +254,7 @@ async def _ask_upload(
     upload, key = places.enter_context(service.kept.use(wanted.upload)), (wanted.query, state.gallery.checkpoint)
     known = upload.answers.get(key)
     if known is not None and (known.pieces is not None or not reranks):
-        if reranks or explains:
+        if reranks or explains or getattr(wanted, "text", None) is not None:
             places.enter_context(state.pool.take_place())
         return known
     places.enter_context(state.pool.take_place())
@@ -249,7 +276,9 @@ async def _read_long(
     places.enter_context(state.pool.take_place())
     body = await read_json_body(request, int(service.params.max_json_mb * MEBIBYTE))
     answer = await _embed(Task(body=body, model=model.__name__), service.params, state)
-    return model.model_construct(**answer.asked), _check_one(answer)
+    wanted = model.model_construct(**answer.asked)
+    _check_words(wanted)
+    return wanted, _check_one(answer)
 
 
 def _check_one(answer: Answer) -> Answer:
@@ -268,6 +297,7 @@ async def _read_upload(
         given |= {"top_k": request.query_params.get("top_k", 10), "filters": request.query_params.getlist("filter")}
         given |= {name: request.query_params[name] for name in OPTIONS if name in request.query_params}
     wanted, params = schemas.read_query(model, given).model_copy(update={"id": None}), service.params
+    _check_words(wanted)
     places.enter_context(state.pool.take_place())
     async with receive_upload(request, service.uploads, params.max_upload_bytes) as (path, size):
         service.metrics.uploaded.inc(size)

@@ -5,7 +5,8 @@ A gallery is immutable: a new index makes a new one, and requests in progress ke
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
@@ -20,6 +21,8 @@ from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.storage.checksummed import read_frame
 from vmnet_pipeline.storage.names import normalise
 from vmnet_pipeline.types import SIDES
+from vmnet_pipeline.words.qualities import REMEDY as REMEDIES
+from vmnet_pipeline.words.qualities import read_qualities
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
 
     from vmnet_pipeline.search.reranking import Reranking
     from vmnet_pipeline.search.vector_index import VectorIndex
+    from vmnet_pipeline.search.words import WordQuery
     from vmnet_pipeline.types import CollectionPlaces, Side
+    from vmnet_pipeline.words.qualities import Qualities
+
+logger = logging.getLogger(__name__)
 
 PATH_COLUMNS = {"music": "audio_path", "video": "video_path"}
 REMEDY = "run `kedro run --pipelines=embed,index` on this collection"
@@ -53,6 +60,7 @@ class Gallery:
     sides: Mapping[Side, GallerySide]
     files: Mapping[Side, Mapping[str, Path]]  # path of the media of each side of each item
     map_points: Sequence[Mapping[str, Any]]  # points of the map: id, side, x and y from -1 to 1, title and tags
+    qualities: Mapping[Side, Qualities] = field(default_factory=dict)  # what words can ask for, of the sides that tell
 
     def find_vector(self, item_id: str, side: Side) -> np.ndarray:
         """(1, E) embedding of one side of an item; 404 if it has none."""
@@ -72,9 +80,16 @@ class Gallery:
         vector /= largest  # squares of very large and very small numbers overflow
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
+    def take_qualities(self, side: Side) -> Qualities:
+        """What words can ask for of one side; 422 if nothing is known of its items."""
+        if side not in self.qualities:
+            sentence = f"Words can ask for nothing here: the {side} of this collection has no tags or descriptors."
+            raise RefusedError(422, "no_words", f"{sentence} On the server, {REMEDIES[side]}.")
+        return self.qualities[side]
+
     def search(
         self,
-        vector: np.ndarray,
+        vector: np.ndarray | None,
         side: Side,
         top_k: int,
         filters: Sequence[str],
@@ -84,6 +99,7 @@ class Gallery:
         variety: float = 0.0,
         direction: str = "",
         one_per_group: bool = False,
+        words: WordQuery | None = None,
     ) -> tuple[list[dict[str, Any]], str]:
         """Rank the items of a side, see `rank_items`, and link their media; 422 for a filter that cannot be used.
 
@@ -102,6 +118,7 @@ class Gallery:
                 variety=variety,
                 direction=direction,
                 one_per_group=one_per_group,
+                words=words,
             )
         except SearchIndexError as error:
             raise RefusedError(422, "bad_filter", str(error)) from error
@@ -160,7 +177,17 @@ def load_gallery(places: CollectionPlaces, max_map_points: int) -> Gallery:
     if read_version(places) != version:
         raise SearchIndexError(f"the indexes in {places.output} are being replaced; try again")
     points = _make_map(sides, max_map_points)
-    return Gallery(version, digests.pop(), sides, _find_files(places, sides), points)
+    qualities = {side: found for side in SIDES if (found := _read_words(places.output, side))}
+    return Gallery(version, digests.pop(), sides, _find_files(places, sides), points, qualities)
+
+
+def _read_words(output: Path, side: Side) -> Qualities | None:
+    """What words can ask for; None, with a line in the log, where it is nothing: all else can be served."""
+    try:
+        return read_qualities(output, side)
+    except SearchIndexError as error:
+        logger.info("Searches for %s by words are refused: %s", side, error)
+        return None
 
 
 def _load_side(output: Path, side: Side) -> GallerySide:

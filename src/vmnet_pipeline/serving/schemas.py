@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vmnet_pipeline.errors import describe_validation
+from vmnet_pipeline.search.words import DEFAULT_WEIGHT
 from vmnet_pipeline.serving.auth import MAX_KEY_LENGTH
 from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.storage.names import normalise
 from vmnet_pipeline.types import Side
+from vmnet_pipeline.words.asking import MAX_TEXT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,11 +49,17 @@ class Query(_Body):
         None, description="A result of `/v1/embeddings`, to search again with other filters."
     )
     pooled: bool = Field(False, description="Whether the features are already pooled over time.")
-    query: Side = Field("video", description="Side of the item to search with.")
+    query: Side = Field("video", description="Side of the item to search with; results are of the other one.")
+
+    @property
+    def has_item(self) -> bool:
+        """Whether there is an item to search with; a search may have words alone."""
+        return any(given is not None for given in (self.id, self.upload, self.features, self.embedding))
 
     @model_validator(mode="after")
     def _check_one(self) -> Query:
-        if sum(given is not None for given in (self.id, self.upload, self.features, self.embedding)) != 1:
+        n_given = sum(given is not None for given in (self.id, self.upload, self.features, self.embedding))
+        if n_given != 1 and not (n_given == 0 and getattr(self, "text", None) is not None):
             raise ValueError("give one of id, upload, features and embedding")
         return self
 
@@ -75,6 +83,14 @@ class Search(Query):
     )
     reasons: bool = Field(False, description="Say in words why results fit, where features are descriptors.")
     one_per_group: bool = Field(False, description="Only the best item of each group, such as a song.")
+    text: str | None = Field(
+        None,
+        max_length=MAX_TEXT,
+        description="Words for what is wanted, alone or with an item, e.g. `calm piano, no drums`. English.",
+    )
+    text_weight: float = Field(
+        DEFAULT_WEIGHT, ge=0.0, le=1.0, description="With an item and `text`: share of the words in the score."
+    )
 
 
 class Session(_Body):
@@ -90,7 +106,7 @@ class Recommended(BaseModel):
 
     rank: int = Field(description="1 is the best.")
     id: str
-    score: float = Field(description="Cosine similarity, -1 to 1.")
+    score: float = Field(description="Cosine similarity, -1 to 1; with `text`, how well it meets the whole query.")
     fit: float | None = Field(
         None, description="Probability that it belongs to the query, if one of the items does; or null: not known."
     )
@@ -105,7 +121,9 @@ class Recommended(BaseModel):
 class Recommendations(BaseModel):
     """Ranked items."""
 
-    direction: Literal["video_to_music", "music_to_video", "video_to_video", "music_to_music"]
+    direction: Literal[
+        "video_to_music", "music_to_video", "video_to_video", "music_to_music", "text_to_music", "text_to_video"
+    ]
     version: str = Field(description="Version of the search index.")
     results: list[Recommended]
     remark: str = Field("", description="What to know first, e.g. that nothing in this library fits; may be empty.")
@@ -194,6 +212,8 @@ FILE_CONTENT = {
 SEARCH_EXAMPLES = {
     "by id": {"value": {"id": "0001", "query": "video", "top_k": 5, "filters": ["tag=electronic", "duration<60"]}},
     "more like this": {"value": {"id": "0001", "query": "music", "same_side": True}},
+    "by words": {"value": {"text": "calm piano, no drums", "top_k": 5}},
+    "by id and words": {"value": {"id": "0001", "query": "video", "text": "but darker", "text_weight": 0.3}},
     "by pooled features": {"value": {"features": [0.1, 0.2, 0.3], "pooled": True, "query": "music"}},
 }
 UPLOAD_PARAMETERS = [
@@ -215,14 +235,20 @@ SEARCH_PARAMETERS = [
      "description": "Say in words why results fit, where features are descriptors."},
     {"name": "one_per_group", "in": "query", "schema": {"type": "boolean", "default": False},
      "description": "Only the best item of each group, such as a song."},
+    {"name": "text", "in": "query", "schema": {"type": "string", "maxLength": MAX_TEXT},
+     "description": "Words that count besides the file.", "example": "but darker"},
+    {"name": "text_weight", "in": "query",
+     "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": DEFAULT_WEIGHT},
+     "description": "Share of the words in the score."},
 ]  # fmt: skip
 
 
 def describe_request(model: type[Query], parameters: list[dict[str, Any]]) -> dict[str, Any]:
     """Describe a body that may be JSON or a media file, for OpenAPI."""
     examples = {
-        name: {"value": {key: value for key, value in example["value"].items() if key in model.model_fields}}
+        name: {"value": kept}
         for name, example in SEARCH_EXAMPLES.items()
+        if (kept := {key: value for key, value in example["value"].items() if key in model.model_fields})
     }
     content = {"application/json": {"schema": model.model_json_schema(), "examples": examples}, **FILE_CONTENT}
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}

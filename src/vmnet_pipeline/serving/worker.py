@@ -17,6 +17,7 @@ from vmnet_pipeline.errors import (
     ParameterError,
     SandboxError,
     VmnetError,
+    WeightsError,
 )
 from vmnet_pipeline.serving.errors import RefusedError, describe_failure
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.media.sandbox import Sandbox
     from vmnet_pipeline.types import ItemFeature, Side
+    from vmnet_pipeline.words.understanding import Listener, Wishes
 
 NICENESS = 5  # searches take milliseconds and go before the embedding of uploads, which takes seconds
 
@@ -55,6 +57,8 @@ class Task:
     probes: bool = False  # which sides the file has, and their lengths, instead of an embedding
     explains: bool = False  # with ids: why they are answers to the item or to `feature`; without: keep the feature
     feature: ItemFeature | None = None  # of a query, as the backend stores it
+    text: str = ""  # words to understand; nothing is embedded then
+    columns: tuple[str, ...] = ()  # with text: what is known of the items
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Answer:
     pieces: np.ndarray | None = None  # (n, E) float32 embedded pieces, if they were asked for
     feature: ItemFeature | None = None  # of an item that is to be explained
     reasons: tuple[str, ...] = ()  # why each item of a task is an answer; empty text where that is not known
+    wishes: Wishes | None = None  # what a text asks for
     agreements: np.ndarray | None = None  # (k,) float64 agreement over time of the items of a task with its pieces
     digest: str = ""  # of the network, in the message that the worker is ready
     asked: dict[str, Any] = field(default_factory=dict)  # content of a JSON body without its features; facts of a file
@@ -147,6 +152,8 @@ def _answer(embedder: Embedder, task: Task) -> Answer:
             return Answer(agreements=_align(embedder, task))
         if task.probes:
             return Answer(asked=_describe_file(embedder.sandbox, task))
+        if task.columns:
+            return Answer(wishes=_understand(embedder, task))
         task, asked = _read_body(task) if task.body else (task, {})
         warnings: list[str] = []
         embedding, feature = _embed(embedder, task, warnings)
@@ -213,6 +220,27 @@ def _align(embedder: Embedder, task: Task) -> np.ndarray:
 
     pieces = cast("np.ndarray", task.pieces)
     return _use_store(embedder, task, lambda store: align_stored(embedder, pieces, task.side, store, task.ids))
+
+
+def _understand(embedder: Embedder, task: Task) -> Wishes:
+    """Read a text; refused without naming a path."""
+    from vmnet_pipeline.words.sentences import MODEL, TOKENIZER
+
+    try:
+        return _make_listener(embedder.weights_dir, task.columns).understand(task.text)
+    except ParameterError as error:
+        raise RefusedError(422, "bad_text", f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+    except WeightsError as error:
+        sentence = "The sentence encoder is missing here. On the server, run `kedro weights fetch"
+        raise RefusedError(422, "no_words", f"{sentence} {MODEL} {TOKENIZER}`.") from error
+
+
+@lru_cache(maxsize=4)
+def _make_listener(weights_dir: Path, columns: tuple[str, ...]) -> Listener:
+    from vmnet_pipeline.words.sentences import SentenceEncoder
+    from vmnet_pipeline.words.understanding import Listener
+
+    return Listener(columns, SentenceEncoder(weights_dir, may_fetch=False))
 
 
 def _explain_answers(embedder: Embedder, task: Task) -> tuple[str, ...]:

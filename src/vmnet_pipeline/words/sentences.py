@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from vmnet_pipeline.backends.weights import resolve_weights
+from vmnet_pipeline.backends.weights import resolve_weights, verify_weights
 from vmnet_pipeline.errors import WeightsError
 from vmnet_pipeline.words.wordpiece import WordPieces
 
@@ -38,12 +38,16 @@ class SentenceEncoder:
 
     Args:
         weights_dir: Folder that holds, or receives, the weight files.
+        may_fetch: Whether missing files are fetched.
 
     Raises:
         WeightsError: The weights are not available, or are damaged.
     """
 
-    def __init__(self, weights_dir: str | Path) -> None:
+    def __init__(self, weights_dir: str | Path, *, may_fetch: bool = True) -> None:
+        if not may_fetch:
+            verify_weights(MODEL, weights_dir)
+            verify_weights(TOKENIZER, weights_dir)
         (model,) = resolve_weights(MODEL, weights_dir).paths
         (tokenizer,) = resolve_weights(TOKENIZER, weights_dir).paths
         self._pieces = WordPieces(_read_vocabulary(tokenizer), MAX_PIECES)

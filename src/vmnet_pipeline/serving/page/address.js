@@ -1,6 +1,6 @@
 // The state of the page in its address, so that reload, back and shared links work.
 //
-// #item=ID or #upload=TOKEN, query=SIDE; same=1 and with=item:ID or upload:TOKEN for what is like an answer;
+// #item=ID or #upload=TOKEN, or neither with words alone; text=WORDS, query=SIDE; same=1 and with=item:ID or upload:TOKEN for what is like an answer;
 // filter=..., repeatable; variety, all=1, n and pick.
 
 export function readAddress() {
@@ -9,6 +9,7 @@ export function readAddress() {
     ask: readAsk(found),
     side: found.get("query") === "music" ? "music" : "video",
     same: found.has("same"),
+    text: found.get("text") ?? "",
     under: readUnder(found.get("with")),
     filters: found.getAll("filter"),
     variety: Number(found.get("variety")) || 0,
@@ -33,8 +34,9 @@ function readUnder(text) {
 
 export function writeAddress(state, { push }) {
   const words = new URLSearchParams();
-  const name = state.ask.id ? "item" : "upload";
-  words.set(name, state.ask.id ?? state.ask.upload);
+  if (state.ask.id) words.set("item", state.ask.id);
+  if (state.ask.upload) words.set("upload", state.ask.upload);
+  if (state.text) words.set("text", state.text);
   words.set("query", state.side);
   if (state.same) words.set("same", "1");
   if (state.under) words.set("with", state.under.id ? `item:${state.under.id}` : `upload:${state.under.upload}`);

@@ -16,7 +16,7 @@ const LACKING = { music: "This has no audio.", video: "This has no video." };
 const STEP = 10;
 
 let limits = { max_upload_mb: Infinity, max_top_k: 100, keep_upload_s: 900 };
-// What is asked: `ask` is {id} or {upload}, `side` its side; with `same`, what is like it on its own side, `under` the
+// What is asked: `ask` is {id}, {upload} or, of words alone, {}; `side` its side; with `same`, what is like it on its own side, `under` the
 // item or upload whose picture or music it plays with. `title`, and `urls` of what can be played, by side.
 let query = null;
 let chosen = null;
@@ -94,7 +94,27 @@ async function describeItem(id, side) {
   return { ask: { id }, side, title: item.metadata[side].title || id, urls: item.media };
 }
 
-const describe = ({ id, upload: token }, side) => (id ? describeItem(id, side) : describeUpload(token, side));
+// Words alone find what an item of the other side would.
+const describeWords = (side) => ({ ask: {}, side, title: readText(), urls: { video: "", music: "" } });
+
+function describe({ id, upload: token }, side) {
+  if (id) return describeItem(id, side);
+  return token ? describeUpload(token, side) : describeWords(side);
+}
+
+const readText = () => $("text").value.trim();
+const hasItem = (asked) => Object.keys(asked.ask).length > 0;
+
+function askWords() {
+  if (query && hasItem(query)) return searchAgain();
+  if (!readText()) return leave();
+  return attempt(async (signal) => ask(describeWords(wantedSide()), signal));
+}
+
+$("wording").addEventListener("submit", (event) => {
+  event.preventDefault();
+  askWords();
+});
 
 function askItem(id, side) {
   setSide(side);
@@ -104,7 +124,7 @@ function askItem(id, side) {
 // What fits the item of an answer on its own side; the picture or music of the query stays.
 function askLike(result) {
   const side = findingSide();
-  const under = query.same ? query.under : query.ask;
+  const under = query.same ? query.under : hasItem(query) ? query.ask : null;
   return attempt(async (signal) => {
     const { urls } = query;
     await ask({ ask: { id: result.id }, side, same: true, under, like: nameItem(result), title: query.title, urls }, signal);
@@ -130,21 +150,23 @@ async function ask(next, signal, { push = true, state = {} } = {}) {
 
 const readState = () => ({
   ...query,
+  text: readText(),
   filters: readFields($("filters")),
   variety: Number($("variety").value),
   all: !$("one").checked,
 });
 
 async function search(signal, pick = null) {
-  const { filters, variety, all } = readState();
+  const { filters, variety, all, text } = readState();
   const asked = { ...query.ask, query: query.side, same_side: Boolean(query.same), filters, variety, one_per_group: !all };
+  if (text) asked.text = text;
   const slow = query.ask.upload !== undefined;
   if (slow) showWork(query.side === "video" ? "Analysing the video …" : "Analysing the audio …");
   const answer = await post("v1/recommendations", { ...asked, top_k: query.n }, signal);
   check(signal);
   if (slow) endWork();
   showFound(answer, pick);
-  if (explains && !query.same && answer.results.length) await explain(asked, signal);
+  if (explains && hasItem(query) && !query.same && answer.results.length) await explain(asked, signal);
 }
 
 function showFound(answer, pick) {
@@ -248,13 +270,14 @@ async function turn(source, side, signal) {
 
 function restore() {
   const state = readAddress();
-  if (!state.ask) return leave();
+  $("text").value = state.text;
+  if (!state.ask && !state.text) return leave();
   setSide(state.same ? OTHER[state.side] : state.side);
   $("variety").value = String(state.variety);
   $("one").checked = !state.all;
   return attempt(async (signal) => {
     const { n } = state;
-    const main = await describe(state.ask, state.side);
+    const main = await describe(state.ask ?? {}, state.side);
     const next = state.same ? await describeLike(main, state) : main;
     await ask({ ...next, n, pick: state.pick }, signal, { push: false, state });
   });
