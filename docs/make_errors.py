@@ -84,6 +84,7 @@ REASONS = {
 CODES = {
     "bad_embedding": ("422", "`embedding` has the wrong length, or is not finite"),
     "bad_features": ("422", "`features` are not those of one item of this network"),
+    "bad_text": ("422", "`text` that says nothing, is too long, or is not understood"),
     "bad_filter": ("422", "an invalid filter, or an unknown column"),
     "bad_form": ("400", "a malformed multipart form"),
     "bad_range": ("416", "the requested range is not in the file; `Content-Range` has its length"),
@@ -93,7 +94,8 @@ CODES = {
         "422",
         "`rerank` with an embedding or pooled features, or without the features of the collection",
     ),
-    "no_reasons": ("422", "`reasons` with an embedding"),
+    "no_reasons": ("422", "`reasons` with an embedding, or with words alone"),
+    "no_words": ("422", "`text` where nothing is known of the items, or without the sentence encoder"),
     "closing": ("503", "the service is shutting down"),
     "failed": ("500", "an internal error; see the log of the service"),
     "foreign_page": ("403", "cross-origin request; see `allowed_origins`"),
