@@ -45,7 +45,7 @@ def test_the_names_that_users_type_are_there(pipelines):
 
 def test_a_library_has_no_split_and_no_training(catalog):
     pipelines = register_library_pipelines("library", VARIANTS["vmnet_fused"])
-    extractions = {f"extract_{backend}" for backend in VARIANTS["vmnet_fused"].backends}
+    extractions = {f"extract_{backend}" for backend in (*VARIANTS["vmnet_fused"].backends, "musicnn_tags")}
     assert {"__default__", "ingest", "extract", "embed", "index"} | extractions == set(pipelines)
     free = {name for name in pipelines["__default__"].inputs() if not name.startswith("params:")}
     assert {"library.checkpoint", "probe_cache", "extra_columns"} <= free

@@ -12,7 +12,7 @@ from vmnet_pipeline.pipelines.compare.pipeline import create_pipeline as create_
 from vmnet_pipeline.pipelines.embed.pipeline import create_pipeline as create_embed
 from vmnet_pipeline.pipelines.evaluate.pipeline import create_pipeline as create_evaluate
 from vmnet_pipeline.pipelines.extract.pipeline import create_pipeline as create_extract
-from vmnet_pipeline.pipelines.index.pipeline import create_library_pipeline as create_library_index
+from vmnet_pipeline.pipelines.index.pipeline import WORD_BACKENDS
 from vmnet_pipeline.pipelines.index.pipeline import create_pipeline as create_index
 from vmnet_pipeline.pipelines.index.pipeline import create_reference_pipeline as create_reference_index
 from vmnet_pipeline.pipelines.ingest.pipeline import create_pipeline as create_ingest
@@ -67,14 +67,20 @@ def chain_extraction(backends: VariantParams) -> Pipeline:
 
 
 def register_library_pipelines(variant: str, backends: VariantParams) -> dict[str, Pipeline]:
-    """The pipelines of a library: no pairs, no training; `backends` are those that the network was trained on."""
+    """The pipelines of a library: no pairs, no training; `backends` are those that the network was trained on.
+
+    Others may be extracted for the search by words.
+    """
     parts = {
         "ingest": create_ingest(),
         "extract": chain_extraction(backends),
         "embed": create_embed(variant, backends),
-        "index": create_library_index(variant),
+        "index": create_index(variant),
     }
-    each = {f"extract_{backend}": create_extract(backend) for backend in backends.backends}
+    each = {
+        f"extract_{name}": create_extract(name)
+        for name in {*backends.backends, *WORD_BACKENDS["music"], *WORD_BACKENDS["video"]}
+    }
     return {"__default__": sum(parts.values(), Pipeline([])), **parts, **each}
 
 

@@ -55,6 +55,9 @@ def test_a_folder_of_tracks_is_indexed_and_grows(tracks):
     table = pd.read_parquet(manifest).set_index("id")
     assert table.loc["broken", "status"] == "failed"
 
+    words = pd.read_parquet(output / "music_words.parquet").set_index("id")
+    assert words.index.tolist() == ["t0", "t1"] and words.loc["t1", "descriptors_audio:tempo"] > 0
+
     (store,) = Path("data/04_feature").glob("library-*/descriptors_audio")
     before = {path.name: path.stat().st_mtime_ns for path in store.glob("*.npy")}
     make_clip(tracks / "t2.ogg", seed=2, duration_s=5.0)

@@ -70,7 +70,7 @@ def choose_describer(fingerprint: Fingerprint | None, weights_dir: str | Path) -
     if descriptors := find_descriptors(fingerprint):
         chosen = [place for place, own in enumerate(descriptors) if own.name in NAMED_DESCRIPTORS]
         names = tuple(f"{fingerprint.backend}{SIGN}{descriptors[place].name}" for place in chosen)
-        return Describer(names, lambda feature: np.asarray(feature, np.float64)[chosen])
+        return Describer(names, lambda feature: np.atleast_2d(np.asarray(feature, np.float64)).mean(axis=0)[chosen])
     rater = make_tagger(fingerprint, weights_dir) or make_classifier(fingerprint, weights_dir)
     if rater is None:
         return None

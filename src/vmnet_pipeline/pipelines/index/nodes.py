@@ -69,13 +69,6 @@ def describe_collection(
     return describe_items(manifest, extra_columns, name_tags(music_words, params.n_tags))
 
 
-def describe_library(manifest: DataFrame, extra_columns: DataFrame) -> DataFrame:
-    """Collect the metadata of the items of a library: title, group, licence, durations, and the user's own columns."""
-    from vmnet_pipeline.search.item_metadata import describe_items
-
-    return describe_items(manifest, extra_columns, {})
-
-
 def describe_pairs(pairs: PairFiles) -> DataFrame:
     """Describe packed pairs: id and group."""
     import pandas as pd

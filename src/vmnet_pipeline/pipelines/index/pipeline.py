@@ -16,7 +16,6 @@ from vmnet_pipeline.pipelines.index.nodes import (
     collect_music_words,
     collect_video_words,
     describe_collection,
-    describe_library,
     describe_pairs,
     index_music,
     index_video,
@@ -41,7 +40,7 @@ def create_indexing(variant: str) -> Pipeline:
 
 
 def create_pipeline(variant: str) -> Pipeline:
-    """The `index` pipeline of a variant."""
+    """The `index` pipeline of a variant, also on a library."""
     features = {side: [f"{backend}.features" for backend in own] for side, own in WORD_BACKENDS.items()}
     music = ["manifest", *features["music"], "params:musicnn", "params:index"]
     video = ["manifest", *features["video"], "params:efficientnet", "params:index"]
@@ -58,13 +57,6 @@ def create_pipeline(variant: str) -> Pipeline:
     outside = {"manifest", "extra_columns", *features["music"], *features["video"]}
     params = {"params:musicnn", "params:efficientnet", "params:index"}
     return Pipeline(describing, namespace=variant, inputs=outside, parameters=params) + create_indexing(variant)
-
-
-def create_library_pipeline(variant: str) -> Pipeline:
-    """The `index` pipeline of a library, which has no features but those of its network."""
-    outside = ["manifest", "extra_columns"]
-    describing = node(describe_library, outside, "items", name="describe_library")
-    return Pipeline([describing], namespace=variant, inputs={*outside}) + create_indexing(variant)
 
 
 def create_reference_pipeline(variant: str) -> Pipeline:
