@@ -428,6 +428,9 @@ def test_words_count_with_an_item_an_embedding_features_and_a_file(client, servi
             expected[0] if weight else name(ask(client, features=[[0.5] * 1280]))[0]
         )
         assert name(client.post("/v1/recommendations", params=words, content=path.read_bytes())) == expected
+        kept = client.post("/v1/uploads", content=path.read_bytes()).json()["upload"]
+        for _ in range(2):  # embedded, then known
+            assert name(ask(client, upload=kept, **words)) == expected
     same = ask(client, id="0001", query="music", same_side=True, text="rock", text_weight=1.0)
     assert name(same) == [item for item in ids[::-1] if item != "0001"]
     assert same.json()["direction"] == "music_to_music"
@@ -443,7 +446,7 @@ def test_words_count_with_an_item_an_embedding_features_and_a_file(client, servi
         ({"text": "rock, " * 100}, 422, "bad_text", "has 100 parts; write at most 20"),
         ({"text": "a database schema"}, 422, "bad_text", "is not understood"),
         ({"text": ["rock"]}, 422, "bad_request", "text"),
-        ({"text": None}, 422, "bad_request", "give one of id, features and embedding"),
+        ({"text": None}, 422, "bad_request", "give one of id, upload, features and embedding"),
         ({"text": "rock", "text_weight": 1.5}, 422, "bad_request", "text_weight"),
         ({"text": "rock", "rerank": 0.5, "id": "0001"}, 422, "cannot_rerank", "omit `rerank` or `text`"),
         ({"text": "rock", "reasons": True}, 422, "no_reasons", "words have no reasons"),
