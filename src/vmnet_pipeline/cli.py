@@ -21,6 +21,7 @@ from vmnet_pipeline.commands.recommend import recommend_items
 from vmnet_pipeline.commands.render import render_video
 from vmnet_pipeline.commands.run import make_run_command
 from vmnet_pipeline.commands.serve import serve
+from vmnet_pipeline.commands.soundtrack import make_soundtrack
 from vmnet_pipeline.commands.track import track_runs
 from vmnet_pipeline.commands.weights import manage_weights
 
@@ -47,6 +48,7 @@ for _command in (
     recommend_items,
     render_video,
     serve,
+    make_soundtrack,
     track_runs,
     manage_weights,
 ):

@@ -6,7 +6,7 @@ process of the caller, as numba cannot compile where no file may be written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from vmnet_pipeline.media.audio import stream_audio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from vmnet_pipeline.media.sandbox import Sandbox
 
 BLOCK_FRAMES, EDGE_FRAMES = 1024, 8
 N_CEPSTRAL = 12
@@ -86,22 +88,29 @@ class TrackStructure:
     warnings: tuple[str, ...] = ()
 
 
-def follow_track(path: str) -> TrackCurves:
-    """Measure the curves of a whole track. Runs in a child process.
+def follow_track(path: str, sandbox: Sandbox | None = None) -> TrackCurves:
+    """Measure the curves of a whole track, in a child process of the sandbox.
 
     Raises:
         MediaError: The file cannot be used.
     """
+    parts = list(stream_curves(path) if sandbox is None else sandbox.stream(stream_curves, path))
+    names = [field.name for field in fields(TrackCurves)[:-1]]
+    onset, bass, loudness, colours = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    return TrackCurves(onset, bass, loudness, colours, tuple(text for part in parts for text in part.warnings))
+
+
+def stream_curves(path: str) -> Iterator[TrackCurves]:
+    """Measure the curves of a track, 24 s at a time; the last part has the warnings."""
     warnings: list[str] = []
     hop = BLOCK_FRAMES * audio.HOP
     blocks = stream_audio(path, sample_rate_hz=audio.SAMPLE_RATE_HZ, warnings=warnings)
-    windows = cut_windows(blocks, hop + 2 * EDGE_FRAMES * audio.HOP, hop)
-    parts = [list(curves) for curves in zip(*_measure_windows(windows), strict=True)]
-    onset, bass, loudness, colours = (np.concatenate(part) for part in parts)
-    return TrackCurves(onset, bass, loudness, colours, tuple(warnings))
+    yield from _measure_windows(cut_windows(blocks, hop + 2 * EDGE_FRAMES * audio.HOP, hop))
+    nothing = np.empty(0, np.float32)
+    yield TrackCurves(nothing, nothing, nothing, np.empty((0, 12 + N_CEPSTRAL), np.float32), tuple(warnings))
 
 
-def _measure_windows(windows: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+def _measure_windows(windows: Iterator[np.ndarray]) -> Iterator[TrackCurves]:
     """The curves of windows that overlap by twice the edge, each without edges but those of the track."""
     from scipy import fft
 
@@ -113,11 +122,16 @@ def _measure_windows(windows: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray
         whole = curves.onset_db, bass_db, curves.loudness_db, np.hstack([curves.chroma, cepstrum])
         first = n_done - number * BLOCK_FRAMES
         last = BLOCK_FRAMES + EDGE_FRAMES
-        yield tuple(np.asarray(curve[first:last], np.float32) for curve in whole)
+        yield _cut_curves(whole, first, last)
         n_done = number * BLOCK_FRAMES + min(last, len(curves.onset_db))
         latest = number, whole, last
     if latest is not None and len(latest[1][0]) > latest[2]:  # the end of the track has no window after it
-        yield tuple(np.asarray(curve[latest[2] :], np.float32) for curve in latest[1])
+        yield _cut_curves(latest[1], latest[2], None)
+
+
+def _cut_curves(curves: tuple[np.ndarray, ...], first: int, last: int | None) -> TrackCurves:
+    onset, bass, loudness, colours = (np.asarray(curve[first:last], np.float32) for curve in curves)
+    return TrackCurves(onset, bass, loudness, colours)
 
 
 def find_structure(curves: TrackCurves) -> TrackStructure:

@@ -13,9 +13,12 @@ from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.passages.tracks import ENERGY_HZ, average_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from vmnet_pipeline.media.sandbox import Sandbox
 
 RATE_HZ = 25.0
+PART_FRAMES = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +38,44 @@ class VideoStructure:
     warnings: tuple[str, ...] = ()
 
 
-def follow_video(path: str) -> VideoStructure:
-    """Look for cuts and motion, 25 frames a second, of which two are held. Runs in a child process.
+def follow_video(path: str, sandbox: Sandbox | None = None) -> VideoStructure:
+    """Look for cuts and motion in a whole video, in a child process of the sandbox.
 
     Raises:
         MediaError: The file cannot be used.
+    """
+    parts = list(stream_motion(path) if sandbox is None else sandbox.stream(stream_motion, path))
+    motion = np.concatenate([part.motion for part in parts])
+    cuts, warnings = parts[-1].cuts_s, parts[-1].warnings
+    motion[np.round(cuts * RATE_HZ).astype(int)] = 0.0
+    return VideoStructure(len(motion) / RATE_HZ, cuts, average_rate(motion, RATE_HZ, ENERGY_HZ), warnings)
+
+
+def stream_motion(path: str) -> Iterator[VideoStructure]:
+    """Follow a video, 25 frames a second, of which two are held; the last part has cuts and warnings.
+
+    `motion` of a part has a value per frame.
     """
     import cv2
 
     cv2.setNumThreads(1)
     warnings: list[str] = []
+    detector, changes = CutDetector(RATE_HZ), list[float]()
+    before, light = np.empty(0), np.empty(0)
     frames = (frame for _, frame in sample_frames(path, rate_hz=RATE_HZ, warnings=warnings))
-    detector, changes, before, light = CutDetector(RATE_HZ), [0.0], None, None
-    for small in video.shrink_frames(frames):
+    for number, small in enumerate(video.shrink_frames(frames)):
         detector.add(small)
-        if before is not None:
-            previous, light = light, light if small is before else cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-            changes.append(0.0 if small is before else float(cv2.absdiff(previous, light).mean()) / 255 * RATE_HZ)
-        else:
-            light = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        change = 0.0
+        if small is not before:
+            previous, light = light, cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+            change = float(cv2.absdiff(previous, light).mean()) / 255 * RATE_HZ if number else 0.0
+        changes.append(change)
         before = small
-    is_cut, motion = detector.finish(), np.array(changes)
-    motion[is_cut] = 0.0
-    duration_s = len(motion) / RATE_HZ
-    return VideoStructure(
-        duration_s, np.flatnonzero(is_cut) / RATE_HZ, average_rate(motion, RATE_HZ, ENERGY_HZ), tuple(warnings)
-    )
+        if len(changes) == PART_FRAMES:
+            yield VideoStructure(0.0, np.empty(0), np.array(changes))
+            changes = []
+    cuts = np.flatnonzero(detector.finish()) / RATE_HZ
+    yield VideoStructure(0.0, cuts, np.array(changes), tuple(warnings))
 
 
 def list_scenes(video: VideoStructure, min_scene_s: float) -> Sequence[tuple[float, float]]:

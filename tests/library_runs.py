@@ -17,7 +17,7 @@ from vmnet_pipeline.params import EmbedParams, ExtractParams, IndexParams, Inges
 from vmnet_pipeline.pipeline_registry import register_library_pipelines
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 MODELS = {"embed": EmbedParams, "index": IndexParams, "ingest": IngestParams, "extract": ExtractParams}
 STEPS = ("ingest", "extract", "embed", "index")
 CONFIG = {

@@ -1,0 +1,276 @@
+"""`kedro soundtrack`: from a video and a folder of tracks to the video with music."""
+
+from __future__ import annotations
+
+import json
+import logging
+import textwrap
+import time
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vmnet_pipeline.commands.collection import INTERMEDIATE, OUTPUT, choose_weights
+from vmnet_pipeline.commands.errors import report_errors
+from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.ingestion.ids import name_collection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.passages.choice import Answer, Choice
+    from vmnet_pipeline.search.libraries import Library
+
+VARIANT = "library"
+STEPS = ("ingest", "extract", "embed", "index")
+
+
+@click.command(name="soundtrack", cls=ProjectCommand, short_help="Put music of a folder under a video.")
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option(
+    "--library",
+    "libraries",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with tracks, a track, or a media.csv; repeatable.",
+)
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=None, help="Network that chooses the music.")
+@click.option("--output", type=click.Path(path_type=Path), default=None, help="Result.  [default: VIDEO-soundtrack]")
+@click.option("--force", is_flag=True, help="Replace a result that exists.")
+@click.option("--rank", type=click.IntRange(1), default=1, show_default=True, help="Take the answer of this rank.")
+@click.option("--scenes", is_flag=True, help="List a passage for each scene; writes no video.")
+@click.option("--no-video", is_flag=True, help="Only list the answers.")
+@click.option("--no-index", is_flag=True, help="Search the libraries as they were indexed; new files are not seen.")
+@click.option("--filter", "filters", multiple=True, help="Only tracks like this: licence=CC-BY, 'duration<300'.")
+@click.option(
+    "--own-sound",
+    type=click.Choice(["duck", "keep", "mute"]),
+    default="duck",
+    show_default=True,
+    help="The video's own sound: `duck` lowers the music under speech.",
+)
+@click.option(
+    "--loudness", type=click.FloatRange(-40, -5), default=-14.0, show_default=True, help="Of the result, LUFS."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@choose_weights
+@report_errors()
+def make_soundtrack(
+    video: Path,
+    libraries: tuple[Path, ...],
+    checkpoint: Path | None,
+    weights_dir: Path,
+    scenes: bool,
+    no_video: bool,
+    no_index: bool,
+    filters: tuple[str, ...],
+    as_json: bool,
+    rank: int,
+    **options: Any,
+) -> None:
+    """Choose music for VIDEO, and the part of it that fits, and write the video with that music.
+
+    Tracks are indexed first, once: later runs read only new files. The pictures of VIDEO are copied, not made again.
+    """
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.inference.libraries import find_network
+    from vmnet_pipeline.passages.choice import choose_music
+
+    tell = _say_nothing if as_json else click.echo
+    started = time.monotonic()
+    _check_files(video, libraries)
+    folder = find_network(str(checkpoint or ""))[0]
+    if not no_index:
+        for place in libraries:
+            index_library(place, folder, weights_dir, tell)
+    embedder = Embedder.load(folder, weights_dir=weights_dir)
+    opened = open_libraries(libraries, embedder)
+    tell(f"Looks for music among {sum(len(library.index) for library in opened)} tracks ...")
+    params = read_passage_params()
+    choice = choose_music(embedder, opened, str(video), params, by_scene=scenes, filters=filters)
+    if rank > len(choice.answers):
+        raise click.UsageError(f"--rank {rank}: there are {len(choice.answers)} answers")
+    chosen = choice.answers[rank - 1]
+    tell(format_choice(video, choice, chosen))
+    files = {} if scenes or no_video else write_results(video, choice, chosen, tell, **options)
+    if as_json:
+        click.echo(format_json(video, choice, chosen, files))
+    tell(f"Done in {time.monotonic() - started:.0f} s.")
+
+
+def _say_nothing(text: str) -> None:
+    """For programs."""
+
+
+def _check_files(video: Path, libraries: Sequence[Path]) -> None:
+    if not video.is_file():
+        raise click.UsageError(f"there is no video {video}")
+    for place in libraries:
+        if not place.exists():
+            raise click.UsageError(f"there is no library {place}")
+
+
+def name_library_places(place: Path) -> tuple[Path, Path]:
+    """Folder of the indexes and embeddings of a library, and its manifest."""
+    name = name_collection("", library=str(place))
+    return OUTPUT / name / VARIANT, INTERMEDIATE / name / "manifest.parquet"
+
+
+def index_library(place: Path, checkpoint: Path, weights_dir: Path, tell: Any) -> None:
+    """Index what is new in a library, as `kedro run --pipelines=ingest,extract,embed,index` does.
+
+    Raises:
+        VmnetError: It cannot be indexed.
+    """
+    from kedro.framework.session import KedroSession
+
+    started = time.monotonic()
+    tell(f"Indexes the library {place}; the first time this takes some seconds per minute of music ...")
+    params = {"library": place, "library_side": "music", "checkpoint": checkpoint, "weights_dir": weights_dir}
+    texts = {name: str(value) for name, value in params.items()}
+    with _quiet(), redirect_stdout(StringIO()):
+        session: Any = KedroSession.create(project_path=Path.cwd(), runtime_params=texts)
+        with session:
+            session.run(pipeline_names=[*STEPS])
+    tell(f"The library {place} is indexed ({time.monotonic() - started:.0f} s).")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only warnings of a run that is a step of this command."""
+    loggers = [logging.getLogger(name) for name in ("kedro", "vmnet_pipeline", "mlflow")]
+    levels = [own.level for own in loggers]
+    try:
+        for own in loggers:
+            own.setLevel(logging.WARNING)
+        yield
+    finally:
+        for own, level in zip(loggers, levels, strict=True):
+            own.setLevel(level)
+
+
+def open_libraries(places: Sequence[Path], embedder: Embedder) -> list[Library]:
+    """Open the music side of libraries.
+
+    Raises:
+        SearchIndexError: One is not indexed, or by another network, or cut in another way than the first.
+    """
+    from vmnet_pipeline.errors import SearchIndexError
+    from vmnet_pipeline.search.libraries import REMEDY, open_library
+
+    opened = [open_library(str(place), *name_library_places(place), "music", embedder.digest) for place in places]
+    for library in opened[1:]:
+        if library.pieces != opened[0].pieces:
+            raise SearchIndexError(
+                f"the library {library.place} is cut in other pieces than {opened[0].place}; {REMEDY}"
+            )
+    return opened
+
+
+def read_passage_params() -> Any:
+    """The parameters `passages` of the project in the current folder, or the defaults."""
+    from kedro.config import OmegaConfigLoader
+    from pydantic import ValidationError
+
+    from vmnet_pipeline.errors import ParameterError, describe_validation
+    from vmnet_pipeline.params import PassageParams
+    from vmnet_pipeline.storage.configuration import find_conf
+
+    loader = OmegaConfigLoader(str(find_conf()), base_env="base", default_run_env="local")
+    try:
+        return PassageParams.model_validate(loader["parameters"].get("passages") or {})
+    except ValidationError as error:
+        raise ParameterError(f"passages.{describe_validation(error, show_value=True)}") from error
+
+
+def write_results(
+    video: Path,
+    choice: Choice,
+    chosen: Answer,
+    tell: Any,
+    *,
+    output: Path | None,
+    force: bool,
+    own_sound: str,
+    loudness: float,
+) -> dict[str, str]:
+    """Write the video with music, and beside it what an editor and the end titles need.
+
+    Raises:
+        VmnetError: A file cannot be read or written.
+    """
+    from vmnet_pipeline.params import MixParams
+    from vmnet_pipeline.soundtrack.render import choose_output, render
+
+    target = output or choose_output(video, video.parent)
+    settings = MixParams.model_validate({"own_sound": own_sound, "loudness_lufs": loudness})
+    tell(f"Writes {target} ...")
+    with click.progressbar(length=100, label="render", hidden=tell is _say_nothing) as bar:
+        done = 0
+
+        def advance(share: float) -> None:
+            nonlocal done
+            step = round(100 * share) - done
+            bar.update(step)
+            done += step
+
+        report = render(
+            video,
+            chosen.hit.path,
+            start_s=chosen.passages[0].start_s,
+            output=target,
+            settings=settings,
+            bars_s=chosen.structure.bars_s.tolist(),
+            overwrite=force,
+            progress=advance,
+        )
+    tell(f"Wrote {target}: {report.duration_s:.1f} s, {report.loudness_lufs:.1f} LUFS, pictures copied.")
+    for warning in report.warnings:
+        tell(f"Warning: {warning}")
+    return {"video": str(target)}
+
+
+def format_choice(video: Path, choice: Choice, chosen: Answer) -> str:
+    """What was found and why, for people."""
+    from vmnet_pipeline.passages.choice import explain_passage
+
+    n_cuts = len(choice.video.cuts_s)
+    lines = [f"{video.name}: {format_time(choice.video.duration_s)}, {n_cuts} cuts."]
+    lines += [f"Warning: {text}" for text in choice.warnings]
+    for rank, answer in enumerate(choice.answers, start=1):
+        parts = ", ".join(f"{format_time(p.start_s)} to {format_time(p.end_s)}" for p in answer.passages)
+        mark = "*" if answer is chosen else " "
+        lines.append(f"{mark} {rank}. {answer.title} [{parts}], score {answer.score:.3f}")
+    for passage in chosen.passages:
+        segment = f"{format_time(passage.video_start_s)} to {format_time(passage.video_end_s)} of the video"
+        part = f"{format_time(passage.start_s)} to {format_time(passage.end_s)} of {chosen.title}"
+        why = explain_passage(passage, chosen.structure)
+        lines += textwrap.wrap(f"Chosen for {segment}: {part}. Why: {why}.", 100)
+    lines += [f"Warning: {chosen.title}: {text}" for text in chosen.structure.warnings]
+    return "\n".join(lines)
+
+
+def format_time(seconds: float) -> str:
+    """Minutes, seconds and tenths: `1:02.4`."""
+    tenths = round(10 * seconds)
+    return f"{tenths // 600}:{tenths % 600 // 10:02d}.{tenths % 10}"
+
+
+def format_json(video: Path, choice: Choice, chosen: Answer, files: dict[str, str]) -> str:
+    """The same for programs: `query`, `video`, `chosen`, `answers` with every term, `files`, `warnings`."""
+    from vmnet_pipeline.passages.choice import describe_answer, describe_video
+
+    content = {
+        "query": str(video),
+        "video": describe_video(choice.video),
+        "chosen": choice.answers.index(chosen),
+        "answers": [describe_answer(answer) for answer in choice.answers],
+        "files": files,
+        "warnings": list(choice.warnings),
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2)
