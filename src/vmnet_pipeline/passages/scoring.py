@@ -128,7 +128,7 @@ def _snap(time_s: float, lines: Array) -> float:
 def score_passage(pair: Pair, start_s: float, span: tuple[float, float], params: PassageParams) -> Passage:
     """Score the passage that begins at a time of the track."""
     length_s = span[1] - span[0]
-    end_s = min(start_s + length_s, pair.track.end_s)
+    end_s = float(min(start_s + length_s, pair.track.end_s))
     terms = Terms(
         agreement=measure_agreement(pair, start_s, span),
         start=judge_start(pair.track, start_s),
@@ -137,7 +137,7 @@ def score_passage(pair: Pair, start_s: float, span: tuple[float, float], params:
         cuts=match_cuts(pair, start_s, span),
     )
     score = sum(getattr(params, field.name) * getattr(terms, field.name) for field in fields(terms))
-    repeats = pair.track.end_s - start_s < length_s - NEAR_S
+    repeats = bool(pair.track.end_s - start_s < length_s - NEAR_S)
     return Passage(float(start_s), float(end_s), span[0], span[1], float(score), terms, repeats)
 
 
