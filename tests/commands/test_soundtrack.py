@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
 
 import av
+import opentimelineio as otio
 import pytest
 from click.testing import CliRunner
 
@@ -49,11 +51,17 @@ def test_it_says_what_it_chose_and_why_and_writes_the_video(place, soundtrack, t
     output = soundtrack("video.mp4", "--output", target)
     assert "Looks for music among 2 tracks" in output
     assert "Why: agreement over time" in output
-    assert "LUFS, pictures copied" in output
+    assert "-14" in output and "LUFS" in output
     with av.open(str(target)) as written, av.open(str(place / "video.mp4")) as source:
         assert written.streams.audio
         packets = [[bytes(p) for p in container.demux(video=0) if p.size] for container in (written, source)]
     assert packets[0] == packets[1]
+    timeline = otio.adapters.read_from_file(str(tmp_path / "out.otio"))
+    assert [track.name for track in timeline.tracks] == ["V1", "A2"]
+    assert {marker.name for marker in timeline.tracks[0][0].markers} <= {"beat", "cut"}
+    assert (tmp_path / "out-credits.txt").read_text().startswith('Music: "t')
+    rows = list(csv.DictReader((tmp_path / "out-choices.csv").open()))
+    assert [float(row["score"]) for row in rows] == sorted((float(row["score"]) for row in rows), reverse=True)
     assert "exists" in soundtrack("video.mp4", "--output", target, ok=False)
 
 
@@ -72,6 +80,7 @@ def test_programs_get_every_term(soundtrack):
 
 def test_wrong_calls_are_told(soundtrack):
     assert "there is no video" in soundtrack("none.mp4", ok=False)
+    assert "duck_depth_db" in soundtrack("video.mp4", "--set", "duck_depth_db=x", ok=False)
     assert "there are 2 answers" in soundtrack("video.mp4", "--no-video", "--rank", 3, ok=False)
     assert "no 'mood'" in soundtrack("video.mp4", "--no-video", "--filter", "mood=sad", ok=False)
     done = CliRunner().invoke(cli, ["soundtrack", "video.mp4", "--library", "nowhere", "--checkpoint", "network"])

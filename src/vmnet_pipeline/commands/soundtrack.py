@@ -7,6 +7,7 @@ import logging
 import textwrap
 import time
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.params import MixParams
     from vmnet_pipeline.passages.choice import Answer, Choice
     from vmnet_pipeline.search.libraries import Library
 
@@ -50,13 +52,11 @@ STEPS = ("ingest", "extract", "embed", "index")
 @click.option(
     "--own-sound",
     type=click.Choice(["duck", "keep", "mute"]),
-    default="duck",
-    show_default=True,
-    help="The video's own sound: `duck` lowers the music under speech.",
+    default=None,
+    help="What becomes of the own sound.  [default: duck]",
 )
-@click.option(
-    "--loudness", type=click.FloatRange(-40, -5), default=-14.0, show_default=True, help="Of the result, LUFS."
-)
+@click.option("--loudness", type=float, default=None, help="Loudness of the result in LUFS.  [default: -14]")
+@click.option("--set", "settings", multiple=True, help="A setting of the mix, NAME=VALUE; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @choose_weights
 @report_errors()
@@ -84,6 +84,7 @@ def make_soundtrack(
     tell = _say_nothing if as_json else click.echo
     started = time.monotonic()
     _check_files(video, libraries)
+    results = None if scenes or no_video else plan_results(video, **options)
     folder = find_network(str(checkpoint or ""))[0]
     if not no_index:
         for place in libraries:
@@ -97,7 +98,7 @@ def make_soundtrack(
         raise click.UsageError(f"--rank {rank}: there are {len(choice.answers)} answers")
     chosen = choice.answers[rank - 1]
     tell(format_choice(video, choice, chosen))
-    files = {} if scenes or no_video else write_results(video, choice, chosen, tell, **options)
+    files = write_results(video, choice, chosen, embedder, results, tell) if results else {}
     if as_json:
         click.echo(format_json(video, choice, chosen, files))
     tell(f"Done in {time.monotonic() - started:.0f} s.")
@@ -188,51 +189,113 @@ def read_passage_params() -> Any:
         raise ParameterError(f"passages.{describe_validation(error, show_value=True)}") from error
 
 
-def write_results(
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a call writes.
+
+    Attributes:
+        target: The video with music.
+        beside: Kind of a file beside it to its place: `timeline`, `credits`, `list`.
+        mix: How it is mixed.
+        force: Whether files may be replaced.
+    """
+
+    target: Path
+    beside: dict[str, Path]
+    mix: MixParams
+    force: bool
+
+
+def plan_results(
     video: Path,
-    choice: Choice,
-    chosen: Answer,
-    tell: Any,
     *,
     output: Path | None,
     force: bool,
-    own_sound: str,
-    loudness: float,
+    own_sound: str | None,
+    loudness: float | None,
+    settings: Sequence[str],
+) -> Results:
+    """Check before the work what a call is to write.
+
+    Raises:
+        ParameterError: A setting cannot be used.
+        StorageError: A file exists.
+    """
+    from vmnet_pipeline.commands.settings import read_settings
+    from vmnet_pipeline.errors import StorageError
+    from vmnet_pipeline.params import MixParams
+    from vmnet_pipeline.soundtrack.render import choose_output
+
+    mix = read_settings(settings, MixParams, own_sound=own_sound, loudness_lufs=loudness)
+    target = output or choose_output(video, video.parent)
+    endings = {"timeline": ".otio", "credits": "-credits.txt", "list": "-choices.csv"}
+    beside = {kind: target.with_name(f"{target.stem}{ending}") for kind, ending in endings.items()}
+    existing = [path for path in (target, *beside.values()) if path.exists()]
+    if existing and not force:
+        raise StorageError(f"{existing[0]} exists; choose another --output, or allow to replace it (--force)")
+    return Results(target, beside, mix, force)
+
+
+def write_results(
+    video: Path, choice: Choice, chosen: Answer, embedder: Embedder, results: Results, tell: Any
 ) -> dict[str, str]:
     """Write the video with music, and beside it what an editor and the end titles need.
+
+    Returns:
+        Kind of each file to its place: `video`, `timeline`, `credits`, `list`.
 
     Raises:
         VmnetError: A file cannot be read or written.
     """
-    from vmnet_pipeline.params import MixParams
-    from vmnet_pipeline.soundtrack.render import choose_output, render
+    from vmnet_pipeline.commands.render import describe_report, show_progress
+    from vmnet_pipeline.soundtrack.credits import make_credit, write_credits
+    from vmnet_pipeline.soundtrack.lists import write_list
+    from vmnet_pipeline.soundtrack.render import render
+    from vmnet_pipeline.soundtrack.timeline import write_timeline
 
-    target = output or choose_output(video, video.parent)
-    settings = MixParams.model_validate({"own_sound": own_sound, "loudness_lufs": loudness})
-    tell(f"Writes {target} ...")
-    with click.progressbar(length=100, label="render", hidden=tell is _say_nothing) as bar:
-        done = 0
-
-        def advance(share: float) -> None:
-            nonlocal done
-            step = round(100 * share) - done
-            bar.update(step)
-            done += step
-
+    tell(f"Writes {results.target} ...")
+    with show_progress("render") as progress:
         report = render(
             video,
             chosen.hit.path,
             start_s=chosen.passages[0].start_s,
-            output=target,
-            settings=settings,
+            output=results.target,
+            settings=results.mix,
             bars_s=chosen.structure.bars_s.tolist(),
-            overwrite=force,
-            progress=advance,
+            overwrite=results.force,
+            progress=progress,
         )
-    tell(f"Wrote {target}: {report.duration_s:.1f} s, {report.loudness_lufs:.1f} LUFS, pictures copied.")
-    for warning in report.warnings:
-        tell(f"Warning: {warning}")
-    return {"video": str(target)}
+    tell(describe_report(report))
+    beats, beside = _move_beats(chosen, report.passages), results.beside
+    write_timeline(beside["timeline"], report, beats_s=beats, cuts_s=choice.video.cuts_s.tolist())
+    credit = make_credit(chosen.hit.path, row=chosen.hit.metadata, report=report, sandbox=embedder.sandbox)
+    write_credits(beside["credits"], [credit])
+    write_list(beside["list"], [_list_answer(answer) for answer in choice.answers])
+    tell(f"Beside it: {', '.join(path.name for path in beside.values())}.")
+    return {"video": str(results.target), **{kind: str(path) for kind, path in beside.items()}}
+
+
+def _move_beats(chosen: Answer, passages: Sequence[Any]) -> list[float]:
+    """Beats of the track where they play, in seconds of the video."""
+    beats = chosen.structure.beats_s
+    return [
+        float(beat - part.start_s + part.at_s)
+        for part in passages
+        for beat in beats[(beats >= part.start_s) & (beats < part.end_s)]
+    ]
+
+
+def _list_answer(answer: Answer) -> dict[str, Any]:
+    passage = answer.passages[0]
+    return {
+        "title": answer.title,
+        **{name: value for name, value in answer.hit.metadata.items() if name != "title"},
+        "path": answer.hit.path,
+        "start_s": round(passage.start_s, 3),
+        "end_s": round(passage.end_s, 3),
+        "score": round(answer.score, 4),
+        **{name: round(value, 4) for name, value in asdict(passage.terms).items()},
+    }
 
 
 def format_choice(video: Path, choice: Choice, chosen: Answer) -> str:
