@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from library_runs import run_library, save_descriptor_network
 
+from library_runs import run_library, save_descriptor_network
 from vmnet_pipeline.demo.clip import make_clip
 from vmnet_pipeline.errors import CheckpointError, ParameterError
 from vmnet_pipeline.features.store import FeatureStore
