@@ -65,6 +65,7 @@ _RAW_FORMATS = {
     ".mjpeg": "mjpeg", ".mjpg": "mjpeg", ".sbc": "sbc", ".msbc": "sbc", ".aptx": "aptx", ".aptxhd": "aptx_hd",
     ".g722": "g722",
 }  # fmt: skip
+_PROTECTED = frozenset({"encv", "enca", "drmi", "drms", "drmt", "aavd"})
 # Containers of file names instead of media, and text rendered as video.
 _REFUSED_FORMATS = frozenset({"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "webm_dash_manifest"})
 
@@ -260,6 +261,11 @@ def _is_moving(stream: VideoStream) -> bool:
 
     still = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
     return not stream.disposition & still
+
+
+def is_protected(stream: Stream) -> bool:
+    """Whether its entry in the file says that its content is encrypted (ISO/IEC 23001-7 and older ways)."""
+    return has_decoder(stream) and str(stream.codec_context.codec_tag) in _PROTECTED
 
 
 def has_decoder(stream: Stream) -> bool:

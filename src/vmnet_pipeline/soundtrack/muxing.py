@@ -15,6 +15,7 @@ from vmnet_pipeline.media.container import (
     find_audio_stream,
     find_video_stream,
     has_decoder,
+    is_protected,
     open_media_file,
     start_container,
 )
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffix of a file to FFmpeg's name of its format."""
 
-# Sample entries of protected tracks (ISO/IEC 23001-7 and older ones).
-_PROTECTED = frozenset({"encv", "enca", "drmi", "drms", "drmt"})
 # Written by the muxer itself.
 _OWN_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 _WRITE_BUFFER_BYTES = 1 << 18
@@ -102,13 +101,16 @@ def survey_film(path: str, max_s: float, progress: Callable[[float], None]) -> F
         if n_parts > 1:
             warnings.append(f"the file holds {n_parts} recordings that were joined; only the first is used")
         sound = find_audio_stream(container)
+        has_sound = sound is not None and has_decoder(sound) and not is_protected(sound)
+        if sound is not None and not has_sound:
+            warnings.append("its own sound is protected, or of a codec that FFmpeg does not know; it is left out")
         return Film(
             codec=stream.codec_context.name,
             origin=(origin.numerator, origin.denominator),
             duration_s=max(end_s - float(origin), _last_resort(stream)),
             frame_rate_hz=float(stream.average_rate or stream.guessed_rate or 0),
             n_bytes=n_bytes,
-            has_sound=sound is not None and has_decoder(sound),
+            has_sound=has_sound,
             warnings=[f"video: {warning}" for warning in warnings],
         )
 
@@ -122,17 +124,13 @@ def _check_pictures(path: str, container: InputContainer) -> int:
     """Index of the stream of pictures."""
     stream = find_video_stream(container)
     if stream is None:
-        raise MediaError("no_video_stream", f"{path}: has no moving pictures; give a video")
-    if not has_decoder(stream) or _read_tag(stream) in _PROTECTED:
-        what = "protected (DRM)" if has_decoder(stream) else "of a codec that FFmpeg does not know"
-        raise MediaError("protected", f"{path}: its pictures are {what}; give a file without protection")
+        raise MediaError("no_video_stream", f"{path}: has no moving frames; give a video")
+    if not has_decoder(stream) or is_protected(stream):
+        why = "its frames are protected (DRM), or of a codec that FFmpeg does not know"
+        raise MediaError("protected", f"{path}: {why}; give a file without protection")
     if not gives_frames(container, stream.index):
-        raise MediaError("undecodable_video", f"{path}: its pictures cannot be decoded; convert or replace the file")
+        raise MediaError("undecodable_video", f"{path}: its frames cannot be decoded; convert or replace the file")
     return stream.index
-
-
-def _read_tag(stream: Stream) -> str:
-    return str(stream.codec_context.codec_tag)
 
 
 def whole_packets(reader: Reader) -> Iterator[Packet[Any]]:
@@ -198,7 +196,7 @@ def write_film(
                 out.close()
             if output.error is not None:
                 raise output.error from error
-            message = f"{path}: its pictures cannot be copied to {file_format} ({error}); write a .mkv file"
+            message = f"{path}: its frames cannot be copied to {file_format} ({error}); write a .mkv file"
             raise MediaError("uncopyable", message) from error
     if output.error is not None:
         raise output.error

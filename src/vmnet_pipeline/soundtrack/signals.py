@@ -10,7 +10,7 @@ import numpy as np
 from vmnet_pipeline.errors import MediaError
 from vmnet_pipeline.media.audio import resample_blocks
 from vmnet_pipeline.media.channels import Stereo
-from vmnet_pipeline.media.container import find_audio_stream
+from vmnet_pipeline.media.container import find_audio_stream, is_protected
 from vmnet_pipeline.media.parts import open_parts
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from vmnet_pipeline.media.parts import Parts
+    from vmnet_pipeline.media.reading import Reader
 
 RATE_HZ = 48_000
 """Sample rate of every signal here: what AAC and Opus both take, and what video is edited at."""
@@ -43,7 +44,7 @@ class Sound:
         """Blocks of any length: (n, 2) float32, finite, nominally in [-1, 1], at `RATE_HZ`.
 
         Raises:
-            MediaError: Reasons of `open_parts`, `no_audio_stream` or `undecodable_audio`.
+            MediaError: Reasons of `open_parts`, `no_audio_stream`, `protected` or `undecodable_audio`.
         """
         with open_parts(self.path) as parts:
             n_samples = 0
@@ -62,8 +63,15 @@ class Sound:
 
     def _decode(self, parts: Parts) -> Iterator[np.ndarray]:
         sides = parts.read_side(find_audio_stream)
-        blocks = resample_blocks(sides if self._joined else islice(sides, 1), Stereo(), RATE_HZ)
-        return (block for block in blocks if len(block))
+        readers = self._check(sides if self._joined else islice(sides, 1))
+        return (block for block in resample_blocks(readers, Stereo(), RATE_HZ) if len(block))
+
+    def _check(self, readers: Iterator[Reader]) -> Iterator[Reader]:
+        for reader in readers:
+            if is_protected(reader.streams[0]):
+                message = f"{self.path}: its audio is protected (DRM); give a file without protection"
+                raise MediaError("protected", message)
+            yield reader
 
 
 def _undecodable(path: str, why: str) -> MediaError:
