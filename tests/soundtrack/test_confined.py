@@ -269,17 +269,18 @@ def test_a_film_of_two_hours_takes_no_more_memory_than_one_of_minutes(tmp_path, 
 
 
 def write_long_video(path, seconds):
-    """One small frame a second, and a sound whose packets are written again and again."""
-    second = write_video(path.with_suffix(".one.mkv"), 10.0, rate=1, sound=make_tone(10.0, 440), sound_codec="flac")
-    with av.open(str(path), "w") as out:
-        with av.open(str(second)) as source:
-            copies = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+    """One small frame a second; ten seconds are written again and again."""
+    part = write_video(
+        path.with_suffix(".part.mkv"), 10.0, rate=1, b_frames=0, sound=make_tone(10.0, 440), sound_codec="flac"
+    )
+    with av.open(str(path), "w") as out, av.open(str(part)) as source:
+        copies = {stream.index: out.add_stream_from_template(stream, opaque=True) for stream in source.streams}
         for again in range(seconds // 10):
-            with av.open(str(second)) as source:
-                for packet in source.demux():
-                    if packet.size:
-                        shift = round(again * 10 / packet.time_base)
-                        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                        packet.stream = copies[packet.stream_index]
-                        out.mux(packet)
+            source.seek(0)
+            for packet in source.demux():
+                if packet.size:
+                    packet.pts += round(again * 10 / packet.time_base)
+                    packet.dts = packet.pts
+                    packet.stream = copies[packet.stream_index]
+                    out.mux(packet)
     return path

@@ -1,4 +1,4 @@
-"""Copy the pictures of a video, packet by packet, next to a new sound. Runs where files are decoded."""
+"""Copy the frames of a video, packet by packet, next to a new sound. Runs where files are decoded."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Film:
     """What a video holds.
 
     Attributes:
-        codec: FFmpeg's name of the codec of its pictures.
+        codec: FFmpeg's name of the codec of its frames.
         origin: First instant on the clock of its packets, in seconds, as numerator and denominator.
-        duration_s: From there to the end of the last picture.
-        frame_rate_hz: Average rate of its pictures; 0 if unknown.
-        n_bytes: Size of its pictures.
+        duration_s: From there to the end of the last frame.
+        frame_rate_hz: Average rate of its frames; 0 if unknown.
+        n_bytes: Size of its frames.
         has_sound: Whether it has a sound of its own that there is a decoder for.
         warnings: What could not be read.
     """
@@ -75,7 +75,7 @@ def _open(path: str) -> Iterator[InputContainer]:
 
 
 def survey_film(path: str, max_s: float, progress: Callable[[float], None]) -> Film:
-    """Read all pictures of a video, without decoding more than the first.
+    """Read all frames of a video, without decoding more than the first.
 
     Raises:
         MediaError: Reasons of `open_media_file` and `start_container`, `no_video_stream`, `protected`,
@@ -84,7 +84,7 @@ def survey_film(path: str, max_s: float, progress: Callable[[float], None]) -> F
     with open_media_file(path) as file:
         n_parts = len(find_starts(file, file.seek(0, os.SEEK_END)))
     with _open(path) as container:
-        index = _check_pictures(path, container)
+        index = _check_frames(path, container)
     with _open(path) as container:
         stream: Any = container.streams[index]
         reader = Reader(container, stream)
@@ -116,12 +116,12 @@ def survey_film(path: str, max_s: float, progress: Callable[[float], None]) -> F
 
 
 def _last_resort(stream: Any) -> float:
-    """Length of a video of one picture that does not say how long it is shown."""
+    """Length of a video of one frame that does not say how long it is shown."""
     return 1 / float(stream.average_rate or stream.guessed_rate or 25)
 
 
-def _check_pictures(path: str, container: InputContainer) -> int:
-    """Index of the stream of pictures."""
+def _check_frames(path: str, container: InputContainer) -> int:
+    """Index of the stream of frames."""
     stream = find_video_stream(container)
     if stream is None:
         raise MediaError("no_video_stream", f"{path}: has no moving frames; give a video")
@@ -139,7 +139,7 @@ def whole_packets(reader: Reader) -> Iterator[Packet[Any]]:
 
 
 def check_format(path: str, file_format: str, codec: str) -> None:
-    """Check that a format can hold pictures of a codec.
+    """Check that a format can hold frames of a codec.
 
     Raises:
         MediaError: `unfit_format`: it cannot.
@@ -167,7 +167,7 @@ def write_film(
     file_format: str,
     encoder: Encoder,
 ) -> list[str]:
-    """Write the pictures of a video and a new sound.
+    """Write the frames of a video and a new sound.
 
     Args:
         path: The video.
@@ -181,7 +181,7 @@ def write_film(
         Warnings about what is left out.
 
     Raises:
-        MediaError: `uncopyable`: the format does not take the pictures.
+        MediaError: `uncopyable`: the format does not take the frames.
         OSError: The output cannot be written.
     """
     import av
@@ -219,9 +219,12 @@ def _write(
     _copy_chapters(container, film, out)
     encoder.start(out, film.origin_s - shifted_s)
     reader = Reader(container, *(container.streams[index] for index in copies))
-    pictures = (_place(packet, copies[packet.stream_index], shifted_s) for packet in whole_packets(reader))
-    for packet in _interleave(pictures, encoder.encode(blocks)):
+    placer = _Placer(shifted_s)
+    frames = (placer.place(packet, copies[packet.stream_index]) for packet in whole_packets(reader))
+    for packet in _interleave(frames, encoder.encode(blocks)):
         out.mux(packet)
+    if placer.n_moved:
+        warnings.append(f"video: {placer.n_moved} frames had impossible times; they follow those before them")
     return warnings
 
 
@@ -258,23 +261,40 @@ def _copy_chapters(container: InputContainer, film: Film, out: OutputContainer) 
         out.set_chapters(chapters)
 
 
-def _place(packet: Packet[Any], stream: Stream, shifted_s: Fraction) -> Packet[Any]:
-    """Move a packet to the output, earlier by the given time; a whole number of ticks of the pictures."""
-    ticks = round(shifted_s / packet.time_base)
-    packet.pts = None if packet.pts is None else packet.pts - ticks
-    packet.dts = None if packet.dts is None else packet.dts - ticks
-    packet.stream = stream
-    return packet
+class _Placer:
+    """Moves packets to the output, in an order of decoding that muxers take.
+
+    Attributes:
+        n_moved: Packets whose times contradicted those before them, and were moved behind these.
+    """
+
+    def __init__(self, shifted_s: Fraction) -> None:
+        self._shifted_s, self._last = shifted_s, dict[int, int]()
+        self.n_moved = 0
+
+    def place(self, packet: Packet[Any], stream: Stream) -> Packet[Any]:
+        """Move a packet, earlier by a whole number of ticks, to a stream of the output."""
+        ticks = round(self._shifted_s / packet.time_base)
+        pts, dts = (None if time is None else time - ticks for time in (packet.pts, packet.dts))
+        last = self._last.get(stream.index)
+        if last is not None and (dts is not None or pts is None) and (dts is None or dts <= last):
+            dts = last + 1
+            self.n_moved += 1
+        if dts is not None:
+            self._last[stream.index] = dts
+            pts = dts if pts is None else max(pts, dts)
+        packet.pts, packet.dts, packet.stream = pts, dts, stream
+        return packet
 
 
-def _interleave(pictures: Iterator[Packet[Any]], sound: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+def _interleave(frames: Iterator[Packet[Any]], sound: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
     """Packets of both in the order of decoding, so that the muxer need not hold many back."""
-    picture, next_sound = next(pictures, None), next(sound, None)
-    while picture is not None or next_sound is not None:
-        if next_sound is None or (picture is not None and _tell(picture) <= _tell(next_sound)):
-            assert picture is not None  # noqa: S101
-            yield picture
-            picture = next(pictures, None)
+    frame, next_sound = next(frames, None), next(sound, None)
+    while frame is not None or next_sound is not None:
+        if next_sound is None or (frame is not None and _tell(frame) <= _tell(next_sound)):
+            assert frame is not None  # noqa: S101
+            yield frame
+            frame = next(frames, None)
         else:
             yield next_sound
             next_sound = next(sound, None)

@@ -52,11 +52,11 @@ class RenderReport:
 
     Attributes:
         output: The file.
-        video: Its source of pictures.
+        video: Its source of frames.
         music: Its source of music.
         duration_s: Length of its sound, from the first instant of the video on.
-        frame_rate_hz: Average rate of its pictures; 0 if unknown.
-        video_codec: Of the pictures, which are copied.
+        frame_rate_hz: Average rate of its frames; 0 if unknown.
+        video_codec: Of the frames, which are copied.
         audio_codec: Of the sound: `aac` or `opus`.
         passages: Parts of the music that are played, in order.
         fade_in_s: Fade-in of the music.
@@ -103,13 +103,13 @@ def render(
     limits: LimitParams | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> RenderReport:
-    """Put music under a video: its pictures are copied untouched, next to a new sound.
+    """Put music under a video: its frames are copied untouched, next to a new sound.
 
-    Time zero is the first instant of the video, of pictures or of sound, as for `media.audio` and `media.video`. The
+    Time zero is the first instant of the video, of frames or of audio, as for `media.audio` and `media.video`. The
     file appears under its name when it is complete, or not at all.
 
     Args:
-        video: A file with moving pictures.
+        video: A file with moving frames.
         music: A file with sound.
         start_s: Where in the music to begin.
         output: A .mp4, .m4v, .mov, .mkv or .webm file.

@@ -46,7 +46,7 @@ def write(
     """Mix and write into an open, empty file.
 
     Raises:
-        MediaError: The pictures cannot be copied to this format.
+        MediaError: The frames cannot be copied to this format.
         OSError: The file cannot be written.
     """
     track, encoder = Track(Sound(music)), Encoder(codec, params.bitrate_kbps)

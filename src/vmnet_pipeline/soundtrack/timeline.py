@@ -36,13 +36,13 @@ def build_timeline(
     frame_rate_hz: float | None = None,
     sound_rate_hz: float = SOUND_RATE_HZ,
 ) -> Any:
-    """The mix as an `otio.schema.Timeline`: pictures (V1), own sound (A1, unless it is muted) and music (A2).
+    """The mix as an `otio.schema.Timeline`: frames (V1), own sound (A1, unless it is muted) and music (A2).
 
     Args:
         report: Of `render`; its files are linked, not those that were written.
-        beats_s: Times of beats, in seconds of the video; markers on the pictures, as those of cuts.
+        beats_s: Times of beats, in seconds of the video; markers on the frames, as those of cuts.
         cuts_s: Times of cuts, in seconds of the video.
-        frame_rate_hz: Rate of the pictures; None: that of time code nearest to theirs.
+        frame_rate_hz: Rate of the frames; None: that of time code nearest to theirs.
         sound_rate_hz: Units of time per second on the tracks of sound.
     """
     import opentimelineio as otio
@@ -50,10 +50,10 @@ def build_timeline(
     frame_hz = frame_rate_hz or choose_frame_rate(report.frame_rate_hz)
     timeline = otio.schema.Timeline(Path(report.video).stem)
     timeline.metadata["vmnet_pipeline"] = _describe(report)
-    pictures = _make_clip(report.video, 0.0, report.duration_s, frame_hz)
-    _mark(pictures, "cut", cuts_s, otio.schema.MarkerColor.RED, frame_hz)
-    _mark(pictures, "beat", beats_s, otio.schema.MarkerColor.GREEN, frame_hz)
-    tracks = [("V1", "Video", [pictures])]
+    frames = _make_clip(report.video, 0.0, report.duration_s, frame_hz)
+    _mark(frames, "cut", cuts_s, otio.schema.MarkerColor.RED, frame_hz)
+    _mark(frames, "beat", beats_s, otio.schema.MarkerColor.GREEN, frame_hz)
+    tracks = [("V1", "Video", [frames])]
     if report.own_sound in ("keep", "duck"):
         own = _make_clip(report.video, 0.0, report.duration_s, sound_rate_hz)
         own.metadata["gain_db"] = report.own_gain_db
