@@ -43,6 +43,10 @@ REASONS = {
         "it crashed the process that reads it",
         "convert it, or read it with another version of FFmpeg",
     ),
+    "device_out_of_memory": (
+        "one window or frame does not fit into the memory of the device",
+        "a smaller model or another device; batches that do not fit are halved before",
+    ),
     "duplicate": ("audio and video are byte for byte those of an earlier item", "none needed: it would count twice"),
     "empty_file": ("the file has no bytes", "copy or download it again"),
     "frame_too_large": ("its frames are larger than accepted", "scale it down"),

@@ -162,10 +162,14 @@ def write_rows(prefix: str, model: type[BaseModel]) -> list[str]:
 def make_page() -> str:
     """The whole page."""
     parts = [HEAD, describe_flat_names()]
+    shared: dict[type[BaseModel], list[str]] = {}
     for name, model in {**SECTIONS, **find_backend_models()}.items():
+        shared.setdefault(model, []).append(name)
+    for model, names in shared.items():
+        name = " / ".join(names) if len(names) > 1 else names[0]
         first = (model.__doc__ or "").strip().splitlines()[0]
         head = ["| name | kind | default | meaning |", "|---|---|---|---|"]
-        parts.append("\n".join([f"## {name}", "", first, "", *head, *write_rows(name, model), ""]))
+        parts.append("\n".join([f"## {name}", "", first, "", *head, *write_rows(names[0], model), ""]))
     return "\n".join(parts)
 
 

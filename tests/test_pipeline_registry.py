@@ -17,7 +17,8 @@ from vmnet_pipeline.pipeline_registry import (
 from vmnet_pipeline.settings import CONFIG_LOADER_ARGS
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "tensorflow", "librosa", "pandas", "scipy", "sklearn", "matplotlib", "openvino", "mlflow", "av")
+HEAVY = ("torch", "tensorflow", "librosa", "pandas", "scipy", "sklearn", "matplotlib", "openvino", "mlflow", "av",
+         "transformers", "torchvision", "huggingface_hub")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,9 @@ def catalog():
 
 
 def test_the_names_that_users_type_are_there(pipelines):
-    backends = ("vggish", "musicnn", "musicnn_tags", "efficientnet", "descriptors_audio", "descriptors_video")
+    encoders = {"clap", "mert", "ast", "clip", "siglip2", "dinov3", "videoprism", "pe-av-audio", "pe-av-video"}
+    own = {"vggish", "musicnn", "musicnn_tags", "efficientnet", "descriptors_audio", "descriptors_video"}
+    backends = own | encoders | {"audio_encoder", "frame_encoder", "clip_encoder"}
     expected = {"__default__", "ingest", "extract", "split", "train", *(f"extract_{backend}" for backend in backends)}
     made = {f"{step}{variant}" for step in ("embed", "index") for variant in ("", *(f"_{name}" for name in VARIANTS))}
     assert expected | {"evaluate", "compare", "tune", *VARIANTS} | made == set(pipelines)

@@ -24,6 +24,7 @@ ACCEPTED = PERMISSIVE | WEAK_COPYLEFT | {*OF_A_CHOICE.values()}
 # What packages say who use no SPDX identifier, in lower case.
 SPELLINGS = {
     "apache 2.0": "Apache-2.0",
+    "apache 2.0 license": "Apache-2.0",
     "apache license 2.0": "Apache-2.0",
     "apache software license": "Apache-2.0",
     "apache software license (apache 2.0)": "Apache-2.0",
@@ -48,6 +49,7 @@ READ_BY_HAND = {
     "audioread": "MIT",
     "contourpy": "BSD-3-Clause",
     "cookiecutter": "BSD-3-Clause",
+    "httpx2-jsfetch": "BSD-3-Clause",
     "huey": "MIT",
     "namex": "Apache-2.0",
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",

@@ -28,6 +28,10 @@ HEAVY = (
     "mlflow",
     "kedro",
     "requests",
+    "transformers",
+    "torchvision",
+    "timm",
+    "huggingface_hub",
 )
 SRC = Path(__file__).resolve().parents[2] / "src"
 
@@ -45,7 +49,9 @@ def test_making_backends_imports_nothing_heavy():
     program = (
         f"import sys; sys.path.insert(0, {str(SRC)!r})\n"
         "from vmnet_pipeline.backends.registry import BACKENDS, get_backend\n"
-        "for name in BACKENDS: get_backend(name, {'weights': 'random'}).fingerprint()\n"
+        "for name in [name for name in BACKENDS if '_encoder' not in name and 'pe-av' not in name]:\n"
+        "    get_backend(name, {'weights': 'random'}).fingerprint()\n"
+        "for name in BACKENDS: get_backend(name)\n"
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout

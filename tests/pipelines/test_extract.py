@@ -17,6 +17,8 @@ import pytest
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.features.store import FeatureStore
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "adding-a-backend.md"
 EXAMPLE = ROOT / "examples" / "vmnet-loudness"

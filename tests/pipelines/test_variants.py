@@ -81,6 +81,8 @@ PAIR = {"music": "vggish", "video": "descriptors_video"}
         ({"music": "musicnn"}, "vmnet_musicnn", ("musicnn", "efficientnet")),
         ({"music": "musicnn", "variant": "vmnet_vggish"}, "vmnet_musicnn", ("musicnn", "efficientnet")),
         ({**PAIR, "variant": "mine"}, "mine", ("vggish", "descriptors_video")),
+        ({"music": "pe-av", "video": "pe-av"}, "pe-av-audio-pe-av-video", ("pe-av-audio", "pe-av-video")),
+        ({"music": "clap", "video": "siglip2"}, "clap-siglip2", ("clap", "siglip2")),
         ({"music": None, "video": ""}, "vmnet_musicnn", ("musicnn", "efficientnet")),
     ],
 )

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from scenes import RATE, make_noise, make_tone
 from speech import make_speech
-
 from vmnet_pipeline.soundtrack.ducking import Duck, SpeechFinder, load_detector, merge
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenes import RATE, make_noise
 from test_loudness import add_all
 
+from scenes import RATE, make_noise
 from vmnet_pipeline.soundtrack.limiter import limit
 from vmnet_pipeline.soundtrack.loudness import PeakMeter
 

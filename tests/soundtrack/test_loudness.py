@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenes import RATE, make_noise, make_tone, measure_loudness, write_music
 
+from scenes import RATE, make_noise, make_tone, measure_loudness, write_music
 from vmnet_pipeline.soundtrack.loudness import LoudnessMeter, PeakMeter
 
 

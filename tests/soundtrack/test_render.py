@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+
 from scenes import (
     RATE,
     find_offset,
@@ -19,7 +20,6 @@ from scenes import (
     write_video,
 )
 from speech import make_speech
-
 from vmnet_pipeline.errors import MediaError, ParameterError, StorageError
 from vmnet_pipeline.params import MixParams
 from vmnet_pipeline.soundtrack import render as render_module

@@ -106,11 +106,15 @@ class NetworkBackend:
             return
         choice = self._choose_engine()
         engine.check_gpu_idx(self.params.gpu_idx, choice)
+        self._run = build_runner(self.build_network, self.input_shape, choice, self.params, self.converted)
+
+    @property
+    def converted(self) -> ConvertedModels:
+        """Where the network converted for OpenVINO is kept."""
         settings = self.describe_settings()
         identity = {"backend": self.name, "weights": self._identify_weights()}
         identity |= {name: settings[name] for name in self.network_settings if name in settings}
-        converted = ConvertedModels(self._weights_dir, identity)
-        self._run = build_runner(self.build_network, self.input_shape, choice, self.params, converted)
+        return ConvertedModels(self._weights_dir, identity)
 
     def infer(self, inputs: np.ndarray) -> np.ndarray:
         """See `FeatureBackend.infer`."""

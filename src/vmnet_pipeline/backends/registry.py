@@ -32,6 +32,18 @@ BACKENDS = {
     "efficientnet": "vmnet_pipeline.backends.efficientnet:EfficientnetBackend",
     "descriptors_audio": "vmnet_pipeline.backends.descriptors_audio:AudioDescriptorBackend",
     "descriptors_video": "vmnet_pipeline.backends.descriptors_video:VideoDescriptorBackend",
+    "audio_encoder": "vmnet_pipeline.backends.encoders.backend:AudioEncoder",
+    "frame_encoder": "vmnet_pipeline.backends.encoders.backend:FrameEncoder",
+    "clip_encoder": "vmnet_pipeline.backends.encoders.backend:ClipEncoder",
+    "clap": "vmnet_pipeline.backends.encoders.named:Clap",
+    "mert": "vmnet_pipeline.backends.encoders.named:Mert",
+    "ast": "vmnet_pipeline.backends.encoders.named:Ast",
+    "clip": "vmnet_pipeline.backends.encoders.named:Clip",
+    "siglip2": "vmnet_pipeline.backends.encoders.named:Siglip2",
+    "dinov3": "vmnet_pipeline.backends.encoders.named:Dinov3",
+    "videoprism": "vmnet_pipeline.backends.encoders.named:Videoprism",
+    "pe-av-audio": "vmnet_pipeline.backends.encoders.named:PeAvAudio",
+    "pe-av-video": "vmnet_pipeline.backends.encoders.named:PeAvVideo",
 }
 RESERVED = {
     *("ingest", "split", "extract", "train", "evaluate", "embed", "index", "compare", "tune"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.backends.engine import choose_threads, import_tensorflow
@@ -89,7 +90,9 @@ def _wrap_torch(network: Any, choice: EngineChoice, params: BackendParams) -> Ru
         torch.set_num_threads(n_threads)
     dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
     device = f"cuda:{params.gpu_idx or 0}" if choice.device == "cuda" else "cpu"
-    network = network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+    network = network.eval().requires_grad_(False).to(device=device)
+    if all(parameter.ndim != 5 for parameter in network.parameters()):  # of clips: torch has no such form of them
+        network = network.to(memory_format=torch.channels_last)
 
     def run(inputs: np.ndarray) -> np.ndarray:
         # TF32 would be a third precision behind the name f32, so it is switched off around each call.
@@ -98,7 +101,30 @@ def _wrap_torch(network: Any, choice: EngineChoice, params: BackendParams) -> Ru
             outputs: np.ndarray = network(torch.from_numpy(inputs).to(device)).float().cpu().numpy()
             return outputs
 
-    return lambda inputs: _run_batches(run, inputs, params.batch_size)
+    return lambda inputs: _run_batches(_run_what_fits(run, device), inputs, params.batch_size)
+
+
+def _run_what_fits(run: Run, device: str) -> Run:
+    """Halve a batch that does not fit into the memory of the device, until it does or is one input."""
+    import numpy as np
+    import torch
+
+    def run_halves(inputs: np.ndarray) -> np.ndarray:
+        try:
+            return run(inputs)
+        except torch.OutOfMemoryError:
+            pass  # here, not above: the error holds on to the memory of the failed call
+        torch.cuda.empty_cache()
+        if len(inputs) == 1:
+            raise MediaError(
+                "device_out_of_memory",
+                f"one input of shape {inputs.shape[1:]} does not fit into the memory of {device}; end other programs "
+                "on it, or take a smaller model, gpu_idx=N of another device or engine=openvino",
+            )
+        middle = len(inputs) // 2
+        return np.concatenate([run_halves(inputs[:middle]), run_halves(inputs[middle:])])
+
+    return run_halves
 
 
 def _wrap_tensorflow(network: Any, choice: EngineChoice, params: BackendParams) -> Run:
@@ -147,7 +173,9 @@ def _convert_network(openvino: Any, network: Any, input_shape: tuple[int, ...]) 
         example = torch.zeros(1, *input_shape)
         network = network.eval().requires_grad_(False)
         # Traced here because the converter's own tracing runs the network several times over to check itself.
-        traced = torch.jit.trace(network, example, check_trace=False)
+        with warnings.catch_warnings():  # of values that a trace takes for constants: inputs have one shape here
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            traced = torch.jit.trace(network, example, check_trace=False)
         model = openvino.convert_model(traced, example_input=example)
     model.reshape([1, *input_shape])
     return model

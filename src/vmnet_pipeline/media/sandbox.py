@@ -22,7 +22,7 @@ from vmnet_pipeline.errors import MediaError, SandboxError
 from vmnet_pipeline.media.confinement import select_environment
 from vmnet_pipeline.media.replies import unpack_reply
 from vmnet_pipeline.media.sandbox_child import MORE, Reply, serve
-from vmnet_pipeline.media.tasks import OWN_PACKAGE, Task, hand_over, name_package
+from vmnet_pipeline.media.tasks import OWN_PACKAGE, Task, hand_over, name_package, name_preload
 from vmnet_pipeline.processes import ChildProcess
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Sandbox:
             SandboxError: No child can be started.
         """
         try:
-            task = Task(pickle.dumps((function, path, options)), path, name_package(function))
+            task = Task(pickle.dumps((function, path, options)), path, name_package(function), name_preload(function))
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             return self._call_here(function, path, options, str(error))
         child = self._take(task)
@@ -123,7 +123,7 @@ class Sandbox:
         The limits hold for each value. Otherwise as `call`; after the first value nothing is tried again.
         """
         try:
-            task = Task(pickle.dumps((function, path, options)), path, name_package(function))
+            task = Task(pickle.dumps((function, path, options)), path, name_package(function), name_preload(function))
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             yield from self._call_here(function, path, options, str(error))
             return
@@ -161,7 +161,7 @@ class Sandbox:
     def _take(self, task: Task) -> _Child:
         self._forget_children_of_parent()
         for child in reversed(self._idle):
-            if child.reads_paths in (None, task.reads_paths):
+            if child.made_for in (None, (task.reads_paths, task.preload)):
                 with suppress(ValueError):  # another thread has taken it
                     self._idle.remove(child)
                     return child
@@ -221,7 +221,8 @@ class _Child:
 
     Attributes:
         is_alive: Whether it takes another task.
-        reads_paths: Whether it may open files by their names, for all its life; None until its first task.
+        made_for: Whether it may open files by their names, and what it has imported, for all its life; None until its
+            first task.
     """
 
     def __init__(self, limits: LimitParams) -> None:
@@ -231,7 +232,7 @@ class _Child:
         except OSError as error:
             raise _explain_start(str(error)) from error
         self.is_alive, self.n_asked = True, 0
-        self.reads_paths: bool | None = None
+        self.made_for: tuple[bool, str] | None = None
 
     def wait_until_ready(self) -> None:
         """Wait until the child has imported what it needs.
@@ -250,8 +251,8 @@ class _Child:
         self.n_asked += 1
         connection = self._process.connection
         try:
-            if self.reads_paths is None:
-                self._confine(task.reads_paths)
+            if self.made_for is None:
+                self._confine(task.reads_paths, task.preload)
             connection.send_bytes(task.content)
             connection.send(handed)
             if handed is not None:
@@ -277,10 +278,10 @@ class _Child:
         message = f"{{path}}: reading it made the decoder fail ({end}), twice; convert or remove it"
         return Reply(reason="decoder_crashed", message=message)
 
-    def _confine(self, reads_paths: bool) -> None:
-        """Make the child drop unnecessary rights before its first file."""
-        self.reads_paths = reads_paths
-        lacking = self._process.ask((reads_paths, dict(os.environ) if reads_paths else {}), START_WAIT_S)
+    def _confine(self, reads_paths: bool, preload: str) -> None:
+        """Make the child import what cannot be imported later, and drop unnecessary rights before its first file."""
+        self.made_for = (reads_paths, preload)
+        lacking = self._process.ask((reads_paths, dict(os.environ) if reads_paths else {}, preload), START_WAIT_S)
         if lacking:
             _warn_of_rights(tuple(lacking))
 

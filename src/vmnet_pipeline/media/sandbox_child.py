@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from multiprocessing.reduction import recv_handle
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,14 @@ def serve(connection: Connection, seconds: float | None, memory_mb: int | None) 
 
     connection.send("ready")
     kept_mb = min(_MOST_KEPT_MB, (memory_mb or _MOST_KEPT_MB * _MOST_KEPT_SHARE) // _MOST_KEPT_SHARE)
-    most_bytes, imported_bytes = _measure_memory()[1] + kept_mb * _MEBIBYTE, 0
+    imported_bytes = 0
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
-        reads_paths, variables = connection.recv()
+        reads_paths, variables, preload = connection.recv()
         os.environ.update(variables)
+        if preload:
+            with suppress(ImportError):  # the call itself reports it
+                import_module(preload)
+        most_bytes = _measure_memory()[1] + kept_mb * _MEBIBYTE
         connection.send(confine(reads_paths=reads_paths))
         while not _has_grown(most_bytes + imported_bytes):
             with _receive_task(connection) as task:

@@ -23,11 +23,19 @@ OWN_PACKAGE = __name__.partition(".")[0]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A call to send: the pickled function and arguments, the file, and the package of the function."""
+    """A call to send: the pickled function and arguments, the file, and what its process must be.
+
+    Attributes:
+        content: Function, path and options, pickled.
+        path: The file.
+        package: Top-level package of the function.
+        preload: Module that the process imports while it still has all rights; "" for none.
+    """
 
     content: bytes
     path: str
     package: str
+    preload: str = ""
 
     @property
     def reads_paths(self) -> bool:
@@ -40,6 +48,12 @@ def name_package(function: Callable[..., Any]) -> str:
     owner = getattr(function, "__self__", None)
     module = function.__module__ if owner is None else type(owner).__module__
     return str(module).partition(".")[0]
+
+
+def name_preload(function: Callable[..., Any]) -> str:
+    """Module of this package that the object of a function must have imported by a process with all rights."""
+    name = str(getattr(getattr(function, "__self__", None), "preload", ""))
+    return name if name.partition(".")[0] == OWN_PACKAGE else ""
 
 
 @contextmanager

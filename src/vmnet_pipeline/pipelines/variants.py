@@ -13,6 +13,8 @@ from vmnet_pipeline.types import MODALITY_OF
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vmnet_pipeline.types import Side
+
 STEPS = ("ingest", "extract", "split", "train", "evaluate", "embed", "index", "compare", "tune")
 """Pipelines of the default variant, so no names for a variant."""
 
@@ -88,9 +90,17 @@ def _validate(place: str, content: Any) -> VariantParams:
     from pydantic import ValidationError
 
     try:
-        return VariantParams.model_validate(content)
+        variant = VariantParams.model_validate(content)
     except ValidationError as error:
         raise ParameterError(f"{place}{describe_validation(error, show_value=True)}") from error
+    return VariantParams(**{side: _name_sides(side, getattr(variant, side)) for side in MODALITY_OF})
+
+
+def _name_sides(side: Side, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Backends of one side; a model of both sides, as `pe-av`, is the backend of this one, `pe-av-audio`."""
+    known, modality = list_backends(), MODALITY_OF[side]
+    of_side = {name: f"{name}-{modality}" for name in names}
+    return tuple(name if name in known or of_side[name] not in known else of_side[name] for name in names)
 
 
 def _check_backends(place: str, variant: VariantParams) -> None:

@@ -1,0 +1,1 @@
+"""Encoders of the Hugging Face ecosystem as feature backends: the extra `encoders`."""
