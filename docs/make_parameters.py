@@ -165,11 +165,11 @@ def make_page() -> str:
     shared: dict[type[BaseModel], list[str]] = {}
     for name, model in {**SECTIONS, **find_backend_models()}.items():
         shared.setdefault(model, []).append(name)
-    for model, names in shared.items():
-        name = " / ".join(names) if len(names) > 1 else names[0]
+    for model, backends in shared.items():
+        name = " / ".join(backends)
         first = (model.__doc__ or "").strip().splitlines()[0]
         head = ["| name | kind | default | meaning |", "|---|---|---|---|"]
-        parts.append("\n".join([f"## {name}", "", first, "", *head, *write_rows(names[0], model), ""]))
+        parts.append("\n".join([f"## {name}", "", first, "", *head, *write_rows(backends[0], model), ""]))
     return "\n".join(parts)
 
 
