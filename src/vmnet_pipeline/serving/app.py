@@ -27,6 +27,7 @@ from vmnet_pipeline.serving.browsing import add_items, add_uploads
 from vmnet_pipeline.serving.config import MEBIBYTE
 from vmnet_pipeline.serving.errors import RefusedError, make_error_response, refuse_other_checkpoint
 from vmnet_pipeline.serving.middleware import ServiceMiddleware
+from vmnet_pipeline.serving.mixing import add_mixing
 from vmnet_pipeline.serving.proxies import PREFIX
 from vmnet_pipeline.serving.uploads import SHORT_BYTES, discard_body, is_json, is_short, read_json_body, receive_upload
 from vmnet_pipeline.serving.worker import Answer, Task
@@ -89,6 +90,7 @@ def make_app(service: Service, key: ApiKey | None = None) -> FastAPI:
     _add_search(app, service)
     add_items(app, service, ERRORS)
     add_uploads(app, service, ERRORS, _embed)
+    add_mixing(app, service, ERRORS, _embed)
     _add_operation(app, service, key)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     return app

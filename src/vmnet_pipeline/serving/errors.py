@@ -29,6 +29,9 @@ MEDIA_SENTENCES = {
     "timed_out": "Decoding the file takes too long.",
     "too_long": "The file is too long: start the service with a larger `--set max_duration_s=SECONDS`, or use "
     "`kedro recommend FILE`.",
+    "too_short": "The music lasts less than 50 ms.",
+    "protected": "The file is protected against copying.",
+    "uncopyable": "The frames of the video cannot be copied into another file.",
     "out_of_memory": "Decoding the file takes too much memory.",
 }
 N_PLACES = 8  # functions named in the log line of a failure

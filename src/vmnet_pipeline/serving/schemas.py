@@ -26,6 +26,11 @@ RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _to_file_name(text: str) -> str:
+    """Letters that no system takes for a folder."""
+    return "".join(letter for letter in text if letter.isprintable() and letter not in "/\\:") or "video"
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -187,8 +192,113 @@ class Upload(BaseModel):
     upload: str = Field(description="Stands for the file in searches.")
     keep_s: float = Field(description="Seconds after its last use until it is removed.")
     size_bytes: int
+    container: str = Field(description="Name of its format, e.g. `matroska,webm`.")
     audio_s: float | None = Field(description="Length of its audio in seconds, 0 if not known; null: it has none.")
     video_s: float | None = Field(description="Length of its video in seconds, 0 if not known; null: it has none.")
+
+
+class Source(_Body):
+    """One side of an item of the collection, or of a kept upload."""
+
+    id: Annotated[str, AfterValidator(normalise)] | None = Field(None, min_length=1, max_length=200)
+    upload: str | None = Field(None, min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Source:
+        if (self.id is None) == (self.upload is None):
+            raise ValueError("give one of id and upload")
+        return self
+
+
+class Mix(_Body):
+    """A video and a track."""
+
+    video: Source
+    music: Source
+
+
+Times = Annotated[list[Annotated[float, Field(ge=0.0, le=1e6)]], Field(max_length=5000)]
+
+
+class RenderOrder(Mix):
+    """What to render."""
+
+    start_s: float = Field(0.0, ge=0.0, lt=1e6, description="Where in the track to begin, in seconds.")
+    own_sound: Literal["duck", "keep", "mute"] = Field(
+        "duck", description="The video's own sound: `duck` keeps it and lowers the music under speech."
+    )
+    name: Annotated[str, AfterValidator(_to_file_name)] = Field(
+        "video", max_length=200, description="Name of the video in the time line."
+    )
+    bars_s: Times = Field([], description="Bar lines of the track, for one that is shorter than the video.")
+    beats_s: Times = Field([], description="Beats of the track, as markers of the time line.")
+    cuts_s: Times = Field([], description="Cuts of the video, likewise.")
+
+
+class Render(BaseModel):
+    """A job that renders a video."""
+
+    render: str = Field(description="Stands for the job in addresses.")
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    progress: float = Field(description="Share that is done, 0-1.")
+    before: int = Field(description="Jobs that have to end before it begins.")
+    message: str = Field(description="Why it has failed; or empty.")
+    size_bytes: int
+    loudness_lufs: float | None = Field(description="Of the result.")
+    warnings: list[str]
+
+
+class Terms(BaseModel):
+    """The terms of the score of a passage, see docs/soundtrack.md."""
+
+    agreement: float
+    start: float
+    end: float
+    energy: float
+    cuts: float
+
+
+class Passage(BaseModel):
+    """A part of a track for a video; times in seconds."""
+
+    start_s: float
+    end_s: float
+    video_start_s: float
+    video_end_s: float
+    score: float
+    terms: Terms
+    repeats: bool = Field(description="Whether the music is shorter than the video.")
+
+
+class Track(BaseModel):
+    """Structure of a track; times in seconds."""
+
+    duration_s: float
+    start_s: float
+    end_s: float
+    tempo_bpm: float
+    beats_s: list[float]
+    bars_s: list[float]
+    sections_s: list[float]
+    energy_db: list[float] = Field(description="Loudness, `energy_hz` values a second.")
+
+
+class Film(BaseModel):
+    """Structure of a video; times in seconds."""
+
+    duration_s: float
+    cuts_s: list[float]
+    motion: list[float] = Field(description="`energy_hz` values a second.")
+
+
+class Passages(BaseModel):
+    """The parts of a track that fit a video, best first, and what is known of both."""
+
+    passages: list[Passage]
+    track: Track
+    video: Film
+    energy_hz: float
+    warnings: list[str]
 
 
 class ErrorDetail(BaseModel):
@@ -252,6 +362,15 @@ def describe_request(model: type[Query], parameters: list[dict[str, Any]]) -> di
     }
     content = {"application/json": {"schema": model.model_json_schema(), "examples": examples}, **FILE_CONTENT}
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+
+
+def describe_json_request(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a JSON body, for OpenAPI."""
+    # `Source` is nested: without references the schema stands for itself.
+    schema = model.model_json_schema()
+    schema["properties"] |= {name: Source.model_json_schema() for name in ("video", "music")}
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def describe_file_request() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vmnet_pipeline.serving.errors import write_line
 from vmnet_pipeline.serving.gallery import Gallery, load_gallery, read_version
 from vmnet_pipeline.serving.kept_uploads import KeptUploads
 from vmnet_pipeline.serving.metrics import Metrics
+from vmnet_pipeline.serving.renders import RenderQueue
 from vmnet_pipeline.serving.upload_folder import UploadFolder
 from vmnet_pipeline.serving.worker_pool import EmbeddingPool
 from vmnet_pipeline.types import SIDES
@@ -51,7 +52,9 @@ class Service:
         self.state = State(gallery, self._make_pool())
         self._count_items()
         self.uploads = UploadFolder()
-        self.kept = KeptUploads(params.keep_upload_s, int(params.max_kept_mb * MEBIBYTE))
+        max_bytes = int(params.max_kept_mb * MEBIBYTE)
+        self.kept = KeptUploads(params.keep_upload_s, max_bytes)
+        self.renders = RenderQueue(1 + params.max_waiting, params.keep_upload_s, max_bytes)
         self._next_start, self._start_wait_s = 0.0, FIRST_START_WAIT_S
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="index-watcher", daemon=True)
@@ -65,6 +68,7 @@ class Service:
         self._ending.set()
         self.state.pool.close()
         self.uploads.remove()
+        self.renders.close()
         self.kept.close()
 
     @property
@@ -99,6 +103,7 @@ class Service:
         seen, changed = self.state.gallery.version, time.monotonic()
         while not self._ending.wait(self.params.reload_every_s):
             self.kept.remove_old()
+            self.renders.remove_old()
             self._start_workers()
             version = read_version(self.places)
             if version in ("", self.state.gallery.version):

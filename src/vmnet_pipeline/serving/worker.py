@@ -59,6 +59,8 @@ class Task:
     feature: ItemFeature | None = None  # of a query, as the backend stores it
     text: str = ""  # words to understand; nothing is embedded then
     columns: tuple[str, ...] = ()  # with text: what is known of the items
+    music_path: str | None = None  # with path, which is a video then: find the passages of this track that fit it
+    music_feature: ItemFeature | None = None  # of that track, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Answer:
     wishes: Wishes | None = None  # what a text asks for
     agreements: np.ndarray | None = None  # (k,) float64 agreement over time of the items of a task with its pieces
     digest: str = ""  # of the network, in the message that the worker is ready
-    asked: dict[str, Any] = field(default_factory=dict)  # content of a JSON body without its features; facts of a file
+    asked: dict[str, Any] = field(default_factory=dict)  # of a JSON body, without features; facts
     kind: str = ""  # of an error: media, input, other; without a worker: timeout, crash, unavailable, other_checkpoint
     reason: str = ""  # `MediaError.reason`, or the code of a body that is refused
     message: str = ""  # for the client, of `input` only; may repeat what it sent
@@ -146,6 +148,8 @@ def _load(checkpoint: Path, weights_dir: Path, n_threads: int, file_timeout_s: f
 
 def _answer(embedder: Embedder, task: Task) -> Answer:
     try:
+        if task.music_path is not None:
+            return Answer(asked=_find_passages(embedder, task))
         if task.explains and task.ids:
             return Answer(reasons=_explain_answers(embedder, task))
         if task.ids:
@@ -308,10 +312,26 @@ def _check_media(sandbox: Sandbox, task: Task) -> None:
         raise MediaError(f"no_{modality}_stream", f"{path}: has no {modality}")
 
 
-def _describe_file(sandbox: Sandbox, task: Task) -> dict[str, float | None]:
-    """Lengths of both sides of a file in seconds: 0 if not known, None for a side that it does not have."""
+def _find_passages(embedder: Embedder, task: Task) -> dict[str, Any]:
+    from vmnet_pipeline.serving.passages import find_passages
+
+    known = {"video": (task.feature, task.item_id), "music": (task.music_feature, "".join(task.ids))}
+
+    def load(side: Side) -> ItemFeature | None:
+        feature, item_id = known[side]
+        return _open_store(embedder, task.features_dir, side).load(item_id) if item_id else feature
+
+    video, music = replace(task, side="video"), replace(task, side="music", path=task.music_path)
+    for one in (video, music):
+        _check_media(embedder.sandbox, one)
+    return find_passages(embedder, str(video.path), str(music.path), load)
+
+
+def _describe_file(sandbox: Sandbox, task: Task) -> dict[str, Any]:
+    """Container, and lengths of both sides of a file in seconds: 0 if not known, None for a side that it does not have."""
     from vmnet_pipeline.media.probe import probe_in_sandbox
 
     info = probe_in_sandbox(sandbox, str(task.path), check=(), max_duration_s=task.max_duration_s)
     sides = {"audio_s": info.audio, "video_s": info.video}
-    return {name: None if side is None else side.duration_s or 0.0 for name, side in sides.items()}
+    lengths = {name: None if side is None else side.duration_s or 0.0 for name, side in sides.items()}
+    return {"container": info.container, **lengths}
