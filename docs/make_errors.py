@@ -110,6 +110,8 @@ CODES = {
     "no_key": ("401", "the API key is missing or wrong"),
     "no_media": ("404", "the item's media are outside the media roots, or missing"),
     "no_networks": ("503", "the networks cannot be loaded; the log of the service says why"),
+    "no_such_render": ("404", "a rendered video that is not there any more; render it again"),
+    "not_rendered": ("404", "the video is not rendered yet, or could not be; see the state of the job"),
     "no_such_upload": ("404", "an upload that was kept is not there any more; send the file again"),
     "no_such_item": ("404", "no item with this id, or it has no media of this side"),
     "no_storage": ("503", "uploads cannot be stored at present"),

@@ -99,12 +99,12 @@ def add_mixing(app: FastAPI, service: Service, errors: dict[int | str, dict[str,
         response.headers["Content-Disposition"] = f'attachment; filename="soundtrack{path.suffix}"'
         return response
 
-    @app.get("/v1/renders/{token}/timeline", response_class=PlainTextResponse, responses=errors)
+    @app.get("/v1/renders/{token}/timeline", response_class=Response, responses=errors)
     def send_timeline(token: str) -> PlainTextResponse:
         """Send the cut list for an editor (OpenTimelineIO); it names the files without their folders."""
         return _attach(write_timeline(_find_done(service, token)), "soundtrack.otio")
 
-    @app.get("/v1/renders/{token}/credits", response_class=PlainTextResponse, responses=errors)
+    @app.get("/v1/renders/{token}/credits", response_class=Response, responses=errors)
     def send_credits(token: str) -> PlainTextResponse:
         """Send the credits of the music as text."""
         return _attach(write_credits(_find_done(service, token)), "credits.txt")

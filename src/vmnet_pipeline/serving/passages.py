@@ -47,7 +47,7 @@ def find_passages(
     found = choose_passages(pair, PassageParams.model_validate({}), top_k=N_PASSAGES)
     film = {"duration_s": round(video.duration_s, 3), "cuts_s": _round(video.cuts_s), "motion": _round(video.motion)}
     return {
-        "passages": [describe_passage(passage) for passage in found],
+        "passages": [_to_plain(describe_passage(passage)) for passage in found],
         "track": _describe_track(track),
         "video": film,
         "energy_hz": ENERGY_HZ,
@@ -85,6 +85,13 @@ def _describe_track(track: TrackStructure) -> dict[str, Any]:
         "sections_s": _round(track.sections_s),
         "energy_db": _round(track.energy_db),
     }
+
+
+def _to_plain(value: Any) -> Any:
+    """Numbers of NumPy as those of Python."""
+    if isinstance(value, dict):
+        return {name: _to_plain(own) for name, own in value.items()}
+    return value.item() if hasattr(value, "item") else value
 
 
 def _round(values: np.ndarray) -> list[float]:

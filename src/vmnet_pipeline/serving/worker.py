@@ -328,7 +328,7 @@ def _find_passages(embedder: Embedder, task: Task) -> dict[str, Any]:
 
 
 def _describe_file(sandbox: Sandbox, task: Task) -> dict[str, Any]:
-    """Container, and lengths of both sides of a file in seconds: 0 if not known, None for a side that it does not have."""
+    """Container and, in seconds, lengths of both sides of a file: 0 if not known, None if it has no such side."""
     from vmnet_pipeline.media.probe import probe_in_sandbox
 
     info = probe_in_sandbox(sandbox, str(task.path), check=(), max_duration_s=task.max_duration_s)

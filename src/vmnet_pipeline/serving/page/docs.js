@@ -103,7 +103,11 @@ function makeSchema(name) {
   return section;
 }
 
-const nested = ["Recommended", "ListedItem", "Column", "ErrorDetail"].filter((name) => description.components.schemas[name]);
+// Bodies and answers are described where they are used; what is inside of them, below.
+const used = JSON.stringify(description.paths);
+const nested = Object.keys(description.components.schemas).filter(
+  (name) => !used.includes(`schemas/${name}"`) && description.components.schemas[name].properties,
+);
 $("operations").replaceChildren(
   ...Object.entries(description.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => makeOperation(path, method, operation)),

@@ -6,7 +6,9 @@ import { $, settle, show } from "./dom.js";
 import { readFields, setColumns, showFields } from "./filters.js";
 import * as library from "./library.js";
 import { drawMap, markFound } from "./map.js";
+import * as passage from "./passage.js";
 import * as player from "./player.js";
+import * as render from "./render.js";
 import { call, Cancelled, endWork, post, say, showWork, upload } from "./service.js";
 import { formatSize, nameItem } from "./text.js";
 
@@ -205,6 +207,7 @@ function choose(place, andPlay) {
   const ownSound = side === "music" ? query.urls.music : "";
   player.load({ pictureUrl, musicUrl, ownSound });
   if (side === "video") offerOwnOf(chosen.id);
+  showPassage(side, pictureUrl, musicUrl);
   const name = nameItem(chosen);
   const words = side === "music" ? `Music: ${name}` : `Video: ${name}`;
   $("now").textContent = chosen.media ? words : `${words} (its media are not available)`;
@@ -213,6 +216,15 @@ function choose(place, andPlay) {
     writeAddress(readState(), { push: false });
     player.play();
   }
+}
+
+function showPassage(side, pictureUrl, musicUrl) {
+  const source = query.same ? query.under : query.ask;
+  const isPossible = Boolean(source && pictureUrl && musicUrl);
+  render.reset(isPossible);
+  if (!isPossible) return passage.hide();
+  const answer = { id: chosen.id };
+  passage.show(side === "music" ? { video: source, music: answer } : { video: answer, music: source });
 }
 
 async function offerOwnOf(id) {
@@ -227,6 +239,7 @@ async function offerOwnOf(id) {
 
 document.addEventListener("player:fault", ({ detail }) => show($("error"), detail));
 answers.onChoice(choose, askLike);
+render.begin(() => (findingSide() === "music" ? query.title : nameItem(chosen)));
 
 // --- changing what is shown
 
@@ -291,6 +304,8 @@ async function describeLike(main, { side, under }) {
 
 function leave() {
   player.stop();
+  passage.hide();
+  render.reset(false);
   query = chosen = null;
   $("stage").hidden = $("answers").hidden = true;
 }

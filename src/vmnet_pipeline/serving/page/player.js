@@ -10,6 +10,7 @@ const music = $("sound");
 const own = $("own-sound");
 let ownUrl = "";
 let startS = 0; // of the passage in the track
+let gain = 1; // of the music, so that tracks are as loud as each other
 
 const hasPicture = () => Boolean(picture.getAttribute("src"));
 const timeline = () => (hasPicture() ? picture : music);
@@ -30,9 +31,9 @@ function setSource(element, url) {
 }
 
 // `ownSound`: address of the sound that belongs to the picture, or empty: there is none.
-export function load({ pictureUrl, musicUrl, ownSound = "", start = 0 }) {
+export function load({ pictureUrl, musicUrl, ownSound = "" }) {
   stop();
-  startS = start;
+  setPart(0, 1);
   ownUrl = pictureUrl ? ownSound : "";
   setSource(picture, pictureUrl);
   setSource(music, musicUrl);
@@ -42,6 +43,14 @@ export function load({ pictureUrl, musicUrl, ownSound = "", start = 0 }) {
   $("full").hidden = !pictureUrl;
   for (const element of [picture, music]) if (element.getAttribute("src")) element.currentTime = 0;
   follow();
+}
+
+// The part of the track that plays, and how much softer it is than its file.
+export function setPart(start, factor) {
+  startS = start;
+  gain = factor;
+  setVolume();
+  if (hasPicture() && music.duration) music.currentTime = findPlace(music, picture.currentTime);
 }
 
 export function offerOwn(url) {
@@ -111,7 +120,7 @@ function chooseSound(wantOwn) {
 
 function setVolume() {
   for (const element of [music, own]) {
-    element.volume = Number($("volume").value);
+    element.volume = Number($("volume").value) * (element === music ? gain : 1);
     element.muted = $("mute").getAttribute("aria-pressed") === "true";
   }
 }
