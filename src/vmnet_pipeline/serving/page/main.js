@@ -16,6 +16,7 @@ const OTHER = { music: "video", video: "music" };
 const BEST = { music: "The music that fits best", video: "The videos that fit best" };
 const LACKING = { music: "This has no audio.", video: "This has no video." };
 const STEP = 10;
+const MAX_UNEXPLAINED = 3;
 
 let limits = { max_upload_mb: Infinity, max_top_k: 100, keep_upload_s: 900 };
 // What is asked: `ask` is {id}, {upload} or, of words alone, {}; `side` its side; with `same`, what is like it on its own side, `under` the
@@ -23,7 +24,7 @@ let limits = { max_upload_mb: Infinity, max_top_k: 100, keep_upload_s: 900 };
 let query = null;
 let chosen = null;
 let running = null; // what can be cancelled
-let explains = true;
+let unexplained = 0; // searches without any reason: after some of them the network has none
 const files = new Map(); // by upload, the file that this page has sent
 
 const findingSide = (asked = query) => (asked.same ? asked.side : OTHER[asked.side]);
@@ -168,7 +169,7 @@ async function search(signal, pick = null) {
   check(signal);
   if (slow) endWork();
   showFound(answer, pick);
-  if (explains && hasItem(query) && !query.same && answer.results.length) await explain(asked, signal);
+  if (unexplained < MAX_UNEXPLAINED && hasItem(query) && !query.same && answer.results.length) await explain(asked, signal);
 }
 
 function showFound(answer, pick) {
@@ -189,7 +190,7 @@ async function explain(asked, signal) {
   try {
     const { results } = await post("v1/recommendations", { ...asked, top_k: query.n, reasons: true }, signal);
     if (signal.aborted) return;
-    explains = results.some((result) => result.reasons);
+    unexplained = results.some((result) => result.reasons) ? 0 : unexplained + 1;
     answers.showReasons(results);
   } catch (error) {
     if (error instanceof Cancelled) throw error; // otherwise answers without reasons are still answers
@@ -220,7 +221,7 @@ function choose(place, andPlay) {
 
 function showPassage(side, pictureUrl, musicUrl) {
   const source = query.same ? query.under : query.ask;
-  const isPossible = Boolean(source && pictureUrl && musicUrl);
+  const isPossible = Boolean((source?.id || source?.upload) && pictureUrl && musicUrl);
   render.reset(isPossible);
   if (!isPossible) return passage.hide();
   const answer = { id: chosen.id };
