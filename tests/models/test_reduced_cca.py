@@ -10,6 +10,7 @@ import torch
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.models import cca
 from vmnet_pipeline.models.cca import decompose, fit_canonical
+from vmnet_pipeline.models.checkpoints import Checkpoint, build_from_checkpoint, load_checkpoint, save_checkpoint
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.models.reduced_cca import RANKS, RIDGES, fit_reduced, list_ranks
 from vmnet_pipeline.models.reduced_tower import ReducedTower, fit_reduced_towers
@@ -123,6 +124,18 @@ def test_a_matrix_that_the_fast_method_fails_on_is_decomposed(monkeypatch):
     matrix = np.random.default_rng(0).normal(size=(7, 5))
     left, values, right = decompose(matrix)
     np.testing.assert_allclose(left * values @ right, matrix, atol=1e-12)
+
+
+def test_a_checkpoint_of_it_is_read_as_it_was_saved(tmp_path):
+    x, y = (side.astype("f4") for side in draw(12, (5, 6)))
+    config = {"music_tower": "reduced", "video_tower": "reduced", "music_shape": [5], "video_shape": [6]}
+    config |= {"embedding_dim": sum(list_ranks(1, 1)), "dropout": 0.0, "standardise": False, "ranks": list_ranks(1, 1)}
+    model = build_model(**config).eval()
+    fit_reduced_towers(model, x, y, [5], [6])
+    save_checkpoint(tmp_path, Checkpoint(config, model.state_dict()))
+    read = build_from_checkpoint(load_checkpoint(tmp_path))
+    with torch.no_grad():
+        assert torch.equal(read.embed_music(torch.from_numpy(x)), model.embed_music(torch.from_numpy(x)))
 
 
 def test_its_size_is_that_of_its_blocks():

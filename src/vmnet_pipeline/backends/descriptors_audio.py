@@ -41,8 +41,12 @@ class AudioDescriptorBackend(DescriptorBackend):
     params_type: ClassVar[type[DescriptorParams]] = AudioDescriptorParams
 
     @property
+    def _preset(self) -> str:
+        return str(self.params.preset)
+
+    @property
     def _is_compact(self) -> bool:
-        return bool(self.params.preset == "compact")
+        return self._preset == "compact"
 
     @property
     def _rate_hz(self) -> int:
@@ -56,7 +60,7 @@ class AudioDescriptorBackend(DescriptorBackend):
             else {"version": VMNET2017_VERSION, "librosa": metadata.version("librosa")}
         )
         return {
-            "preset": self.params.preset,
+            "preset": self._preset,
             **made_by,
             "max_duration_s": self.params.max_duration_s,
             "decoder": f"ffmpeg, one clock, channel mean or the loudest if they cancel, soxr HQ {self._rate_hz} Hz",
@@ -82,7 +86,7 @@ class AudioDescriptorBackend(DescriptorBackend):
         warnings: list[str] = []
         window_s = self.params.max_duration_s
         samples = decode_audio(path, sample_rate_hz=self._rate_hz, max_duration_s=window_s, warnings=warnings)
-        entry = self._describe(samples) if self._is_compact else vmnet2017.take_middle(samples)
+        entry = self._describe(samples)
         return PreparedItem(entry[None], 1, tuple(warnings))
 
     def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
@@ -90,13 +94,44 @@ class AudioDescriptorBackend(DescriptorBackend):
         warnings: list[str] = []
         blocks = stream_audio(path, sample_rate_hz=self._rate_hz, warnings=warnings)
         for samples in cut_windows(blocks, round(window_s * self._rate_hz), round(hop_s * self._rate_hz)):
-            entry = self._describe(samples) if self._is_compact else vmnet2017.take_middle(samples)
+            entry = self._describe(samples)
             yield PreparedItem(entry[None], 1)
         yield PreparedItem(np.empty((0, 1), np.float32), 0, tuple(warnings))
 
     def _describe(self, samples: np.ndarray) -> np.ndarray:
+        """The numbers, or the samples that they are made of."""
+        if not self._is_compact:
+            return vmnet2017.take_middle(samples)
         return audio.describe_audio(audio.measure_curves(samples))
 
     def infer(self, inputs: np.ndarray) -> np.ndarray:
         """See `FeatureBackend.infer`; (m, D) float32."""
         return inputs if self._is_compact else np.stack([vmnet2017.describe_sound(samples) for samples in inputs])
+
+
+class Vmnet2017Params(DescriptorParams):
+    """Parameters of the `vmnet2017` backend."""
+
+    max_duration_s: float = Field(300.0, gt=0, le=36_000, description="Length of the window; later audio is ignored.")
+
+
+class Vmnet2017Backend(AudioDescriptorBackend):
+    """The numbers of the preset `vmnet2017` under a name of their own: (1140,) float32 per item.
+
+    A variant can have them beside `descriptors_audio`. Audio shorter than 29 s is repeated, where the preset has
+    zeros, so that the numbers do not tell how long an item is.
+    """
+
+    name: ClassVar[str] = "vmnet2017"
+    params_type: ClassVar[type[DescriptorParams]] = Vmnet2017Params
+
+    @property
+    def _preset(self) -> str:
+        return "vmnet2017"
+
+    def describe_settings(self) -> dict[str, Any]:
+        """See `DescriptorBackend`."""
+        return {**super().describe_settings(), "short_audio": "repeat"}
+
+    def _describe(self, samples: np.ndarray) -> np.ndarray:
+        return vmnet2017.take_middle(samples, repeats=True)

@@ -31,6 +31,7 @@ BACKENDS = {
     "musicnn_tags": "vmnet_pipeline.backends.musicnn:MusicnnTagsBackend",
     "efficientnet": "vmnet_pipeline.backends.efficientnet:EfficientnetBackend",
     "descriptors_audio": "vmnet_pipeline.backends.descriptors_audio:AudioDescriptorBackend",
+    "vmnet2017": "vmnet_pipeline.backends.descriptors_audio:Vmnet2017Backend",
     "descriptors_video": "vmnet_pipeline.backends.descriptors_video:VideoDescriptorBackend",
     "audio_encoder": "vmnet_pipeline.backends.encoders.backend:AudioEncoder",
     "frame_encoder": "vmnet_pipeline.backends.encoders.backend:FrameEncoder",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vmnet_pipeline.commands.collection import choose_collection
+from vmnet_pipeline.commands.collection import choose_collection, tell_network
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 from vmnet_pipeline.types import SIDES
@@ -93,6 +93,8 @@ def recommend_items(
         raise click.UsageError("--target is for --text alone; with a file, use VIDEO or --music, and --same-side")
     from vmnet_pipeline.search.recommendation import target_side
 
+    if path:
+        tell_network(places)
     query: Side = "music" if music else "video"
     side = target_side(query, same_side=same_side) if path else target or "music"
     weight = options.pop("text_weight")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vmnet_pipeline.commands.collection import choose_collection
+from vmnet_pipeline.commands.collection import choose_collection, tell_network
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 from vmnet_pipeline.commands.settings import read_settings
@@ -75,6 +75,7 @@ def run_server(places: CollectionPlaces, params: ServeParams, host: str, port: i
         service = Service(places, params.admit_host(host))
         app = make_app(service, key)
         allow_connections(params.max_connections)
+        tell_network(places)
         port = sockets[0].getsockname()[1]
         click.echo(f"Page and interface: http://{shown}:{port}{params.root_path}/   (Ctrl-C ends it)")
         with suppress(KeyboardInterrupt), _ending_on_hangup():

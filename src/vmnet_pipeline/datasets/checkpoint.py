@@ -26,9 +26,9 @@ class CheckpointDataset(PathDataset["Checkpoint", "Checkpoint"]):
         Raises:
             CheckpointError: It is missing or damaged.
         """
-        from vmnet_pipeline.models.checkpoints import load_checkpoint
+        from vmnet_pipeline.inference.starter import read_checkpoint
 
-        return load_checkpoint(self._filepath)
+        return read_checkpoint(self._filepath)
 
     def save(self, data: Checkpoint) -> None:
         """Write both files; each appears whole."""

@@ -11,6 +11,7 @@ from vmnet_pipeline.backends.joint import JointBackend, join_backends, list_part
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import CheckpointError, EmbedderError
 from vmnet_pipeline.inference.input_spec import InputSpec, embed_side
+from vmnet_pipeline.inference.starter import load_starter, read_checkpoint
 from vmnet_pipeline.media.sandbox import Sandbox
 from vmnet_pipeline.models.checkpoints import (
     CONFIG_FILE,
@@ -19,7 +20,6 @@ from vmnet_pipeline.models.checkpoints import (
     build_from_checkpoint,
     check_fingerprints,
     digest_checkpoint,
-    load_checkpoint,
 )
 from vmnet_pipeline.params import LimitParams
 from vmnet_pipeline.storage.names import DiskNames
@@ -138,6 +138,20 @@ class Embedder:
         backends = {"music_backend": music_backend, "video_backend": video_backend}
         checkpoint = open_checkpoint(path, music_layers=music_layers, video_layers=video_layers, linear=linear)
         return cls(checkpoint, weights_dir=weights_dir, device=device, sandbox=sandbox, **backends)
+
+    @classmethod
+    def load_starter(cls, *, device: str = "cpu", sandbox: Sandbox | None = None) -> Embedder:
+        """The small network that comes with the package, for those who have trained none; it needs no weights.
+
+        `embedder.checkpoint.params` says what it was fitted to. Other arguments as of `load`.
+
+        Example:
+            >>> from vmnet_pipeline import Embedder
+            >>> embedder = Embedder.load_starter()
+            >>> embedder.music_shape, embedder.video_shape
+            ((1187,), (31,))
+        """
+        return cls(load_starter(), device=device, sandbox=sandbox)
 
     def __call__(self, x: Any, *, pooled: bool = False) -> Embeddings:
         """Embed features of both sides, or of one.
@@ -307,7 +321,7 @@ def open_checkpoint(path: str | Path, **told: Any) -> Checkpoint:
     folder = as_path(path).expanduser()
     own = find_own_checkpoint(folder)
     if own is not None:
-        return load_checkpoint(own)
+        return read_checkpoint(own)
     from vmnet_pipeline.reference.checkpoint import find_prefix, import_checkpoint
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.backends.joint import JointBackend, list_parts
@@ -9,7 +10,7 @@ from vmnet_pipeline.backends.whole_file import WholeFileBackend
 from vmnet_pipeline.errors import CheckpointError
 from vmnet_pipeline.inference.embedder import find_own_checkpoint
 from vmnet_pipeline.inference.pieces import split_feature
-from vmnet_pipeline.models.checkpoints import load_checkpoint
+from vmnet_pipeline.inference.starter import STARTER_FOLDER, describe_starter, load_starter, read_checkpoint
 from vmnet_pipeline.storage.names import DiskNames
 from vmnet_pipeline.storage.paths import as_path
 
@@ -23,20 +24,24 @@ if TYPE_CHECKING:
     from vmnet_pipeline.params import PieceParams
     from vmnet_pipeline.types import Side
 
+logger = logging.getLogger(__name__)
+
 
 def find_network(checkpoint: str = "") -> tuple[Path, Checkpoint]:
-    """The checkpoint of this name, a folder or that of a variant.
+    """The checkpoint of this name, a folder or that of a variant; the starter model where none is given.
 
     Raises:
-        CheckpointError: None is given, or it is missing or damaged.
+        CheckpointError: It is missing or damaged.
     """
     if not checkpoint:
-        raise CheckpointError("name the network that indexes the library: --params checkpoint=FOLDER")
+        starter = load_starter()
+        logger.warning("%s, and name it: checkpoint=FOLDER", describe_starter(starter))
+        return STARTER_FOLDER, starter
     folder = as_path(checkpoint).expanduser()
     own = find_own_checkpoint(folder)
     if own is None:
         raise CheckpointError(f"there is no checkpoint {folder}; train first (kedro run), or check the path")
-    return own, load_checkpoint(own)
+    return own, read_checkpoint(own)
 
 
 def embed_whole_file(

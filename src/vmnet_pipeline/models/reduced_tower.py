@@ -41,8 +41,10 @@ class ReducedTower(nn.Module):
         self.embedding_dim = sum(ranks)
         self.register_buffer("projection", torch.zeros(input_dim, self.embedding_dim))
         self.register_buffer("offset", torch.zeros(self.embedding_dim))
-        members = torch.repeat_interleave(torch.eye(len(ranks)), torch.tensor(ranks), dim=1)
-        self.register_buffer("blocks", members)  # (blocks, E), 1 where a variate is in a block
+        columns = [block for block, rank in enumerate(ranks) for _ in range(rank)]
+        self.register_buffer(
+            "blocks", torch.eye(len(ranks))[:, columns]
+        )  # (blocks, E), 1 where a variate is in a block
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)  # tells the device, as towers' weights do
 
     @torch.no_grad()

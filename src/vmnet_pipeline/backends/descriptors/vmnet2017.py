@@ -52,10 +52,12 @@ def name_numbers() -> tuple[str, ...]:
     return tuple(f"{statistic}_{row}" for statistic in STATISTICS for row in rows)
 
 
-def take_middle(samples: np.ndarray) -> np.ndarray:
-    """(349,440,) float32: the middle of (n,) samples, or all of them and zeros at the end."""
+def take_middle(samples: np.ndarray, *, repeats: bool = False) -> np.ndarray:
+    """(349,440,) float32: the middle of (n,) samples, or all of them and zeros at the end, or all again and again."""
     start = max(0, (len(samples) - N_SAMPLES) // 2)
     middle = np.asarray(samples[start : start + N_SAMPLES], np.float32)
+    if repeats and len(middle):
+        return np.resize(middle, N_SAMPLES)
     return np.pad(middle, (0, N_SAMPLES - len(middle)))
 
 
