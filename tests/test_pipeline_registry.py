@@ -39,7 +39,7 @@ def catalog():
 
 def test_the_names_that_users_type_are_there(pipelines):
     encoders = {"clap", "mert", "ast", "clip", "siglip2", "dinov3", "videoprism", "pe-av-audio", "pe-av-video"}
-    own = {"vggish", "musicnn", "musicnn_tags", "efficientnet", "descriptors_audio", "descriptors_video"}
+    own = {"vggish", "musicnn", "musicnn_tags", "efficientnet", "descriptors_audio", "vmnet2017", "descriptors_video"}
     backends = own | encoders | {"audio_encoder", "frame_encoder", "clip_encoder"}
     expected = {"__default__", "ingest", "extract", "split", "train", *(f"extract_{backend}" for backend in backends)}
     made = {f"{step}{variant}" for step in ("embed", "index") for variant in ("", *(f"_{name}" for name in VARIANTS))}
