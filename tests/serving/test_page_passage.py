@@ -3,6 +3,7 @@
 import httpx
 import pytest
 from page_visit import CHROMIUM, DRIVER
+from test_page import AXE, find_faults
 
 from vmnet_pipeline.demo import Mood, make_clip
 
@@ -38,7 +39,8 @@ def test_the_part_is_drawn_and_plays_from_its_beginning_in_sync(with_part):
     from selenium.webdriver.common.keys import Keys
 
     page = with_part
-    assert "to" in page.one("#passage-words").text and "0:16" in page.one("#passage-words").text
+    words = page.one("#passage-words").text
+    assert words.startswith("Chosen part, ") and "of 0:16: " in words and "BPM" in words
     assert page.run("return wave.querySelector('path').getBoundingClientRect().width") > 100
     assert page.run("return document.querySelectorAll('#lines path').length") == 2
     slider = page.one("#slider")
@@ -66,6 +68,7 @@ def test_the_part_is_moved_by_bars_and_dragged(with_part):
     slider.send_keys(Keys.ARROW_RIGHT)
     assert first > 0 and read_start(page) > first
     assert "on a bar line" in page.one("#passage-words").text or "section" in page.one("#passage-words").text
+    assert page.one("#passage-words").text.startswith(("Your part", "Chosen part"))
     page.run("slider.scrollIntoView({block: 'center'})")
     before, width = read_start(page), page.run("return slider.offsetWidth")
     box = "const part = document.getElementById('window').getBoundingClientRect();"
@@ -119,6 +122,14 @@ def test_making_is_cancelled(with_part, service, monkeypatch):
     page.wait(lambda: not any(job.is_open for job in service.renders._jobs.values()))
     assert "cancelled" in {job.state for job in service.renders._jobs.values()}
     assert page.one("#render").is_enabled()
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_serious_about_the_part(with_part, width):
+    page = with_part
+    page.resize(width, 757, mobile=width < 500)
+    assert find_faults(page) == []
 
 
 def test_no_sideways_scrolling_on_a_phone(with_part):

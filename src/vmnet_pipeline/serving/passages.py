@@ -35,19 +35,20 @@ def find_passages(
         MediaError: A file cannot be used.
     """
     from vmnet_pipeline.params import PassageParams, PieceParams
+    from vmnet_pipeline.passages.choice import explain_passage
     from vmnet_pipeline.passages.scoring import Pair, choose_passages, describe_passage
     from vmnet_pipeline.passages.tracks import ENERGY_HZ, find_structure, follow_track
     from vmnet_pipeline.passages.videos import follow_video
     from vmnet_pipeline.search.reranking import PIECE_S
 
-    video = embedder.sandbox.call(follow_video, video_path)
-    track = find_structure(embedder.sandbox.call(follow_track, music_path))
+    video = follow_video(video_path, embedder.sandbox)
+    track = find_structure(follow_track(music_path, embedder.sandbox))
     pieces = PieceParams.model_validate({"window_s": PIECE_S, "hop_s": PIECE_S})
     pair = Pair(track, video, _compare(embedder, load, track.duration_s), pieces)
     found = choose_passages(pair, PassageParams.model_validate({}), top_k=N_PASSAGES)
     film = {"duration_s": round(video.duration_s, 3), "cuts_s": _round(video.cuts_s), "motion": _round(video.motion)}
     return {
-        "passages": [_to_plain(describe_passage(passage)) for passage in found],
+        "passages": [_to_plain(describe_passage(own) | {"words": explain_passage(own, track)}) for own in found],
         "track": _describe_track(track),
         "video": film,
         "energy_hz": ENERGY_HZ,

@@ -268,6 +268,7 @@ class Passage(BaseModel):
     score: float
     terms: Terms
     repeats: bool = Field(description="Whether the music is shorter than the video.")
+    words: str = Field(description="Why it was chosen.")
 
 
 class Track(BaseModel):

@@ -76,14 +76,13 @@ function drawLines() {
 
 function explain() {
   const best = found.passages.find((passage) => Math.abs(passage.start_s - start) < 0.05);
-  const { bars_s: bars, sections_s: sections, duration_s: length, tempo_bpm: tempo } = found.track;
-  const near = (lines) => lines.some((line) => Math.abs(line - start) < 0.12);
-  const begin = near(sections) ? "begins where a section begins" : near(bars) ? "begins on a bar line" : "";
+  const { bars_s: bars, sections_s: sections, duration_s: length } = found.track;
   const end = Math.min(length, start + found.video.duration_s);
-  const words = [best ? "Chosen part" : "Your part", `${formatTime(start)} to ${formatTime(end)} of ${formatTime(length)}`];
-  words.push(begin, tempo ? `${Math.round(tempo)} beats a minute` : "no beats found");
-  if (length < found.video.duration_s - 0.2) words.push("repeats, as it is shorter than the video");
-  return words.filter(Boolean).join(", ");
+  const place = `${formatTime(start)} to ${formatTime(end)} of ${formatTime(length)}`;
+  if (best) return `Chosen part, ${place}: ${best.words}`;
+  const near = (lines) => lines.some((line) => Math.abs(line - start) < 0.12);
+  const begin = near(sections) ? ": begins where a section begins" : near(bars) ? ": begins on a bar line" : "";
+  return `Your part, ${place}${begin}`;
 }
 
 // --- choosing
