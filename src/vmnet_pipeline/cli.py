@@ -12,6 +12,7 @@ watch_limits()  # before anything heavy is imported
 
 # ruff: noqa: E402
 from vmnet_pipeline.commands.demo_media import make_demo_media
+from vmnet_pipeline.commands.encoders import manage_encoders
 from vmnet_pipeline.commands.export import export_onnx
 from vmnet_pipeline.commands.features import manage_features
 from vmnet_pipeline.commands.import_checkpoint import import_reference_checkpoint
@@ -40,6 +41,7 @@ def cli() -> None:
 
 for _command in (
     make_demo_media,
+    manage_encoders,
     export_onnx,
     manage_features,
     import_reference_checkpoint,

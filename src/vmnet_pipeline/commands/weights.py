@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vmnet_pipeline.backends.encoders.fetch import fetch_model, find_preset, list_models, verify_model
+from vmnet_pipeline.backends.encoders.source import FOLDER, RECORD
 from vmnet_pipeline.backends.weights import list_weights, resolve_weights, verify_weights
 from vmnet_pipeline.commands.collection import choose_weights
 from vmnet_pipeline.commands.errors import report_errors
@@ -28,17 +30,28 @@ def list_weight_sets(weights_dir: Path) -> None:
     """List all weight sets: presence, licence, source."""
     for row in list_weights(weights_dir):
         state = "here" if row["present"] else "-"
-        click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<12} {row['homepage']}")
+        click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<14} {row['homepage']}")
+    for row in list_models(weights_dir):
+        state, revision = "here" if row["present"] else "-", row["revision"][:12] or "name one"
+        click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<14} {row['model']} revision {revision}")
     say_next("kedro weights fetch NAME; a run fetches what it needs")
 
 
 @manage_weights.command(name="fetch")
 @click.argument("names", nargs=-1, required=True)
 @choose_weights
+@click.option("--allow-noncommercial", is_flag=True, help="Also encoders that are not for commercial use.")
 @report_errors()
-def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
-    """Fetch weight sets by name and verify them; those already present are not fetched again."""
+def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path, allow_noncommercial: bool) -> None:
+    """Fetch weights and verify them; those already present are not fetched again.
+
+    NAMES are weight sets, presets of encoders, or other encoders as OWNER/NAME@REVISION.
+    """
     for name in names:
+        if "/" in name or "@" in name or find_preset(name):
+            folder = fetch_model(name, weights_dir, allow_noncommercial=allow_noncommercial)
+            click.echo(f"{name}: {folder}")
+            continue
         resolved = resolve_weights(name, weights_dir)
         click.echo(f"{name}: {', '.join(str(path) for path in resolved.paths)}")
 
@@ -49,6 +62,13 @@ def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
 @report_errors()
 def verify_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
     """Compare weight files with their checksums; by default all that are present."""
-    for name in names or [row["name"] for row in list_weights(weights_dir) if row["present"]]:
-        verify_weights(name, weights_dir)
+    folders = {path.parent.parent.name: path.parent for path in (weights_dir / FOLDER).glob(f"*/*/{RECORD}")}
+    present = [row["name"] for row in list_weights(weights_dir) if row["present"]]
+    for name in names or (*present, *folders):
+        preset = find_preset(name)
+        folder = folders.get((preset.model if preset else name.partition("@")[0]).replace("/", "--"))
+        if folder is None:
+            verify_weights(name, weights_dir)
+        else:
+            verify_model(folder)
         click.echo(f"{name}: good")

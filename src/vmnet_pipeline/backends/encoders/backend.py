@@ -125,7 +125,7 @@ class EncoderBackend(NetworkBackend):
         if self._text is None:
             if self.is_random or self.space is None:
                 raise ParameterError(f"{self.name}: this model embeds no texts; choose clap, clip, siglip2 or pe-av")
-            self._text = library.load_text_tower(self.source, self.kind, self._load_model())
+            self._text = library.load_text_tower(self.source, self.kind, self.load_model())
         return self._text.embed(texts)
 
     # --- what NetworkBackend asks for
@@ -179,7 +179,13 @@ class EncoderBackend(NetworkBackend):
         named = {"model": source.name, "revision": source.revision, "licence": source.licence}
         return named | ({"allow_noncommercial": True} if allowed else {})
 
-    def _load_model(self) -> Any:
+    def load_model(self) -> Any:
+        """The model of the library, on the processor.
+
+        Raises:
+            ParameterError: It runs code that is not allowed.
+            WeightsError: The files do not fit together.
+        """
         if self.is_random:
             return library.build_random(self.preset.config, self.preset.overrides, self.params.random_seed)
         return library.load_model(self.source, allow_remote_code=self._allow_code())
@@ -202,7 +208,7 @@ class EncoderBackend(NetworkBackend):
         """See `NetworkBackend`."""
         from vmnet_pipeline.backends.networks.encoders import EncoderNetwork
 
-        return EncoderNetwork(self._load_model(), self.kind, self.params.layer)
+        return EncoderNetwork(self.load_model(), self.kind, self.params.layer)
 
     def load(self) -> None:
         """See `FeatureBackend.load`; with OpenVINO the first load checks that it agrees with torch."""
