@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import shutil
@@ -18,8 +19,9 @@ from vmnet_pipeline.backends.encoders import library
 from vmnet_pipeline.backends.encoders.windows import cut_audio, cut_frames, list_starts
 from vmnet_pipeline.backends.registry import get_backend
 from vmnet_pipeline.demo import make_clip
-from vmnet_pipeline.errors import ParameterError, WeightsError
+from vmnet_pipeline.errors import FeatureStoreError, ParameterError, WeightsError
 from vmnet_pipeline.extraction.batching import extract_items
+from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 from vmnet_pipeline.media.audio import decode_audio
 from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.types import MediaItem
@@ -187,6 +189,27 @@ def test_batches_cross_files_and_change_nothing(name, backend, encoder, film, sh
     for one, other in zip(whole, single, strict=True):
         np.testing.assert_allclose(one.array, other.array, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(whole[0].array, whole[2].array, rtol=1e-5, atol=1e-5)
+
+
+def test_what_an_extraction_that_ended_early_has_is_kept(encoder, film, short_film, tmp_path):
+    """A process that is killed for real is in test_encoders_run."""
+    items = [MediaItem(str(k), str(path), f"sha256:{k}") for k, path in enumerate([film, short_film, film])]
+
+    def extract(folder, n_items):
+        own, store = encoder("clip", "clip", {}), FeatureStore(tmp_path / folder)
+        store.check_fingerprint(own.fingerprint())
+        missing = [item for item in items if item.id not in store.done_ids()]
+        results = itertools.islice(extract_items(own, missing, batch_size=1), n_items)
+        store.write(FeatureChunk(own.fingerprint(), tuple(results)))
+        return store
+
+    assert extract("part", 1).done_ids() == ["0"]
+    part, whole = extract("part", None), extract("whole", None)
+    assert part.done_ids() == whole.done_ids() == ["0", "1", "2"]
+    for item in whole.done_ids():
+        np.testing.assert_allclose(part.load(item), whole.load(item), rtol=1e-5, atol=1e-5)
+    with pytest.raises(FeatureStoreError, match="never mixed"):
+        part.check_fingerprint(encoder("clip", "clip", {}, revision="b").fingerprint())
 
 
 @pytest.mark.parametrize("name", ["clap", "clip", "siglip2", "videoprism"])

@@ -257,3 +257,41 @@ def test_cuda_agrees_with_cpu():
         for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(cuda, cpu, rtol=1e-4, atol=1e-6)
+
+
+class Full(torch.nn.Module):
+    """A network on a device whose memory holds a batch of some inputs."""
+
+    def __init__(self, n_fits: int) -> None:
+        super().__init__()
+        self.n_fits, self.batches = n_fits, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(x))
+        if len(x) > self.n_fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return x.mean(dim=(1, 2))[:, None]
+
+
+def test_a_batch_that_does_not_fit_into_the_device_is_halved():
+    network = Full(2)
+    run = build_runner(lambda: network, (3, 2), EngineChoice("torch", "cpu", "f32"), BackendParams(batch_size=9))
+    inputs = np.arange(54, dtype=np.float32).reshape(9, 3, 2)
+    np.testing.assert_allclose(run(inputs), inputs.mean(axis=(1, 2))[:, None])
+    assert network.batches == [9, 4, 2, 2, 5, 2, 3, 1, 2]
+
+
+def test_an_input_that_does_not_fit_is_a_row_of_its_own():
+    run = build_runner(lambda: Full(0), (3, 2), EngineChoice("torch", "cpu", "f32"), BackendParams())
+    with pytest.raises(
+        MediaError, match=r"shape \(3, 2\) does not fit into the memory of cpu; .*smaller model"
+    ) as caught:
+        run(np.zeros((4, 3, 2), np.float32))
+    assert caught.value.reason == "device_out_of_memory"
+
+
+def test_networks_of_clips_run_in_torch():
+    """Weights with five axes have no form with channels last."""
+    network = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 2), torch.nn.Flatten())
+    run = build_runner(lambda: network, (3, 2, 4, 4), EngineChoice("torch", "cpu", "f32"), BackendParams())
+    assert run(np.zeros((2, 3, 2, 4, 4), np.float32)).shape == (2, 36)
