@@ -29,13 +29,15 @@ def place(tmp_path_factory):
     for k in range(2):
         make_clip(folder / "tracks" / f"t{k}.ogg", seed=k, duration_s=16.0 + 8 * k)
     make_clip(folder / "video.mp4", seed=0, duration_s=8.0, with_audio=False, width=160, height=90)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_library(folder / "tracks", "network", library_side="music")
     return folder
 
 
 @pytest.fixture
 def soundtrack(place, monkeypatch):
     monkeypatch.chdir(place)
-    run_library(place / "tracks", "network", library_side="music")
 
     def call(*arguments, ok=True):
         options = ["--library", "tracks", "--checkpoint", "network", "--no-index"]

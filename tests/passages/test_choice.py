@@ -43,10 +43,14 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def embedder(place):
+    return Embedder.load(place / "network")
+
+
 @pytest.fixture
-def choose(place, monkeypatch):
+def choose(place, embedder, monkeypatch):
     monkeypatch.chdir(place)
-    embedder = Embedder.load("network")
 
     def call(video, *libraries, **options):
         opened = open_libraries([place / name for name in libraries or ("songs", "odd")], embedder)
