@@ -60,11 +60,15 @@ def test_it_says_what_it_chose_and_why_and_writes_the_video(place, soundtrack, t
     assert packets[0] == packets[1]
     timeline = otio.adapters.read_from_file(str(tmp_path / "out.otio"))
     assert [track.name for track in timeline.tracks] == ["V1", "A2"]
-    assert {marker.name for marker in timeline.tracks[0][0].markers} <= {"beat", "cut"}
+    markers = timeline.tracks[0][0].markers
+    assert {marker.name for marker in markers} <= {"beat", "cut"}
+    assert markers and all(0 <= marker.marked_range.start_time.to_seconds() <= 8.0 for marker in markers)
     assert (tmp_path / "out-credits.txt").read_text().startswith('Music: "t')
     rows = list(csv.DictReader((tmp_path / "out-choices.csv").open()))
     assert [float(row["score"]) for row in rows] == sorted((float(row["score"]) for row in rows), reverse=True)
-    assert "exists" in soundtrack("video.mp4", "--output", target, ok=False)
+    assert "out.mp4 exists" in soundtrack("video.mp4", "--output", target, ok=False)
+    target.unlink()
+    assert "out.otio exists" in soundtrack("video.mp4", "--output", target, ok=False)
 
 
 def test_programs_get_every_term(soundtrack):

@@ -69,7 +69,10 @@ def test_overlap_by_hand():
 def test_tracks_and_moments_have_to_be_found():
     moments = [make("a", "x", 10.0), make("b", "y", 10.0), make("c", "z", 10.0)]
     ranking = [["x", "y"], ["x", "x", "y"], ["y", "x"]]
-    found = measure_retrieval(moments, ranking, [(10, 30), (100, 120), (10, 30)], ks=(1, 2))
+    spans = [(10, 30), (100, 120), (10, 30)]
+    nearly = measure_retrieval(moments, ranking, [(16, 36), *spans[1:]], ks=(1,))  # 14 of 26 s are not enough
+    assert nearly == {"recall_at_1": pytest.approx(1 / 3), "moment_recall_at_1": 0.0}
+    found = measure_retrieval(moments, ranking, spans, ks=(1, 2))
     assert found == pytest.approx(
         {"recall_at_1": 1 / 3, "recall_at_2": 2 / 3, "moment_recall_at_1": 1 / 3, "moment_recall_at_2": 1 / 3}
     )

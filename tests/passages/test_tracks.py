@@ -40,13 +40,24 @@ def test_sections_begin_where_the_chord_changes(tmp_path):
     assert len(found.sections_s) <= 5
 
 
-@pytest.mark.parametrize("kind", ["drone", "noise", "silence", "short"])
+def render_syllables(duration_s: float) -> np.ndarray:
+    """Bursts of noise at irregular times, as in speech."""
+    rng, samples, time_s = np.random.default_rng(0), np.zeros(round(duration_s * RATE_HZ)), 0.3
+    while time_s < duration_s - 0.5:
+        n, start = int(rng.uniform(0.05, 0.2) * RATE_HZ), int(time_s * RATE_HZ)
+        samples[start : start + n] += 0.3 * rng.uniform(0.4, 1) * rng.standard_normal(n) * np.hanning(n)
+        time_s += rng.uniform(0.12, 0.7)
+    return samples + 0.001 * rng.standard_normal(len(samples))
+
+
+@pytest.mark.parametrize("kind", ["drone", "noise", "silence", "short", "speech"])
 def test_without_beats_there_is_a_warning_and_a_structure(tmp_path, kind):
     t = np.arange(20 * RATE_HZ) / RATE_HZ
     sound = {
         "drone": 0.3 * np.sin(2 * np.pi * 110 * t),
         "noise": 0.1 * np.random.default_rng(0).standard_normal(len(t)),
         "silence": np.zeros(len(t)),
+        "speech": render_syllables(20.0),
         "short": 0.3 * np.sin(2 * np.pi * 440 * t[: RATE_HZ // 3]),
     }[kind]
     found = analyse(tmp_path / "sound.wav", sound)
