@@ -41,6 +41,21 @@ def test_windows_cover_a_signal_whatever_its_blocks(window, hop, n):
         assert [part.tolist() for part in found] == [part.tolist() for part in expected]
 
 
+@pytest.mark.parametrize(("name", "n_rows"), [("efficientnet", 66), ("descriptors_video", 13)])
+def test_a_video_is_read_beyond_the_usual_minute(tmp_path, name, n_rows):
+    """66 s: a frame every second, or a piece of 10 s every 5 s."""
+    path = str(
+        make_clip(tmp_path / "long.mp4", duration_s=66.0, width=64, height=36, frame_rate_hz=5, with_audio=False)
+    )
+    assert len(stream_inputs(name, path)) == n_rows
+
+
+@pytest.mark.parametrize(("name", "n_rows"), [("vggish", 72), ("musicnn", 23), ("descriptors_audio", 13)])
+def test_audio_is_read_beyond_the_usual_minute(tmp_path, name, n_rows):
+    path = str(make_clip(tmp_path / "long.wav", duration_s=70.0, sample_rate_hz=16_000, channels=1))
+    assert len(stream_inputs(name, path)) == n_rows
+
+
 def test_a_stream_of_audio_is_the_whole_audio(clip):
     whole = decode_audio(clip, sample_rate_hz=16_000)
     np.testing.assert_array_equal(np.concatenate(list(stream_audio(clip, sample_rate_hz=16_000))), whole)

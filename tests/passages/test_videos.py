@@ -19,6 +19,13 @@ def test_known_cuts_are_found_to_a_frame(tmp_path):
     assert float(found.motion.max()) < 0.05  # pictures stand, and a cut is no motion
 
 
+def test_a_video_is_followed_beyond_the_usual_minute(tmp_path):
+    found = follow_video(write_shots(tmp_path / "long.mp4", [30.0, 64.0], 66.0, rate=10))
+    assert found.duration_s == pytest.approx(66.0, abs=0.1)
+    np.testing.assert_allclose(found.cuts_s, [30.0, 64.0], atol=0.041)
+    assert len(found.motion) == 132
+
+
 def test_motion_is_where_things_move(tmp_path):
     still = follow_video(write_shots(tmp_path / "still.mp4", [], 3.0))
     moving = follow_video(write_shots(tmp_path / "moving.mp4", [], 3.0, moving=True))

@@ -65,7 +65,7 @@ class VideoDescriptorBackend(DescriptorBackend):
         """See `whole_file.WholeFileBackend`; one entry per piece. A frame leaves 160 bytes of curves."""
         warnings: list[str] = []
         rate_hz = self.params.rate_hz
-        timed = sample_frames(path, rate_hz=rate_hz, warnings=warnings)
+        timed = sample_frames(path, rate_hz=rate_hz, max_duration_s=None, warnings=warnings)
         curves = video.measure_curves((frame for _, frame in timed), rate_hz)
         starts = np.arange(count_pieces(len(curves.motion) / rate_hz, window_s, hop_s)) * hop_s
         rows = np.stack([video.describe_video(curves.cut(start, start + window_s)) for start in starts])

@@ -157,7 +157,7 @@ class EfficientnetBackend(NetworkBackend):
     def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
         """See `whole_file.WholeFileBackend`; the pictures of the whole file."""
         warnings: list[str] = []
-        frames = sample_frames(path, rate_hz=self.params.rate_hz, warnings=warnings)
+        frames = sample_frames(path, rate_hz=self.params.rate_hz, max_duration_s=None, warnings=warnings)
         for batch in batch_items((picture for _, picture in frames), BATCH_STEPS):
             pictures = np.stack([crop_and_resize(picture, self._size_px) for picture in batch])
             yield PreparedItem(pictures, len(pictures))

@@ -62,7 +62,7 @@ def stream_motion(path: str) -> Iterator[VideoStructure]:
     warnings: list[str] = []
     detector, changes = CutDetector(RATE_HZ), list[float]()
     before, light = np.empty(0), np.empty(0)
-    frames = (frame for _, frame in sample_frames(path, rate_hz=RATE_HZ, warnings=warnings))
+    frames = (frame for _, frame in sample_frames(path, rate_hz=RATE_HZ, max_duration_s=None, warnings=warnings))
     for number, small in enumerate(video.shrink_frames(frames)):
         detector.add(small)
         change = 0.0
