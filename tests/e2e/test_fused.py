@@ -38,7 +38,7 @@ def test_a_variant_of_ones_own_goes_the_whole_way(project):
     assert "Features: descriptors_audio" in report
     assert "weights of the backends" in report
     client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
-    (experiment,) = [found for found in client.search_experiments() if found.name == "vmnet_pipeline"]
+    (experiment,) = [found for found in client.search_experiments() if found.name == "demo"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert float(run.data.params["part_weights.music.descriptors_audio"]) == second.weight
 

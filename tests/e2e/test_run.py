@@ -69,8 +69,10 @@ def test_mlflow_has_parameters_curves_figures_and_artifacts(demo_project, monkey
 
     monkeypatch.chdir(demo_project.folder)  # places of artifacts are relative to it
     client = mlflow.MlflowClient(f"sqlite:///{demo_project.folder / 'mlflow.db'}")
-    (experiment,) = [entry for entry in client.search_experiments() if entry.name == "vmnet_pipeline"]
+    (experiment,) = [entry for entry in client.search_experiments() if entry.name == "demo"]
     run = client.search_runs([experiment.experiment_id], order_by=["start_time asc"])[0]
+    assert run.info.run_name == "demo · vmnet_musicnn · default · seed 17"
+    assert run.data.tags["kind"] == "training"
     assert run.info.status == "FINISHED"
     assert run.data.params["train.epochs"] == "15"
     assert run.data.params["train.loss.margin"] == "0.5"
@@ -83,7 +85,11 @@ def test_mlflow_has_parameters_curves_figures_and_artifacts(demo_project, monkey
     )
     curve = client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in curve] == [row["epoch"] for row in history]
-    assert [model.name for model in client.search_registered_models()] == ["vmnet_musicnn"]
+    assert [model.name for model in client.search_registered_models()] == ["demo"]
+    (version, *_) = client.search_model_versions("name = 'demo'")
+    assert {name: version.tags[name] for name in ("variant", "protocol", "seed")} == {
+        "variant": "vmnet_musicnn", "protocol": "default", "seed": "17",
+    }  # fmt: skip
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"report.html", "recall_curve.png", "test.csv", "checkpoint", "evaluation.json"} <= names
 

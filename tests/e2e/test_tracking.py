@@ -58,7 +58,7 @@ def project(trained, tmp_path):
     return Project(tmp_path / "project")
 
 
-def list_runs(place, experiment="vmnet_pipeline"):
+def list_runs(place, experiment="tiny"):
     client = mlflow.MlflowClient(tracking_uri=place if "://" in str(place) else f"sqlite:///{place}")
     found = client.get_experiment_by_name(experiment)
     return client.search_runs([found.experiment_id], order_by=["start_time asc"]) if found else []

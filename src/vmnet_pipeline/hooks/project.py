@@ -119,7 +119,9 @@ class ProjectHooks:
         self._log_run(pipeline, catalog)
 
     def _log_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        from vmnet_pipeline.hooks.tracking import find_collection
         from vmnet_pipeline.tracking import runs as tracking
+        from vmnet_pipeline.tracking.labels import RunLabels
 
         tracking.log_parameters(self._parameters)
         for name in sorted(pipeline.all_outputs()):
@@ -132,7 +134,10 @@ class ProjectHooks:
                 checkpoint, variant = catalog.load(name), name.removesuffix(".checkpoint")
                 config = checkpoint.model_config
                 tracking.log_parameters({"part_weights": checkpoint.part_weights})
-                tracking.log_model(path_of(catalog, name), config["music_shape"], config["video_shape"], variant)
+                collection, params = find_collection(catalog), checkpoint.params
+                tags = RunLabels("training", collection, variant, str(params.get("protocol")), params.get("seed")).tags
+                shapes = config["music_shape"], config["video_shape"]
+                tracking.log_model(path_of(catalog, name), *shapes, collection or variant, tags)
             if kind == "comparison":
                 tracking.log_comparison(catalog.load(name))
             if kind == "evaluation":

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ from vmnet_pipeline.hooks.program import name_commands
 from vmnet_pipeline.storage.paths import is_remote
 from vmnet_pipeline.storage.project import find_caller
 from vmnet_pipeline.tracking.connection import connect, describe_place, read_settings
+from vmnet_pipeline.tracking.labels import LEARNING, RunLabels, find_kind, find_variant
 from vmnet_pipeline.tracking.pending import FOLDER, TRACKER, PendingRun, list_pending, shorten, write_pending
-from vmnet_pipeline.tracking.runs import log_parameters
+from vmnet_pipeline.tracking.runs import log_parameters, set_tags
 from vmnet_pipeline.tracking.stages import describe_command
 
 if TYPE_CHECKING:
@@ -82,13 +83,17 @@ class TrackingHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Begin a run."""
-        name = "+".join(run_params.get("pipeline_names") or ["__default__"])
-        tags = {key: str(value) for key, value in run_params.items() if value}
-        self._run = PendingRun(name, _now_ms(), 0, {**tags, "kedro_command": describe_command(run_params)})
+        labels = label_run(pipeline, catalog)
+        given = {key: str(value) for key, value in run_params.items() if value}
+        tags = {**given, **labels.tags, "kedro_command": describe_command(run_params)}
+        self._run = PendingRun(labels.name, _now_ms(), 0, tags, experiment=self._experiment_name())
         if TRACKER.failure is None:
             with TRACKER.guard():
+                run = self._inner.mlflow_config.tracking.run
+                run.name = run.name or labels.name
                 self._inner.before_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
                 TRACKER.run_id = self._inner.run_id
+        set_tags(labels.tags)
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool) -> None:
@@ -123,7 +128,9 @@ class TrackingHooks:
     def on_pipeline_error(
         self, error: Exception, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """End the run as failed, without hiding its own error."""
+        """End the run as failed, without hiding its own error; its kind is `failed`, apart from trainings."""
+        name = self._run.name if self._run else ""
+        set_tags({"kind": "failed", "mlflow.runName": f"{name} · failed"})
         if TRACKER.failure is None:
             with TRACKER.guard():
                 self._inner.on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
@@ -141,6 +148,9 @@ class TrackingHooks:
             return [f"not logged: {shorten(error)}", self._keep(folder)]
         logger.info("MLflow is available again and has logged the whole run")
         return []
+
+    def _experiment_name(self) -> str:
+        return str(self._settings.get("tracking", {}).get("experiment", {}).get("name") or "")
 
     def _experiment_id(self) -> str:
         return str(self._inner.mlflow_config.tracking.experiment._experiment.experiment_id)
@@ -171,6 +181,31 @@ def _print_next(command: str) -> None:
 
     if command:
         click.echo(f"Next        {name_commands(command)}")
+
+
+def label_run(pipeline: Pipeline, catalog: DataCatalog) -> RunLabels:
+    """Describe a run before it begins: a training by its parameters, an evaluation by its checkpoint."""
+    outputs = pipeline.all_outputs()
+    evaluate = catalog.load("params:evaluate") if "params:evaluate" in pipeline.inputs() else None
+    kind = find_kind(outputs, is_control=bool(_read(evaluate, "shuffle_pairs")))
+    variant = find_variant(outputs)
+    labels = RunLabels(kind, find_collection(catalog), variant)
+    if kind not in LEARNING:
+        return labels
+    given = f"{variant}.checkpoint"
+    train = catalog.load(given).params if given in pipeline.inputs() else catalog.load("params:train")
+    return replace(labels, protocol=str(_read(train, "protocol") or "default"), seed=_read(train, "seed"))
+
+
+def _read(settings: Any, name: str) -> Any:
+    """A setting of parameters, which Kedro has checked or not."""
+    return settings.get(name) if isinstance(settings, dict) else getattr(settings, name, None)
+
+
+def find_collection(catalog: Any) -> str:
+    """The name of the collection of a run, by the folder of its records."""
+    log: Any = catalog.get("stage_log")
+    return "" if log is None else str(log.folder.parent.name)
 
 
 def find_pending(catalog: Any, project: Path) -> Path:

@@ -5,7 +5,9 @@ Each may be repeated in the same run without duplicates, except that a model get
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +67,14 @@ def log_place(place: str) -> None:
             mlflow.log_artifact(str(local))
 
 
-def log_checkpoint(place: str, music_shape: Sequence[int], video_shape: Sequence[int], name: str) -> None:
-    """Log a checkpoint as a model with a signature, and register it as another version of `name`."""
+def log_checkpoint(
+    place: str,
+    music_shape: Sequence[int],
+    video_shape: Sequence[int],
+    name: str,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log a checkpoint as a model with a signature, and register it as another version of `name`, with these tags."""
     import mlflow
 
     import vmnet_pipeline
@@ -74,10 +82,11 @@ def log_checkpoint(place: str, music_shape: Sequence[int], video_shape: Sequence
 
     package = Path(vmnet_pipeline.__file__).parent
     versions = read_versions(("mlflow", "numpy", "pandas", "torch", "safetensors", "pydantic"))
-    with local_copy(as_path(place)) as local, warnings.catch_warnings():
+    said = io.StringIO()  # two lines about the version, which the run does not need
+    with local_copy(as_path(place)) as local, warnings.catch_warnings(), redirect_stderr(said):
         # The signature is given, so an input example would add nothing.
         warnings.filterwarnings("ignore", message="(?s).*input example was not provided")
-        mlflow.pyfunc.log_model(
+        logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "tracking" / "served_model.py"),
             artifacts={"checkpoint": str(local)},
@@ -86,6 +95,9 @@ def log_checkpoint(place: str, music_shape: Sequence[int], video_shape: Sequence
             registered_model_name=name,
             pip_requirements=[f"{required}=={version.partition('+')[0]}" for required, version in versions.items()],
         )
+    client = mlflow.MlflowClient()
+    for tag, value in (tags or {}).items():
+        client.set_model_version_tag(name, str(logged.registered_model_version), tag, value)
 
 
 def make_signature(music_shape: Sequence[int], video_shape: Sequence[int]) -> Any:

@@ -59,6 +59,7 @@ class PendingRun:
         run_id: Its id, if MLflow has it already.
         children: Ids of its child runs by name, if MLflow has them.
         operations: What is still to be logged.
+        experiment: Name of its experiment; empty for that of the command which logs it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class PendingRun:
     run_id: str | None = None
     children: dict[str, str] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
+    experiment: str = ""
 
 
 class Tracker:
@@ -184,7 +186,7 @@ def write_pending(folder: Path, run: PendingRun) -> Path:
     for operation in run.operations:
         _make_relative(operation)
         operation.checksum = digest_place(operation)
-    path = folder / f"{run.started_ms}-{re.sub(r'[^A-Za-z0-9]+', '-', run.name)[:40]}.json"
+    path = folder / f"{run.started_ms}-{re.sub(r'[^A-Za-z0-9]+', '-', run.name)[:60]}.json"
     write_text_atomically(path, add_checksum(asdict(run)), durable=True)
     return path
 

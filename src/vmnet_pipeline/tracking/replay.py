@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import StorageError
 from vmnet_pipeline.storage.checksummed import parse_json
+from vmnet_pipeline.tracking.labels import RunLabels
 from vmnet_pipeline.tracking.operations import carry_out
 from vmnet_pipeline.tracking.pending import (
     Operation,
@@ -41,6 +42,7 @@ def log_pending(run: PendingRun, experiment_id: str) -> str:
     import mlflow
 
     client = mlflow.MlflowClient()
+    experiment_id = _find_experiment(client, run.experiment) or experiment_id
     run.run_id = _find_run(client, run.run_id) or _make_run(client, experiment_id, run.name, run, run.tags)
     with mlflow.start_run(run_id=run.run_id, nested=True):  # kedro-mlflow may have left its own open
         for name in dict.fromkeys(["", *(operation.run for operation in run.operations)]):
@@ -73,6 +75,14 @@ def _find_run(client: Any, run_id: str | None) -> str | None:
             client.get_run(run_id)
             return run_id
     return None
+
+
+def _find_experiment(client: Any, name: str) -> str | None:
+    """The id of the experiment of this name, which is made where it is missing; None without a name."""
+    if not name:
+        return None
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else client.create_experiment(name))
 
 
 def _make_run(client: Any, experiment_id: str, name: str, run: PendingRun, tags: Mapping[str, str]) -> str:
@@ -127,7 +137,9 @@ def _describe_results(evaluation: Path) -> PendingRun:
     places = sorted(path for pattern in _RESULTS for path in folder.glob(pattern))
     operations = [Operation("", "metrics", {"points": points})]
     operations += [Operation("", "file", {"place": str(path)}) for path in places]
-    return PendingRun(folder.name, ended_ms, ended_ms, {"results": str(folder)}, operations=operations)
+    labels = RunLabels("evaluation", folder.parent.name, folder.name)
+    tags = {"results": str(folder), **labels.tags}
+    return PendingRun(labels.name, ended_ms, ended_ms, tags, operations=operations)
 
 
 def find_runs_of(pending: Path, place: Path) -> list[Path]:

@@ -67,7 +67,15 @@ def child_run(name: str, parameters: Mapping[str, Any]) -> Iterator[RunLog]:
     """Open a run nested in the active one, with its own parameters and curves; without an active run log nothing."""
     with TRACKER.child(name):
         log_parameters(parameters)
+        set_tags({"kind": "part", **_tag_training(parameters)})
         yield RunLog()
+
+
+def _tag_training(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Variant, protocol and seed of a training among others, as far as the parameters have them."""
+    train = parameters.get("train")
+    found = {name: getattr(train, name, None) for name in ("protocol", "seed")} | {"variant": parameters.get("variant")}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def log_metrics(metrics: Mapping[str, float], step: int = 0) -> None:
@@ -134,13 +142,15 @@ def _flatten_estimates(prefix: str, estimates: Mapping[str, Mapping[str, float |
     }
 
 
-def log_model(folder: Path, music_shape: Sequence[int], video_shape: Sequence[int], name: str) -> None:
+def log_model(
+    folder: Path, music_shape: Sequence[int], video_shape: Sequence[int], name: str, tags: Mapping[str, str]
+) -> None:
     """Register a checkpoint as a model, so that `mlflow models serve` can run it; every training adds a version.
 
-    Shapes are those of one feature as the network takes it; of sequences (most steps, D).
+    Shapes are those of one feature as the network takes it; of sequences (most steps, D). The version gets the tags.
     """
     shapes = {"music_shape": list(music_shape), "video_shape": list(video_shape)}
-    TRACKER.send("model", place=str(folder), name=name, **shapes)
+    TRACKER.send("model", place=str(folder), name=name, tags=dict(tags), **shapes)
 
 
 def log_file(path: Path) -> None:
