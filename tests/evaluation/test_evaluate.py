@@ -237,6 +237,23 @@ def test_csls_ranks_as_a_naive_loop_and_lowers_hubs() -> None:
     assert (corrected.similarity, corrected.csls_neighbours) == ("csls", 5)
 
 
+def test_centred_ranks_as_without_the_mean_of_each_side_and_lowers_hubs() -> None:
+    music, video, ids = make_pairs(80, 1.5)
+    common = 3.0 * make_unit(np.random.default_rng(5).standard_normal((1, music.shape[1])))
+    music, video = make_unit(music + common), make_unit(video - 0.5 * common)
+    plain, centred = (
+        evaluate_retrieval(music, video, ids, params=EvaluateParams(similarity=name)) for name in ("cosine", "centred")
+    )
+    sides = [make_unit(side - side.mean(axis=0)) for side in (music, video)]
+    scores = sides[0] @ sides[1].T
+    ranks = [1 + (scores[i] > scores[i, i]).sum() for i in range(80)]
+    found = [row["rank"] for row in centred.query_rows if row["direction"] == "music_to_video"]
+    np.testing.assert_array_equal(found, ranks)
+    assert centred.similarity == "centred"
+    for name in ("music_to_video", "video_to_music"):
+        assert centred.directions[name].hubness["max"] < plain.directions[name].hubness["max"]
+
+
 def test_csls_of_pools_looks_at_its_pool_only() -> None:
     music, video, ids = make_pairs(60, 1.0)
     params = EvaluateParams(pool_size=20, similarity="csls")

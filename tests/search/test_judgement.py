@@ -8,6 +8,7 @@ import pytest
 
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.evaluation.calibration import LEVELS, Calibration
+from vmnet_pipeline.evaluation.domain import know_items
 from vmnet_pipeline.search.index_files import load_index, save_index
 from vmnet_pipeline.search.recommendation import rank_items
 from vmnet_pipeline.search.reranking import Reranking
@@ -106,6 +107,23 @@ def test_a_model_at_chance_says_so_with_every_answer(index):
             "This model is not better than chance on its validation pairs (MRR 0.500, 95 % interval 0.050 to 0.600; "
             "chance 0.100; 40 pairs)."
         )
+
+
+def test_a_query_unlike_what_the_network_was_trained_on_is_told():
+    rows = np.random.default_rng(0).normal([4.0, 1.0], 0.3, (60, 2)).astype(np.float32)
+    videos = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    known = {"video": know_items(videos, range(60))}
+    about = {"calibration": CALIBRATION.model_copy(update={"known": known}).model_dump(mode="json")}
+    index = VectorIndex.build(VECTORS, ITEMS, about=about)
+    usual, unlike = rank_items(index, videos[0], top_k=4, direction="video_to_music"), rank(index, 0.2)
+    assert usual.in_domain is True
+    assert usual.remark == ""
+    assert unlike.in_domain is False
+    assert unlike.remark.startswith("This video is unlike everything that the network was trained on (nearest item: ")
+    assert "Nothing in this library fits" in unlike.remark
+    assert rank(index, 0.2, "video_to_video").in_domain is False  # also for more like this
+    for direction in ("music_to_video", "music_to_music", ""):  # of music nothing is known
+        assert rank(index, 0.2, direction).in_domain is None
 
 
 def test_no_result_no_remark(index):

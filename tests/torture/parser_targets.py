@@ -467,7 +467,7 @@ def read_search_body(folder: Path) -> Any:
                 raise _refuse(answer)
             vector = answer.embedding[:1]
         found.append(
-            json.dumps(gallery.search(vector, "music", min(wanted.top_k, 100), wanted.filters), allow_nan=False)
+            json.dumps(gallery.search(vector, "music", min(wanted.top_k, 100), wanted.filters)[0], allow_nan=False)
         )
     return found
 

@@ -58,3 +58,27 @@ def test_the_checkpoint_keeps_it_and_older_ones_have_none(result, tmp_path):
         assert load_checkpoint(tmp_path / name).calibration == checkpoint.calibration
     assert '"calibration"' not in (tmp_path / "plain/config.json").read_text()
     assert digest_checkpoint(plain) == digest_checkpoint(calibrated)
+
+
+def test_it_knows_the_kind_of_media_that_the_network_was_trained_on(result, tmp_path):
+    train, val, test = draw_pairs(200, 1), draw_pairs(40, 2), draw_pairs(60, 3)
+    known = calibrate_result(result, val, PARAMS, train=train).known
+    model = result.build()
+    for side in ("music", "video"):
+        features = getattr(test, side)
+        own = embed_arrays(model, **{side: features})
+        other = embed_arrays(model, **{side: -np.abs(features) * 3.0})
+        is_known = [[known[side].find_nearest(row) >= known[side].threshold for row in rows] for rows in (own, other)]
+        assert np.mean(is_known[0]) > 0.85
+        assert np.mean(is_known[1]) < np.mean(is_known[0]) - 0.05  # 8 dimensions have little room for what is unlike
+    checkpoint = Checkpoint(
+        result.model_config, result.tensors, calibration=calibrate_result(result, val, PARAMS, train=train)
+    )
+    save_checkpoint(tmp_path, checkpoint)
+    assert load_checkpoint(tmp_path).calibration.known == known
+
+
+def test_without_training_pairs_nothing_is_known(result):
+    assert calibrate_result(result, draw_pairs(40, 2), PARAMS).known == {}
+    few = calibrate_result(result, draw_pairs(10, 2), PARAMS, train=draw_pairs(15, 1))
+    assert few.known == {}

@@ -174,8 +174,9 @@ def make_ranking(
 
 
 def format_json(asked: Mapping[str, str | None], ranking: Ranking) -> str:
-    """Format results for programs: what was asked, `remark`, and `results`: rank, id, score, fit, metadata."""
-    content = {**asked, "remark": ranking.remark, "results": [asdict(item) for item in ranking]}
+    """Format results for programs: what was asked, `remark`, `in_domain`, and `results`: rank, id, score, ..."""
+    content: dict[str, Any] = {**asked, "remark": ranking.remark, "in_domain": ranking.in_domain}
+    content["results"] = [asdict(item) for item in ranking]
     return json.dumps(content, ensure_ascii=False, indent=2)
 
 

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from vmnet_pipeline.evaluation.domain import KnownItems
 from vmnet_pipeline.evaluation.results import DIRECTIONS
+from vmnet_pipeline.types import Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,6 +108,7 @@ class Calibration(_Stored):
         mrr: Mean reciprocal rank over both directions; `mrr_low` and `mrr_high` its 95 % bootstrap interval over
             groups, None with fewer than two; `mrr_chance` its value under random order.
         curve: What a score means; None with fewer than `MIN_PAIRS`.
+        known: Side to a sample of its training items, to tell whether a query is of their kind; empty if not known.
     """
 
     n_pairs: int = Field(ge=2)
@@ -114,6 +117,7 @@ class Calibration(_Stored):
     mrr_high: Finite | None
     mrr_chance: Finite
     curve: ScoreCurve | None = None
+    known: dict[Side, KnownItems] = Field(default_factory=dict)
 
     def warn_of_chance(self) -> str:
         """Sentence for a network that is not better than chance; empty for a better one."""

@@ -11,7 +11,7 @@ import numpy as np
 from vmnet_pipeline.errors import PairsError
 from vmnet_pipeline.evaluation.bootstrap import Interval, bootstrap_intervals
 from vmnet_pipeline.evaluation.chance import expect_chance, expect_ndcg
-from vmnet_pipeline.evaluation.hubness import HUB_K, correct_both, measure_hubness
+from vmnet_pipeline.evaluation.hubness import HUB_K, centre_both, correct_both, measure_hubness
 from vmnet_pipeline.evaluation.metrics import mean_reciprocal_rank, median_rank, recall_at_k
 from vmnet_pipeline.evaluation.pools import median_rank_in_pools, reach_in_pools
 from vmnet_pipeline.evaluation.positives import check_embeddings
@@ -196,6 +196,8 @@ def _rank_pool(problem: _Problem, pool: slice, params: EvaluateParams) -> list[R
     music, video = problem.music[pool], problem.video[pool]
     if params.similarity == "csls":
         music, video = correct_both(music, video, k=params.csls_neighbours, chunk_size=params.chunk_size)
+    elif params.similarity == "centred":
+        music, video = centre_both(music, video)
     keys = problem.music_keys[pool], problem.video_keys[pool]
     ties: Ties = "lower_index" if params.pool_size else "mid"
     top_n = max(params.top_n, HUB_K)

@@ -34,6 +34,26 @@ def measure_hubness(counts: Array) -> dict[str, float]:
     return {"skewness": skewness, "max": float(counts.max()), "unreached": float((counts == 0).mean())}
 
 
+def centre_both(music: Array, video: Array) -> tuple[Array, Array]:
+    """Take the mean of each side out of its rows, which are then of unit length again.
+
+    What all rows of a side have in common says nothing about their partners, and makes hubs of the items that have most
+    of it. As the means are those of the set itself, every rank depends on all of it.
+
+    Args:
+        music: (Nx, D) floating point.
+        video: (Ny, D).
+
+    Returns:
+        Both as float32; a row that is the mean itself stays zero.
+    """
+    sides = (
+        np.asarray(side, np.float32) - side.mean(axis=0, keepdims=True, dtype=np.float32) for side in (music, video)
+    )
+    first, second = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in sides)
+    return first, second
+
+
 def correct_both(music: Array, video: Array, *, k: int = 10, chunk_size: int = 1024) -> tuple[Array, Array]:
     """Append two coordinates so that dot products are CSLS scores, in both directions.
 

@@ -75,7 +75,7 @@ class Evaluation:
         n_groups: Independent groups among the evaluated pairs; None without groups.
         pool_size: Gallery size that every rank refers to.
         n_pools: Number of pools; 1 for the whole gallery.
-        similarity: `cosine` or `csls`.
+        similarity: `cosine`, `csls` or `centred`.
         csls_neighbours: Neighbours of the correction; None without it.
         protocol: `whole gallery` or `pools in file order`.
         ties: `mid-rank` or `lower index`.

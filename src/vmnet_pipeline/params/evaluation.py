@@ -45,8 +45,10 @@ class EvaluateParams(Params):
         description="Sizes of random pools for which recall is also reported, to compare with papers; expected over "
         "all such pools. Those not smaller than the gallery are left out.",
     )
-    similarity: Literal["cosine", "csls"] = Field(
-        default="cosine", description="`csls` lowers the scores of items that are close to everything (hubs)."
+    similarity: Literal["cosine", "csls", "centred"] = Field(
+        default="cosine",
+        description="`csls` lowers the scores of items that are close to everything (hubs); `centred` takes the mean "
+        "of each side out of it.",
     )
     csls_neighbours: int = Field(default=10, ge=1, description="Neighbours whose mean score `csls` subtracts.")
     positives: Literal["id", "group"] = Field(

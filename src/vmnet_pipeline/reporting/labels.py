@@ -24,6 +24,8 @@ def describe_method(evaluation: Mapping[str, Any]) -> str:
     relevant = "any item of the same group" if evaluation["positives"] == "group" else "the item itself"
     neighbours = evaluation.get("csls_neighbours")  # absent in files of earlier versions
     similarity = f"similarity: CSLS over {neighbours} neighbours; " if neighbours else ""
+    if evaluation.get("similarity") == "centred":
+        similarity = "similarity: cosine without the mean of each side; "
     return (
         f"Relevant: {relevant}; {similarity}ties: {evaluation['ties']}; "
         f"{100 * evaluation['confidence_level']:g} % intervals: percentile bootstrap over {unit}, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
@@ -13,6 +13,8 @@ from vmnet_pipeline.evaluation.results import DIRECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from vmnet_pipeline.types import Array, Side
 
 UNCALIBRATED = (
     f"What these scores mean is not known: the network has fewer than {MIN_PAIRS} validation pairs, or was trained by "
@@ -33,6 +35,33 @@ class Judgement:
     fits: Mapping[str, float] = field(default_factory=dict)
     percentiles: Mapping[str, float] = field(default_factory=dict)
     remark: str = ""
+
+
+def judge_query(stored: Any, vector: Array | None, query: str) -> tuple[bool | None, str]:
+    """Whether a query is of the kind of media that the network was trained on.
+
+    Args:
+        stored: As in `judge_scores`.
+        vector: (1, E) or (E,) embedding; None for a query in words.
+        query: Its side; for anything but `music` and `video` nothing is known.
+
+    Returns:
+        The verdict, None if not known, and a sentence if it is no.
+
+    Raises:
+        SearchIndexError: The stored calibration is damaged.
+    """
+    calibration = read_calibration(stored)
+    known = None if calibration is None else calibration.known.get(cast("Side", query))
+    if known is None or vector is None:
+        return None, ""
+    nearest = known.find_nearest(vector)
+    if nearest >= known.threshold:
+        return True, ""
+    return False, (
+        f"This {query} is unlike everything that the network was trained on (nearest item: {nearest:.2f}, usual: at "
+        f"least {known.threshold:.2f}), so its answers say little. Train on media of its kind."
+    )
 
 
 def judge_scores(stored: Any, cosines: Mapping[str, float], direction: str, pool_size: int) -> Judgement:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vmnet_pipeline.errors import FeatureStoreError, ParameterError, SearchIndexError
 from vmnet_pipeline.inference.reasons import can_explain, explain_answers
 from vmnet_pipeline.search.grouping import keep_best_of_groups
-from vmnet_pipeline.search.judgement import judge_scores
+from vmnet_pipeline.search.judgement import judge_query, judge_scores
 from vmnet_pipeline.search.reranking import N_CANDIDATES, PIECE_S, Reranking, align_stored, rerank_hits
 from vmnet_pipeline.search.variety import diversify_hits
 from vmnet_pipeline.search.words import search_words
@@ -62,11 +62,13 @@ class Ranking(list[Recommendation]):
 
     Attributes:
         remark: What to know before using them, e.g. that nothing fits; may be empty.
+        in_domain: Whether the query is like what the network was trained on; None if not known.
     """
 
-    def __init__(self, items: Iterable[Recommendation] = (), remark: str = "") -> None:
+    def __init__(self, items: Iterable[Recommendation] = (), remark: str = "", in_domain: bool | None = None) -> None:
         super().__init__(items)
         self.remark = remark
+        self.in_domain = in_domain
 
 
 def target_side(query: Side, *, same_side: bool) -> Side:
@@ -129,8 +131,9 @@ def rank_items(
         Recommendation(rank, hit.id, hit.score, known, judgement.fits.get(hit.id), judgement.percentiles.get(hit.id))
         for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
     ]
-    remarks = (words.wishes.remark if words else "", judgement.remark)
-    return Ranking(items, " ".join(filter(None, remarks)))
+    in_domain, unlike = judge_query(index.about.get("calibration"), vector, direction.partition("_to_")[0])
+    remarks = (unlike, words.wishes.remark if words else "", judgement.remark)
+    return Ranking(items, " ".join(filter(None, remarks)), in_domain)
 
 
 def _find_hits(
@@ -268,7 +271,9 @@ def add_reasons(
         store: Features of the answers.
     """
     reasons = explain_stored(embedder, query, feature, store, [item.id for item in ranking])
-    return Ranking([replace(item, reasons=reasons.get(item.id, "")) for item in ranking], ranking.remark)
+    return Ranking(
+        [replace(item, reasons=reasons.get(item.id, "")) for item in ranking], ranking.remark, ranking.in_domain
+    )
 
 
 def explain_stored(

@@ -153,14 +153,15 @@ def _add_search(app: FastAPI, service: Service) -> None:
                 one_per_group=wanted.one_per_group,
                 words=words,
             )
-            results, remark = await asyncio.to_thread(search)
+            results, ranking = await asyncio.to_thread(search)
             if wanted.reasons and results and not wanted.same_side:
                 task = Task(wanted.query, feature=found.feature, item_id=wanted.id or "", explains=True)
                 task = replace(task, ids=tuple(item["id"] for item in results), features_dir=service.places.features)
                 reasons = (await _embed(task, service.params, state)).reasons
                 results = [item | {"reasons": text} for item, text in zip(results, reasons, strict=True)]
-        content = {"direction": direction, "version": state.gallery.version, "results": results, "remark": remark}
-        return JSONResponse(content | {"warnings": list(found.warnings)})
+        about = {"remark": ranking.remark, "in_domain": ranking.in_domain, "warnings": list(found.warnings)}
+        content = {"direction": direction, "version": state.gallery.version, "results": results}
+        return JSONResponse(content | about)
 
     @app.post("/v1/embeddings", response_model=schemas.Embedding, responses=ERRORS, openapi_extra=embed_docs)
     async def embed(request: Request) -> Response:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from vmnet_pipeline.search.recommendation import Ranking
     from vmnet_pipeline.search.reranking import Reranking
     from vmnet_pipeline.search.vector_index import VectorIndex
     from vmnet_pipeline.search.words import WordQuery
@@ -100,11 +101,11 @@ class Gallery:
         direction: str = "",
         one_per_group: bool = False,
         words: WordQuery | None = None,
-    ) -> tuple[list[dict[str, Any]], str]:
+    ) -> tuple[list[dict[str, Any]], Ranking]:
         """Rank the items of a side, see `rank_items`, and link their media; 422 for a filter that cannot be used.
 
         Returns:
-            The items, and the remark on them.
+            The items, and their ranking with its remark.
         """
         index = self.sides[side].index
         try:
@@ -123,7 +124,7 @@ class Gallery:
         except SearchIndexError as error:
             raise RefusedError(422, "bad_filter", str(error)) from error
         items = [asdict(item) | {"media": self.link_media(item.id, side, n_up=1)} for item in ranking]
-        return items, ranking.remark
+        return items, ranking
 
     def describe_item(self, item_id: str) -> dict[str, Any]:
         """Metadata and media links of one item; 404 if there is none."""

@@ -132,6 +132,9 @@ class Recommendations(BaseModel):
     version: str = Field(description="Version of the search index.")
     results: list[Recommended]
     remark: str = Field("", description="What to know first, e.g. that nothing in this library fits; may be empty.")
+    in_domain: bool | None = Field(
+        None, description="Whether the query is like what the network was trained on; or null: not known."
+    )
     warnings: list[str] = Field([], description="Of an uploaded file, e.g. that only a part of it could be read.")
 
 

@@ -167,7 +167,7 @@ def train_network(
         tensors=result.tensors,
         best_epoch=result.best_epoch,
         metrics=result.metrics,
-        calibration=calibrate_result(result, val, params),
+        calibration=calibrate_result(result, val, params, train=train),
         terms=measure_terms(result.build(), train, pairs.fingerprints, params.seed),
     )
     return checkpoint, _list_epochs(ensemble.members)
