@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vmnet_pipeline.evaluation.calibration import LEVELS, Calibration
+from vmnet_pipeline.evaluation.domain import know_items
 from vmnet_pipeline.search.recommendation import rank_items
 
 
@@ -369,8 +370,19 @@ def test_answers_have_the_probability_and_say_that_nothing_fits(client, calibrat
                 assert item["fit"] == pytest.approx(odds / (1 + odds), abs=1e-6)
                 assert item["percentile"] == pytest.approx(100 * max(item["score"], 0), abs=1e-3)
             assert answer["remark"].startswith("Nothing in this library fits") is (query == "video")
+            assert answer["in_domain"] is None  # this calibration knows no training items
     alike = ask(client, id="0001", query="music", same_side=True).json()
     assert alike["results"][0]["fit"] is None and alike["remark"] == ""
+
+
+def test_a_query_unlike_what_was_trained_on_is_told(client, service, monkeypatch):
+    own = service.state.gallery.find_vector("0001", "video").reshape(1, -1)
+    known = know_items(np.repeat(own, 20, axis=0), range(20)).model_dump()
+    stored = {"n_pairs": 30, "mrr": 0.3, "mrr_low": 0.2, "mrr_high": 0.4, "mrr_chance": 0.15, "known": {"video": known}}
+    monkeypatch.setitem(service.state.gallery.sides["music"].index.about, "calibration", stored)
+    usual, other = (ask(client, embedding=(sign * own[0]).tolist(), query="video").json() for sign in (1, -1))
+    assert (usual["in_domain"], other["in_domain"]) == (True, False)
+    assert other["remark"].startswith("This video is unlike everything that the network was trained on")
 
 
 def test_without_calibration_the_answer_says_so(client):

@@ -8,6 +8,7 @@ import pytest
 
 from tiny_pairs import draw_pairs, narrow_params
 from vmnet_pipeline.evaluation.calibration import Fold, calibrate
+from vmnet_pipeline.evaluation.domain import know_items
 from vmnet_pipeline.evaluation.evaluate import evaluate_retrieval
 from vmnet_pipeline.models.checkpoints import Checkpoint, digest_checkpoint, load_checkpoint, save_checkpoint
 from vmnet_pipeline.models.embed import embed_arrays
@@ -60,22 +61,15 @@ def test_the_checkpoint_keeps_it_and_older_ones_have_none(result, tmp_path):
     assert digest_checkpoint(plain) == digest_checkpoint(calibrated)
 
 
-def test_it_knows_the_kind_of_media_that_the_network_was_trained_on(result, tmp_path):
-    train, val, test = draw_pairs(200, 1), draw_pairs(40, 2), draw_pairs(60, 3)
-    known = calibrate_result(result, val, PARAMS, train=train).known
-    model = result.build()
+def test_it_knows_the_training_items_and_how_near_validation_items_are(result, tmp_path):
+    train, val = draw_pairs(200, 1), draw_pairs(40, 2)
+    calibration, model = calibrate_result(result, val, PARAMS, train=train), result.build()
     for side in ("music", "video"):
-        features = getattr(test, side)
-        own = embed_arrays(model, **{side: features})
-        other = embed_arrays(model, **{side: -np.abs(features) * 3.0})
-        is_known = [[known[side].find_nearest(row) >= known[side].threshold for row in rows] for rows in (own, other)]
-        assert np.mean(is_known[0]) > 0.85
-        assert np.mean(is_known[1]) < np.mean(is_known[0]) - 0.05  # 8 dimensions have little room for what is unlike
-    checkpoint = Checkpoint(
-        result.model_config, result.tensors, calibration=calibrate_result(result, val, PARAMS, train=train)
-    )
+        own, held_out = (embed_arrays(model, **{side: getattr(pairs, side)}) for pairs in (train, val))
+        assert calibration.known[side] == know_items(own, train.groups, held_out, PARAMS.seed)
+    checkpoint = Checkpoint(result.model_config, result.tensors, calibration=calibration)
     save_checkpoint(tmp_path, checkpoint)
-    assert load_checkpoint(tmp_path).calibration.known == known
+    assert load_checkpoint(tmp_path).calibration.known == calibration.known
 
 
 def test_without_training_pairs_nothing_is_known(result):
