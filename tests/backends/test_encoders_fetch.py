@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import pytest
+from click.testing import CliRunner
 
 from vmnet_pipeline.backends.encoders.fetch import fetch_model, list_models, read_name, verify_model
 from vmnet_pipeline.backends.encoders.source import find_source
+from vmnet_pipeline.commands.weights import manage_weights
 from vmnet_pipeline.errors import ParameterError, WeightsError
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
@@ -130,6 +132,17 @@ def test_a_model_is_fetched_once_checked_and_recorded(hub, tmp_path):
         "name": "owner--good", "present": True, "licence": "mit", "revision": REVISION, "model": "owner/good",
     }  # fmt: skip
     verify_model(weights / "encoders/owner--good" / REVISION)
+    listed = CliRunner().invoke(manage_weights, ["list", "--weights-dir", str(weights)]).output
+    assert "owner--good          here  mit            owner/good revision aaaaaaaaaaaa" in listed
+    assert "clap                 -     apache-2.0     laion/larger_clap_music revision a0b4534a14f5" in listed
+    for arguments in ([], ["owner/good"], [f"owner/good@{REVISION}"]):
+        verified = CliRunner().invoke(manage_weights, ["verify", *arguments, "--weights-dir", str(weights)])
+        assert "owner/good" in verified.output
+        assert verified.output.strip().endswith(": good")
+    for name in ("clap", "owner/other", f"owner/good@{LATER}"):
+        verified = CliRunner().invoke(manage_weights, ["verify", name, "--weights-dir", str(weights)])
+        assert verified.exit_code == 1
+        assert f"kedro weights fetch {name}" in verified.output
     (weights / "encoders/owner--good" / REVISION / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="damaged or another version"):
         verify_model(weights / "encoders/owner--good" / REVISION)

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vmnet_pipeline.backends.encoders.fetch import fetch_model, find_preset, list_models, verify_model
-from vmnet_pipeline.backends.encoders.source import FOLDER, RECORD
 from vmnet_pipeline.backends.weights import list_weights, resolve_weights, verify_weights
 from vmnet_pipeline.commands.collection import choose_weights
 from vmnet_pipeline.commands.errors import report_errors
@@ -28,6 +26,8 @@ def manage_weights() -> None:
 @report_errors()
 def list_weight_sets(weights_dir: Path) -> None:
     """List all weight sets: presence, licence, source."""
+    from vmnet_pipeline.backends.encoders.fetch import list_models
+
     for row in list_weights(weights_dir):
         state = "here" if row["present"] else "-"
         click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<14} {row['homepage']}")
@@ -47,8 +47,10 @@ def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path, allow_noncommer
 
     NAMES are weight sets, presets of encoders, or other encoders as OWNER/NAME@REVISION.
     """
+    from vmnet_pipeline.backends.encoders.fetch import fetch_model, is_encoder
+
     for name in names:
-        if "/" in name or "@" in name or find_preset(name):
+        if is_encoder(name):
             folder = fetch_model(name, weights_dir, allow_noncommercial=allow_noncommercial)
             click.echo(f"{name}: {folder}")
             continue
@@ -62,13 +64,13 @@ def fetch_weight_sets(names: tuple[str, ...], weights_dir: Path, allow_noncommer
 @report_errors()
 def verify_weight_sets(names: tuple[str, ...], weights_dir: Path) -> None:
     """Compare weight files with their checksums; by default all that are present."""
-    folders = {path.parent.parent.name: path.parent for path in (weights_dir / FOLDER).glob(f"*/*/{RECORD}")}
-    present = [row["name"] for row in list_weights(weights_dir) if row["present"]]
-    for name in names or (*present, *folders):
-        preset = find_preset(name)
-        folder = folders.get((preset.model if preset else name.partition("@")[0]).replace("/", "--"))
-        if folder is None:
-            verify_weights(name, weights_dir)
+    from vmnet_pipeline.backends.encoders.fetch import find_fetched, is_encoder, verify_model
+
+    fetched = [f"{path.parent.name.replace('--', '/')}@{path.name}" for path in find_fetched(weights_dir)]
+    for name in names or (*(row["name"] for row in list_weights(weights_dir) if row["present"]), *fetched):
+        if is_encoder(name):
+            for folder in find_fetched(weights_dir, name):
+                verify_model(folder)
         else:
-            verify_model(folder)
+            verify_weights(name, weights_dir)
         click.echo(f"{name}: good")

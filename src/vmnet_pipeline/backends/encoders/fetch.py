@@ -134,6 +134,27 @@ def _explain(model: str, revision: str, folder: Path, error: Exception) -> str:
     )
 
 
+def is_encoder(name: str) -> bool:
+    """Whether a name of `kedro weights` is an encoder's: a preset, or OWNER/NAME, perhaps with a revision."""
+    return "/" in name or "@" in name or find_preset(name) is not None
+
+
+def find_fetched(weights_dir: str | Path, name: str = "") -> list[Path]:
+    """Folders of the fetched models, or of those revisions of one that are here.
+
+    Raises:
+        WeightsError: That one is not here.
+    """
+    model, _, revision = name.partition("@")
+    preset = find_preset(model)
+    owner = (preset.model if preset else model).replace("/", "--") or "*"
+    found = (Path(weights_dir) / FOLDER).glob(f"{owner}/{revision or '*'}/{RECORD}")
+    folders = sorted(path.parent for path in found)
+    if name and not folders:
+        raise WeightsError(f"weights {name!r} are not available; fetch them: kedro weights fetch {name}")
+    return folders
+
+
 def verify_model(folder: Path) -> None:
     """Compare the files of a fetched model with its record.
 
@@ -148,19 +169,18 @@ def verify_model(folder: Path) -> None:
 
 def list_models(weights_dir: str | Path) -> list[dict[str, Any]]:
     """One row per preset, and per other model below the folder of weights: name, presence, licence, revision, model."""
-    rows, seen = [], set[Path]()
+    rows, seen, here = [], set[Path](), find_fetched(weights_dir)
     for name, preset in PRESETS.items():
-        folders = [*(Path(weights_dir) / FOLDER / preset.model.replace("/", "--")).glob(f"*/{RECORD}")]
         folder = locate(preset.model, preset.revision, weights_dir) if preset.revision else None
-        present = [path.parent for path in folders if folder in (None, path.parent)]
+        own = preset.model.replace("/", "--")
+        present = [path for path in here if path.parent.name == own and folder in (None, path)]
         seen |= {*present}
         revision = preset.revision or (present[0].name if present else "")
         rows.append(_describe(name, bool(present), preset.licence, revision, preset.model))
-    for path in sorted((Path(weights_dir) / FOLDER).glob(f"*/*/{RECORD}")):
-        if path.parent not in seen:
-            record = read_json(path)
-            named = (str(record.get(key, "")) for key in ("licence", "revision", "model"))
-            rows.append(_describe(path.parent.parent.name, True, *named))
+    for path in (path for path in here if path not in seen):
+        record = read_json(path / RECORD)
+        named = (str(record.get(key, "")) for key in ("licence", "revision", "model"))
+        rows.append(_describe(path.parent.name, True, *named))
     return rows
 
 
