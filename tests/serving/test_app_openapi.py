@@ -22,7 +22,7 @@ def schema(openapi_requests, live):
 def test_answers_are_those_of_the_description(openapi_requests, schema, live, service, mode):
     known_ids = list(service.state.gallery.sides["music"].positions)
     operations = [result.ok() for result in schema.get_all_operations()]
-    assert len(operations) == 17
+    assert len(operations) == 18
     statuses = []
     for operation in operations:
         statuses += openapi_requests.check_operation(operation, mode, live, N_EXAMPLES, known_ids)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cover_files import draw, write_track
+
 
 def list_ids(client, **params):
     answer = client.get("/v1/items", params=params)
@@ -102,6 +104,20 @@ def test_what_is_refused_is_not_kept(client, service):
     before = sorted(service.kept.folder.path.iterdir())
     client.post("/v1/uploads", content=b"words, not a film " * 99)
     assert sorted(service.kept.folder.path.iterdir()) == before
+
+
+def test_covers(client, service, places):
+    path = write_track(places.media_roots[0] / "cover.mp3", draw("JPEG"))
+    files = service.state.gallery.files["music"]
+    before, files["0004"] = files["0004"], path
+    try:
+        cover = client.get("/v1/items/0004/cover")
+        assert (cover.status_code, cover.headers["content-type"]) == (200, "image/jpeg")
+        assert cover.content[:2] == b"\xff\xd8" and len(cover.content) < 20_000
+        assert client.get("/v1/items/0001/cover").status_code == 204
+        assert client.get("/v1/items/nobody/cover").status_code == 404
+    finally:
+        files["0004"] = before
 
 
 def test_one_answer_of_each_group(client, service):

@@ -78,4 +78,5 @@ def test_a_file_that_something_removed(make_kept):
     token = add(kept, 1)
     with kept.use(token) as upload:
         upload.path.unlink()
-    assert not has(kept, token)
+    with pytest.raises(RefusedError, match="send the file again"), kept.use(token):
+        pass

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from page_visit import CHROMIUM, DRIVER, Visit
 
+from cover_files import draw, write_track
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.search.vector_index import VectorIndex
 from vmnet_pipeline.serving import app
@@ -170,6 +171,20 @@ def test_the_library_is_searched_by_words_and_filters_with_the_keyboard(page):
     page.change("#library-text", "")
     page.change("#library-filters [name='tags=']", "ambient")
     page.wait(lambda: page.one("#library-count").text.startswith("3 of 3 tracks"))
+
+
+def test_tracks_show_the_covers_in_their_files(page, service, places):
+    path = write_track(places.media_roots[0] / "shown.mp3", draw("PNG"), "png")
+    files = service.state.gallery.files["music"]
+    before, files["0002"] = files["0002"], path
+    try:
+        page.driver.refresh()
+        page.wait(lambda: page.all("#library-items .cover.there"))
+        (row,) = [row for row in page.all("#library-items li") if row.find_elements("css selector", ".there")]
+        assert row.find_element("css selector", ".name").text == "Clip 0002"
+        assert page.complaints() == []
+    finally:
+        files["0002"] = before
 
 
 def test_reasons_come_after_the_answers(page, manifest, monkeypatch):

@@ -58,6 +58,17 @@ def add_items(app: FastAPI, service: Service, errors: dict[int | str, dict[str, 
         file, path = service.state.gallery.open_file(item_id, side, service.places.media_roots)
         return MediaResponse(file, path.suffix, request.headers)
 
+    @app.get(
+        "/v1/items/{item_id}/cover", response_class=Response, responses={**errors, 204: {"description": "It has none."}}
+    )
+    def send_cover(item_id: str) -> Response:
+        """Send the cover of the music of an item as a small JPEG."""
+        file, path = service.state.gallery.open_file(item_id, "music", service.places.media_roots)
+        file.close()
+        cover = service.covers.find(path.resolve())
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return Response(cover, 200, headers, "image/jpeg") if cover else Response(None, 204)
+
     @app.get("/v1/map", responses=errors)
     def show_map() -> JSONResponse:
         """Project both sides of the gallery onto a plane, x and y from -1 to 1; also upload limits."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.serving.config import MEBIBYTE
+from vmnet_pipeline.serving.covers import Covers
 from vmnet_pipeline.serving.errors import write_line
 from vmnet_pipeline.serving.gallery import Gallery, load_gallery, read_version
 from vmnet_pipeline.serving.kept_uploads import KeptUploads
@@ -54,6 +55,7 @@ class Service:
         self.uploads = UploadFolder()
         max_bytes = int(params.max_kept_mb * MEBIBYTE)
         self.kept = KeptUploads(params.keep_upload_s, max_bytes)
+        self.covers = Covers()
         self.renders = RenderQueue(1 + params.max_waiting, params.keep_upload_s, max_bytes)
         self._next_start, self._start_wait_s = 0.0, FIRST_START_WAIT_S
         self._ending = threading.Event()
@@ -69,6 +71,7 @@ class Service:
         self.state.pool.close()
         self.uploads.remove()
         self.renders.close()
+        self.covers.close()
         self.kept.close()
 
     @property

@@ -34,8 +34,7 @@ function makeRow(result, place, side) {
   const like = makeButton("like", "more like this", () => onLike(result));
   like.setAttribute("aria-label", `more like this: ${nameItem(result)}`);
   const row = make("li");
-  if (side === "video") row.append(makeThumbnail(result.media));
-  row.append(button, like);
+  row.append(makePicture(result, side), button, like);
   return row;
 }
 
@@ -73,8 +72,19 @@ const seen = new IntersectionObserver((entries) => {
   }
 });
 
+export const makePicture = ({ id, media }, side) => (side === "video" ? makeThumbnail(media) : makeCover(id, media));
+
+// The picture in the file of a track; it takes no room where there is none.
+function makeCover(id, media) {
+  const cover = make("img", "cover");
+  Object.assign(cover, { alt: "", loading: "lazy" });
+  cover.addEventListener("load", () => cover.classList.add("there"));
+  if (media) cover.src = `v1/items/${encodeURIComponent(id)}/cover`;
+  return cover;
+}
+
 // A frame near the beginning, drawn by the browser once the row can be seen.
-export function makeThumbnail(media) {
+function makeThumbnail(media) {
   const frame = make("video", "thumbnail");
   Object.assign(frame, { muted: true, playsInline: true, preload: "metadata", tabIndex: -1 });
   frame.setAttribute("aria-hidden", "true");

@@ -1,6 +1,6 @@
 // The items of the collection as a list, searched by words and filters.
 
-import { makeThumbnail } from "./answers.js";
+import { makePicture } from "./answers.js";
 import { $, make, makeButton, settle } from "./dom.js";
 import { readFields, showFields } from "./filters.js";
 import { call } from "./service.js";
@@ -43,8 +43,7 @@ function makeRow(item, side) {
   const button = makeButton("entry", undefined, () => onAsk(item.id, side));
   button.append(make("span", "name", nameItem(item)), make("span", "facts", listFacts(item.metadata)));
   const row = make("li");
-  if (side === "video") row.append(makeThumbnail(item.media));
-  row.append(button);
+  row.append(makePicture(item, side), button);
   return row;
 }
 
