@@ -36,7 +36,7 @@ def test_the_part_that_fits_and_what_is_drawn(client, film, song):
     assert best["end_s"] - best["start_s"] == pytest.approx(video["duration_s"], abs=0.1) and not best["repeats"]
     assert 0 <= best["start_s"] <= track["duration_s"] - video["duration_s"] + 0.2
     assert len(track["energy_db"]) == pytest.approx(TONE_S * found["energy_hz"], abs=2)
-    assert best["words"]
+    assert best["words"] and "agreement" not in best["words"]  # the stored feature is that of a shorter file
     assert set(track["bars_s"]) <= set(track["beats_s"])
     assert client.post("/v1/recommendations", json={"upload": film}).status_code == 200  # its feature is known now
     again = client.post("/v1/passages", json=mix).json()

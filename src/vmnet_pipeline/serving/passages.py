@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.passages.scoring import Passage
     from vmnet_pipeline.passages.tracks import TrackStructure
     from vmnet_pipeline.types import ItemFeature, Side
 
@@ -34,8 +35,9 @@ def find_passages(
     Raises:
         MediaError: A file cannot be used.
     """
+    import numpy as np
+
     from vmnet_pipeline.params import PassageParams, PieceParams
-    from vmnet_pipeline.passages.choice import explain_passage
     from vmnet_pipeline.passages.scoring import Pair, choose_passages, describe_passage
     from vmnet_pipeline.passages.tracks import ENERGY_HZ, find_structure, follow_track
     from vmnet_pipeline.passages.videos import follow_video
@@ -44,11 +46,15 @@ def find_passages(
     video = follow_video(video_path, embedder.sandbox)
     track = find_structure(follow_track(music_path, embedder.sandbox))
     pieces = PieceParams.model_validate({"window_s": PIECE_S, "hop_s": PIECE_S})
-    pair = Pair(track, video, _compare(embedder, load, track.duration_s), pieces)
+    cosines = _compare(embedder, load, track.duration_s)
+    pair = Pair(track, video, np.zeros((1, 1)) if cosines is None else cosines, pieces)
     found = choose_passages(pair, PassageParams.model_validate({}), top_k=N_PASSAGES)
     film = {"duration_s": round(video.duration_s, 3), "cuts_s": _round(video.cuts_s), "motion": _round(video.motion)}
     return {
-        "passages": [_to_plain(describe_passage(own) | {"words": explain_passage(own, track)}) for own in found],
+        "passages": [
+            _to_plain(describe_passage(own) | {"words": _explain(own, track, is_compared=cosines is not None)})
+            for own in found
+        ],
         "track": _describe_track(track),
         "video": film,
         "energy_hz": ENERGY_HZ,
@@ -56,23 +62,28 @@ def find_passages(
     }
 
 
-def _compare(embedder: Embedder, load: Callable[[Side], ItemFeature | None], duration_s: float) -> np.ndarray:
-    """Cosines of the pieces of both, if their features can be cut and describe the track; else one 0."""
-    import numpy as np
+def _explain(passage: Passage, track: TrackStructure, *, is_compared: bool) -> str:
+    from vmnet_pipeline.passages.choice import explain_passage
 
+    words = explain_passage(passage, track)
+    return words if is_compared else words.partition(", ")[2] or "nothing speaks for another part"
+
+
+def _compare(embedder: Embedder, load: Callable[[Side], ItemFeature | None], duration_s: float) -> np.ndarray | None:
+    """Cosines of the pieces of both; None if their features cannot be cut, or describe a part of the track only."""
     from vmnet_pipeline.search.reranking import PIECE_S
 
-    nothing, cut = np.zeros((1, 1)), {}
+    cut = {}
     try:
         for side in SIDES:
             feature = load(side)
             if feature is None:
-                return nothing
+                return None
             cut[side] = embedder.cut_pieces(side, PIECE_S).embed(feature)
     except VmnetError:  # a passage without agreement is still one
-        return nothing
+        return None
     is_whole = len(cut["music"]) * PIECE_S >= COVERED * duration_s
-    return cut["video"] @ cut["music"].T if is_whole else nothing
+    return cut["video"] @ cut["music"].T if is_whole else None
 
 
 def _describe_track(track: TrackStructure) -> dict[str, Any]:
