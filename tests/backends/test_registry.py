@@ -8,10 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vmnet_pipeline.backends import registry
-from vmnet_pipeline.backends.registry import BACKENDS, declare_backends, get_backend, list_backends, make_backend
+from vmnet_pipeline.backends.registry import (
+    BACKENDS,
+    RESERVED,
+    declare_backends,
+    get_backend,
+    list_backends,
+    make_backend,
+)
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.params import VARIANTS
+from vmnet_pipeline.pipeline_registry import register_pipelines
 
 HEAVY = (
     "torch",
@@ -33,7 +43,8 @@ HEAVY = (
     "timm",
     "huggingface_hub",
 )
-SRC = Path(__file__).resolve().parents[2] / "src"
+ROOT = Path(__file__).resolve().parents[2]
+SRC = ROOT / "src"
 
 
 @pytest.mark.parametrize("name", list(BACKENDS))
@@ -48,7 +59,7 @@ def test_every_name_gives_a_backend_of_that_name(name, tmp_path):
 def test_making_backends_imports_nothing_heavy():
     program = (
         f"import sys; sys.path.insert(0, {str(SRC)!r})\n"
-        "from vmnet_pipeline.backends.registry import BACKENDS, get_backend\n"
+        "from vmnet_pipeline.backends.registry import BACKENDS, RESERVED, get_backend\n"
         "for name in [name for name in BACKENDS if '_encoder' not in name and 'pe-av' not in name]:\n"
         "    get_backend(name, {'weights': 'random'}).fingerprint()\n"
         "for name in BACKENDS: get_backend(name)\n"
@@ -150,6 +161,12 @@ def test_an_entry_point_that_cannot_be_used_is_left_out_with_a_warning(plugins, 
     (record,) = caplog.records
     assert "of the package one is left out" in record.message
     assert fault in record.message
+
+
+def test_no_backend_can_have_the_name_of_a_parameter_or_pipeline():
+    keys = {key for path in (ROOT / "conf/base/parameters").glob("*.yml") for key in yaml.safe_load(path.read_text())}
+    steps = {name for name in register_pipelines() if not name.startswith(("extract_", "embed_", "index_", "__"))}
+    assert keys | steps - VARIANTS.keys() <= RESERVED | BACKENDS.keys()
 
 
 def test_two_packages_with_one_name_leave_one_of_them(plugins, caplog):

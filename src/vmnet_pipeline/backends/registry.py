@@ -47,7 +47,7 @@ BACKENDS = {
     "pe-av-video": "vmnet_pipeline.backends.encoders.named:PeAvVideo",
 }
 RESERVED = {
-    *("ingest", "split", "extract", "train", "evaluate", "embed", "index", "compare", "tune"),
+    *("ingest", "split", "extract", "train", "evaluate", "embed", "index", "compare", "tune", "pieces", "passages"),
     *("reference", "variants", "variant", "music", "video", "backend_defaults"),
 }
 """Names of pipelines and of parameters, so none for a backend."""
