@@ -6,9 +6,8 @@ import json
 import logging
 import textwrap
 import time
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from vmnet_pipeline.search.libraries import Library
 
 VARIANT = "library"
-STEPS = ("ingest", "extract", "embed", "index")
 
 
 @click.command(name="soundtrack", cls=ProjectCommand, short_help="Put music of a folder under a video.")
@@ -128,23 +126,20 @@ def index_library(place: Path, checkpoint: Path, weights_dir: Path, tell: Any) -
     Raises:
         VmnetError: It cannot be indexed.
     """
-    from kedro.framework.session import KedroSession
+    from vmnet_pipeline.hooks.library import run_library
 
     started = time.monotonic()
     tell(f"Indexes the library {place}; the first time this takes some seconds per minute of music ...")
     params = {"library": place, "library_side": "music", "checkpoint": checkpoint, "weights_dir": weights_dir}
-    texts = {name: str(value) for name, value in params.items()}
-    with _quiet(), redirect_stdout(StringIO()):
-        session: Any = KedroSession.create(project_path=Path.cwd(), runtime_params=texts)
-        with session:
-            session.run(pipeline_names=[*STEPS])
+    with _quiet():
+        run_library({name: str(value) for name, value in params.items()})
     tell(f"The library {place} is indexed ({time.monotonic() - started:.0f} s).")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Only warnings of a run that is a step of this command."""
-    loggers = [logging.getLogger(name) for name in ("kedro", "vmnet_pipeline", "mlflow")]
+    loggers = [logging.getLogger(name) for name in ("kedro", "vmnet_pipeline")]
     levels = [own.level for own in loggers]
     try:
         for own in loggers:

@@ -105,3 +105,75 @@ def _put(catalog: DataCatalog, name: str, value: Any) -> None:
         catalog.save(name, value)
     else:
         catalog[name] = value
+
+
+STEPS = ("ingest", "extract", "embed", "index")
+
+
+def run_library(runtime_params: Mapping[str, Any]) -> None:
+    """Index a library as `kedro run --pipelines=ingest,extract,embed,index` does, as a step of another command.
+
+    It is not logged to MLflow, and prints nothing.
+
+    Args:
+        runtime_params: Those of `--params`, `library` among them.
+
+    Raises:
+        VmnetError: The library cannot be indexed.
+    """
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+    from kedro.runner import SequentialRunner
+
+    from vmnet_pipeline.backends.registry import declare_backends
+    from vmnet_pipeline.hooks.run_checks import configure_project_storage
+    from vmnet_pipeline.pipeline_registry import register_library_pipelines
+
+    loader = _open_configuration(runtime_params)
+    configure_project_storage(loader)
+    parameters = loader["parameters"]
+    declare_backends(parameters)
+    model = choose_library_model(parameters, runtime_params)
+    if model is None:
+        raise ParameterError("name a library: library=FOLDER")
+    catalog = DataCatalog.from_config(loader["catalog"])
+    for name, value in parameters.items():
+        catalog[f"params:{name}"] = _check_parameters(name, value)
+    adapt_catalog(model, catalog)
+    pipelines = register_library_pipelines(model.variant, model.backends)
+    SequentialRunner().run(sum((pipelines[name] for name in STEPS), Pipeline([])), catalog)
+
+
+def _open_configuration(runtime_params: Mapping[str, Any]) -> Any:
+    from vmnet_pipeline.hooks.config_loader import ProjectConfigLoader
+    from vmnet_pipeline.ingestion.ids import name_collection
+    from vmnet_pipeline.storage.configuration import find_conf
+    from vmnet_pipeline.storage.paths import name_local
+
+    return ProjectConfigLoader(
+        str(find_conf()),
+        runtime_params=dict(runtime_params),
+        base_env="base",
+        default_run_env="local",
+        custom_resolvers={"collection": name_collection, "local": name_local},
+    )
+
+
+def _check_parameters(name: str, value: Any) -> Any:
+    """The parameters of a step as its model, as Kedro checks them in a run."""
+    from pydantic import ValidationError
+
+    from vmnet_pipeline.params import EmbedParams, ExtractParams, IndexParams, IngestParams, Params
+
+    models: dict[str, type[Params]] = {
+        "ingest": IngestParams,
+        "extract": ExtractParams,
+        "embed": EmbedParams,
+        "index": IndexParams,
+    }
+    if name not in models:
+        return value
+    try:
+        return models[name].model_validate(value)
+    except ValidationError as error:
+        raise ParameterError(f"{name}.{describe_validation(error, show_value=True)}") from error
