@@ -52,6 +52,15 @@ def places(tmp_path_factory):
     )
 
 
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    """In the current folder; what they hold does not matter, as no test decodes."""
+    monkeypatch.setenv("KEDRO_LOGGING_CONFIG", str(Path(__file__).parents[2] / "conf/logging.yml"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "other.mp4", "song.mp3"):
+        Path(name).write_bytes(b"ID3" if name == "song.mp3" else b"x")
+
+
 def test_the_table_says_how_likely_an_answer_is_and_why_it_fits(places, monkeypatch):
     monkeypatch.setattr(Embedder, "extract", lambda *_, **__: LIBRARY.video[0])
     ranking = make_ranking(
@@ -137,7 +146,6 @@ def test_words_that_cannot_be_searched_say_what_to_do(call, arguments, message):
     [
         [],
         ["clip.mp4", "--music", "a.ogg"],
-        ["clip.mp4", "--video", "other.mp4"],
         ["clip.mp4", "--text", "fast", "--target", "music"],
         ["--text", "fast", "--same-side"],
         ["--text", "fast", "--rerank", 0.5],
@@ -147,3 +155,56 @@ def test_words_that_cannot_be_searched_say_what_to_do(call, arguments, message):
 )
 def test_wrong_combinations_of_options_are_refused(call, arguments):
     call(*arguments, code=2)
+
+
+def test_several_files_are_ranked_by_one_network(call, monkeypatch):
+    loaded, load = [], Embedder.load.__func__
+    monkeypatch.setattr(Embedder, "load", classmethod(lambda kind, *a, **k: loaded.append(1) or load(kind, *a, **k)))
+    found = call("clip.mp4", "other.mp4", "--top-k", 2, "--json")
+    assert [answer["query"] for answer in found] == ["clip.mp4", "other.mp4"]
+    assert [len(answer["results"]) for answer in found] == [2, 2]
+    assert loaded == [1]
+    assert found[0] == call("clip.mp4", "--top-k", 2, "--json")
+
+
+def test_a_folder_means_its_files_and_a_bad_one_costs_no_other(call, monkeypatch, tmp_path):
+    (tmp_path / "films").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp3"):
+        (tmp_path / "films" / name).write_bytes(b"ID3" if name == "c.mp3" else b"x")
+    monkeypatch.setattr("vmnet_pipeline.ingestion.probing.recognise_files", lambda paths, **_: set(paths))
+    output = call("films", "--top-k", 1, code=1)
+    assert "films/a.mp4 rank" in output and "films/b.mp4 rank" in output
+    assert "c.mp3 is audio. To find videos for it: --music" in output
+    assert "1 of 3 files cannot be used." in output
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no media files" in call("empty", code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["song.mp3"], "Error: song.mp3 is audio. To find videos for it: --music song.mp3"),
+        (["gone.mp4"], "Error: There is no file gone.mp4, and no video of this id in the collection."),
+        (
+            ["--music", "gone.mp3", "--same-side"],
+            "Error: There is no file gone.mp3, and no music of this id in the collection.",
+        ),
+        (["clip.mp4", "--filter", "colour=red"], "Error: items have no 'colour' to filter by"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_the_network_is_loaded(call, monkeypatch, arguments, message):
+    monkeypatch.setattr(Embedder, "load", None)
+    assert message in call(*arguments, code=1)
+
+
+def test_an_item_is_asked_by_its_id_without_a_network(call, monkeypatch):
+    alike = call("--music", "5", "--same-side", "--top-k", 4, "--json")["results"]
+    assert len(alike) == 4 and "5" not in [item["id"] for item in alike]
+    monkeypatch.setattr(Embedder, "load", None)
+    assert call("--music", "5", "--same-side", "--top-k", 4, "--json")["results"] == alike
+    assert "give the file instead of the id" in call("--music", "5", "--same-side", "--rerank", 0.5, code=1)
+
+
+def test_files_of_both_sides_are_a_wrong_call(call):
+    assert "give either VIDEOs or --music FILE" in call("clip.mp4", "--music", "song.mp3", code=2)
+    assert "give either VIDEOs" in call(code=2)

@@ -85,7 +85,9 @@ def test_reranking_needs_features(index, embedder):
         recommend(embedder, index, "a.wav", "music", rerank=0.5)
 
 
-def test_recommend_and_its_command_leave_out_what_is_excluded(embedder, places):
+def test_recommend_and_its_command_leave_out_what_is_excluded(embedder, places, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").touch()
     index = load_index(places / "music_index")
     assert name(recommend(embedder, index, "clip.mp4", "video")) == ["m2", "m1"]
     assert name(recommend(embedder, index, "clip.mp4", "video", exclude=["m2"], top_k=1)) == ["m1"]

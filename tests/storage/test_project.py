@@ -78,6 +78,8 @@ def test_a_command_takes_its_defaults_from_the_project_and_paths_from_the_caller
         return []
 
     monkeypatch.setattr(recommend, "make_ranking", remember)
+    (root / "data/06_models/x/vmnet_musicnn/checkpoint").mkdir(parents=True)
+    (root / "data/06_models/x/vmnet_musicnn/checkpoint/config.json").touch()  # something is trained
     arguments = ["recommend", "film.mp4", "--media-dir", "../clips", "--collection", "x", "--index-dir", "index"]
     done = CliRunner().invoke(make_program(), arguments)
     assert done.exit_code == 0, done.output

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
-from vmnet_pipeline.hooks.library import LIBRARY_VARIANT
 from vmnet_pipeline.ingestion.ids import name_collection
-from vmnet_pipeline.params import DEFAULT_VARIANT
+from vmnet_pipeline.storage.paths import is_remote
 from vmnet_pipeline.types import CollectionPlaces
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ _OPTIONS = (
 
 def choose_place(media_dir: str, collection: str, variant: str) -> tuple[str, str]:
     """Collection and variant: those given; else the variant of the project, or a library of these files."""
+    from vmnet_pipeline.hooks.library import LIBRARY_VARIANT
+
     name, chosen = name_collection(media_dir, collection), variant or read_variant()
     library = name if collection else name_collection(media_dir, library=media_dir)
     if not variant and not (OUTPUT / name / chosen).is_dir() and (OUTPUT / library / LIBRARY_VARIANT).is_dir():
@@ -57,6 +58,8 @@ def choose_place(media_dir: str, collection: str, variant: str) -> tuple[str, st
 
 def read_variant() -> str:
     """`variant` in the parameters of the project in the current folder; the default one outside a project."""
+    from vmnet_pipeline.params import DEFAULT_VARIANT
+
     if not Path("conf/base").is_dir():
         return DEFAULT_VARIANT
     from kedro.framework.project import settings
@@ -78,9 +81,11 @@ def find_network(trained: Path, output: Path, media_dir: str) -> Path:
     from vmnet_pipeline.inference.starter import STARTER_FOLDER
 
     if not output.is_dir():
+        is_there = is_remote(media_dir) or Path(media_dir).expanduser().exists()
+        missing = "" if is_there else f"There is no {media_dir}, and "
         raise click.ClickException(
-            f"nothing is trained in {trained} and nothing indexed in {output}; train and index (kedro run; kedro run "
-            "--pipelines=embed,index), or index with the starter model: kedro run "
+            f"{missing}nothing is trained in {trained} and nothing indexed in {output}; train and index (kedro run; "
+            "kedro run --pipelines=embed,index), or index with the starter model: kedro run "
             f"--pipelines=ingest,extract,embed,index --params library={media_dir}"
         )
     return STARTER_FOLDER

@@ -13,6 +13,8 @@ import click
 from vmnet_pipeline.commands.collection import choose_collection, tell_network
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.commands.queries import Searcher, expand_folders
+from vmnet_pipeline.errors import MediaError, ParameterError
 from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
@@ -28,9 +30,14 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 @click.command(
     name="recommend", cls=ProjectCommand, short_help="Find music for a video, or videos for music, or either by words."
 )
-@click.argument("video", required=False, type=click.Path(path_type=Path))
-@click.option("--music", type=click.Path(path_type=Path), default=None, help="Recommend videos for this music instead.")
-@click.option("--video", "video_option", type=click.Path(path_type=Path), default=None, help="The same as VIDEO.")
+@click.argument("videos", nargs=-1, metavar="[VIDEO]...", type=click.Path(path_type=Path))
+@click.option(
+    "--music",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Recommend videos for this music instead; repeatable.",
+)
+@click.option("--video", "more_videos", multiple=True, type=click.Path(path_type=Path), help="The same as VIDEO.")
 @click.option(
     "--text",
     default=None,
@@ -69,9 +76,9 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
 @choose_collection
 @report_errors()
 def recommend_items(
-    video: Path | None,
-    video_option: Path | None,
-    music: Path | None,
+    videos: tuple[Path, ...],
+    more_videos: tuple[Path, ...],
+    music: tuple[Path, ...],
     text: str | None,
     target: Side | None,
     same_side: bool,
@@ -81,42 +88,79 @@ def recommend_items(
 ) -> None:
     """Recommend music of a collection for VIDEO, best first; with --music FILE, videos for that music.
 
-    With --text the words count too, or alone. VIDEO and FILE are local files. Embed and index the collection first:
-    kedro run --pipelines=embed,index
+    With --text the words count too, or alone. VIDEO and FILE are local files, folders of files, or ids of items of the
+    collection. Embed and index the collection first: kedro run --pipelines=embed,index
     """
-    path = choose_file([video, video_option, music], text)
+    paths = choose_files((*videos, *more_videos), music, text)
     if options["rerank"] is not None and text is not None:
         raise click.UsageError("--rerank cannot be combined with --text")
-    if not path and same_side:
+    if not paths and same_side:
         raise click.UsageError("--same-side needs a file")
-    if path and target:
+    if paths and target:
         raise click.UsageError("--target is for --text alone; with a file, use VIDEO or --music, and --same-side")
     from vmnet_pipeline.search.recommendation import target_side
 
-    if path:
+    if paths:
         tell_network(places)
     query: Side = "music" if music else "video"
-    side = target_side(query, same_side=same_side) if path else target or "music"
+    side = target_side(query, same_side=same_side) if paths else target or "music"
     weight = options.pop("text_weight")
     words = None if text is None else understand_words(text, side, places, weight)
-    if path:
-        ranking = make_ranking(path, query, places, same_side=same_side, words=words, **options)
-    else:
+    asked = {"text": text, "direction": f"{query if paths else 'text'}_to_{side}"}
+    if not paths:
         ranking = rank_by_words(side, places, words, **options)
-    asked = {"query": str(path) if path else None, "text": text, "direction": f"{query if path else 'text'}_to_{side}"}
-    click.echo(format_json(asked, ranking) if as_json else format_table(ranking))
+        click.echo(format_json({"query": None, **asked}, ranking) if as_json else format_table(ranking))
+        return
+    options |= {"same_side": same_side, "words": words}
+    if len(paths) == 1 and not paths[0].is_dir():
+        ranking = make_ranking(paths[0], query, places, **options)
+        click.echo(format_json({"query": str(paths[0]), **asked}, ranking) if as_json else format_table(ranking))
+        return
+    show_all(expand_folders(paths), query, places, asked, as_json=as_json, **options)
 
 
-def choose_file(files: Sequence[Path | None], text: str | None) -> Path | None:
-    """The one file of a query; None where there are only words.
+def choose_files(videos: Sequence[Path], music: Sequence[Path], text: str | None) -> Sequence[Path]:
+    """The files of a query, all of one side; none where there are only words.
 
     Raises:
-        click.UsageError: There is neither, or more than one file.
+        click.UsageError: There are neither, or files of both sides.
     """
-    given = [path for path in files if path is not None]
-    if len(given) > 1 or not (given or text is not None):
-        raise click.UsageError("give either a VIDEO or --music FILE, or --text WORDS alone or with one of them")
-    return given[0] if given else None
+    if (videos and music) or not (videos or music or text is not None):
+        raise click.UsageError("give either VIDEOs or --music FILE, or --text WORDS alone or with one of them")
+    return videos or music
+
+
+def show_all(
+    paths: Sequence[Path],
+    query: Side,
+    places: CollectionPlaces,
+    asked: Mapping[str, str | None],
+    *,
+    as_json: bool,
+    same_side: bool,
+    **options: Any,
+) -> None:
+    """Print the answers for several files, for which index and network are read once; one bad file costs no other.
+
+    Raises:
+        click.exceptions.Exit: With 1, after all, if a file could not be used.
+    """
+    searcher, answers, n_failed = Searcher(places, query, same_side=same_side), [], 0
+    for path in paths:
+        try:
+            ranking = searcher.rank(path, **options)
+        except (MediaError, ParameterError) as error:
+            click.echo(f"{path}: {error}", err=True)
+            n_failed += 1
+            continue
+        answers.append(format_json({"query": str(path), **asked}, ranking))
+        if not as_json:
+            click.echo(f"{path}\n{format_table(ranking)}\n")
+    if as_json:
+        click.echo("[" + ",\n".join(answers) + "]")
+    if n_failed:
+        click.echo(f"{n_failed} of {len(paths)} files cannot be used.", err=True)
+        raise click.exceptions.Exit(1)
 
 
 def understand_words(text: str, side: Side, places: CollectionPlaces, weight: float) -> WordQuery:
@@ -151,26 +195,13 @@ def rank_by_words(
     return rank_items(load_index(places.output / f"{side}_index"), None, words=words, **options)
 
 
-def make_ranking(
-    path: Path, query: Side, places: CollectionPlaces, *, same_side: bool, rerank: float | None, **options: Any
-) -> Ranking:
-    """Rank the items of a collection for one side of a file.
+def make_ranking(path: Path, query: Side, places: CollectionPlaces, *, same_side: bool, **options: Any) -> Ranking:
+    """Rank the items of a collection for one side of a file, see `queries.Searcher.rank`.
 
     Raises:
         VmnetError: A file, the checkpoint or the index is missing or cannot be used.
     """
-    from vmnet_pipeline.inference.embedder import Embedder
-    from vmnet_pipeline.inference.reasons import can_explain
-    from vmnet_pipeline.search.index_files import load_index
-    from vmnet_pipeline.search.recommendation import recommend, target_side
-    from vmnet_pipeline.search.reranking import open_features
-
-    side = target_side(query, same_side=same_side)
-    index = load_index(places.output / f"{side}_index")
-    embedder = Embedder.load(places.checkpoint, weights_dir=places.weights_dir)
-    wants_store = rerank is not None or can_explain(embedder)
-    store = open_features(embedder, places.features, side) if wants_store and places.features else None
-    return recommend(embedder, index, path, query, same_side=same_side, rerank=rerank, store=store, **options)
+    return Searcher(places, query, same_side=same_side).rank(path, **options)
 
 
 def format_json(asked: Mapping[str, str | None], ranking: Ranking) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.hooks.config_loader import load_as_written, quote_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +35,8 @@ def _replace_reader(option: click.Parameter, read: Callable[..., Any] | None) ->
 
 
 def _read_params(parse: Callable[..., Any], ctx: click.Context, option: click.Parameter, value: Any) -> Any:
+    from vmnet_pipeline.hooks.config_loader import quote_names
+
     try:
         return parse(ctx, option, quote_names(value) if isinstance(value, str) else value)
     except ParameterError as error:
@@ -44,6 +45,8 @@ def _read_params(parse: Callable[..., Any], ctx: click.Context, option: click.Pa
 
 def _read_file(parse: Callable[..., Any], ctx: click.Context, option: click.Parameter, value: Any) -> Any:
     """Read the options of a file; its `params` from the text, as Kedro has already parsed them."""
+    from vmnet_pipeline.hooks.config_loader import load_as_written
+
     result = parse(ctx, option, value)
     if value and ctx.default_map and "params" in ctx.default_map:
         content = load_as_written(Path(value).read_text(encoding="utf-8"))
