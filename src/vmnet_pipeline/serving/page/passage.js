@@ -6,7 +6,7 @@ import { Cancelled, post } from "./service.js";
 import { formatTime } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const FLOOR_DB = -50; // below the loudest moment of a track
+const FLOOR_DB = -30; // below the loudest moment of a track
 const MATCHED_DB = -24; // louder parts are turned down to this, so that tracks can be compared
 const WAIT_MS = 400;
 
