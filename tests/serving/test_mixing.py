@@ -72,7 +72,7 @@ def test_a_video_without_audio_is_no_music(client, tmp_path):
 
 def render(client, **order):
     state = client.post("/v1/renders", json=order).json()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while state["state"] in ("waiting", "running"):
         assert time.monotonic() < deadline
         time.sleep(0.05)

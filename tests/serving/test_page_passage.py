@@ -26,9 +26,12 @@ def long_tracks(service, places):
 
 @pytest.fixture
 def with_part(page, sounding, long_tracks):
+    page.driver.execute_cdp_cmd("Network.enable", {})
+    page.driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # of the tracks of other tests
     page.send(sounding)
-    page.wait(lambda: page.one("#passage").is_displayed())
-    return page
+    page.wait(lambda: page.one("#passage").is_displayed(), 120)
+    yield page
+    page.driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": False})
 
 
 def read_start(page):
@@ -98,7 +101,7 @@ def test_the_video_is_made_and_can_be_taken_away(with_part, live):
     page.run("document.getElementById('own-mode').value = 'mute'")
     page.one("#render").send_keys(Keys.ENTER)
     page.wait(lambda: "Making the video" in page.one("#render-status").text or page.all("#render-files a"))
-    page.wait(lambda: page.all("#render-files a"), 60)
+    page.wait(lambda: page.all("#render-files a"), 120)
     assert page.one("#render-status").text.startswith("Done: ")
     links = [link.get_attribute("href") for link in page.all("#render-files a")]
     video, timeline, credits = (httpx.get(link) for link in links)

@@ -41,7 +41,7 @@ def many_tracks(service):
 def test_one_answer_of_each_group_and_ten_more(many_tracks, page):
     page.change("#library-side", "video")
     page.run("document.getElementById('library-side').dispatchEvent(new Event('change'))")
-    page.wait(lambda: page.all("#library-items .entry"))
+    page.wait(lambda: page.one("#library-count").text.startswith("6 of 6 videos"))
     page.all("#library-items .entry")[0].click()
     page.wait(lambda: len(page.all("#results li")) == 10)
     first = page.names()

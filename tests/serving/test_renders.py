@@ -35,7 +35,7 @@ def order(media, **changes):
 
 
 def wait(queue, token, *states):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while queue.find(token).state not in states:
         assert time.monotonic() < deadline, queue.find(token)
         time.sleep(0.02)
