@@ -18,12 +18,14 @@ from tiny_encoders import save_tiny
 from vmnet_pipeline.backends.encoders import library
 from vmnet_pipeline.backends.encoders.windows import cut_audio, cut_frames, list_starts
 from vmnet_pipeline.backends.registry import get_backend
+from vmnet_pipeline.backends.whole_file import WholeFileBackend
 from vmnet_pipeline.demo import make_clip
 from vmnet_pipeline.errors import FeatureStoreError, ParameterError, WeightsError
 from vmnet_pipeline.extraction.batching import extract_items
 from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 from vmnet_pipeline.media.audio import decode_audio
 from vmnet_pipeline.media.video import sample_frames
+from vmnet_pipeline.params import PieceParams
 from vmnet_pipeline.types import MediaItem
 
 pytestmark = pytest.mark.long
@@ -435,3 +437,28 @@ def test_without_the_extra_the_message_says_what_to_install(tmp_path, monkeypatc
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ParameterError, match=r"pip install 'vmnet-pipeline\[encoders\]'"):
         get_backend("clap", {"weights": "random"}, weights_dir=tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "params"),
+    [
+        ("clap", "clap", {"window_s": 2.0}),
+        ("ast", "ast", {"window_s": 0.64, "overlap": 0.5}),
+        ("clip", "clip", {"rate_hz": 3.0}),
+        ("videomae", "clip_encoder", {"n_frames": 4, "rate_hz": 2.0}),
+        ("pe-av", "pe-av-video", {"n_frames": 4, "overlap": 0.5, "rate_hz": 3.0}),
+    ],
+)
+def test_a_stream_has_the_entries_of_the_whole_file(name, backend, params, encoder, film, short_film):
+    for path in (film, short_film):
+        own = encoder(name, backend, params)
+        streamed = [part.inputs for part in own.stream(str(path), 10.0, 5.0)]
+        np.testing.assert_allclose(np.concatenate(streamed[:-1]), own.prepare(str(path)).inputs, atol=1e-4)
+        assert len(streamed[-1]) == 0
+
+
+def test_pieces_are_pooled_as_items_are(encoder, film):
+    whole = WholeFileBackend(encoder("clap", "clap", {"window_s": 1.0}), PieceParams())
+    rows = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    np.testing.assert_allclose(whole.pool_piece(rows), whole.inner.pool(rows))
+    assert not np.allclose(whole.pool_piece(rows), rows.mean(axis=0))  # of a joint space: rows of unit length

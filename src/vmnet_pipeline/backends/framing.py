@@ -47,6 +47,16 @@ def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int, *, min_rest
         yield rest
 
 
+def fill_last(windows: Iterable[np.ndarray], window: int, hop: int) -> Iterator[np.ndarray]:
+    """The same windows, the last one moved back so that it is as long as the others, unless it is the only one."""
+    before: np.ndarray | None = None
+    for samples in windows:
+        if len(samples) < window and before is not None:
+            samples = np.concatenate([before[:hop], samples])[-window:]
+        yield samples
+        before = samples.copy()
+
+
 def count_pieces(duration_s: float, window_s: float, hop_s: float) -> int:
     """How many pieces a file of a length has: one every hop, until one reaches the end."""
     return max(1, int(np.ceil((duration_s - window_s) / hop_s - 1e-6)) + 1)

@@ -127,6 +127,12 @@ class WholeFileBackend:
         """The mean of the rows."""
         return np.asarray(feature.mean(axis=0, dtype=np.float64), np.float32)
 
+    def pool_piece(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of a piece, (t, D), as training pools those of an item: (D,). Of VGGish the mean of its patches."""
+        if hasattr(self.inner, "reduce_steps"):
+            return self.pool(rows)
+        return np.asarray(self.inner.pool(rows), np.float32)
+
     def cut(self, feature: np.ndarray) -> list[np.ndarray]:
         """The rows of each piece: (t, D) each, t >= 1, a piece every `hop_s`."""
         if not self.step_s:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vmnet_pipeline.backends.base import FeatureBackend
+    from vmnet_pipeline.backends.whole_file import WholeFileBackend
     from vmnet_pipeline.inference.pieces import PieceEmbedder
     from vmnet_pipeline.inference.single_item import RunOne
     from vmnet_pipeline.models.two_tower import VMNet
@@ -260,11 +261,13 @@ class Embedder:
             backend = self._backends.get(side) or self._make_backend(side)
         return PieceEmbedder(self._model, self._specs[side], backend, piece_s)
 
-    def embed_pieces(self, side: Side, pieces: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
+    def embed_pieces(
+        self, side: Side, pieces: Sequence[tuple[np.ndarray, ...]], backend: WholeFileBackend | JointBackend
+    ) -> np.ndarray:
         """(n, E) float32 unit rows of the pieces of a whole file; see `pieces.split_feature`."""
         from vmnet_pipeline.inference.pieces import embed_pieces
 
-        return embed_pieces(self._model, self._specs[side], pieces)
+        return embed_pieces(self._model, self._specs[side], pieces, backend)
 
     def backend(self, side: Side) -> FeatureBackend | JointBackend:
         """The feature backend of one side, or several joined, loaded on first use.

@@ -152,7 +152,7 @@ def plan_library_embeddings(
     def embed_item(item_id: str) -> np.ndarray:
         if known and known.pieces and item_id in old_rows:
             return known.pieces.take(old_rows[item_id])
-        return embed_pieces(model, spec, split_feature(backend, store.load(item_id)))
+        return embed_pieces(model, spec, split_feature(backend, store.load(item_id)), backend)
 
     chunks = map(embed_item, wanted)
     dim = _measure_dim(model, checkpoint)

@@ -63,4 +63,5 @@ def embed_whole_file(
     if warnings is not None:
         warnings += found
     backend = parts[0] if len(parts) == 1 else JointBackend(cast("Any", parts))
-    return embedder.embed_pieces(side, split_feature(backend, features[0] if len(parts) == 1 else tuple(features)))
+    pieces = split_feature(backend, features[0] if len(parts) == 1 else tuple(features))
+    return embedder.embed_pieces(side, pieces, backend)

@@ -95,8 +95,13 @@ def split_feature(backend: WholeFileBackend | JointBackend, feature: ItemFeature
     return list(zip(*(part.cut(own) for part, own in zip(parts, features, strict=True)), strict=False))
 
 
-def embed_pieces(model: VMNet, spec: InputSpec, pieces: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:
-    """(n, E) float32 unit rows of n pieces, each embedded as if it were an item.
+def embed_pieces(
+    model: VMNet,
+    spec: InputSpec,
+    pieces: Sequence[tuple[np.ndarray, ...]],
+    backend: WholeFileBackend | JointBackend,
+) -> np.ndarray:
+    """(n, E) float32 unit rows of n pieces, each pooled and embedded as if it were an item.
 
     A tower that takes 62 patches of every item gets those of the piece again and again, as it does of short audio.
 
@@ -110,5 +115,8 @@ def embed_pieces(model: VMNet, spec: InputSpec, pieces: Sequence[tuple[np.ndarra
     if len(spec.shape) == 2:
         looped = [np.resize(piece[0], (spec.shape[0], piece[0].shape[1])) for piece in pieces]
         return embed_side(model, spec.side, spec.read(looped, pooled=True))
-    pooled = [np.concatenate([own.mean(axis=0, dtype=np.float64) for own in piece]) for piece in pieces]
+    parts = cast("Sequence[WholeFileBackend]", list_parts(cast("Any", backend)))
+    pooled = [
+        np.concatenate([part.pool_piece(own) for part, own in zip(parts, piece, strict=True)]) for piece in pieces
+    ]
     return embed_side(model, spec.side, spec.read(pooled, pooled=True))

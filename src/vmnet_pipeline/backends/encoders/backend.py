@@ -21,9 +21,10 @@ from vmnet_pipeline.backends.encoders.params import (
 from vmnet_pipeline.backends.encoders.presets import OTHER, Preset
 from vmnet_pipeline.backends.encoders.source import Source, find_source
 from vmnet_pipeline.backends.encoders.windows import cut_audio, cut_frames
+from vmnet_pipeline.backends.framing import batch_items, cut_windows, fill_last
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.media.audio import decode_audio, stream_audio
 from vmnet_pipeline.media.pixels import PICTURE_RECIPE
 from vmnet_pipeline.media.video import sample_frames
 from vmnet_pipeline.types import Modality, PreparedItem
@@ -280,6 +281,17 @@ class AudioEncoder(EncoderBackend):
         inputs = self.process(samples)
         return PreparedItem(inputs, len(inputs), tuple(warnings))
 
+    def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
+        """See `whole_file.WholeFileBackend`; the windows of the whole file."""
+        warnings: list[str] = []
+        rate = int(self.processor.sampling_rate)
+        window = round(self.window_s * rate)
+        hop = max(1, round(window * (1.0 - self.params.overlap)))
+        blocks = stream_audio(path, sample_rate_hz=rate, warnings=warnings)
+        for samples in fill_last(cut_windows(blocks, window, hop), window, hop):
+            yield PreparedItem(self.process(samples), 1)
+        yield PreparedItem(np.empty((0, 1), np.float32), 0, tuple(warnings))
+
 
 class FrameEncoder(EncoderBackend):
     """(T, D) float32 per item, one row per frame."""
@@ -340,6 +352,20 @@ class FrameEncoder(EncoderBackend):
         inputs = self.process(frame for _, frame in found)
         return PreparedItem(inputs, len(inputs), tuple(warnings))
 
+    def stream(self, path: str, window_s: float, hop_s: float) -> Iterator[PreparedItem]:
+        """See `whole_file.WholeFileBackend`; the frames, or clips, of the whole file."""
+        warnings: list[str] = []
+        found = sample_frames(path, rate_hz=self.rate_hz, max_duration_s=None, warnings=warnings)
+        frames = (frame for _, frame in found)
+        for entry in self._stream_entries(frames):
+            inputs = self.process(iter(entry))
+            yield PreparedItem(inputs, len(inputs))
+        yield PreparedItem(np.empty((0, 1), np.float32), 0, tuple(warnings))
+
+    def _stream_entries(self, frames: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """Frames to process together."""
+        return batch_items(frames, FRAMES_AT_ONCE)
+
 
 class ClipEncoder(FrameEncoder):
     """(T, D) float32 per item, one row per clip of some frames."""
@@ -359,3 +385,16 @@ class ClipEncoder(FrameEncoder):
 
     def _group(self, frames: np.ndarray) -> np.ndarray:
         return cut_frames(frames, self.n_frames, self._hop)
+
+    def _stream_entries(self, frames: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """The frames of one clip after the other."""
+        held: list[np.ndarray] = []
+        before: list[np.ndarray] = []
+        for frame in frames:
+            held.append(frame)
+            if len(held) == self.n_frames:
+                yield held
+                before, held = held, held[self._hop :]
+        n_old = len(before) - self._hop if before else 0
+        if len(held) > n_old:  # frames that no clip had yet: the last clip ends with the last of them
+            yield [*before[: self._hop], *held][-self.n_frames :]
