@@ -8,13 +8,14 @@ import os
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vmnet_pipeline.soundtrack.loudness import LoudnessMeter, PeakMeter
-from vmnet_pipeline.soundtrack.signals import RATE_HZ
+from vmnet_pipeline.soundtrack.signals import BLOCK, RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import numpy as np
     from av.container import OutputContainer
     from av.packet import Packet
     from typing_extensions import Buffer
@@ -81,6 +82,7 @@ class Encoder:
         self._decoder: Any = None
         self._first = self._n_lead = 0
         self._loudness, self._peak = LoudnessMeter(), PeakMeter()
+        self._heard, self._n_heard = list[np.ndarray](), 0
 
     def start(self, out: OutputContainer, first_s: Fraction) -> None:
         """Add the stream to a file, its first sample at `first_s`."""
@@ -113,6 +115,15 @@ class Encoder:
         samples = frame.to_ndarray().T if frame.format.is_planar else frame.to_ndarray().reshape(-1, 2)
         n_lead = min(self._n_lead, len(samples))  # what the encoder puts in front, and players drop
         samples, self._n_lead = samples[n_lead:], self._n_lead - n_lead
+        self._heard.append(samples)
+        self._n_heard += len(samples)
+        if self._n_heard >= BLOCK:
+            self._judge()
+
+    def _judge(self) -> None:
+        """Measure what was heard, many frames at a time, since each call costs."""
+        samples = np.concatenate(self._heard) if self._heard else np.empty((0, 2), np.float32)
+        self._heard, self._n_heard = [], 0
         if len(samples):
             self._loudness.add(samples)
             self._peak.add(samples)
@@ -121,6 +132,7 @@ class Encoder:
         """Loudness in LUFS and true peak in dBTP of what was encoded, after all."""
         for frame in self._decoder.decode(None) if self._decoder else []:
             self._listen(frame)
+        self._judge()
         return self._loudness.measure(), self._peak.measure()
 
 

@@ -40,7 +40,7 @@ class _Limiter:
 
     def add(self, block: np.ndarray) -> Iterator[np.ndarray]:
         loud = block * np.float32(self._gain)
-        peaks = self._oversampler.add(loud)
+        peaks = self._oversampler.add(loud, self._ceiling)
         wanted = np.minimum(1.0, self._ceiling / np.maximum(peaks, self._ceiling))
         self._wanted = np.concatenate([self._wanted, wanted])
         self._samples = np.concatenate([self._samples, loud])

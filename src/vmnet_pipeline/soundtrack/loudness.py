@@ -90,21 +90,31 @@ class Oversampler:
     def __init__(self) -> None:
         from scipy.signal import firwin
 
-        self._taps = OVERSAMPLING * firwin(2 * _REACH * OVERSAMPLING + 1, 0.97 / OVERSAMPLING, window=("kaiser", 7.0))
-        self._before = np.zeros((2 * _REACH, 2))
+        taps = OVERSAMPLING * firwin(2 * _REACH * OVERSAMPLING + 1, 0.97 / OVERSAMPLING, window=("kaiser", 7.0))
+        self._taps = taps.astype(np.float32)
+        # no oversampled value exceeds the largest sample by more than this factor
+        self._most = max(float(np.abs(taps[phase::OVERSAMPLING]).sum()) for phase in range(OVERSAMPLING))
+        self._before = np.zeros((2 * _REACH, 2), np.float32)
 
-    def add(self, block: np.ndarray) -> np.ndarray:
-        """Peaks of both channels together: (n,) float64; the first `delay` are of silence before the signal."""
+    def add(self, block: np.ndarray, floor: float) -> np.ndarray:
+        """Peaks of both channels together: (n,) float32; the first `delay` are of silence before the signal.
+
+        Where none can exceed `floor`, those of the samples themselves are given.
+        """
         from scipy.signal import upfirdn
 
-        signal = np.concatenate([self._before, block])
+        signal = np.concatenate([self._before, block.astype(np.float32, copy=False)])
         self._before = signal[len(signal) - 2 * _REACH :]
-        fine = upfirdn(self._taps, signal, up=OVERSAMPLING, axis=0)
+        levels = np.maximum(np.abs(signal[:, 0]), np.abs(signal[:, 1]))
+        own: np.ndarray = levels[_REACH : _REACH + len(block)]
+        if levels.max() * self._most <= floor:
+            return own
         start = len(self._taps) - 1
-        fine = np.abs(fine[start : start + len(block) * OVERSAMPLING]).max(axis=1)
-        own = np.abs(signal[_REACH : _REACH + len(block)]).max(axis=1)
-        peaks: np.ndarray = np.maximum(own, fine.reshape(len(block), OVERSAMPLING).max(axis=1))
-        return peaks
+        for channel in (0, 1):
+            fine = np.abs(upfirdn(self._taps, signal[:, channel], up=OVERSAMPLING)[start:])
+            for phase in range(OVERSAMPLING):
+                own = np.maximum(own, fine[phase::OVERSAMPLING][: len(block)])
+        return own
 
 
 class PeakMeter:
@@ -116,7 +126,7 @@ class PeakMeter:
     def add(self, block: np.ndarray) -> None:
         """Measure further samples: (n, 2) float."""
         if len(block):
-            self._peak = max(self._peak, float(self._oversampler.add(block).max()))
+            self._peak = max(self._peak, float(self._oversampler.add(block, self._peak).max()))
 
     def measure(self) -> float:
         """True peak in dBTP, at least -120."""

@@ -25,7 +25,7 @@ CODEC_MARGIN_DB = 0.5
 """Kept free under the true peak, since a codec that loses detail moves peaks."""
 
 _ROUNDS = 6
-_CLOSE_LU = 0.05
+_CLOSE_LU = 0.15
 # The more the limiter does, the less a gain helps.
 _LEAST_SLOPE = 0.15
 
