@@ -10,7 +10,7 @@ from vmnet_pipeline.params.base import Params, Share
 
 
 class MixParams(Params):
-    """How music is mixed under a video, and how the result is written."""
+    """How music is mixed under a video; `kedro render` takes these as `--set NAME=VALUE`."""
 
     own_sound: Literal["duck", "keep", "mute"] = Field(
         "duck", description="The video's own sound: `duck` keeps it and lowers the music under speech."

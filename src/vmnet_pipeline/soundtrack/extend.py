@@ -9,10 +9,10 @@ import numpy as np
 
 from vmnet_pipeline.errors import MediaError, ParameterError
 from vmnet_pipeline.soundtrack.fades import rise
-from vmnet_pipeline.soundtrack.signals import RATE_HZ, Sound, cut
+from vmnet_pipeline.soundtrack.signals import RATE_HZ, Sound, cut, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
 # Music up to this length is kept decoded while it is repeated: 23 MB.
 _KEPT = 60 * RATE_HZ
@@ -38,10 +38,10 @@ class Track:
         self._sound = sound
         self._kept: list[np.ndarray] | None = None
 
-    def count(self, limit: int) -> int:
+    def count(self, limit: int, progress: Callable[[float], None] = lambda share: None) -> int:
         """Samples of the track, at most `limit`."""
         n, kept = 0, list[np.ndarray]()
-        for block in cut(self._sound.blocks(), 0, limit):
+        for block in watch(cut(self._sound.blocks(), 0, limit), lambda n: progress(n / limit)):
             n += len(block)
             if n <= _KEPT:
                 kept.append(block)

@@ -93,7 +93,7 @@ def analyse(
     sound = Sound(music)
     start, track = round(start_s * RATE_HZ), Track(sound)
     bars = [round(bar_s * RATE_HZ) for bar_s in bars_s]
-    n_track = track.count(max(start + n_samples, RATE_HZ))
+    n_track = track.count(max(start + n_samples, RATE_HZ), lambda share: progress(0.35 + 0.05 * share))
     pieces, remark = plan_pieces(start, n_samples, n_track, bars, round(params.crossfade_s * RATE_HZ), music)
     warnings = [*film.warnings, *(own.warnings if own else []), *(f"music: {loss}" for loss in sound.warnings)]
     name = params.own_sound if own is not None or params.own_sound == "mute" else "none"
@@ -121,7 +121,7 @@ def _hear_own(video: str, film: Film, params: MixParams, progress: Callable[[flo
     most = round(params.max_hours * 3600 * RATE_HZ)
     total = max(1, round(film.duration_s * RATE_HZ))
     try:
-        for block in watch(sound.blocks(), lambda n: progress(0.2 + 0.2 * min(1.0, n / total))):
+        for block in watch(sound.blocks(), lambda n: progress(0.2 + 0.15 * min(1.0, n / total))):
             n = min(most, n + len(block))
             meter.add(block)
             if finder is not None:

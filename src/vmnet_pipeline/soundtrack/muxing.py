@@ -82,19 +82,20 @@ def survey_film(path: str, max_s: float, progress: Callable[[float], None]) -> F
             `undecodable_video`, or `too_long`.
     """
     with open_media_file(path) as file:
-        n_parts = len(find_starts(file, file.seek(0, os.SEEK_END)))
+        size = file.seek(0, os.SEEK_END)
+        n_parts = len(find_starts(file, size))
     with _open(path) as container:
         index = _check_frames(path, container)
     with _open(path) as container:
         stream: Any = container.streams[index]
         reader = Reader(container, stream)
-        n_bytes, declared_s = 0, (container.duration or 0) / 1e6
+        n_bytes = 0
         for packet in whole_packets(reader):
             n_bytes += packet.size
             seconds = reader.measure(stream.index)
             if seconds > max_s:
                 raise MediaError("too_long", f"{path}: lasts longer than {max_s / 3600:.4g} h; cut it")
-            progress(min(1.0, seconds / declared_s) if declared_s > 0 else 0.0)
+            progress((packet.pos or 0) / size)
         origin = reader.origin_s or Fraction(0)
         end_s = reader.clock.get_span(stream.index)[1] / 1e9
         warnings = reader.describe_losses(stream.index, reader.measure(stream.index))
