@@ -36,13 +36,16 @@ class FeatureSet:
 
 
 NETWORKS = FeatureSet({"musicnn": {}}, {"efficientnet": {}})
-COMPACT = FeatureSet({"descriptors_audio": {"preset": "compact"}}, {"descriptors_video": {}})
+COMPACT = FeatureSet({"descriptors_audio": {}}, {"descriptors_video": {}})
+VMNET2017 = FeatureSet({"vmnet2017": {}}, COMPACT.video)
 FEATURE_SETS = {
     "networks": NETWORKS,
     "descriptors": COMPACT,
-    "vmnet2017": FeatureSet({"descriptors_audio": {"preset": "vmnet2017"}}, {"descriptors_video": {}}),
-    "fused": FeatureSet({**NETWORKS.music, **COMPACT.music}, {**NETWORKS.video, **COMPACT.video}),
+    "vmnet2017": VMNET2017,
+    "starter": FeatureSet({**COMPACT.music, **VMNET2017.music}, COMPACT.video),
+    "fused": FeatureSet({**NETWORKS.music, **COMPACT.music, **VMNET2017.music}, {**NETWORKS.video, **COMPACT.video}),
 }
+"""Those of the variants `vmnet_musicnn` (networks) and `vmnet_fused`, and what the starter model is fitted to."""
 
 
 def describe_backend(name: str, own: Mapping[str, Any]) -> dict[str, Any]:

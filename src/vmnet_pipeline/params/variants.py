@@ -28,7 +28,9 @@ class VariantParams(Params):
 VARIANTS = {
     "vmnet_musicnn": VariantParams(music=("musicnn",), video=("efficientnet",)),
     "vmnet_vggish": VariantParams(music=("vggish",), video=("efficientnet",)),
-    "vmnet_fused": VariantParams(music=("musicnn", "descriptors_audio"), video=("efficientnet", "descriptors_video")),
+    "vmnet_fused": VariantParams(
+        music=("musicnn", "descriptors_audio", "vmnet2017"), video=("efficientnet", "descriptors_video")
+    ),
 }
 """Variants that need not be configured."""
 
