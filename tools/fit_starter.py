@@ -45,15 +45,15 @@ LENGTH_S = 17.0
 REDUCED = {"music_tower": "reduced", "video_tower": "reduced"}
 PARAMS = TrainParams(model=REDUCED, n_threads=1)
 N_HALVINGS, N_FOLDS = 10, 3
-LICENCES = {
+LICENCES = {  # a note for the table; the packages have the full texts
     "moviepy": "CC-BY 3.0, (c) Blender Foundation",
-    "flight-of-the-amazon-queen": "freeware, free to distribute (Debian main)",
-    "lure-of-the-temptress": "freeware, free to distribute (Debian main)",
-    "hedgewars-data": "GPL-2, art and music of its authors (Debian main)",
-    "wesnoth-1.16-music": "GPL-2+ or CC-BY-SA 4.0 (Debian main)",
-    "warzone2100-music": "CC-BY-SA 3.0 or GPL-2+ (Debian main)",
-    "planetblupi-music-ogg": "GPL-3+ (Debian main)",
-    "singularity-music": "GPL-2+ or CC-BY-SA 3.0 (Debian main)",
+    "flight-of-the-amazon-queen": "freeware, Debian main",
+    "lure-of-the-temptress": "freeware, Debian main",
+    "hedgewars-data": "GPL-2 and free art, Debian main",
+    "wesnoth-1.16-music": "GPL or CC, Debian main",
+    "warzone2100-music": "GPL or CC, Debian main",
+    "planetblupi-music-ogg": "GPL or CC, Debian main",
+    "singularity-music": "GPL or CC, Debian main",
 }
 
 

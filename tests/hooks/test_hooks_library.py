@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from library_runs import run_library, save_descriptor_network
+from vmnet_pipeline.commands.collection import OUTPUT, choose_place, find_network, tell_network
+from vmnet_pipeline.commands.recommend import make_ranking
 from vmnet_pipeline.demo.clip import make_clip
 from vmnet_pipeline.errors import CheckpointError, ParameterError
 from vmnet_pipeline.features.store import FeatureStore
@@ -18,6 +20,7 @@ from vmnet_pipeline.inference.embeddings import read_embeddings
 from vmnet_pipeline.inference.libraries import embed_whole_file
 from vmnet_pipeline.params import PieceParams
 from vmnet_pipeline.search.index_files import load_index
+from vmnet_pipeline.types import CollectionPlaces
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
@@ -69,6 +72,22 @@ def test_a_folder_of_tracks_is_indexed_and_grows(tracks):
     (tracks / "t0.ogg").unlink()
     run_library(tracks, "network")
     assert load_index(output / "music_index").ids == ["t1", "t2"]
+
+
+def test_without_a_network_the_starter_model_indexes_and_answers(tracks, caplog, capsys):
+    run_library(tracks, "")
+    assert "no trained model found: using the starter model" in caplog.text
+    name, variant = choose_place(str(tracks), "", "")
+    output = OUTPUT / name / variant
+    network = find_network(Path("data/06_models") / name / variant / "checkpoint", output, str(tracks))
+    places = CollectionPlaces(output, network, Path("none"), Path("none"), (), Path("data/04_feature") / name)
+    clip = tracks.parent / "clip.mp4"
+    make_clip(clip, duration_s=8.0, with_audio=False, width=64, height=36)
+    ranking = make_ranking(clip, "video", places, same_side=False, rerank=None, top_k=5)
+    assert {item.id for item in ranking} == {"t0", "t1"}
+    assert ranking[0].score > ranking[1].score
+    tell_network(places)
+    assert "using the starter model" in capsys.readouterr().err
 
 
 def test_a_folder_of_videos_without_sound_is_indexed(tmp_path, monkeypatch):
