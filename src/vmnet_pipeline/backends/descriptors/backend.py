@@ -60,5 +60,6 @@ class DescriptorBackend:
         return np.ascontiguousarray(feature[0], np.float32)
 
     def pool(self, feature: np.ndarray) -> np.ndarray:
-        """(D,) as it is; (1, D) as `infer` gives it to (D,)."""
-        return np.asarray(feature, np.float32).reshape(-1)
+        """(D,) as it is; (T, D), of the pieces of a whole file, to their mean (D,)."""
+        array = np.asarray(feature, np.float32)
+        return array if array.ndim == 1 else array.mean(axis=0)
