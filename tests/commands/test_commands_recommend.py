@@ -22,6 +22,7 @@ from vmnet_pipeline.search.vector_index import VectorIndex
 from vmnet_pipeline.types import CollectionPlaces
 
 LIBRARY = draw_pairs(30, 9)
+GROUPS = {item_id: f"song{place % 3}" for place, item_id in enumerate(LIBRARY.ids)}
 LIBRARY.video[0, VIDEO.index("cuts")], LIBRARY.music[0, AUDIO.index("tempo")] = 2.0, 60.0
 
 
@@ -36,7 +37,7 @@ def places(tmp_path_factory):
     save_checkpoint(folder / "checkpoint", checkpoint)
     embedder = Embedder(checkpoint)
     vectors = embedder([LIBRARY.music, None], pooled=True).music
-    items = pd.DataFrame({"id": LIBRARY.ids, "title": [f"Track {i}" for i in LIBRARY.ids]})
+    items = pd.DataFrame({"id": LIBRARY.ids, "title": [f"Track {i}" for i in LIBRARY.ids], "group": GROUPS.values()})
     about = {"checkpoint": embedder.digest, "calibration": checkpoint.calibration.model_dump()}
     save_index(folder / "output/music_index", VectorIndex.build(vectors, items, about=about))
     columns = [f"descriptors_audio:{name}" for name in AUDIO]
@@ -67,7 +68,7 @@ def test_the_table_says_how_likely_an_answer_is_and_why_it_fits(places, monkeypa
         Path("clip.mp4"), "video", places, same_side=False, rerank=None, top_k=3, filters=(), exclude=()
     )
     table = format_table(ranking).splitlines()
-    assert table[0].split() == ["rank", "score", "fit", "above", "id", "title", "reasons"]
+    assert table[0].split() == ["rank", "score", "fit", "above", "id", "title", "group", "reasons"]
     assert ranking[0].id == "0" and ranking[0].fit > 0.2 and ranking[0].percentile > 95
     assert "both slow (tempo 60, cuts every 30.0 s)" in table[1]
     assert json.loads(format_json({"query": "clip.mp4"}, ranking))["results"][0]["reasons"]
@@ -97,6 +98,14 @@ def call(places, monkeypatch):
         return json.loads(done.stdout) if "--json" in arguments else " ".join(done.output.split())
 
     return run
+
+
+@pytest.mark.parametrize("query", [("clip.mp4",), ("--text", "slow tempo"), ("clip.mp4", "--text", "slow")])
+def test_one_answer_of_each_group(call, query):
+    everything = [item["id"] for item in call(*query, "--top-k", 30, "--json")["results"]]
+    best = list({GROUPS[item_id]: item_id for item_id in reversed(everything)}.values())
+    found = [item["id"] for item in call(*query, "--one-per-group", "--top-k", 5, "--json")["results"]]
+    assert found == sorted(best, key=everything.index)[:5]
 
 
 TEMPO = dict(zip(LIBRARY.ids, LIBRARY.music[:, AUDIO.index("tempo")], strict=True))

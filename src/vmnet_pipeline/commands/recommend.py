@@ -70,6 +70,7 @@ WIDTHS = {"id": 28, "title": 28, "group": 16, "licence": 12, "tags": 36}
     default=0.0,
     help="Choose results of the 50 best that differ from each other: share of unlikeness.  [default: off]",
 )
+@click.option("--one-per-group", is_flag=True, help="Only the best item of each group, such as a song.")
 @click.option("--filter", "filters", multiple=True, help="Only items like this: group=A, tag=rock, 'duration<60'.")
 @click.option("--exclude", multiple=True, metavar="ID", help="Leave this item out, e.g. the query itself; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -194,6 +194,7 @@ def recommend(
     rerank: float | None = None,
     store: FeatureStore | JointStore | None = None,
     variety: float = 0.0,
+    one_per_group: bool = False,
     words: WordQuery | None = None,
 ) -> Ranking:
     """Rank the items of an index for a media file.
@@ -210,6 +211,7 @@ def recommend(
         rerank: Share of the agreement over time in the score, 0-1; None does not re-rank.
         store: Features of the indexed items; `rerank` needs them, and reasons.
         variety: See `rank_items`.
+        one_per_group: See `rank_items`.
         words: See `rank_items`.
 
     Raises:
@@ -252,6 +254,7 @@ def recommend(
         exclude=exclude,
         reranking=reranking,
         variety=variety,
+        one_per_group=one_per_group,
         direction=f"{query}_to_{side}",
         words=words,
     )
