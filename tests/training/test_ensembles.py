@@ -18,12 +18,13 @@ from vmnet_pipeline.models.checkpoints import (
     split_checkpoint,
 )
 from vmnet_pipeline.models.embed import embed_arrays
+from vmnet_pipeline.models.reduced_cca import list_ranks
 from vmnet_pipeline.training import train_model
 from vmnet_pipeline.training.calibration import calibrate_result
 from vmnet_pipeline.training.ensembles import list_members, train_ensemble
 from vmnet_pipeline.training.joint_weights import choose_few_weights, choose_weights
 from vmnet_pipeline.training.trainer import HeldOut
-from vmnet_pipeline.types import Sequences
+from vmnet_pipeline.types import FeaturePart, Sequences
 
 pytestmark = pytest.mark.long
 
@@ -367,3 +368,22 @@ def test_a_start_in_closed_form_cannot_be_trained_on(tmp_path):
         start=start,
     )
     assert np.isfinite(cosines(done.network, few)).all()
+
+
+def test_few_pairs_of_several_backends_are_compared_backend_by_backend(tmp_path):
+    """A wide backend without meaning does not drown a narrow one with it."""
+    rng = np.random.default_rng(0)
+
+    def widen(pairs):
+        noise = (50 * rng.normal(size=(len(pairs), 400))).astype("f4")
+        parts = {"music": (FeaturePart("own", 12), FeaturePart("noise", 400))}
+        return replace(pairs, music=np.concatenate([pairs.music, noise], axis=1), parts=parts)
+
+    few, other = widen(draw_pairs(60, 1)), widen(draw_pairs(60, 5))
+    model = {"music_tower": "reduced", "video_tower": "reduced"}
+    result = train_model(few, None, narrow_params(model=model), state_dir=tmp_path / "a")
+    assert result.model_config["ranks"] == list_ranks(2, 1)
+    whole = replace(few, parts={})
+    drowned = train_model(whole, None, narrow_params(model=model), state_dir=tmp_path / "b")
+    ranks = [1 + (cosines(one, other) > cosines(one, other).diagonal()[:, None]).sum(1) for one in (result, drowned)]
+    assert np.median(ranks[0]) < np.median(ranks[1]) - 5

@@ -76,6 +76,12 @@ def test_with_too_few_validation_pairs_all_count_alike(val):
     assert weigh(NOISY[0], joint) == weigh(*NOISY, part_weights="equal")
 
 
+def test_with_few_pairs_for_several_members_all_count_alike():
+    best = {"protocol": "best"}
+    assert weigh(*NOISY, **best) == weigh(*NOISY, part_weights="equal")
+    assert weigh(*NOISY, **best, few_pairs=0) == weigh(*NOISY)
+
+
 def test_factors_can_be_given():
     given, equal = (weigh(*NOISY, part_weights=value) for value in ({"extra": 3.0}, "equal"))
     assert given["extra"] / given["first"] == pytest.approx(3.0 * equal["extra"] / equal["first"])
