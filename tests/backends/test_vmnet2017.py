@@ -245,6 +245,18 @@ def test_the_backend_makes_1140_numbers_of_a_file(tmp_path):
     assert backend.fingerprint().settings["librosa"] == __import__("librosa").__version__
 
 
+def test_under_its_own_name_short_audio_is_repeated_and_has_another_identity(tmp_path):
+    clip = make_clip(tmp_path / "song.wav", duration_s=2.0, with_video=False)
+    backend, preset = get_backend("vmnet2017"), get_backend("descriptors_audio", {"preset": "vmnet2017"})
+    (repeated,), (padded,) = (one.prepare(str(clip)).inputs for one in (backend, preset))
+    n = np.flatnonzero(padded)[-1] + 1
+    np.testing.assert_array_equal(repeated[:n], padded[:n])
+    np.testing.assert_array_equal(repeated[24_000:48_000], repeated[:24_000])
+    assert np.abs(repeated[-24_000:]).max() > 0.01 and not padded[-24_000:].any()
+    assert backend.fingerprint().digest != preset.fingerprint().digest
+    assert vmnet2017.take_middle(np.zeros(0, np.float32), repeats=True).shape == (349_440,)
+
+
 @pytest.mark.process
 def test_librosa_is_imported_where_its_compiled_parts_cannot_be_kept():
     program = (
