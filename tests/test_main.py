@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from vmnet_pipeline import __version__
-from vmnet_pipeline.__main__ import make_program
+from vmnet_pipeline.__main__ import KEDRO_COMMANDS, make_program
 from vmnet_pipeline.cli import cli
 from vmnet_pipeline.storage import configuration
 
@@ -28,7 +29,10 @@ def test_module_takes_the_options_of_kedro_run():
 
 
 def test_the_program_has_every_command_of_the_project():
-    assert {*cli.commands, "run", "catalog", "registry"} == {*make_program().commands}
+    program = make_program()
+    assert {*cli.commands, "run", "catalog", "registry"} == {*program.list_commands(click.Context(program))}
+    for name, text in KEDRO_COMMANDS.items():  # written down, as Kedro is not read for the help
+        assert program.get_command(click.Context(program), name).get_short_help_str(80) == text
     assert call("--version").output == f"vmnet-pipeline, version {__version__}\n"
 
 
@@ -77,3 +81,15 @@ def test_private_settings_of_a_checkout_are_not_copied(tmp_path, monkeypatch):
     assert call("new-project", str(tmp_path / "mine")).exit_code == 0
     copied = {path.name for path in (tmp_path / "mine/conf").rglob("*") if path.is_file()}
     assert copied == {"globals.yml", ".gitkeep"}
+
+
+@pytest.mark.process
+def test_kedro_is_not_read_for_the_help_of_a_command(tmp_path):
+    code = (
+        "import sys; from vmnet_pipeline.__main__ import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as end: print(end.code, 'kedro.framework' in sys.modules)"
+    )
+    for arguments in (["--help"], ["recommend", "--help"], ["--version"]):
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "0 False", arguments

@@ -6,6 +6,7 @@ package, and writes below that folder. `python -m vmnet_pipeline` takes the opti
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
 
 PACKAGE = "vmnet_pipeline"
+KEDRO_COMMANDS = {
+    "catalog": "Commands for working with catalog.",
+    "registry": "Commands for working with registered pipelines.",
+    "run": "Run pipelines: ingest, extract, train, evaluate.",
+}
+"""Names and short help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,29 +35,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Command, options and arguments; by default those that the process was started with.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     _set_environment()
-    project = _enter_project()
-    make_program()(None if arguments is None else list(arguments), prog_name=NAME, obj=project)
+    asks_for_help = bool({"-h", "--help", "-V", "--version"} & {*itertools.takewhile(lambda text: text != "--", given)})
+    project = None if asks_for_help or not given else _enter_project()
+    make_program()(given, prog_name=NAME, obj=project)
 
 
 def make_program() -> click.Group:
-    """The commands of this project, and those of Kedro that need no project folder."""
+    """The commands of this project, and those of Kedro that need no project folder; Kedro's are read on demand."""
     import click
-    from kedro.framework.cli.catalog import catalog
-    from kedro.framework.cli.registry import registry
 
     from vmnet_pipeline import __version__
     from vmnet_pipeline.cli import cli
-    from vmnet_pipeline.commands.run import make_run_command
 
-    program = click.Group(
+    class Program(click.Group):
+        def list_commands(self, ctx: click.Context) -> list[str]:
+            return sorted({*self.commands, *KEDRO_COMMANDS})
+
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+            return _take_from_kedro(cmd_name) if cmd_name in KEDRO_COMMANDS else super().get_command(ctx, cmd_name)
+
+        def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+            own = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+            with formatter.section("Commands"):
+                formatter.write_dl(sorted({**own, **KEDRO_COMMANDS}.items()))
+
+    program = Program(
         NAME,
-        commands={**cli.commands, "catalog": catalog, "registry": registry, "run": make_run_command()},
+        commands=dict(cli.commands),
         help="From raw video and music files to a trained cross-modal retrieval model.",
         epilog="Where other texts say `kedro COMMAND`, write `vmnet-pipeline COMMAND` outside of a project folder.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     return click.version_option(__version__, "--version", "-V", prog_name=NAME)(program)
+
+
+def _take_from_kedro(name: str) -> click.Command:
+    if name == "run":
+        from vmnet_pipeline.commands.run import make_run_command
+
+        return make_run_command()
+    if name == "catalog":
+        from kedro.framework.cli.catalog import catalog
+
+        return catalog
+    from kedro.framework.cli.registry import registry
+
+    return registry
 
 
 def _set_environment() -> None:

@@ -214,6 +214,11 @@ def test_an_item_is_asked_by_its_id_without_a_network(call, monkeypatch):
     assert "give the file instead of the id" in call("--music", "5", "--same-side", "--rerank", 0.5, code=1)
 
 
+def test_the_last_line_says_what_to_do_next(call):
+    assert call("clip.mp4").endswith("to see and hear them; kedro render VIDEO MUSIC, to keep one")
+    assert "results" in call("clip.mp4", "--json")
+
+
 def test_files_of_both_sides_are_a_wrong_call(call):
     assert "give either VIDEOs or --music FILE" in call("clip.mp4", "--music", "song.mp3", code=2)
     assert "give either VIDEOs" in call(code=2)

@@ -114,4 +114,4 @@ def test_kedro_runs_the_command_of_the_project():
     command = program.get_command(click.Context(program), "run")
     (option,) = [option for option in command.params if option.name == "params"]
     assert option.callback.func is run._read_params
-    assert make_program().commands["run"].short_help == command.short_help
+    assert make_program().get_command(click.Context(make_program()), "run").short_help == command.short_help

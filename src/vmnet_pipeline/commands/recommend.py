@@ -15,6 +15,7 @@ from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
 from vmnet_pipeline.commands.queries import Searcher, expand_folders
 from vmnet_pipeline.errors import MediaError, ParameterError
+from vmnet_pipeline.hooks.program import say_next
 from vmnet_pipeline.types import SIDES
 
 if TYPE_CHECKING:
@@ -116,8 +117,10 @@ def recommend_items(
     if len(paths) == 1 and not paths[0].is_dir():
         ranking = make_ranking(paths[0], query, places, **options)
         click.echo(format_json({"query": str(paths[0]), **asked}, ranking) if as_json else format_table(ranking))
-        return
-    show_all(expand_folders(paths), query, places, asked, as_json=as_json, **options)
+    else:
+        show_all(expand_folders(paths), query, places, asked, as_json=as_json, **options)
+    if not as_json:
+        say_next("kedro serve with the same options, to see and hear them; kedro render VIDEO MUSIC, to keep one")
 
 
 def choose_files(videos: Sequence[Path], music: Sequence[Path], text: str | None) -> Sequence[Path]:
