@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from typing import TYPE_CHECKING
 
+import av
 import numpy as np
 import pytest
 from hostile import encode_sound, make_sweep, write_wav
@@ -12,6 +13,7 @@ from hostile import encode_sound, make_sweep, write_wav
 from vmnet_pipeline.backends.registry import get_backend
 from vmnet_pipeline.extraction.batching import extract_items
 from vmnet_pipeline.media.audio import decode_audio
+from vmnet_pipeline.media.channels import Stereo
 from vmnet_pipeline.types import MediaItem
 
 if TYPE_CHECKING:
@@ -129,3 +131,39 @@ def test_the_row_of_the_item_says_so(tmp_path: Path, name: str) -> None:
     assert (cancelling.row.status, mono.row.warning) == ("done", "")
     assert "opposite phase" in cancelling.row.warning
     np.testing.assert_allclose(cancelling.array, mono.array, rtol=1e-4, atol=1e-6)
+
+
+def make_frame(layout: str, kind: str, channels: np.ndarray) -> av.AudioFrame:
+    planar = kind.endswith("p")
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(channels) if planar else np.ascontiguousarray(channels.T).reshape(1, -1),
+        format=kind,
+        layout=layout,
+    )
+    frame.sample_rate = RATE_HZ
+    return frame
+
+
+@pytest.mark.parametrize("kind", ["s16", "fltp"])
+def test_one_channel_is_doubled_and_two_stay(kind: str) -> None:
+    scale, dtype = (32_768, np.int16) if kind == "s16" else (1, np.float32)
+    pair = (np.stack([SONG, OTHER])[:, :500] * scale).astype(dtype)
+    left, right = pair / np.float32(scale)
+    stereo = Stereo().mix(make_frame("stereo", kind, pair))
+    assert stereo.dtype == np.float32
+    assert np.allclose(stereo, np.stack([left, right], axis=1), atol=1e-6)
+    assert np.allclose(Stereo().mix(make_frame("mono", kind, pair[:1])), np.stack([left, left], axis=1), atol=1e-6)
+
+
+def test_surround_is_mixed_down_with_the_centre_on_both_sides() -> None:
+    mixer = Stereo()
+    for place, sides in ((0, (1.0, 0.0)), (1, (0.0, 1.0)), (2, (0.7071, 0.7071)), (4, (0.7071, 0.0))):
+        channels = np.zeros((6, 400), np.float32)
+        channels[place] = 0.5
+        mixed = mixer.mix(make_frame("5.1", "fltp", channels))
+        assert mixed.shape == (400, 2)
+        assert mixed[200] == pytest.approx([0.5 * side for side in sides], abs=0.01)
+
+
+def test_silence_has_two_channels() -> None:
+    assert Stereo.make_silence(3).shape == (3, 2)
