@@ -129,7 +129,7 @@ def index_library(place: Path, checkpoint: Path, weights_dir: Path, tell: Any) -
     from vmnet_pipeline.hooks.library import run_library
 
     started = time.monotonic()
-    tell(f"Indexes the library {place}; the first time this takes some seconds per minute of music ...")
+    tell(f"Indexes the library {place}; the first time about a second per minute of music ...")
     params = {"library": place, "library_side": "music", "checkpoint": checkpoint, "weights_dir": weights_dir}
     with _quiet():
         run_library({name: str(value) for name, value in params.items()})
