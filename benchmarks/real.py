@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 VARIANTS: dict[str, dict[str, Any]] = {
     VMNET: {},
     "best": {"protocol": "best"},
+    "kernel_cca": {"model": {"music_tower": "kernel", "video_tower": "kernel", "embedding_dim": 256}},
     "contrastive": {"loss": {"name": "contrastive"}},
 }
 """Name to settings laid over those of `kedro run`."""

@@ -11,20 +11,21 @@ from vmnet_pipeline.models.factory import build_model
 SHAPES = {"musicnn": (6,), "vggish": (22, 5), "canonical": (6,), "sequence": (9, 6)}
 
 
-def make_network(tower, *, standardise):
+def make_network(tower, *, standardise, whiten=()):
     torch.manual_seed(0)
     music, video = SHAPES[tower], SHAPES["sequence" if tower == "sequence" else "musicnn"]
-    model = build_model(tower, tower, music, video, embedding_dim=8, standardise=standardise).requires_grad_(False)
+    model = build_model(tower, tower, music, video, embedding_dim=8, standardise=standardise, whiten=whiten)
+    model.requires_grad_(False)
     for name, part in [*model.named_buffers(), *model.named_parameters()]:
         if part.is_floating_point() and ("bn." in name or "scaler" in name or "bias" in name):
             part.copy_(torch.rand_like(part) + 0.3)
     return model.eval()
 
 
-@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize(("standardise", "whiten"), [(True, ()), (False, ()), (True, ("music",)), (True, ("video",))])
 @pytest.mark.parametrize("tower", ["musicnn", "vggish"])
-def test_it_is_the_network(tower, standardise):
-    model = make_network(tower, standardise=standardise)
+def test_it_is_the_network(tower, standardise, whiten):
+    model = make_network(tower, standardise=standardise, whiten=whiten)
     music = np.random.default_rng(0).normal(size=(5, *SHAPES[tower])).astype(np.float32)
     video = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
     run_music, run_video = build_single(model.music_scaler, model.music), build_single(model.video_scaler, model.video)

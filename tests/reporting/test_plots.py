@@ -99,3 +99,13 @@ def test_curves_of_several_members_are_not_joined():
     epochs = axes.lines[0].get_xdata()
     assert np.isnan(epochs[3])
     assert [x for x in epochs if not np.isnan(x)] == [1, 2, 3, 1, 2, 3]
+
+
+def test_networks_in_closed_form_have_no_loss():
+    rows = [{"member": 1, "epoch": e, "steps": 3 * e, "loss": 1.0 / e, "val_mrr": 0.1} for e in (1, 2)]
+    closed = {"member": 2, "epoch": 1, "steps": 0, "loss": -0.2, "val_mrr": 0.3}
+    panels = {axes.get_title(loc="left"): find_curves(axes) for axes in plot_training([*rows, closed]).axes}
+    assert panels["Loss terms"]["total"] == ([1, 2], [1.0, 0.5])
+    assert 0.3 in panels["Mean reciprocal rank on validation"]["MRR"][1]
+    alone = {axes.get_title(loc="left") for axes in plot_training([closed]).axes}
+    assert "Loss terms" not in alone

@@ -46,6 +46,7 @@ OPTIONS = {
     "memory": {"loss": {"name": "contrastive", "memory_size": 20}},
     "semi_hard": {"loss": {"negatives": "semi_hard", "top_k": 4}},
     "sampled": {"loss": {"structure_triples": "sampled", "n_structure_triples": 50, "hinge": "sum"}},
+    "whitened": {"whiten": {"music": 0.5, "video": 1.0}},
     "best": {"protocol": "best", "model": {"embedding_dim": 9}, "batch_size": 13},
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmnet_pipeline.models.pooled_tower import HiddenLayer, PooledTower, TimeFusion, TimeFusionTower
-from vmnet_pipeline.models.two_tower import Standardise
+from vmnet_pipeline.models.two_tower import Standardise, Whiten
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,6 +81,9 @@ def _build_scaler(scaler: nn.Module) -> RunOne:
     if not isinstance(scaler, Standardise):
         return lambda x: x
     mean, std = _to_array(scaler.mean), _to_array(scaler.std)
+    if isinstance(scaler, Whiten):
+        matrix = _to_array(scaler.matrix)
+        return lambda x: cast("Array", ((x - mean) / std) @ matrix)
     return lambda x: (x - mean) / std
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import nn
 
 from vmnet_pipeline.errors import ParameterError
-from vmnet_pipeline.models.two_tower import Standardise, VMNet
+from vmnet_pipeline.models.two_tower import Standardise, VMNet, Whiten
 from vmnet_pipeline.models.types import EMBEDDING_DIM
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def build_model(
     embedding_dim: int = EMBEDDING_DIM,
     dropout: float = 0.1,
     standardise: bool = False,
+    whiten: Sequence[Side] = (),
     n_members: int = 1,
     music_layers: int | None = None,
     video_layers: int | None = None,
@@ -191,6 +192,7 @@ def build_model(
         embedding_dim: Size of the shared space.
         dropout: Share of activations dropped in training, 0-1; the reference keeps 0.9.
         standardise: Put `Standardise` before both towers; its statistics are 0 and 1 until they are set.
+        whiten: Sides whose scaler also has a linear map, which is the identity until it is set.
         n_members: Several networks of this kind as one, see `models.ensemble`; their embeddings are joined.
         music_layers: Fully connected layers of a VM-NET music tower, 1-5; None for the published 3.
         video_layers: The same of video; None for the published 2.
@@ -214,8 +216,8 @@ def build_model(
         VMNet(
             build_music(tuple(music_shape), embedding_dim, dropout),
             build_video(tuple(video_shape), embedding_dim, dropout),
-            Standardise(music_shape[-1]) if standardise else None,
-            Standardise(video_shape[-1]) if standardise else None,
+            _build_scaler(music_shape[-1], standardise, whitens="music" in whiten),
+            _build_scaler(video_shape[-1], standardise, whitens="video" in whiten),
         )
         for _ in range(n_members)
     ]
@@ -224,6 +226,12 @@ def build_model(
     from vmnet_pipeline.models.ensemble import join_networks
 
     return join_networks(networks, embedding_dim)
+
+
+def _build_scaler(dim: int, standardise: bool, *, whitens: bool) -> nn.Module | None:
+    if whitens:
+        return Whiten(dim)
+    return Standardise(dim) if standardise else None
 
 
 def choose_music_tower(music_shape: Sequence[int]) -> str:

@@ -30,8 +30,8 @@ Array: TypeAlias = npt.NDArray[Any]
 
 WIDTHS = (0.25, 0.5, 0.8)  # of the kernel: g times the median squared distance between landmarks
 RIDGES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1)  # a kernel's features have a variance of 1 in all
-FIRST_RIDGE = 3e-5  # where widths are compared, if there are too many pairs to try everything
-MANY_WIDTHS, MANY_RIDGES = WIDTHS[1:], RIDGES[:4]  # what is then tried
+FIRST_RIDGE = 1e-4  # where widths are compared, if there are too many pairs to try everything
+MANY_WIDTHS, MANY_RIDGES = WIDTHS[1:], RIDGES[1:5]  # what is then tried
 MAX_PAIRS = 50_000  # more are thinned evenly; m landmarks do not profit from them
 MAX_TRIED_LANDMARKS = 2_000  # when settings are chosen; the ridge that fits is about the same with more
 MAX_SCORED = 1_000  # held-out pairs of a fold that settings are scored on

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.types import FeatureArray
 
-N_LANDMARKS = 4000
+N_LANDMARKS = 2000
 TINY = 1e-10  # gives an item at the very mean, as all are where features are constant, a direction
 
 

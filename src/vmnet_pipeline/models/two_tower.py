@@ -29,6 +29,27 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Whiten(Standardise):
+    """Standardise, then one linear map of every vector, which is the identity until it is set."""
+
+    matrix: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.register_buffer("matrix", torch.eye(dim))
+
+    def forward(self, x: Features) -> Features:
+        """(..., D) float32 -> (..., D) float32; of sequences the values."""
+        scaled = super().forward(x)
+        if isinstance(scaled, MaskedSequence):
+            return scaled._replace(values=self._map(scaled.values))
+        return self._map(scaled)
+
+    def _map(self, values: Tensor) -> Tensor:
+        with torch.autocast(values.device.type, enabled=False):  # small directions grow, and need their digits
+            return values.float() @ self.matrix
+
+
 class VMNet(nn.Module):
     """A music tower and a video tower into one space: modules from (B, *shape) to `TowerOutput`, after their scaler."""
 

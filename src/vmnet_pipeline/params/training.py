@@ -33,11 +33,18 @@ BEST_PROPOSED: dict[str, Any] = {
 # Members of `protocol: best`, laid over its own settings: they know different things, and one is in closed form.
 BEST_MEMBERS: dict[str, Any] = {
     "canonical": {},
-    "kernel": {"model": {"music_tower": "kernel", "video_tower": "kernel", "embedding_dim": 256}},
+    "kernel": {
+        "model": {"music_tower": "kernel", "video_tower": "kernel", "embedding_dim": 256},
+        "whiten": {"music": None, "video": None},
+    },
     "vmnet": {
         "epochs": 40,
-        "model": {"music_tower": "auto", "video_tower": "auto", "embedding_dim": 256},
-        "loss": {"name": "vmnet", "structure_triples": "sampled"},
+        "batch_size": 128,
+        "learning_rate": 3e-4,
+        "patience": 20,
+        "model": {"music_tower": "auto", "video_tower": "auto", "embedding_dim": 512},
+        "loss": {"name": "vmnet"},
+        "whiten": {"music": None, "video": None},
     },
 }
 BEST_LOSS_PROPOSED: dict[str, Any] = {"name": "contrastive"}
@@ -114,6 +121,29 @@ class LossParams(Params):
     temperature: float = Field(0.07, ge=1e-3, le=1.0, description="Contrastive: first temperature.")
     learn_temperature: bool = Field(True, description="Contrastive: whether the temperature is trained.")
     memory_size: int = Field(0, ge=0, description="Contrastive: embeddings of earlier batches kept as negatives.")
+
+
+class WhitenParams(Params):
+    """How much each side's inputs are whitened, behind standardising; null: chosen by the ranks of held-out pairs."""
+
+    music: float | None = Field(
+        0.0, ge=0.0, le=1.0, description="Principal directions are divided by their deviation to this power; 0: none."
+    )
+    video: float | None = Field(0.0, ge=0.0, le=1.0, description="The same of video.")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an exponent is to be chosen."""
+        return self.music is None or self.video is None
+
+    def fill(self, chosen: WhitenParams) -> WhitenParams:
+        """These exponents, with chosen ones where they were open."""
+        music, video = (getattr(chosen if getattr(self, side) is None else self, side) for side in ("music", "video"))
+        return type(self)(music=music, video=video)
+
+    def list_sides(self) -> list[str]:
+        """Sides that are whitened."""
+        return [side for side in ("music", "video") if getattr(self, side)]
 
 
 class KernelParams(Params):
@@ -234,6 +264,7 @@ class TrainParams(Params):
         "all of them, and weights come from cross-validation over groups.",
     )
     model: ModelParams = Field(default_factory=lambda: ModelParams.model_validate({}))
+    whiten: WhitenParams = Field(default_factory=lambda: WhitenParams.model_validate({}))
     kernel: KernelParams = Field(default_factory=lambda: KernelParams.model_validate({}))
     loss: LossParams = Field(default_factory=lambda: LossParams.model_validate({}))
 

@@ -225,8 +225,12 @@ def _style_metric(name: str, place: int) -> tuple[str, str, str]:
 
 
 def _read_curve(history: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Read epochs and values of one metric, without epochs that lack it; NaN separates members of an ensemble."""
-    points = [(row.get("epoch", number), row.get(name)) for number, row in enumerate(history, start=1)]
+    """Read epochs and values of one metric, without epochs that lack it; NaN separates members of an ensemble.
+
+    Networks in closed form do no steps, and their rows no loss.
+    """
+    rows = [row for row in history if name not in _TERM_STYLE or row.get("steps") != 0]
+    points = [(row.get("epoch", number), row.get(name)) for number, row in enumerate(rows, start=1)]
     kept = [(float(x), float(y)) for x, y in points if isinstance(y, int | float) and np.isfinite(y)]
     for place in range(len(kept) - 1, 0, -1):
         if kept[place][0] <= kept[place - 1][0]:

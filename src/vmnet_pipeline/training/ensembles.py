@@ -31,6 +31,7 @@ from vmnet_pipeline.training.joint_weights import (
 from vmnet_pipeline.training.setup import fit_closed_form, train_model
 from vmnet_pipeline.training.trainer import HeldOut, TrainingResult
 from vmnet_pipeline.training.validation import measure_network
+from vmnet_pipeline.training.whitening import settle_whitening
 from vmnet_pipeline.types import PairArrays, Sequences
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ def train_ensemble(
         logger.info("%d pairs are few: networks are fitted in closed form on all, weights by cross-validation", n_pairs)
         fitted = _fit_few(_concatenate(train, val), few, params.positives_by, state_dir, open_log)
         return fitted if start is None else _keep_better(fitted, start.checkpoint)
+    if start is None:
+        params = settle_whitening(train, params)
+        members = list_members(params)
     if params.members and not is_fitted and not any(_match_start(starts, member) for member in members.values()):
         params = params.model_copy(update={"members": {}})  # a network of another kind is trained on as it is
         members = {"": params}

@@ -38,6 +38,7 @@ from vmnet_pipeline.training.precision import fast_products, uses_bf16
 from vmnet_pipeline.training.state import StateFolder, copy_tensors, digest_run, strip_prefix
 from vmnet_pipeline.training.trainer import Plan, Trainer, TrainingResult
 from vmnet_pipeline.training.validation import measure_network, require_finite
+from vmnet_pipeline.training.whitening import set_whitening, settle_whitening
 from vmnet_pipeline.types import SIDES, EpochRecord, FeaturePart, PairArrays, Sequences, Side
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def train_model(
     check_pairs(train, "training")
     val = _usable_validation(train, val, needs_it=params.epochs > 0 and not params.model.is_closed_form)
     train = train if start else weigh_parts(train, val, params)
+    params = params if start else settle_whitening(train, params)
     config = model_config_of(params, train) if start is None else config_of_start(params, train, start)
     states = StateFolder(state_dir, digest_run(params, train, val, start))
     state = states.load()
@@ -146,8 +148,7 @@ def fit_closed_form(train: PairArrays, params: TrainParams) -> TrainingResult:
         torch.manual_seed(derive_seed((params.seed, 0)))
         model = build_model(**config).eval()
         if params.standardise:
-            _set_scale(model.music_scaler, train.music, train.parts.get("music"))
-            _set_scale(model.video_scaler, train.video, train.parts.get("video"))
+            _set_scales(model, train, params)
         losses = {"total": 0.0}
         if params.model.music_tower == "reduced":
             widths = ([part.width for part in _list_parts(train, side)] for side in SIDES)
@@ -226,6 +227,7 @@ def model_config_of(params: TrainParams, pairs: PairArrays) -> dict[str, Any]:
         "standardise": params.standardise,
         **{name: value for name, value in depth.items() if value is not None},
         **_fitted_config(music_tower, pairs),
+        **({"whiten": whitened} if (whitened := params.whiten.list_sides()) and params.standardise else {}),
     }
 
 
@@ -293,8 +295,7 @@ def make_trainer(
         trainer.keep_start()
         return trainer
     if params.standardise:
-        _set_scale(model.music_scaler, train.music, train.parts.get("music"))
-        _set_scale(model.video_scaler, train.video, train.parts.get("video"))
+        _set_scales(model, train, params)
     score_scale = fit_towers(model, train.music, train.video, halves=halve_groups(train, params.seed))
     trainer = assemble_trainer(params, train, val, config, model, batch_size)
     if score_scale is not None:
@@ -408,6 +409,15 @@ def torch_settings(params: TrainParams) -> Iterator[None]:
             memory.fill_uninitialized_memory = fills_memory
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
             torch.set_num_threads(n_threads)
+
+
+def _set_scales(model: VMNet, train: PairArrays, params: TrainParams) -> None:
+    if params.whiten.list_sides():
+        require_finite(train)
+    for side, scaler in (("music", model.music_scaler), ("video", model.video_scaler)):
+        features: FeatureArray = getattr(train, side)
+        _set_scale(scaler, features, train.parts.get(cast("Side", side)))
+        set_whitening(scaler, features, getattr(params.whiten, side) or 0.0)
 
 
 def _set_scale(scaler: nn.Module, features: FeatureArray, parts: Sequence[FeaturePart] | None) -> None:
