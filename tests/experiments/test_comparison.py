@@ -12,6 +12,7 @@ from vmnet_pipeline.errors import ParameterError, TrainingError
 from vmnet_pipeline.experiments.comparison import compare_variants, list_metrics, rank_pairs, summarise_rows
 from vmnet_pipeline.models.embed import embed_arrays
 from vmnet_pipeline.params import CompareParams
+from vmnet_pipeline.reporting.comparison import format_comparison
 from vmnet_pipeline.training import train_model
 from vmnet_pipeline.training.ensembles import join_results
 
@@ -147,6 +148,20 @@ def test_one_seed_has_no_ensemble_and_one_group_no_interval(tmp_path):
     comparison = compare(tmp_path, params, sides)
     assert [item["name"] for item in comparison["rows"]] == ["plain", "cca"]
     assert comparison["rows"][0]["figures"]["both/mrr"]["low"] is None
+
+
+def test_pairs_that_were_fitted_on_give_no_validation_figure(tmp_path):
+    canonical = {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 8}
+    kernel = {"model": {"music_tower": "kernel", "video_tower": "kernel"}, "kernel": {"width": 0.5, "ridge": 1e-3}}
+    members = {"canonical": {}, "kernel": kernel}
+    few = {"model": canonical, "members": members, "few_pairs": 500}
+    params = CompareParams(variants={"few": few, "one": {**few, "few_pairs": 0, "epochs": 1}}, seeds=(4,), baselines=())
+    comparison = compare(tmp_path, params)
+    assert row(comparison, "few")["val_mrr"] == []  # fitted on them in the end, and held out in folds
+    (held_out,) = row(comparison, "one")["val_mrr"]
+    assert 0.0 < held_out < 0.9
+    lines = [line.split() for line in format_comparison(comparison).splitlines()]
+    assert ["few", "-"] in [[line[0], line[-2]] for line in lines if len(line) > 2]
 
 
 @pytest.mark.parametrize(
