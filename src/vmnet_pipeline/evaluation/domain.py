@@ -25,6 +25,7 @@ MIN_QUERIES = 20
 """Fewer items say too little about how near the nearest one usually is."""
 MAX_SAMPLE, MIN_SAMPLE, MAX_BYTES = 256, 32, 200_000
 _SCALE = 127.0
+_SLACK = 1e-3  # of rounding to 8 bits
 
 
 class KnownItems(BaseModel):
@@ -57,7 +58,8 @@ class KnownItems(BaseModel):
         own = np.asarray(vector, np.float32).reshape(-1)
         if own.size != self.width:
             return -1.0
-        return float((_unpack(self) @ own).max() / max(float(np.linalg.norm(own)), 1e-12))
+        packed = np.frombuffer(base64.b64decode(self.vectors), np.int8).reshape(-1, self.width)
+        return float((_unpack(packed) @ own).max() / max(float(np.linalg.norm(own)), 1e-12))
 
 
 def know_items(
@@ -77,7 +79,8 @@ def know_items(
     """
     size = int(np.clip(MAX_BYTES // train.shape[1], MIN_SAMPLE, MAX_SAMPLE))
     rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:size])
-    sample = np.asarray(train[rows], np.float32)
+    packed = _pack(np.asarray(train[rows], np.float32))
+    sample = _unpack(packed)
     if held_out is not None and len(held_out) >= MIN_QUERIES:
         nearest = (np.asarray(held_out, np.float32) @ sample.T).max(axis=1)
     else:
@@ -87,16 +90,22 @@ def know_items(
     if len(nearest) < MIN_QUERIES:
         return None
     place = max(1, math.floor(MISSED * (len(nearest) + 1) + 1e-9))
-    peaks = np.maximum(np.abs(sample).max(axis=1, keepdims=True), 1e-12)
-    packed = np.round(sample / peaks * _SCALE).astype(np.int8)
-    threshold = float(np.sort(nearest)[place - 1])
     return KnownItems(
-        width=sample.shape[1], vectors=base64.b64encode(packed.tobytes()).decode("ascii"), threshold=threshold
+        width=packed.shape[1],
+        vectors=base64.b64encode(packed.tobytes()).decode("ascii"),
+        threshold=float(np.sort(nearest)[place - 1]) - _SLACK,
     )
 
 
-def _unpack(known: KnownItems) -> Array:
+def _pack(rows: Array) -> Array:
+    """(n, E) int8, each row scaled to its largest value."""
+    peaks = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12)
+    packed: Array = np.round(rows / peaks * _SCALE).astype(np.int8)
+    return packed
+
+
+def _unpack(packed: Array) -> Array:
     """(n, E) float32 unit rows."""
-    packed = np.frombuffer(base64.b64decode(known.vectors), np.int8).reshape(-1, known.width).astype(np.float32)
-    lengths: Array = np.maximum(np.linalg.norm(packed, axis=1, keepdims=True), 1e-12)
-    return packed / lengths
+    rows = packed.astype(np.float32)
+    lengths: Array = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return rows / lengths
