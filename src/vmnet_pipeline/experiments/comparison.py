@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from vmnet_pipeline.models.two_tower import VMNet
     from vmnet_pipeline.params import CompareParams, TrainParams
     from vmnet_pipeline.progress import Progress
     from vmnet_pipeline.training import TrainingResult
@@ -41,6 +42,9 @@ Sides: TypeAlias = "tuple[Array, Array]"
 Kind = Literal["baseline", "variant", "ensemble"]
 
 logger = logging.getLogger(__name__)
+
+ZERO_SHOT = "zero-shot"
+"""Name of the row of the network without training."""
 
 
 class RunLog(EpochLog, Protocol):
@@ -118,6 +122,7 @@ def compare_variants(
     *,
     state_dir: Path,
     open_log: OpenLog,
+    zero_shot: VMNet | None = None,
 ) -> dict[str, Any]:
     """Train every variant with every seed; measure them and the baselines on the test pairs.
 
@@ -127,6 +132,7 @@ def compare_variants(
         params: What is compared.
         state_dir: Folder of the states, with one folder per variant and seed.
         open_log: Opens the log of a training, given its name and settings.
+        zero_shot: The network of the backends without training, a baseline of its own; None where there is none.
 
     Returns:
         JSON-able: how it was measured, and one row per variant, ensemble and baseline, see `summarise_rows`.
@@ -147,6 +153,8 @@ def compare_variants(
     for name in params.baselines:
         logger.info("baseline %s", name)
         rows.append(measure_baseline(name, subsets, params))
+    if zero_shot is not None:
+        rows.append(measure_zero_shot(zero_shot, subsets, params))
     return summarise_rows(rows, subsets["test"], params) | {
         "sizes": {name: len(pairs) for name, pairs in subsets.items()},
         "settings": {name: trainings[0].model_dump(mode="json") for name, trainings in plan.items()},
@@ -260,6 +268,15 @@ def measure_baseline(name: str, subsets: Mapping[str, PairArrays], params: Compa
     val = [embed(subsets["val"]) for embed in embedders]
     test = [embed(subsets["test"]) for embed in embedders]
     return _make_row(name, "baseline", val, test, subsets, params.ks, seeds=seeds)
+
+
+def measure_zero_shot(network: VMNet, subsets: Mapping[str, PairArrays], params: CompareParams) -> Row:
+    """Measure a network that nothing was fitted for."""
+    val, test = (
+        (embed_arrays(network, music=pairs.music), embed_arrays(network, video=pairs.video))
+        for pairs in (subsets["val"], subsets["test"])
+    )
+    return _make_row(ZERO_SHOT, "baseline", [val], [test], subsets, params.ks)
 
 
 def _make_row(

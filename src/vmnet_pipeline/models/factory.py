@@ -124,12 +124,24 @@ def build_reduced(
     return ReducedTower(input_shape[-1], ranks or list_ranks(1, 1))
 
 
+def build_projection(input_shape: tuple[int, ...], embedding_dim: int, dropout: float) -> nn.Module:
+    """Either side: one matrix, on (D,) or (T, D) features; that of a network without training. It has no dropout."""
+    from vmnet_pipeline.models.projection_tower import ProjectionTower
+
+    if len(input_shape) not in (1, 2) or min(input_shape) < 1:
+        raise ParameterError(
+            f"tower 'projection' takes features of shape (D,) or (T, D) per item, but these have {input_shape}"
+        )
+    return ProjectionTower(input_shape[-1], embedding_dim)
+
+
 MUSIC_TOWERS: dict[str, TowerBuilder] = {
     "vggish": partial(build_time_fusion, layers=MUSIC_LAYERS),
     "musicnn": partial(build_pooled, name="musicnn", layers=MUSIC_LAYERS),
     "canonical": partial(build_canonical, side="music"),
     "kernel": build_kernel,
     "reduced": build_reduced,
+    "projection": build_projection,
     "sequence": partial(build_sequence, depth=0),
     "transformer": partial(build_sequence, depth=2),
 }
@@ -139,6 +151,7 @@ VIDEO_TOWERS: dict[str, TowerBuilder] = {
     "canonical": partial(build_canonical, side="video"),
     "kernel": build_kernel,
     "reduced": build_reduced,
+    "projection": build_projection,
     "sequence": partial(build_sequence, depth=0),
     "transformer": partial(build_sequence, depth=2),
 }

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def create_pipeline(variant: str, backends: VariantParams | None = None) -> Pipeline:
     """The `compare` pipeline of a variant; see `with_packing` for `backends`."""
-    inputs = ["pairs", "comparison_state", "params:train", "params:compare"]
+    inputs = ["pairs", "comparison_state", "params:train", "params:compare", "params:backend_defaults"]
     nodes = [
         node(measure_variants, inputs, "comparison", name="measure_variants"),
         node(plot_comparison, "comparison", "comparison_plot", name="plot_comparison"),
     ]
-    comparison = Pipeline(nodes, namespace=variant, parameters={"params:train", "params:compare"})
+    comparison = Pipeline(nodes, namespace=variant, parameters={*inputs[2:]})
     return with_packing(comparison, variant, backends)

@@ -173,6 +173,32 @@ def train_network(
     return checkpoint, _list_epochs(ensemble.members)
 
 
+def make_untrained(*backend_params: dict[str, Any]) -> tuple[Checkpoint, list[dict[str, Any]]]:
+    """The network of backends that share a space, or text; nothing is trained, and no pairs are needed.
+
+    Args:
+        backend_params: Parameters of one backend of each side, in any order.
+
+    Returns:
+        The checkpoint, and a history without epochs.
+
+    Raises:
+        ParameterError: A side has several backends, or one without a joint space.
+        WeightsError: The weights of a text tower are not available.
+    """
+    from vmnet_pipeline.backends.registry import make_backend
+    from vmnet_pipeline.inference.zero_shot import make_zero_shot
+    from vmnet_pipeline.types import MODALITY_OF
+
+    made = [make_backend(params) for params in backend_params]
+    by_side = {side: [own for own in made if own.modality == modality] for side, modality in MODALITY_OF.items()}
+    for side, own in by_side.items():
+        if len(own) != 1:
+            names = ", ".join(backend.name for backend in own)
+            raise ParameterError(f"zero_shot takes one backend of each side, and {side} has {names}; name one")
+    return make_zero_shot({side: own[0] for side, own in by_side.items()}), []
+
+
 def _open_start(pairs: PairFiles, params: TrainParams) -> StartPoint | None:
     if params.start_from is None:
         return None

@@ -3,6 +3,8 @@
 features (music, video) ──┐
 train_ids, val_ids, test_ids ──pack_pairs──► pairs ──train_network──► checkpoint, training_history
 
+A variant `zero_shot` is not trained: parameters of the backends ──make_untrained──► checkpoint, training_history
+
 The user's own feature files (`pairs_dir`) are packed instead: reference_files ──pack_reference_pairs──► pairs
 """
 
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kedro.pipeline import Pipeline, node
 
-from vmnet_pipeline.pipelines.train.nodes import pack_pairs, pack_reference_pairs, train_network
+from vmnet_pipeline.pipelines.train.nodes import make_untrained, pack_pairs, pack_reference_pairs, train_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from kedro.pipeline.node import Node
 
     from vmnet_pipeline.params import VariantParams
+
+
+ZERO_SHOT = "zero_shot"
+"""How the name of a variant begins that is not trained."""
 
 
 def list_features(backends: Sequence[str]) -> list[str]:
@@ -54,5 +60,8 @@ def _pack_files(variant: str) -> Pipeline:
 def create_pipeline(variant: str, backends: VariantParams | None = None) -> Pipeline:
     """The `train` pipeline of a variant; see `with_packing` for `backends`."""
     inputs, outputs = ["pairs", "training_state", "params:train"], ["checkpoint", "training_history"]
+    if backends is not None and variant.startswith(ZERO_SHOT):
+        params = [f"params:{backend}" for backend in backends.backends]
+        return place_in_variant([node(make_untrained, params, outputs, name="make_untrained")], variant, params)
     training = node(train_network, inputs, outputs, name="train_network")
     return with_packing(Pipeline([training], namespace=variant, parameters={"params:train"}), variant, backends)
