@@ -9,7 +9,8 @@ from vmnet_pipeline.evaluation.calibration import LEVELS
 from vmnet_pipeline.search.recommendation import rank_items
 from vmnet_pipeline.search.reranking import Reranking
 from vmnet_pipeline.search.vector_index import VectorIndex
-from vmnet_pipeline.search.words import WordQuery
+from vmnet_pipeline.search.words import ask_by_qualities, ask_in_space
+from vmnet_pipeline.words.asking import read_clauses
 from vmnet_pipeline.words.qualities import Qualities
 from vmnet_pipeline.words.understanding import Wish, Wishes
 
@@ -21,7 +22,7 @@ RAW = np.array([[-3.0], [0.0], [3.0], [1.0]])  # of a, b, c and d; nothing is kn
 
 def ask(weight=0.5, *, is_excluded=False, unknown=()):
     qualities = Qualities.measure("abcd", ("t:x",), RAW)
-    return WordQuery(Wishes((Wish("x", is_excluded, {"t:x": 1.0}),), unknown), qualities, weight)
+    return ask_by_qualities(Wishes((Wish("x", is_excluded, {"t:x": 1.0}),), unknown), qualities, weight)
 
 
 @pytest.fixture(params=["flat", "hnsw"])
@@ -94,6 +95,15 @@ def test_words_and_variety_go_together_but_not_reranking(index):
         rank_items(index, QUERY, top_k=3, words=ask(), reranking=Reranking(lambda ids: np.zeros(len(ids)), 0.5))
     with pytest.raises(ParameterError, match="nothing to search with"):
         rank_items(index, None, top_k=3)
+
+
+def test_in_a_space_of_texts_items_are_compared_with_each_clause(index):
+    texts = np.array([[0, 1], [1, 0]], np.float32)
+    wanted = ask_in_space(read_clauses("dark, no drums"), texts, list("abcde"), VECTORS)
+    assert name(rank_items(index, None, top_k=9, words=wanted))[0] == "d"
+    assert name(rank_items(index, None, top_k=9, words=wanted))[-1] == "a"
+    both = ask_in_space(read_clauses("dark, drums"), texts, list("abcde"), VECTORS)
+    assert set(name(rank_items(index, None, top_k=2, words=both))) == {"b", "c"}
 
 
 def test_an_index_without_items_and_a_library_of_which_nothing_is_known():

@@ -21,6 +21,7 @@ from vmnet_pipeline.types import SIDES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vmnet_pipeline.inference.embedder import Embedder
     from vmnet_pipeline.search.recommendation import Ranking, Recommendation
     from vmnet_pipeline.search.words import WordQuery
     from vmnet_pipeline.types import CollectionPlaces, Side
@@ -168,21 +169,43 @@ def show_all(
 
 
 def understand_words(text: str, side: Side, places: CollectionPlaces, weight: float) -> WordQuery:
-    """Read a text about the items of one side.
+    """Read a text about the items of one side: in the network's own space of texts if it has one, else by tags.
 
     Raises:
         VmnetError: Words can ask for nothing there, the sentence encoder is missing, or the text is not understood.
     """
-    from vmnet_pipeline.search.words import WordQuery
+    from vmnet_pipeline.inference.text_space import embed_texts
+    from vmnet_pipeline.search.index_files import load_index
+    from vmnet_pipeline.search.words import ask_by_qualities, ask_in_space
     from vmnet_pipeline.words.asking import read_clauses
     from vmnet_pipeline.words.qualities import read_qualities
     from vmnet_pipeline.words.sentences import SentenceEncoder
     from vmnet_pipeline.words.understanding import Listener
 
-    read_clauses(text)  # what cannot be read needs no weights
+    clauses = read_clauses(text)  # what cannot be read needs no weights
+    if embedder := open_text_space(side, places):
+        index = load_index(places.output / f"{side}_index")
+        places_of = index.select().nonzero()[0].tolist()
+        texts = embed_texts(embedder, side, [clause.text for clause in clauses])
+        return ask_in_space(clauses, texts, index.ids, index.take_vectors(places_of), weight)
     qualities = read_qualities(places.output, side)
     listener = Listener(qualities.columns, SentenceEncoder(places.weights_dir))
-    return WordQuery(listener.understand(text), qualities, weight)
+    return ask_by_qualities(listener.understand(text), qualities, weight)
+
+
+def open_text_space(side: Side, places: CollectionPlaces) -> Embedder | None:
+    """The network of an index, if it embeds texts, too; None for others and without a checkpoint.
+
+    Raises:
+        VmnetError: The checkpoint, or the model that embeds texts, cannot be used.
+    """
+    from vmnet_pipeline.inference.embedder import Embedder
+    from vmnet_pipeline.inference.text_space import embeds_texts, projects_texts
+
+    if not projects_texts(places.checkpoint, side):
+        return None
+    embedder = Embedder.load(places.checkpoint, weights_dir=places.weights_dir)
+    return embedder if embeds_texts(embedder, side) else None
 
 
 def rank_by_words(

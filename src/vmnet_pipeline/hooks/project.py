@@ -93,7 +93,7 @@ class ProjectHooks:
             name = f"params:{backend}"
             is_there = name in catalog
             given = (catalog.load(name) if is_there else None) or {}
-            if given.get("backend") == backend:
+            if given.get("backend") == backend and "weights_dir" in given:
                 continue
             completed = {"backend": backend, **catalog.load("params:backend_defaults"), **given}
             if is_there:

@@ -175,6 +175,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """Arguments of `models.factory.build_model` of a checkpoint, without its weights.
+
+    Raises:
+        CheckpointError: The configuration is missing or damaged.
+    """
+    return _read_config(folder / CONFIG_FILE).network.model_dump(exclude_unset=True)
+
+
 def _list_terms(terms: Mapping[Side, Sequence[Term]]) -> dict[str, list[dict[str, Any]]]:
     return {side: [term.model_dump() for term in own] for side, own in terms.items()}
 

@@ -132,7 +132,7 @@ def rank_items(
         for rank, (hit, known) in enumerate(zip(hits, metadata, strict=True), start=1)
     ]
     in_domain, unlike = judge_query(index.about.get("calibration"), vector, direction.partition("_to_")[0])
-    remarks = (unlike, words.wishes.remark if words else "", judgement.remark)
+    remarks = (unlike, words.remark if words else "", judgement.remark)
     return Ranking(items, " ".join(filter(None, remarks)), in_domain)
 
 

@@ -14,12 +14,14 @@ import numpy as np
 
 from vmnet_pipeline.search.judgement import read_calibration
 from vmnet_pipeline.search.vector_index import Hit
+from vmnet_pipeline.words.qualities import join_clauses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from vmnet_pipeline.search.filters import Filter
     from vmnet_pipeline.search.vector_index import VectorIndex
+    from vmnet_pipeline.words.asking import Clause
     from vmnet_pipeline.words.qualities import Qualities
     from vmnet_pipeline.words.understanding import Wishes
 
@@ -35,14 +37,42 @@ class WordQuery:
     """What is asked for in words.
 
     Attributes:
-        wishes: The text as it was understood.
-        qualities: What is known of the items of the target side.
+        ids: Items of the target side.
+        scores: (n,) float64, how well each meets the words, in deviations from the mean item; -inf where not known.
         weight: Share of the words in the score of a query that has media too, 0-1.
+        remark: How the words were understood; may be empty.
     """
 
-    wishes: Wishes
-    qualities: Qualities
+    ids: Sequence[str]
+    scores: np.ndarray
     weight: float = DEFAULT_WEIGHT
+    remark: str = ""
+
+
+def ask_by_qualities(wishes: Wishes, qualities: Qualities, weight: float = DEFAULT_WEIGHT) -> WordQuery:
+    """A query by tags, classes and descriptors."""
+    return WordQuery(qualities.ids, qualities.score(wishes), weight, wishes.remark)
+
+
+def ask_in_space(
+    clauses: Sequence[Clause],
+    texts: np.ndarray,
+    ids: Sequence[str],
+    vectors: np.ndarray,
+    weight: float = DEFAULT_WEIGHT,
+) -> WordQuery:
+    """A query in a space that items and texts are embedded in.
+
+    Args:
+        clauses: Of the text.
+        texts: (n_clauses, E) their embeddings, unit rows.
+        ids: Items of the target side.
+        vectors: (n, E) their embeddings, unit rows.
+        weight: See `WordQuery`.
+    """
+    likeness = np.asarray(vectors, np.float32) @ np.asarray(texts, np.float32).T
+    parts = [(own.astype(np.float64), clause.is_excluded) for own, clause in zip(likeness.T, clauses, strict=True)]
+    return WordQuery(ids, join_clauses(parts, np.ones(len(ids), dtype=bool)), weight)
 
 
 def search_words(
@@ -94,7 +124,7 @@ def _score_positions(ids: np.ndarray, words: WordQuery) -> np.ndarray:
     """(n,) scores by words of the rows of an index; -inf where nothing is known."""
     import pandas as pd
 
-    scores = pd.Series(words.qualities.score(words.wishes), index=list(words.qualities.ids))
+    scores = pd.Series(words.scores, index=list(words.ids))
     return np.asarray(scores.reindex(ids).fillna(-np.inf).to_numpy(np.float64))
 
 

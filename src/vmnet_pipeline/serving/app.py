@@ -20,7 +20,6 @@ from starlette.middleware.cors import CORSMiddleware
 import vmnet_pipeline
 from vmnet_pipeline.search.recommendation import target_side
 from vmnet_pipeline.search.reranking import Reranking
-from vmnet_pipeline.search.words import WordQuery
 from vmnet_pipeline.serving import schemas
 from vmnet_pipeline.serving.auth import COOKIE, MAX_KEY_LENGTH, ApiKey
 from vmnet_pipeline.serving.browsing import add_items, add_uploads
@@ -37,10 +36,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from vmnet_pipeline.search.words import WordQuery
     from vmnet_pipeline.serving.config import ServeParams
     from vmnet_pipeline.serving.state import Service, State
     from vmnet_pipeline.types import Side
-    from vmnet_pipeline.words.understanding import Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +176,10 @@ async def _understand(wanted: schemas.Search, side: Side, params: ServeParams, s
     """Let a worker, which has the sentence encoder, read the words; the request holds its place in the pool."""
     if wanted.text is None:
         return None
-    qualities = state.gallery.take_qualities(side)
-    answer = await state.pool.ask(Task(side, text=wanted.text, columns=qualities.columns), params.job_timeout_s)
-    return WordQuery(cast("Wishes", answer.wishes), qualities, wanted.text_weight)
+    qualities = state.gallery.qualities.get(side)
+    task = Task(side, text=wanted.text, columns=qualities.columns if qualities else ())
+    answer = await _embed(task, params, state)
+    return state.gallery.ask_words(side, wanted.text, answer, wanted.text_weight)
 
 
 def _check_words(wanted: Any) -> bool:

@@ -8,20 +8,21 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
 
 from vmnet_pipeline.errors import SearchIndexError
 from vmnet_pipeline.inference.embeddings import read_embeddings
 from vmnet_pipeline.search.index_files import POINTER, load_index
 from vmnet_pipeline.search.recommendation import list_metadata, rank_items
+from vmnet_pipeline.search.words import ask_by_qualities, ask_in_space
 from vmnet_pipeline.serving.errors import RefusedError
 from vmnet_pipeline.serving.media_files import open_below
 from vmnet_pipeline.serving.projection import project_sides
 from vmnet_pipeline.storage.checksummed import read_frame
 from vmnet_pipeline.storage.names import normalise
 from vmnet_pipeline.types import SIDES
-from vmnet_pipeline.words.qualities import REMEDY as REMEDIES
+from vmnet_pipeline.words.asking import read_clauses
 from vmnet_pipeline.words.qualities import read_qualities
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.search.reranking import Reranking
     from vmnet_pipeline.search.vector_index import VectorIndex
     from vmnet_pipeline.search.words import WordQuery
+    from vmnet_pipeline.serving.worker import Answer
     from vmnet_pipeline.types import CollectionPlaces, Side
     from vmnet_pipeline.words.qualities import Qualities
 
@@ -81,12 +83,14 @@ class Gallery:
         vector /= largest  # squares of very large and very small numbers overflow
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
-    def take_qualities(self, side: Side) -> Qualities:
-        """What words can ask for of one side; 422 if nothing is known of its items."""
-        if side not in self.qualities:
-            sentence = f"Words can ask for nothing here: the {side} of this collection has no tags or descriptors."
-            raise RefusedError(422, "no_words", f"{sentence} On the server, {REMEDIES[side]}.")
-        return self.qualities[side]
+    def ask_words(self, side: Side, text: str, answer: Answer, weight: float) -> WordQuery:
+        """What a worker made of words, as a query: embeddings of the clauses, or what they ask for."""
+        if answer.wishes is not None:
+            return ask_by_qualities(answer.wishes, self.qualities[side], weight)
+        own = self.sides[side]
+        return ask_in_space(
+            read_clauses(text), cast("np.ndarray", answer.embedding), list(own.rows), own.vectors, weight
+        )
 
     def search(
         self,

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vmnet_pipeline.errors import (
@@ -24,7 +25,6 @@ from vmnet_pipeline.serving.errors import RefusedError, describe_failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
     import numpy as np
 
@@ -57,7 +57,7 @@ class Task:
     probes: bool = False  # which sides the file has, and their lengths, instead of an embedding
     explains: bool = False  # with ids: why they are answers to the item or to `feature`; without: keep the feature
     feature: ItemFeature | None = None  # of a query, as the backend stores it
-    text: str = ""  # words to understand; nothing is embedded then
+    text: str | None = None  # words to understand; no item is embedded then
     columns: tuple[str, ...] = ()  # with text: what is known of the items
     music_path: str | None = None  # with path, which is a video then: find the passages of this track that fit it
     music_feature: ItemFeature | None = None  # of that track, likewise
@@ -156,8 +156,8 @@ def _answer(embedder: Embedder, task: Task) -> Answer:
             return Answer(agreements=_align(embedder, task))
         if task.probes:
             return Answer(asked=_describe_file(embedder.sandbox, task))
-        if task.columns:
-            return Answer(wishes=_understand(embedder, task))
+        if task.text is not None:
+            return _understand(embedder, task.side, task.text, task.columns)
         task, asked = _read_body(task) if task.body else (task, {})
         warnings: list[str] = []
         embedding, feature = _embed(embedder, task, warnings)
@@ -226,12 +226,21 @@ def _align(embedder: Embedder, task: Task) -> np.ndarray:
     return _use_store(embedder, task, lambda store: align_stored(embedder, pieces, task.side, store, task.ids))
 
 
-def _understand(embedder: Embedder, task: Task) -> Wishes:
-    """Read a text; refused without naming a path."""
+def _understand(embedder: Embedder, side: Side, text: str, columns: tuple[str, ...]) -> Answer:
+    """Read a text, in the network's own space of texts if it has one; refused without naming a path."""
+    from vmnet_pipeline.inference.text_space import embed_texts, embeds_texts
+    from vmnet_pipeline.words.asking import read_clauses
+    from vmnet_pipeline.words.qualities import REMEDY
     from vmnet_pipeline.words.sentences import MODEL, TOKENIZER
 
     try:
-        return _make_listener(embedder.weights_dir, task.columns).understand(task.text)
+        clauses = read_clauses(text)
+        if embeds_texts(embedder, side):
+            return Answer(embedding=embed_texts(embedder, side, [clause.text for clause in clauses]))
+        if columns:
+            return Answer(wishes=_make_listener(Path(embedder.weights_dir), columns).understand(text))
+        sentence = f"Words can ask for nothing here: the {side} of this collection has no tags or descriptors."
+        raise RefusedError(422, "no_words", f"{sentence} On the server, {REMEDY[side]}.")
     except ParameterError as error:
         raise RefusedError(422, "bad_text", f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
     except WeightsError as error:

@@ -64,16 +64,30 @@ class Qualities:
 
     def score(self, wishes: Wishes) -> np.ndarray:
         """(n,) float64: how well items meet wishes, in deviations from the mean item; -inf where nothing is known."""
-        scores = np.zeros(len(self.ids))
-        for wish in wishes.wishes:
-            own = _standardise(self._add_up(wish.weights), self.known)
-            scores += -_soften(own) if wish.is_excluded else own
-        return np.asarray(np.where(self.known, scores / len(wishes.wishes), -np.inf))
+        parts = [(self._add_up(wish.weights), wish.is_excluded) for wish in wishes.wishes]
+        return np.asarray(np.where(self.known, join_clauses(parts, self.known), -np.inf))
 
     def _add_up(self, weights: Mapping[str, float]) -> np.ndarray:
         places = {column: place for place, column in enumerate(self.columns)}
         chosen = [places[column] for column in weights]
         return np.asarray(self.values[:, chosen] @ np.array(list(weights.values()), np.float32), np.float64)
+
+
+def join_clauses(parts: Sequence[tuple[np.ndarray, bool]], known: np.ndarray) -> np.ndarray:
+    """Score items by several clauses, which count alike.
+
+    Args:
+        parts: Of each clause (n,) numbers, larger for items that have more of it, and whether it is an exclusion.
+        known: (n,) bool: items that tell mean and deviation of the numbers.
+
+    Returns:
+        (n,) float64, in deviations from the mean item.
+    """
+    scores = np.zeros(len(known))
+    for values, is_excluded in parts:
+        own = _standardise(values, known)
+        scores += -_soften(own) if is_excluded else own
+    return np.asarray(scores / max(len(parts), 1))
 
 
 def _standardise(values: np.ndarray, known: np.ndarray) -> np.ndarray:
