@@ -216,3 +216,28 @@ def test_networks_that_learnt_from_validation_pairs_have_no_figure_on_them(tmp_p
     told = {item["name"]: item["val_mrr"] for item in comparison["rows"]}
     assert told["few"] == told["few x2"] == []
     assert len(told["plain"]) == 2
+
+
+def test_a_network_without_training_is_a_row_of_its_own(tmp_path):
+    from toy_spaces import ToyAudio, ToyVideo, draw_pairs
+    from vmnet_pipeline.inference.zero_shot import make_zero_shot
+    from vmnet_pipeline.models.checkpoints import build_from_checkpoint
+
+    network = build_from_checkpoint(
+        make_zero_shot({"music": ToyAudio({}, weights_dir="."), "video": ToyVideo({}, weights_dir=".")})
+    )
+    sides = {name: draw_pairs(ToyVideo, 24, seed) for name, seed in (("train", 1), ("val", 2), ("test", 3))}
+    one = CompareParams(variants={"plain": {}}, seeds=(0,), baselines=("chance",), n_resamples=20)
+    comparison = compare_variants(
+        sides, narrow_params(epochs=1), one, state_dir=tmp_path, open_log=Logs(), zero_shot=network
+    )
+    assert [item["name"] for item in comparison["rows"]] == ["plain", "chance", "zero-shot"]
+    found = row(comparison, "zero-shot")
+    ranks = rank_pairs(
+        embed_arrays(network, music=sides["test"].music),
+        embed_arrays(network, video=sides["test"].video),
+        sides["test"],
+    )
+    assert found["kind"] == "baseline" and len(found["val_mrr"]) == 1 and found["seconds"] == []
+    assert found["figures"]["both/mrr"]["value"] == pytest.approx((1 / ranks).mean())
+    assert found["figures"]["both/mrr"]["value"] > row(comparison, "chance")["figures"]["both/mrr"]["value"] + 0.1

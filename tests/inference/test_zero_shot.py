@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toy_spaces import ToyAudio, ToyPlain, ToyVideo, ToyVideoOfOneSpace, draw_pairs
 
+from toy_spaces import ToyAudio, ToyPlain, ToyVideo, ToyVideoOfOneSpace, draw_pairs
 from vmnet_pipeline.errors import ParameterError
 from vmnet_pipeline.evaluation.ranks import rank_both
 from vmnet_pipeline.inference.zero_shot import find_zero_shot, make_zero_shot, read_anchors
@@ -129,3 +129,38 @@ def test_features_tell_whether_there_is_a_network_without_training(monkeypatch, 
     assert caplog.text == ""
     assert find_zero_shot({"audio": audio, "video": Fingerprint("unknown")}, tmp_path) is None
     assert "there is no row zero-shot" in caplog.text
+
+
+def test_texts_are_embedded_like_items_also_for_the_service(monkeypatch, tmp_path):
+    from vmnet_pipeline import Embedder
+    from vmnet_pipeline.backends import registry
+    from vmnet_pipeline.inference.text_space import embed_texts, embeds_texts, projects_texts
+    from vmnet_pipeline.serving.worker import Task, _answer
+
+    monkeypatch.setattr(
+        registry, "_DECLARED", {kind.name: f"toy_spaces:{kind.__name__}" for kind in (ToyAudio, ToyVideo)}
+    )
+    save_checkpoint(tmp_path, make(ToyAudio, ToyVideo))
+    embedder = Embedder.load(tmp_path)
+    assert projects_texts(tmp_path, "music") and embeds_texts(embedder, "video")
+    assert not projects_texts(tmp_path / "none", "music")
+    pairs = draw_pairs(ToyVideo, 50, 9)
+    items = embed_arrays(build_from_checkpoint(embedder.checkpoint), video=pairs.video)
+    topic = pairs.groups[0]
+    scores = items @ embed_texts(embedder, "video", [topic])[0]
+    right = np.array([group == topic for group in pairs.groups])
+    assert scores[right].min() > scores[~right].mean()
+    answer = _answer(embedder, Task("video", text=f"{topic}, no drums"))
+    assert answer.embedding.shape == (2, items.shape[1]) and answer.wishes is None
+    np.testing.assert_allclose(answer.embedding[0], embed_texts(embedder, "video", [topic])[0], atol=1e-6)
+    assert _answer(embedder, Task("video", text="!")).reason == "bad_text"
+
+
+def test_a_side_takes_one_backend():
+    from vmnet_pipeline.pipelines.train.nodes import make_untrained
+
+    params = [{"backend": f"toy_spaces:{kind.__name__}", "weights_dir": "."} for kind in (ToyVideo, ToyAudio, ToyPlain)]
+    checkpoint, history = make_untrained(*params[:2])
+    assert history == [] and checkpoint.model_config == make(ToyAudio, ToyVideo).model_config
+    with pytest.raises(ParameterError, match="one backend of each side, and video has toy_video, toy_plain; name one"):
+        make_untrained(*params)

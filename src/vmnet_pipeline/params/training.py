@@ -63,7 +63,7 @@ class ModelParams(Params):
     music_tower: str = Field(
         "auto",
         description="Music tower by name, or `auto`: vggish for (T, C), musicnn for (D,). `sequence` and `transformer` "
-        "take features that keep their time.",
+        "take features that keep their time. `projection` is one matrix, that of zero-shot networks.",
     )
     video_tower: str = Field("auto", description="Video tower by name, or `auto`: the one paired with the music tower.")
     max_steps: int = Field(
