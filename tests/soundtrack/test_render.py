@@ -223,6 +223,7 @@ def test_a_disk_without_room_is_refused_before_writing(tmp_path, music, monkeypa
         ("b.webm", {}, MediaError, "webm cannot hold h264; write a .mp4 or .mkv file"),
         ("b.mp4", {"start_s": 99.0}, ParameterError, "ends at 8.000 s"),
         ("b.mp4", {"start_s": -1.0}, ParameterError, "start_s=-1.0"),
+        ("b.mp4", {"bars_s": [0.0, float("nan")]}, ParameterError, "bars_s"),
         ("b.mov", {"settings": MixParams(codec="opus")}, ParameterError, "mov cannot hold it"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,7 +122,7 @@ def render(
 
     Raises:
         MediaError: A file cannot be used; reasons of `mix.analyse` and `muxing.write_film`, `unfit_format`.
-        ParameterError: `start_s` or the name of the output cannot be used.
+        ParameterError: `start_s`, `bars_s` or the name of the output cannot be used.
         StorageError: The output exists, or its disk is full or cannot be written.
         SandboxError: The process that reads the files cannot be started.
     """
@@ -129,6 +130,8 @@ def render(
     memory_mb = (limits or LimitParams.model_validate({})).memory_mb
     tell = _Growth(progress or (lambda share: None))
     file_format = _check_target(target, (video, music), start_s, overwrite=overwrite)
+    if not all(math.isfinite(bar_s) for bar_s in bars_s):
+        raise ParameterError("bars_s: a time that is not finite; give times in seconds")
     with ConfinedProcess([str(video), str(music)], memory_mb, settings.stall_s) as process:
         plan = process.call(
             analyse,
