@@ -124,7 +124,7 @@ def test_the_next_run_logs_what_an_earlier_one_could_not(project):
     shutil.move(whole, database)
     before = len(list_runs(database))
     output = train(project, *EVALUATE)
-    assert "the run evaluate of" in output
+    assert "the run tiny · vmnet_musicnn · default · seed 17 · evaluation of" in output
     assert len(list_runs(database)) == before + 2
     assert not list((project.folder / "data/08_reporting/untracked_runs").iterdir())
 

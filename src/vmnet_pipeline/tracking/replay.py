@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REPORTING = "08_reporting"
+"""Folder that has a folder for each collection, which names the experiment."""
 _RESULTS = ("*.html", "*.png", "*.json", "*.parquet", "*.yml", "*.csv")
 
 
@@ -139,7 +141,8 @@ def _describe_results(evaluation: Path) -> PendingRun:
     operations += [Operation("", "file", {"place": str(path)}) for path in places]
     labels = RunLabels("evaluation", folder.parent.name, folder.name)
     tags = {"results": str(folder), **labels.tags}
-    return PendingRun(labels.name, ended_ms, ended_ms, tags, operations=operations)
+    experiment = labels.collection if folder.absolute().parents[1].name == REPORTING else ""
+    return PendingRun(labels.name, ended_ms, ended_ms, tags, operations=operations, experiment=experiment)
 
 
 def find_runs_of(pending: Path, place: Path) -> list[Path]:
