@@ -267,7 +267,7 @@ def test_results_without_a_run_can_be_logged(project):
     assert "1 runs logged." in train(project, "track", "data/08_reporting")
     (run,) = list_runs(database)
     assert "music_to_video/recall_at_10" in run.data.metrics
-    assert "There is no run and no evaluation.json" in train(project, "track", "data/06_models", code=1)
+    assert "has neither an unlogged run nor an evaluation.json" in train(project, "track", "data/06_models", code=1)
 
 
 @pytest.mark.slow

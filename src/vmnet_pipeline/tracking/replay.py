@@ -44,7 +44,17 @@ def log_pending(run: PendingRun, experiment_id: str) -> str:
     import mlflow
 
     client = mlflow.MlflowClient()
-    experiment_id = _find_experiment(client, run.experiment) or experiment_id
+    own_id = _find_experiment(client, run.experiment) or experiment_id
+    mlflow.set_experiment(experiment_id=own_id)  # MLflow opens runs of the chosen experiment only
+    try:
+        return _log_in(client, run, own_id)
+    finally:
+        mlflow.set_experiment(experiment_id=experiment_id)
+
+
+def _log_in(client: Any, run: PendingRun, experiment_id: str) -> str:
+    import mlflow
+
     run.run_id = _find_run(client, run.run_id) or _make_run(client, experiment_id, run.name, run, run.tags)
     with mlflow.start_run(run_id=run.run_id, nested=True):  # kedro-mlflow may have left its own open
         for name in dict.fromkeys(["", *(operation.run for operation in run.operations)]):
