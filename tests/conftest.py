@@ -46,6 +46,14 @@ def pytest_collection_modifyitems(items):
         items.sort(key=lambda item: rank(name_group(item.nodeid)))
 
 
+@pytest.fixture(autouse=True)
+def _one_precision(monkeypatch):
+    """No test but those of the measurement depends on how fast a network is on this machine."""
+    from vmnet_pipeline.backends import calibration
+
+    monkeypatch.setattr(calibration, "list_precisions", lambda: ["f32"])
+
+
 @pytest.fixture(scope="session")
 def demo_project(tmp_path_factory) -> Project:
     """A project with a small demo collection that `kedro run` has been through once."""

@@ -62,38 +62,44 @@ def test_values_that_are_not_finite_never_leave(name):
 @pytest.mark.parametrize(
     ("cuda", "x86", "bf16", "wish", "expected"),
     [
-        (True, True, True, ("auto", "auto", True), ("torch", "cuda", "f32")),
-        (False, True, True, ("auto", "auto", True), ("openvino", "cpu", "bf16")),
-        (False, True, True, ("auto", "auto", False), ("openvino", "cpu", "f32")),
-        (False, True, False, ("auto", "auto", True), ("openvino", "cpu", "f32")),
-        (False, False, False, ("auto", "auto", True), ("torch", "cpu", "f32")),
-        (True, True, True, ("openvino", "f32", True), ("openvino", "cpu", "f32")),
-        (True, True, False, ("torch", "bf16", False), ("torch", "cuda", "bf16")),
+        (True, True, True, ("auto", "auto"), ("torch", "cuda", "f32")),
+        (False, True, True, ("auto", "auto"), ("openvino", "cpu", "f32")),
+        (False, True, True, ("auto", "bf16"), ("openvino", "cpu", "bf16")),
+        (False, False, False, ("auto", "auto"), ("torch", "cpu", "f32")),
+        (True, True, True, ("openvino", "f32"), ("openvino", "cpu", "f32")),
+        (True, True, False, ("torch", "bf16"), ("torch", "cuda", "bf16")),
+        (True, True, False, ("torch", "f16"), ("torch", "cuda", "f16")),
     ],
 )
 def test_auto_is_resolved(cuda, x86, bf16, wish, expected, monkeypatch):
     monkeypatch.setattr(engine, "has_cuda", lambda *_: cuda)
     monkeypatch.setattr(engine, "_is_x86", lambda: x86)
     monkeypatch.setattr(engine, "has_bf16", lambda: bf16)
-    choice = choose_engine(wish[0], wish[1], bf16_by_default=wish[2])
+    choice = choose_engine(*wish)
     assert (choice.engine, choice.device, choice.precision) == expected
 
 
-def test_bf16_without_hardware_is_refused(monkeypatch):
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_a_precision_without_hardware_is_refused(precision, monkeypatch):
     monkeypatch.setattr(engine, "has_cuda", lambda *_: False)
-    monkeypatch.setattr(engine, "has_bf16", lambda: False)
-    with pytest.raises(ParameterError, match="f32"):
-        choose_engine("auto", "bf16", bf16_by_default=True)
+    monkeypatch.setattr(engine, f"has_{precision}", lambda: False)
+    with pytest.raises(ParameterError, match="use precision f32"):
+        choose_engine("auto", precision)
+    monkeypatch.setattr(engine, f"has_{precision}", lambda: True)
+    assert choose_engine("openvino", precision).precision == precision
+    if precision == "f16":
+        with pytest.raises(ParameterError, match="engine openvino"):
+            choose_engine("torch", precision)
 
 
 def test_networks_of_keras_run_in_tensorflow_where_openvino_does_not(monkeypatch):
     monkeypatch.setattr(engine, "has_cuda", lambda *_: True)
-    choice = choose_engine("auto", "auto", bf16_by_default=True, framework="tensorflow")
+    choice = choose_engine("auto", "auto", framework="tensorflow")
     assert (choice.engine, choice.device, choice.precision) == ("tensorflow", "cuda", "f32")
     with pytest.raises(ParameterError, match="written in tensorflow"):
-        choose_engine("torch", "auto", bf16_by_default=False, framework="tensorflow")
+        choose_engine("torch", "auto", framework="tensorflow")
     with pytest.raises(ParameterError, match="not available with engine tensorflow"):
-        choose_engine("tensorflow", "bf16", bf16_by_default=False, framework="tensorflow")
+        choose_engine("tensorflow", "bf16", framework="tensorflow")
 
 
 @pytest.mark.long

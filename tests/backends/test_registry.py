@@ -75,7 +75,7 @@ def test_making_backends_imports_nothing_heavy():
     [
         {"nonsense": 1},
         {"engine": "magic"},
-        {"precision": "f16"},
+        {"precision": "f8"},
         {"batch_size": 0},
         {"n_threads": 0},
         {"max_duration_s": 0},

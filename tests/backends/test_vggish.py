@@ -177,7 +177,7 @@ def place_weights(content: dict[str, torch.Tensor], folder, monkeypatch) -> None
 
 def test_bf16_keeps_the_pooled_direction(make_sound):
     """What lets `auto` take bf16 for this network: cosine of each pooled patch to f32 at least 0.999."""
-    from vmnet_pipeline.backends.engine import has_bf16
+    from vmnet_pipeline.backends.processor import has_bf16
 
     if not has_bf16():
         pytest.skip("the processor has no bf16")

@@ -36,6 +36,10 @@ class ConvertedModels:
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
         self.folder = Path(weights_dir) / FOLDER / key
 
+    def place_beside(self, name: str) -> Path:
+        """A file about this network, next to its folder."""
+        return self.folder.with_name(f"{self.folder.name}.{name}")
+
     def load_or_convert(self, openvino: Any, convert: Callable[[], Any]) -> Any:
         """Return the network as an OpenVINO model: read if it is here and intact, else converted and kept."""
         if (self.folder / "checksums.json").exists():

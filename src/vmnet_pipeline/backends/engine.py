@@ -1,8 +1,7 @@
 """Choose the engine and the precision that run a network.
 
-Measured in inputs per second on two cores with avx512_bf16 through OpenVINO, and the lowest cosine between an item's
-pooled features in bf16 and in f32: see `docs/benchmarks-extraction.md`. `auto` takes bf16 only for a network whose
-cosine is at least 0.999 with its published weights or, if those are not available, whose kind is known to tolerate it.
+`precision: auto` is f32 unless the backend has measured on this kind of processor that another is faster and keeps
+its features: see `calibration.py` and `docs/benchmarks-extraction.md`.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vmnet_pipeline.backends.processor import has_bf16, has_f16
 from vmnet_pipeline.cores import find_core_limit
 from vmnet_pipeline.errors import ParameterError
 
 logger = logging.getLogger(__name__)
 
 EngineName = Literal["auto", "torch", "tensorflow", "openvino"]
-PrecisionName = Literal["auto", "f32", "bf16"]
+PrecisionName = Literal["auto", "f32", "bf16", "f16"]
 Framework = Literal["torch", "tensorflow"]
-BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 class BackendParams(BaseModel):
@@ -44,7 +43,8 @@ class BackendParams(BaseModel):
     )
     precision: PrecisionName = Field(
         "auto",
-        description="`auto`: bf16 where the processor has it and the features bear it (cosine 0.999), else f32.",
+        description="`auto`: the fastest that keeps the features (cosine 0.999), measured once for each kind of "
+        "processor; f32 for networks without such a measurement, with random weights, and on CUDA.",
     )
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="Of the stored features; float16 halves them. float32 is the contract with users."
@@ -64,7 +64,7 @@ class EngineChoice:
     Attributes:
         engine: `torch`, `tensorflow` or `openvino`.
         device: `cpu` or `cuda`.
-        precision: `f32` or `bf16`.
+        precision: `f32`, `bf16` or `f16`.
     """
 
     engine: str
@@ -76,46 +76,46 @@ class EngineChoice:
         return {"engine": self.engine, "device": self.device, "precision": self.precision}
 
 
-def choose_engine(
-    engine: EngineName, precision: PrecisionName, *, bf16_by_default: bool, framework: Framework = "torch"
-) -> EngineChoice:
-    """Resolve `auto` for this machine.
+def choose_engine(engine: EngineName, precision: PrecisionName, *, framework: Framework = "torch") -> EngineChoice:
+    """Resolve `auto` for this machine; precision `auto` is f32 here, see `NetworkBackend` for what is measured.
 
     Args:
         engine: Wanted engine.
         precision: Wanted precision.
-        bf16_by_default: Whether `auto` may take bf16: only for a network whose pooled features keep a cosine of
-            at least 0.999 to those of f32.
         framework: Framework the network is written in, which runs it where OpenVINO does not.
 
     Raises:
-        ParameterError: An engine that cannot run this network, or bf16 where it is not available.
+        ParameterError: An engine that cannot run this network, or a precision that is not available.
     """
     if engine not in ("auto", "openvino", framework):
         raise ParameterError(f"engine {engine}: this network is written in {framework}; use {framework} or openvino")
     device = "cuda" if engine != "openvino" and has_cuda(framework) else "cpu"
     chosen = ("openvino" if device == "cpu" and _is_x86() else framework) if engine == "auto" else engine
-    if precision == "auto":
-        precision = "bf16" if bf16_by_default and chosen == "openvino" and has_bf16() else "f32"
-    if precision == "bf16" and chosen == "tensorflow":
-        raise ParameterError("precision bf16: not available with engine tensorflow; use f32, or engine openvino")
-    if precision == "bf16" and device == "cpu" and not has_bf16():
-        raise ParameterError("precision bf16: this processor computes it in software only; use precision f32")
-    return EngineChoice(chosen, device, precision)
+    chosen_precision = "f32" if precision == "auto" else precision
+    choice = EngineChoice(chosen, device, chosen_precision)
+    check_precision(choice)
+    return choice
+
+
+def check_precision(choice: EngineChoice) -> None:
+    """Refuse a precision that is not available.
+
+    Raises:
+        ParameterError: The engine has no such precision here.
+    """
+    precision, engine, device = choice.precision, choice.engine, choice.device
+    if precision == "f32":
+        return
+    if engine == "tensorflow":
+        raise ParameterError(f"precision {precision}: not available with engine tensorflow; use f32, or openvino")
+    if device == "cpu" and not {"bf16": has_bf16, "f16": has_f16}[precision]():
+        raise ParameterError(f"precision {precision}: this processor computes it in software only; use precision f32")
+    if precision == "f16" and device == "cpu" and engine != "openvino":
+        raise ParameterError("precision f16: on a processor with engine openvino only; use f32 or engine openvino")
 
 
 def _is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
-
-
-@cache
-def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return any(flag in flags for flag in BF16_FLAGS)
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmnet_pipeline.backends.calibration import follow_stored
 from vmnet_pipeline.backends.registry import make_backend
 from vmnet_pipeline.types import JOINT_SIGN, FeaturePart, Fingerprint
 
@@ -38,6 +39,12 @@ class JointBackend:
     def fingerprint(self) -> Fingerprint:
         """Identity of the joint features; see `FeatureBackend.fingerprint`."""
         return Fingerprint.join([part.fingerprint() for part in self.parts])
+
+    def follow(self, stored: Fingerprint) -> None:
+        """See `NetworkBackend.follow`."""
+        kept = {part.backend: part for part in stored.parts}
+        for part in self.parts:
+            follow_stored(part, kept.get(part.name))
 
     def load(self) -> None:
         """See `FeatureBackend.load`."""

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from vmnet_pipeline.backends import spectra, torch_weights, weights
 from vmnet_pipeline.backends.engine import BackendParams
+from vmnet_pipeline.backends.example_music import make_music
 from vmnet_pipeline.backends.framing import BATCH_STEPS, cut_windows
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
@@ -112,7 +113,6 @@ class MusicnnBackend(NetworkBackend):
     name: ClassVar[str] = "musicnn"
     modality: ClassVar[Modality] = "audio"
     params_type: ClassVar[type[BackendParams]] = MusicnnParams
-    bf16_by_default: ClassVar[bool] = True
     network_settings: ClassVar[tuple[str, ...]] = ("model", "layer", "vgg_pooling")
     input_shape = (PATCH_FRAMES, N_MELS)
     step_s = PATCH_FRAMES * HOP / SAMPLE_RATE_HZ
@@ -158,6 +158,11 @@ class MusicnnBackend(NetworkBackend):
             as_trained = self.params.model == "MSD_vgg" and self.params.vgg_pooling == "trained"
             return MusicnnVggNetwork(self.params.layer, POOLS_OF_MSD_VGG if as_trained else POOLS)
         return MusicnnNetwork(*SIZES[self.params.model], self.params.layer)
+
+    def make_examples(self) -> list[np.ndarray]:
+        """See `NetworkBackend`; 4 patches of each of 3 pieces of music."""
+        n_samples = 4 * PATCH_FRAMES * HOP
+        return [cut_patches(make_music(n_samples, SAMPLE_RATE_HZ, seed), "repeat") for seed in range(3)]
 
     def import_libraries(self) -> None:
         """See `spectra.import_libraries`."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from vmnet_pipeline.backends import engine, weights
+from vmnet_pipeline.backends import calibration, engine, weights
 from vmnet_pipeline.backends.converted import ConvertedModels
+from vmnet_pipeline.backends.processor import read_processor
 from vmnet_pipeline.backends.runners import build_runner
+from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.types import Fingerprint, Modality, PreparedItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 class NetworkBackend:
@@ -25,7 +31,6 @@ class NetworkBackend:
     name: ClassVar[str]
     modality: ClassVar[Modality]
     params_type: ClassVar[type[engine.BackendParams]] = engine.BackendParams
-    bf16_by_default: ClassVar[bool] = False
     pooled_ndim: ClassVar[int] = 1
     network_settings: ClassVar[tuple[str, ...]] = ()  # which of `describe_settings` decide the network itself
 
@@ -35,6 +40,7 @@ class NetworkBackend:
         self.params: Any = self.params_type(**(params or {}))
         self._weights_dir = weights_dir
         self._run: Callable[[np.ndarray], np.ndarray] | None = None
+        self._decided: str | None = None  # of `precision: auto`; workers get it with the backend
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_run": None}  # workers load for themselves
@@ -73,6 +79,13 @@ class NetworkBackend:
         """
         raise NotImplementedError
 
+    def make_examples(self) -> list[np.ndarray]:
+        """Inputs of some made items, (n, *input_shape) each, to measure precisions on; without any, `auto` is f32.
+
+        Only where the cosine on them has been seen to tell that on real media.
+        """
+        return []
+
     def prepare(self, path: str) -> PreparedItem:
         """See `FeatureBackend.prepare`."""
         raise NotImplementedError
@@ -84,8 +97,58 @@ class NetworkBackend:
     # --- what follows from it
 
     def _choose_engine(self) -> engine.EngineChoice:
-        wanted, bf16 = (self.params.engine, self.params.precision), self.bf16_by_default
-        return engine.choose_engine(*wanted, bf16_by_default=bf16, framework=self.framework)
+        choice = engine.choose_engine(self.params.engine, self.params.precision, framework=self.framework)
+        if self.params.precision != "auto":
+            return choice
+        if self._decided is None:
+            measured = self._calibrate(choice)
+            self._decided = measured.precision if measured else choice.precision
+        decided = replace(choice, precision=self._decided)
+        engine.check_precision(decided)  # a worker elsewhere may not have what the driver decided
+        return decided
+
+    def _calibrate(self, choice: engine.EngineChoice) -> calibration.Calibration | None:
+        """What is measured of this network on this kind of processor; None where there is nothing to choose from."""
+        is_pretrained = self.params.weights == "pretrained"
+        if choice.engine != "openvino" or not is_pretrained or len(calibration.list_precisions()) == 1:
+            return None
+        if type(self).make_examples is NetworkBackend.make_examples:
+            return None
+        kind = calibration.name_processor(self.params.n_threads or count_cores())
+        return calibration.recall_or_measure(
+            self.converted.place_beside(kind + calibration.SUFFIX), lambda: self._measure_precisions(choice)
+        )
+
+    def _measure_precisions(self, choice: engine.EngineChoice) -> calibration.Calibration:
+        def build(precision: str) -> Callable[[np.ndarray], np.ndarray]:
+            own = replace(choice, precision=precision)
+            return build_runner(self.build_network, self.input_shape, own, self.params, self.converted)
+
+        found = calibration.measure_precisions(build, self.make_examples(), self.pool_entries)
+        network = self.name if self.name == self.weights_name else f"{self.name} {self.weights_name}"
+        n_threads = self.params.n_threads or count_cores()
+        return calibration.Calibration(network, read_processor().model, n_threads, *found)
+
+    def follow(self, stored: Fingerprint) -> None:
+        """Go on in the precision of stored features where `precision: auto` would choose another one here.
+
+        A store keeps one precision for ever. It stays a difference that is refused where this machine does not have
+        that precision.
+        """
+        kept = stored.settings.get("precision")
+        if self.params.precision != "auto" or stored.backend != self.name or kept == self._decided:
+            return
+        choice = engine.choose_engine(self.params.engine, "auto", framework=self.framework)
+        if kept not in calibration.list_precisions() or choice.engine != stored.settings.get("engine"):
+            return
+        measured = self._calibrate(choice)
+        self._decided = str(kept)
+        if measured is not None and measured.precision != kept:
+            logger.info(
+                "%s: the store holds features in %s, so this run goes on in %s; %s would be %.2f times as fast here, "
+                "in another collection or save_dir",
+                *(self.name, kept, kept, measured.precision, measured.measure_gain(str(kept))),
+            )
 
     def _identify_weights(self) -> dict[str, Any]:
         params = self.params

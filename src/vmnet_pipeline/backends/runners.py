@@ -88,7 +88,7 @@ def _wrap_torch(network: Any, choice: EngineChoice, params: BackendParams) -> Ru
     n_threads = choose_threads(params)
     if n_threads is not None:
         torch.set_num_threads(n_threads)
-    dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(choice.precision, torch.float32)
     device = f"cuda:{params.gpu_idx or 0}" if choice.device == "cuda" else "cpu"
     network = network.eval().requires_grad_(False).to(device=device)
     if all(parameter.ndim != 5 for parameter in network.parameters()):  # of clips: torch has no such form of them

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from vmnet_pipeline.backends import spectra, torch_weights, weights
 from vmnet_pipeline.backends.engine import BackendParams
+from vmnet_pipeline.backends.example_music import make_music
 from vmnet_pipeline.backends.framing import BATCH_STEPS, cut_windows
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.errors import WeightsError
@@ -99,7 +100,6 @@ class VggishBackend(NetworkBackend):
     name: ClassVar[str] = "vggish"
     modality: ClassVar[Modality] = "audio"
     params_type: ClassVar[type[BackendParams]] = VggishParams
-    bf16_by_default: ClassVar[bool] = True
     pooled_ndim: ClassVar[int] = 2
     weights_name = WEIGHTS_NAME
     input_shape = (PATCH_FRAMES, N_MELS)
@@ -131,6 +131,10 @@ class VggishBackend(NetworkBackend):
                 raise WeightsError(f"{resolved.paths[0]}: tensor {error} is missing") from error
             torch_weights.load_state(network, state, WEIGHTS_NAME)
         return network
+
+    def make_examples(self) -> list[np.ndarray]:
+        """See `NetworkBackend`; 8 patches of each of 3 pieces of music."""
+        return [cut_patches(make_music(count_samples(8), SAMPLE_RATE_HZ, seed)) for seed in range(3)]
 
     def import_libraries(self) -> None:
         """See `spectra.import_libraries`."""

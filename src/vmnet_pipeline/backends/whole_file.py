@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from vmnet_pipeline.backends.calibration import follow_stored
 from vmnet_pipeline.backends.framing import count_pieces
 from vmnet_pipeline.errors import MediaError, ParameterError
 from vmnet_pipeline.types import Fingerprint, PreparedItem
@@ -76,6 +77,10 @@ class WholeFileBackend:
         settings = {name: value for name, value in inner.settings.items() if name not in ("max_duration_s", "pooled")}
         rows = {"step_s": self.step_s} if self.step_s else self.pieces.model_dump()
         return Fingerprint(inner.backend, {**settings, "whole_file": rows})
+
+    def follow(self, stored: Fingerprint) -> None:
+        """See `NetworkBackend.follow`."""
+        follow_stored(self.inner, stored)
 
     def load(self) -> None:
         """See `FeatureBackend.load`."""

@@ -25,7 +25,9 @@ def manage_weights() -> None:
 @choose_weights
 @report_errors()
 def list_weight_sets(weights_dir: Path) -> None:
-    """List all weight sets: presence, licence, source."""
+    """List all weight sets: presence, licence, source; and the precisions measured here."""
+    from vmnet_pipeline.backends.calibration import list_calibrations
+    from vmnet_pipeline.backends.converted import FOLDER
     from vmnet_pipeline.backends.encoders.fetch import list_models
 
     for row in list_weights(weights_dir):
@@ -34,6 +36,8 @@ def list_weight_sets(weights_dir: Path) -> None:
     for row in list_models(weights_dir):
         state, revision = "here" if row["present"] else "-", row["revision"][:12] or "name one"
         click.echo(f"{row['name']:<20} {state:<5} {row['licence']:<14} {row['model']} revision {revision}")
+    for calibration in list_calibrations(weights_dir / FOLDER):
+        click.echo(f"precision: {calibration.describe()}")
     say_next("kedro weights fetch NAME; a run fetches what it needs")
 
 

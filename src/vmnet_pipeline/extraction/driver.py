@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmnet_pipeline.backends.calibration import follow_stored
 from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import ExtractionError
 from vmnet_pipeline.extraction.executor import Job
@@ -66,6 +67,7 @@ def extract_missing(
         if shard is None:
             store.compact()  # so that rows of earlier runs count as older, whatever the clock has done since
         items = find_unfinished(missing, FeatureStore(store.folder))
+        follow_stored(backend, store.fingerprint())
         store.set_fingerprint(backend.fingerprint())
         kind = choose_executor(params, len(items))
         n_workers = params.n_workers or count_cores()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from vmnet_pipeline.backends.calibration import follow_stored
 from vmnet_pipeline.backends.joint import JointBackend, join_backends, list_parts
 from vmnet_pipeline.backends.weights import DEFAULT_WEIGHTS_DIR
 from vmnet_pipeline.errors import CheckpointError, EmbedderError
@@ -297,6 +298,7 @@ class Embedder:
         backend = join_backends([{"weights_dir": self.weights_dir, **own} for own in listed])
         if any(part.modality != modality for part in list_parts(backend)):
             raise CheckpointError(f"backend {backend.name!r} makes {backend.modality} features, not those of {side}")
+        follow_stored(backend, trained_on)
         known = {modality: _leave_out_device(trained_on)} if trained_on else {}
         check_fingerprints(
             Checkpoint(self.checkpoint.model_config, {}, known), {modality: _leave_out_device(backend.fingerprint())}

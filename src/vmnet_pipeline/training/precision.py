@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vmnet_pipeline.backends.engine import has_bf16
+from vmnet_pipeline.backends.processor import has_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

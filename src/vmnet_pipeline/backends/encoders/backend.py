@@ -160,7 +160,7 @@ class EncoderBackend(NetworkBackend):
     def _choose_engine(self) -> engine.EngineChoice:
         """As every backend does; by default without OpenVINO for models of which nobody has seen it agree."""
         if self.params.engine == "auto" and not engine.has_cuda() and self.model_type not in OPENVINO_TYPES:
-            return engine.choose_engine("torch", self.params.precision, bf16_by_default=False)
+            return engine.choose_engine("torch", self.params.precision)
         return super()._choose_engine()
 
     def describe_settings(self) -> dict[str, Any]:

@@ -26,12 +26,14 @@ def plan_missing(
         FeatureStoreError: The store holds features made with other settings.
         WeightsError: The weights are not available.
     """
+    from vmnet_pipeline.backends.calibration import follow_stored
     from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.extraction.driver import select_shard
     from vmnet_pipeline.extraction.planning import list_media_items, plan_extraction
 
     backend = make_backend(backend_params)
     items = select_shard(list_media_items(manifest, backend.modality), params.array.shard)
+    follow_stored(backend, stored_features.fingerprint())
     stored_features.check_fingerprint(backend.fingerprint())
     plan = plan_extraction(items, stored_features)
     if plan.missing:
@@ -51,6 +53,7 @@ def extract_features(
     Not a pure node: workers open the media files and write each feature when it is finished. Its output is the empty
     rest that Kedro has to store.
     """
+    from vmnet_pipeline.backends.calibration import follow_stored
     from vmnet_pipeline.backends.registry import make_backend
     from vmnet_pipeline.extraction.driver import extract_missing
     from vmnet_pipeline.progress import track
@@ -59,6 +62,7 @@ def extract_features(
     with track(f"{backend.name} features", len(missing)) as bar:
         for row in extract_missing(backend, missing, stored_features, params):
             bar.advance(failed=row.status == "failed")
+    follow_stored(backend, stored_features.fingerprint())
     return FeatureChunk(backend.fingerprint(), ())
 
 
