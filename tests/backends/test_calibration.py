@@ -17,7 +17,9 @@ from vmnet_pipeline.backends.joint import JointBackend
 from vmnet_pipeline.backends.musicnn import MusicnnBackend
 from vmnet_pipeline.backends.network_backend import NetworkBackend
 from vmnet_pipeline.backends.vggish import VggishBackend
+from vmnet_pipeline.backends.whole_file import WholeFileBackend
 from vmnet_pipeline.errors import ParameterError
+from vmnet_pipeline.params import PieceParams
 from vmnet_pipeline.types import Fingerprint, MediaItem, PreparedItem
 
 EXAMPLES = [np.ones((4, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)]
@@ -99,6 +101,9 @@ class Small(NetworkBackend):
 
     def prepare(self, path):
         return PreparedItem(np.ones((2, 3, 8), np.float32), 2)
+
+    def stream(self, path, window_s, hop_s):
+        yield self.prepare(path)
 
 
 @pytest.fixture
@@ -193,16 +198,24 @@ def test_workers_take_what_the_driver_decided(machine, tmp_path, monkeypatch):
         worker.fingerprint()
 
 
+def keep(backend):
+    return backend
+
+
 def join(backend):
     return JointBackend([backend])
 
 
-@pytest.mark.parametrize("wrap", [lambda backend: backend, join], ids=["alone", "joined"])
+def read_whole(backend):
+    return WholeFileBackend(backend, PieceParams())
+
+
+@pytest.mark.parametrize("wrap", [keep, join, read_whole])
 @pytest.mark.parametrize(("kept", "seconds"), [("f32", 0.5), ("bf16", 1.8)])
 def test_a_store_keeps_its_precision(kept, seconds, wrap, machine, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     machine.seconds = {"f32": 1.0, "bf16": seconds}
-    stored = Small({"precision": kept}, weights_dir=tmp_path).fingerprint()
+    stored = wrap(Small({"precision": kept}, weights_dir=tmp_path)).fingerprint()
     backend = wrap(Small(weights_dir=tmp_path))
     for _ in range(2):
         follow_stored(backend, stored)
