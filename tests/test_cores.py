@@ -41,6 +41,12 @@ def machine(monkeypatch, tmp_path):
 V1 = "4:memory:/docker/a\n3:cpu,cpuacct:/docker/a\n1:cpuset:/docker/a\n"
 
 
+def test_each_controller_of_version_1_has_a_folder_of_its_own(machine, tmp_path):
+    machine(groups=V1)
+    assert cores.list_groups("memory")[0] == tmp_path / "memory/docker/a"
+    assert cores.list_groups("cpu")[0] == tmp_path / "cpu,cpuacct/docker/a"
+
+
 @pytest.mark.parametrize(
     "n, limits",
     [

@@ -46,17 +46,17 @@ def _find_quota() -> int | None:
     Version 2 keeps "quota period" or "max period" in `cpu.max`, version 1 has a file for each and -1 for no quota
     (Linux, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
     """
-    quotas = [quota for folder in _list_groups() for quota in (_read_quota(folder),) if quota is not None]
+    quotas = [quota for folder in list_groups("cpu") for quota in (_read_quota(folder),) if quota is not None]
     return max(1, math.ceil(min(quotas))) if quotas else None
 
 
-def _list_groups() -> list[Path]:
-    """Folders of the groups that hold this process, and of those above them."""
+def list_groups(controller: str) -> list[Path]:
+    """Folders of the control groups of `cpu` or `memory` that hold this process, and of those above them."""
     folders = []
     with suppress(OSError, ValueError):
         for line in _CGROUPS.read_text(encoding="utf-8", errors="replace").splitlines():
             _, controllers, group = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
+            if controllers and controller not in controllers.split(","):
                 continue
             base = _MOUNT / controllers if controllers else _MOUNT
             inner = PurePosixPath(group.lstrip("/"))

@@ -1,25 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from vmnet_pipeline.extraction.driver import MIN_ITEMS_FOR_PROCESSES, choose_executor, select_shard
+from vmnet_pipeline.extraction.driver import select_shard
 from vmnet_pipeline.params import ExtractParams
 from vmnet_pipeline.types import MediaItem
-
-MANY = MIN_ITEMS_FOR_PROCESSES
-
-
-@pytest.mark.parametrize(
-    ("executor", "n_items", "kind"),
-    [
-        ({}, MANY - 1, "serial"),
-        ({}, MANY, "processes"),
-        ({"address": "tcp://a:1"}, 1, "dask"),
-        ({"kind": "serial"}, MANY, "serial"),
-        ({"kind": "processes"}, 1, "processes"),
-    ],
-)
-def test_few_items_start_no_process(executor, n_items, kind):
-    assert choose_executor(ExtractParams.model_validate({"executor": executor}), n_items) == kind
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmnet_pipeline.backends.calibration import follow_stored
-from vmnet_pipeline.cores import count_cores
 from vmnet_pipeline.errors import ExtractionError
+from vmnet_pipeline.extraction.choosing import choose_workers
 from vmnet_pipeline.extraction.executor import Job
 from vmnet_pipeline.extraction.planning import find_unfinished
 from vmnet_pipeline.extraction.worker import end_readers, run_batch
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 32
-MIN_ITEMS_FOR_PROCESSES = 256  # below, starting processes takes longer than they save
 MAX_LOST_ITEMS = 8
 
 
@@ -69,31 +68,19 @@ def extract_missing(
         items = find_unfinished(missing, FeatureStore(store.folder))
         follow_stored(backend, store.fingerprint())
         store.set_fingerprint(backend.fingerprint())
-        kind = choose_executor(params, len(items))
-        n_workers = params.n_workers or count_cores()
-        n_cores = {"serial": n_workers, "processes": max(1, count_cores() // n_workers), "dask": None}[kind]
+        workers = choose_workers(params, len(items))
         job = Job(
             run_id=uuid.uuid4().hex[:8],
             backend=backend,
             folder=store.folder.absolute(),
             shard=shard,
             batch_size=params.batch_size,
-            n_cores=n_cores,
-            item_timeout_s=None if kind == "serial" else params.item_timeout_s,
+            n_cores=workers.n_cores,
+            item_timeout_s=None if workers.kind == "serial" else params.item_timeout_s,
             limits=params.limits,
         )
-        logger.info("%s: extracting %d items, executor %s", backend.name, len(items), kind)
-        yield from _extract(job, kind, n_workers, items, params)
-
-
-def choose_executor(params: ExtractParams, n_items: int) -> str:
-    """Choose `serial`, `processes` or `dask`."""
-    kind, address = params.executor.kind, params.executor.address
-    if kind != "auto":
-        return kind
-    if address is not None:
-        return "dask"
-    return "processes" if n_items >= MIN_ITEMS_FOR_PROCESSES else "serial"
+        logger.info("%s: extracting %d items %s", backend.name, len(items), workers.describe())
+        yield from _extract(job, workers.kind, workers.n_workers, items, params)
 
 
 def _extract(

@@ -16,7 +16,8 @@ class ExecutorParams(Params):
         "auto",
         description="`serial`: threads of this process. `processes`: separate workers, so that a crash or a hang "
         "of the network costs one item, too. `dask`: the workers of a cluster. `auto`: dask if there is an address, "
-        "else serial for few items and processes for many.",
+        "else serial for few items or little memory, and for many items as many processes as cores, memory and items "
+        "allow.",
     )
     address: str | None = Field(None, description="Scheduler of an existing Dask cluster, `tcp://HOST:PORT`.")
 
@@ -54,7 +55,10 @@ class ExtractParams(Params):
 
     batch_size: int = Field(64, ge=1, description="Patches or frames per pass through the network.")
     n_workers: int | None = Field(
-        None, ge=1, description="Decoding threads of `serial`, or `processes`; as many as cores by default."
+        None,
+        ge=1,
+        description="Decoding threads of `serial`, or `processes`; by default chosen by cores, and of "
+        "processes by memory and items.",
     )
     item_timeout_s: float | None = Field(
         3600.0, gt=0.0, description="A worker (not `serial`) that finishes no item for so long is ended; null: never."
