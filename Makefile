@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo torture docs test quick audit sbom dist test-all peers lint format lock clean
+.PHONY: help setup demo torture docs pictures test quick audit sbom dist test-all peers lint format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +82,10 @@ format: setup ## put the code into its one form
 
 docs: setup ## the documentation as a site, in site/; pages made from the code are written anew
 	@$(BIN)/python docs/build_site.py
+
+pictures: demo ## pictures of the page, the report and Kedro-Viz in docs/images (needs Chromium with chromedriver)
+	@$(BIN)/kedro run --pipelines=embed,index
+	@$(BIN)/python docs/make_pictures.py
 
 torture: setup ## hostile media, faults, broken files and requests: what became of them (some minutes)
 	@$(BIN)/python tests/torture/run.py

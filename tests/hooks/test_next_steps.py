@@ -51,3 +51,10 @@ def test_an_index_elsewhere_and_no_output_at_all():
 def test_commands_are_those_of_the_program_that_runs(name, expected):
     command = click.command()(lambda: say_next("kedro run"))
     assert CliRunner().invoke(command, prog_name=name).output == f"Next: {expected}\n"
+
+
+def test_after_the_index_of_a_library_comes_that_library():
+    given = {"library": "my music", "checkpoint": "nets/a", "library_side": "music"}
+    options = "--media-dir 'my music' --checkpoint nets/a"
+    expected = f"kedro serve {options}   (or kedro recommend {options} VIDEO)"
+    assert find_next(["library.music_index"], {"runtime_params": given}) == expected

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _OWN_FILES = ("pairs_dir", "train_data_dir", "train_csv_path", "test_data_dir", "test_csv_path")
-_PLACES = ("media_dir", "collection", "data_root", "variant", "weights", "weights_dir", "summaries_dir", *_OWN_FILES)
-_OPTIONS = {"media_dir": "--media-dir", "collection": "--collection", "variant": "--variant"}
+_OPTIONS = {
+    "media_dir": "--media-dir", "library": "--media-dir", "collection": "--collection", "variant": "--variant",
+    "checkpoint": "--checkpoint",
+}  # fmt: skip
+_PLACES = (*_OPTIONS, "data_root", "weights", "weights_dir", "summaries_dir", *_OWN_FILES)
 
 
 def find_next(outputs: Iterable[str], run_params: Mapping[str, Any]) -> str:
