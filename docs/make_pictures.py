@@ -109,6 +109,8 @@ def show_page(driver: Any, project: Path) -> bytes:
         visit.wait(lambda: visit.one("#file").is_enabled(), 120)
         visit.one("#file").send_keys(str(sorted((project / "data/01_raw/demo/video").glob("*.mp4"))[0].resolve()))
         visit.wait(lambda: visit.all("#results li"), 120)
+        visit.wait(lambda: visit.one("#passage").is_displayed(), 120)
+        visit.run("window.scrollTo(0, document.querySelector('#file').closest('section, form, div').offsetTop)")
         time.sleep(2)  # pictures of the media
         return bytes(driver.get_screenshot_as_png())
 

@@ -133,7 +133,7 @@ def list_parameters() -> dict[str, type[BaseModel] | None]:
 
 def check_params(text: str, added: set[str]) -> None:
     known = list_parameters()
-    for pair in filter(None, text.split(",")):
+    for pair in filter(None, re.split(r",(?![^\[]*\])", text)):
         name = pair.partition("=")[0].strip()
         if name in ("NAME", "..."):
             continue
