@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -259,6 +260,18 @@ def test_a_run_goes_on_in_the_precision_of_its_store(machine, tmp_path, monkeypa
     (row,) = extract_missing(Small(weights_dir=tmp_path), [item], store, params)
     assert row.status == "done"
     assert store.fingerprint().settings["precision"] == "f32"
+
+
+def test_a_trained_network_gets_features_in_the_precision_that_it_was_trained_on(machine, tmp_path, monkeypatch):
+    from vmnet_pipeline.inference import embedder
+    from vmnet_pipeline.models.checkpoints import Checkpoint
+
+    trained_on = Small({"precision": "f32"}, weights_dir=tmp_path).fingerprint()
+    held = SimpleNamespace(
+        checkpoint=Checkpoint({}, {}, {"audio": trained_on}), _chosen={"music": {"backend": "small"}}, weights_dir=""
+    )
+    monkeypatch.setattr(embedder, "join_backends", lambda _: Small(weights_dir=tmp_path))
+    assert embedder.Embedder._make_backend(held, "music").fingerprint() == trained_on
 
 
 @pytest.mark.parametrize("kind", [MusicnnBackend, VggishBackend])
