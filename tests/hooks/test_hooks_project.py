@@ -41,7 +41,8 @@ def test_files_of_ones_own_change_train_and_evaluate_for_that_run_alone(tmp_path
     [
         (None, {"backend": "musicnn", "weights": "random", "gpu_idx": None}),
         ({"gpu_idx": 1}, {"backend": "musicnn", "weights": "random", "gpu_idx": 1}),
-        ({"backend": "musicnn", "gpu_idx": 1}, {"backend": "musicnn", "gpu_idx": 1}),
+        ({"backend": "musicnn", "gpu_idx": 1}, {"backend": "musicnn", "weights": "random", "gpu_idx": 1}),
+        ({"backend": "musicnn", "weights_dir": "w"}, {"backend": "musicnn", "weights_dir": "w"}),
     ],
 )
 def test_a_backend_has_the_common_parameters_below_its_own(own, expected):
