@@ -52,8 +52,8 @@ $(VENV)/.installed: $(VENV)/.torch requirements.lock pyproject.toml
 demo: setup ## demo media, the whole pipeline on them, the Recall@K table
 	@echo "== demo media (synthesised here, nothing is downloaded)"
 	@$(BIN)/kedro demo-media
-	@echo "== kedro run"
-	@$(BIN)/kedro run
+	@echo "== kedro run, with one feature network a side (the default, vmnet_fused, has more and takes minutes longer)"
+	@$(BIN)/kedro run --params variant=vmnet_musicnn
 
 test: setup ## the tests: offline, on all cores, some minutes
 	@$(BIN)/python -m pytest -n auto

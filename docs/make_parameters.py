@@ -82,7 +82,7 @@ FLAT = {
     "train_csv_path": ("", "ids of the training items"),
     "train_data_dir": ("", "folder with audio/ and video/ of the training items"),
     "variant": (
-        "`vmnet_musicnn`",
+        "`vmnet_fused`",
         "variant that `kedro run`, `train`, `evaluate`, `embed`, `index` and others use; for `pairs_dir` "
         "`vmnet_musicnn` or `vmnet_vggish`, by default from the shapes",
     ),

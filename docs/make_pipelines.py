@@ -108,7 +108,7 @@ def describe_pipeline(name: str, module: str, pipeline: Pipeline) -> str:
 
 def describe_reference() -> str:
     """Section of the pipelines on the user's own feature files."""
-    pipeline = register_reference_pipelines(DEFAULT_VARIANT)["__default__"]
+    pipeline = register_reference_pipelines("vmnet_musicnn")["__default__"]
     return "\n".join(
         [
             "## With your own feature files",
@@ -128,7 +128,7 @@ def make_drawings() -> dict[str, str]:
     pipelines = register_pipelines()
     drawings = {f"pipeline-{name}.svg": draw_pipeline(pipelines[name]) for name in SHOWN}
     drawings["pipeline-default.svg"] = draw_pipeline(pipelines["__default__"])
-    drawings["pipeline-pairs.svg"] = draw_pipeline(register_reference_pipelines(DEFAULT_VARIANT)["__default__"])
+    drawings["pipeline-pairs.svg"] = draw_pipeline(register_reference_pipelines("vmnet_musicnn")["__default__"])
     return drawings
 
 

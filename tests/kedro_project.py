@@ -54,12 +54,25 @@ class Project:
         )
 
 
-def make_project(folder: Path) -> Project:
+LIGHT = {
+    "variants.yml": ("variant, vmnet_fused}", "variant, vmnet_musicnn}"),
+    "train.yml": ("protocol: best", "protocol: default"),
+}
+"""What tests about other things are run with, as it is quicker: one backend a side, and one network."""
+
+
+def make_project(folder: Path, *, light: bool = True) -> Project:
+    """A project of this checkout; its configuration takes `LIGHT` for the default unless `light` is False."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("pyproject.toml", ".telemetry", "README.md"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
     (folder / "conf" / "local").mkdir()
+    for name, (usual, quick) in LIGHT.items() if light else ():
+        path = folder / "conf" / "base" / "parameters" / name
+        text = path.read_text()
+        assert usual in text
+        path.write_text(text.replace(usual, quick))
     # With what Python has compiled, but for files that it is writing.
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.pyc.*"))
     if WEIGHTS.exists():

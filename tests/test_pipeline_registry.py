@@ -80,8 +80,7 @@ def test_the_whole_chain_is_one_piece(pipelines):
     free = {name for name in pipelines["__default__"].inputs() if not name.startswith("param")}
     assert free == {
         "probe_cache",
-        "musicnn.stored_features",
-        "efficientnet.stored_features",
+        *(f"{backend}.stored_features" for backend in VARIANTS[DEFAULT_VARIANT].backends),
         f"{DEFAULT_VARIANT}.training_state",
         *name_found(DEFAULT_VARIANT),
     }

@@ -41,6 +41,22 @@ def test_files_that_are_indexed_as_a_library_alone_are_found_there(project):
     assert choose_place("clips", "", "") == (name_collection("clips"), "mine")
 
 
+def test_what_an_earlier_variant_left_is_found_and_told(project, capsys):
+    """As in a project whose default was another one before."""
+    name = name_collection("clips")
+    (project / collection.MODELS / name / "older/checkpoint").mkdir(parents=True)
+    assert choose_place("clips", "", "") == (name, "older")
+    told = capsys.readouterr().err
+    assert "nothing is there of variant mine" in told
+    assert "kedro run --params variant=older" in told
+    assert choose_place("clips", "", "mine") == (name, "mine")  # asked for
+    (project / collection.OUTPUT / name / "other").mkdir(parents=True)
+    assert choose_place("clips", "", "") == (name, "mine")  # which of the two is not known
+    (project / collection.OUTPUT / name / "mine").mkdir()
+    assert choose_place("clips", "", "") == (name, "mine")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_starter_model_is_used_where_nothing_was_trained_and_it_is_told(project, capsys):
     trained, output = project / "models/checkpoint", project / "output"
     with pytest.raises(click.ClickException, match=r"nothing is trained .* --params library=clips"):

@@ -44,6 +44,16 @@ def test_names_and_places_of_files(load, value):
     assert place == f"{value}/02_intermediate/{name_collection(value)}/manifest.parquet"
 
 
+def test_the_project_takes_what_retrieves_best_unless_told_otherwise(load):
+    parameters = load()["parameters"]
+    assert (parameters["variant"], parameters["train"]["protocol"]) == ("vmnet_fused", "best")
+    assert parameters["variant"] == params.DEFAULT_VARIANT == next(iter(params.VARIANTS))
+    on_a_gpu = load_as_written((ROOT / "conf/cuda/parameters_train.yml").read_text())  # in place of all of `train`
+    assert on_a_gpu["train"]["protocol"] == "best"
+    given = load({"variant": "vmnet_musicnn", "train": {"protocol": "reference"}})["parameters"]
+    assert (given["variant"], given["train"]["protocol"]) == ("vmnet_musicnn", "reference")
+
+
 def test_null_in_a_file_is_none_and_numbers_stay_numbers(load):
     loader = load(parameters="split:\n  split_dir: null\n  seed: 7\ntrain:\n  learning_rate: 1e-3\n")
     assert loader["parameters"]["split"] == {"split_dir": None, "seed": 7}

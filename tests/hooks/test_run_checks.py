@@ -11,6 +11,7 @@ from vmnet_pipeline.errors import CheckpointError, ParameterError
 from vmnet_pipeline.features.store import FeatureChunk, FeatureStore
 from vmnet_pipeline.hooks import run_checks
 from vmnet_pipeline.models.checkpoints import Checkpoint
+from vmnet_pipeline.params import VARIANTS
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.reference.layout import locate_subsets, make_layout
 from vmnet_pipeline.types import Fingerprint
@@ -136,7 +137,7 @@ def test_a_checkpoint_for_another_backend_is_refused_before_anything_is_packed(t
         "efficientnet.features": MemoryDataset(FeatureStore(tmp_path / "v"), copy_mode="assign"),
         "vmnet_musicnn.checkpoint": MemoryDataset(make_checkpoint(audio=fingerprint), copy_mode="assign"),
     }
-    pipeline = register_pipelines()["evaluate"]
+    pipeline = register_pipelines({"vmnet_musicnn": VARIANTS["vmnet_musicnn"]})["evaluate"]
     if message is None:
         check(pipeline, datasets)
         return

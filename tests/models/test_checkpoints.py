@@ -72,6 +72,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint"
 
 
+def test_where_there_is_none_those_of_other_variants_are_named(tmp_path: Path) -> None:
+    for name in ("vmnet_musicnn", "own"):
+        save_checkpoint(tmp_path / name / "checkpoint", make_checkpoint())
+    with pytest.raises(CheckpointError, match=r"train first, or take what is there .* variant=own or variant=vmnet_mus"):
+        load_checkpoint(tmp_path / "vmnet_fused/checkpoint")
+    with pytest.raises(CheckpointError, match=r"train first$"):
+        load_checkpoint(tmp_path / "elsewhere/vmnet_fused/checkpoint")
+
+
 def rewrite(folder: Path, **changes: Any) -> None:
     """Another configuration with a matching checksum, so that only what is in it can be at fault."""
     content = parse_checksummed((folder / CONFIG_FILE).read_text())

@@ -50,6 +50,24 @@ def test_best_protocol_only_proposes() -> None:
     assert params.model.music_tower == "canonical"
 
 
+@pytest.mark.parametrize("given", [{"music_tower": "sequence"}, {"video_tower": "sequence"}, {"music_tower": "auto"}])
+def test_a_tower_that_is_given_is_one_network_with_it(given: dict[str, str]) -> None:
+    params = TrainParams(protocol="best", model=given)
+    (tower,) = given.values()
+    assert getattr(params.model, next(iter(given))) == tower
+    assert {params.model.music_tower, params.model.video_tower} == {tower, "auto"}  # the other side follows
+    assert (params.members, list(params.kinds), params.model.embedding_dim) == ({}, [""], 512)
+
+
+def test_what_is_given_counts_for_every_proposed_member() -> None:
+    assert [part.epochs for part in TrainParams(protocol="best").kinds.values()] == [30, 30, 40]
+    given = TrainParams(protocol="best", epochs=3, batch_size=9)
+    assert [(part.epochs, part.batch_size) for part in given.kinds.values()] == [(3, 9)] * 3
+    assert [part.epochs for part in TrainParams(protocol="best").override({"epochs": 3}).kinds.values()] == [3, 3, 3]
+    own = TrainParams(protocol="best", epochs=3, members={"vmnet": {"epochs": 7}})
+    assert own.kinds["vmnet"].epochs == 7
+
+
 @pytest.mark.parametrize("protocol", ["default", "reference", "best"])
 def test_resolved_parameters_make_the_same_parameters(protocol: str) -> None:
     params = TrainParams(protocol=protocol)  # type: ignore[arg-type]

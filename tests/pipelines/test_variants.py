@@ -29,7 +29,7 @@ def test_a_variant_of_ones_own_has_pipelines_of_its_own():
     assert {"musicnn.features", "vggish.features", "efficientnet.features"} <= {*packing.inputs}
     assert packing.inputs.index("musicnn.features") < packing.inputs.index("vggish.features")
     plain = register_pipelines(read_variants({"variants": {"fused": FUSED}}))
-    assert {node.name for node in plain["train"].nodes} == {"vmnet_musicnn.pack_pairs", "vmnet_musicnn.train_network"}
+    assert {node.name for node in plain["train"].nodes} == {"vmnet_fused.pack_pairs", "vmnet_fused.train_network"}
 
 
 def test_a_list_of_one_is_the_name():
@@ -63,7 +63,7 @@ def test_what_cannot_be_used_is_refused(variants, message):
 
 
 def test_an_unknown_variant_is_refused_with_those_there_are():
-    with pytest.raises(ParameterError, match=r"no variant 'fussed'; choose one of vmnet_musicnn, .*, fused, or"):
+    with pytest.raises(ParameterError, match=r"no variant 'fussed'; choose one of vmnet_fused, .*, fused, or"):
         read_variants({"variants": {"fused": FUSED}, "variant": "fussed"})
 
 
@@ -87,12 +87,17 @@ PAIR = {"music": "vggish", "video": "descriptors_video"}
     ],
 )
 def test_a_pair_is_given_by_two_parameters(given, name, backends):
-    variants = read_variants(given)
+    variants = read_variants({"variant": "vmnet_musicnn", **given})
     chosen, own = next(iter(variants.items()))
     assert (chosen, own.backends) == (name, backends)
     pipelines = register_pipelines(variants)
     assert {name, f"embed_{name}", f"index_{name}", *VARIANTS} <= pipelines.keys()
     assert f"{name}.train_network" in {node.name for node in pipelines["__default__"].nodes}
+
+
+def test_a_side_that_is_not_given_is_that_of_the_default():
+    name, own = next(iter(read_variants({"music": "vggish"}).items()))
+    assert (name, own.video) == ("vggish-efficientnet_descriptors_video", VARIANTS["vmnet_fused"].video)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_a_pair_that_cannot_be_is_refused(given, message):
 def test_a_side_takes_a_backend_under_two_names_once():
     declare_backends({"big": {"backend": "musicnn", "model": "MSD_musicnn_big"}})
     try:
-        assert next(iter(read_variants({"music": "big"}))) == "big-efficientnet"
+        assert next(iter(read_variants({"music": "big", "video": "efficientnet"}))) == "big-efficientnet"
         with pytest.raises(ParameterError, match="'musicnn' and 'big' are both backend 'musicnn'"):
             read_variants({"music": "musicnn+big"})
     finally:

@@ -31,7 +31,7 @@ def label(pipeline, train=None, shuffle_pairs=False, checkpoint_params=None):
         {
             "params:train": MemoryDataset(train or {}),
             "params:evaluate": MemoryDataset({"shuffle_pairs": shuffle_pairs}),
-            "vmnet_musicnn.checkpoint": MemoryDataset(checkpoint, copy_mode="assign"),
+            "vmnet_fused.checkpoint": MemoryDataset(checkpoint, copy_mode="assign"),
         }
     )
     return label_run(pipeline, catalog)
@@ -39,22 +39,22 @@ def label(pipeline, train=None, shuffle_pairs=False, checkpoint_params=None):
 
 def test_a_training_is_named_by_collection_variant_protocol_and_seed(pipelines):
     labels = label(pipelines["__default__"], {"protocol": "best", "seed": 3})
-    assert labels.name == "clips-1a2b · vmnet_musicnn · best · seed 3"
+    assert labels.name == "clips-1a2b · vmnet_fused · best · seed 3"
     assert labels.tags == {
-        "kind": "training", "collection": "clips-1a2b", "variant": "vmnet_musicnn", "protocol": "best", "seed": "3",
+        "kind": "training", "collection": "clips-1a2b", "variant": "vmnet_fused", "protocol": "best", "seed": "3",
     }  # fmt: skip
-    assert label(pipelines["train"], TrainParams(seed=3)).name == "clips-1a2b · vmnet_musicnn · default · seed 3"
+    assert label(pipelines["train"], TrainParams(seed=3)).name == "clips-1a2b · vmnet_fused · default · seed 3"
 
 
 def test_mismatched_pairs_are_a_control(pipelines):
     labels = label(pipelines["__default__"], {"seed": 17}, shuffle_pairs=True)
-    assert labels.name == "clips-1a2b · vmnet_musicnn · default · seed 17 · control"
+    assert labels.name == "clips-1a2b · vmnet_fused · default · seed 17 · control"
     assert labels.kind == "control"
 
 
 def test_an_evaluation_is_named_by_what_was_trained(pipelines):
     labels = label(pipelines["evaluate"], {"protocol": "default"}, checkpoint_params={"protocol": "best", "seed": 5})
-    assert labels.name == "clips-1a2b · vmnet_musicnn · best · seed 5 · evaluation"
+    assert labels.name == "clips-1a2b · vmnet_fused · best · seed 5 · evaluation"
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_an_evaluation_is_named_by_what_was_trained(pipelines):
     [
         ("ingest", "ingestion", ""),
         ("extract_musicnn", "extraction", ""),
-        ("embed", "embedding", "vmnet_musicnn"),
-        ("index", "index", "vmnet_musicnn"),
-        ("compare", "comparison", "vmnet_musicnn"),
-        ("tune", "tuning", "vmnet_musicnn"),
+        ("embed", "embedding", "vmnet_fused"),
+        ("index", "index", "vmnet_fused"),
+        ("compare", "comparison", "vmnet_fused"),
+        ("tune", "tuning", "vmnet_fused"),
     ],
 )
 def test_other_runs_are_of_other_kinds(pipelines, pipeline, kind, variant):

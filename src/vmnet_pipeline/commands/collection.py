@@ -46,14 +46,29 @@ _OPTIONS = (
 
 
 def choose_place(media_dir: str, collection: str, variant: str) -> tuple[str, str]:
-    """Collection and variant: those given; else the variant of the project, or a library of these files."""
+    """Collection and variant: those given; else the variant of the project, a library, or the only other variant."""
     from vmnet_pipeline.hooks.library import LIBRARY_VARIANT
 
     name, chosen = name_collection(media_dir, collection), variant or read_variant()
     library = name if collection else name_collection(media_dir, library=media_dir)
     if not variant and not (OUTPUT / name / chosen).is_dir() and (OUTPUT / library / LIBRARY_VARIANT).is_dir():
         return library, LIBRARY_VARIANT
-    return name, chosen
+    return name, chosen if variant else _find_only(name, chosen)
+
+
+def _find_only(name: str, chosen: str) -> str:
+    """The variant of the project, or the only one that a collection was trained or indexed with."""
+    found = {place.parent.name for place in (MODELS / name).glob("*/checkpoint")}
+    found |= {place.name for place in (OUTPUT / name).glob("*") if place.is_dir()}
+    if chosen in found or len(found) != 1:
+        return chosen
+    (other,) = found
+    click.echo(
+        f"nothing is there of variant {chosen}, that of this project: {other} is used, the only one there is; "
+        f"--variant {other} names it, and kedro run --params variant={other} goes on with it",
+        err=True,
+    )
+    return other
 
 
 def read_variant() -> str:

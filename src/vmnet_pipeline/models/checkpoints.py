@@ -333,6 +333,14 @@ def _run_git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def _name_others(path: Path) -> str:
+    """What else the collection was trained with, where the place of a variant's network is empty."""
+    folder = path.parent
+    places = folder.parent.parent.glob(f"*/checkpoint/{path.name}") if folder.name == "checkpoint" else ()
+    others = sorted(place.parent.parent.name for place in places)
+    return f", or take what is there already by variant={' or variant='.join(others)}" if others else ""
+
+
 def _read_config(path: Path) -> _ConfigSchema:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -341,7 +349,7 @@ def _read_config(path: Path) -> _ConfigSchema:
         config = _ConfigSchema.model_validate_json(text)
         parse_checksummed(text)
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint: {path} is missing; train first") from error
+        raise CheckpointError(f"there is no checkpoint: {path} is missing; train first{_name_others(path)}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {REMEDY}") from error
     except ValidationError as error:

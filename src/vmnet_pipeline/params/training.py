@@ -49,6 +49,7 @@ BEST_MEMBERS: dict[str, Any] = {
 }
 BEST_LOSS_PROPOSED: dict[str, Any] = {"name": "contrastive"}
 BEST_MODEL_PROPOSED: dict[str, Any] = {"music_tower": "canonical", "video_tower": "canonical", "embedding_dim": 36}
+_TOWERS = ("music_tower", "video_tower")
 
 
 # Towers that are fitted in closed form; no step trains them.
@@ -167,8 +168,9 @@ class TrainParams(Params):
 
     protocol: Literal["default", "reference", "best"] = Field(
         "default",
-        description="`reference` trains as the reference code does: file order, last step kept, ... `best`: the "
-        "towers, loss and optimiser that retrieve best.",
+        description="`best`: networks of several kinds that retrieve best together. `default`: VM-NET alone. "
+        "`reference` trains as the reference code does: file order, last step kept, ... The project's configuration, "
+        "conf/base, sets `best`; the default is that of `TrainParams()` in Python.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of weights, order and dropout.")
     epochs: int = Field(
@@ -277,11 +279,10 @@ class TrainParams(Params):
             settings = _impose(data, REFERENCE_FIXED, REFERENCE_PROPOSED)
             return {**settings, "loss": _impose(_as_dict(data, "loss"), REFERENCE_LOSS_FIXED, REFERENCE_LOSS_PROPOSED)}
         if data.get("protocol") == "best":
-            nested = {
-                "loss": {**BEST_LOSS_PROPOSED, **_as_dict(data, "loss")},
-                "model": {**BEST_MODEL_PROPOSED, **_as_dict(data, "model")},
-            }
-            return {**BEST_PROPOSED, "members": _propose_members(nested["model"]), **data, **nested}
+            model = _as_dict(data, "model")
+            members, proposed = ({}, {}) if _asks_for_towers(model) else (BEST_MEMBERS, BEST_MODEL_PROPOSED)
+            nested = {"loss": {**BEST_LOSS_PROPOSED, **_as_dict(data, "loss")}, "model": {**proposed, **model}}
+            return {**BEST_PROPOSED, "members": members, **data, **nested}
         return data
 
     @model_validator(mode="after")
@@ -325,7 +326,13 @@ class TrainParams(Params):
         if not self.members:
             return {"": self}
         whole = self.model_copy(update={"members": {}})
-        return {name: whole.override(settings) for name, settings in self.members.items()}
+        given = {name for name, value in BEST_PROPOSED.items() if getattr(self, name) != value}
+        kinds = {}
+        for name, settings in self.members.items():
+            is_proposed = settings == BEST_MEMBERS.get(name)  # so what was given counts for it, too
+            kept = {key: value for key, value in settings.items() if not (is_proposed and key in given)}
+            kinds[name] = whole.override(kept)
+        return kinds
 
     @property
     def music_steps(self) -> int | None:
@@ -352,9 +359,9 @@ class TrainParams(Params):
         return type(self).model_validate(_lay_over(given, settings))
 
 
-def _propose_members(model: dict[str, Any]) -> dict[str, Any]:
-    """Those of `protocol: best`; none where one network was asked for by its tower."""
-    return BEST_MEMBERS if model["music_tower"] == BEST_MODEL_PROPOSED["music_tower"] else {}
+def _asks_for_towers(model: dict[str, Any]) -> bool:
+    """Whether a tower other than those of `protocol: best` is given, of one side or both: then it is one network."""
+    return any(model.get(name, BEST_MODEL_PROPOSED[name]) != BEST_MODEL_PROPOSED[name] for name in _TOWERS)
 
 
 def _without(given: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

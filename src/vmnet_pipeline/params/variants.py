@@ -26,12 +26,12 @@ class VariantParams(Params):
 
 
 VARIANTS = {
-    "vmnet_musicnn": VariantParams(music=("musicnn",), video=("efficientnet",)),
-    "vmnet_vggish": VariantParams(music=("vggish",), video=("efficientnet",)),
     "vmnet_fused": VariantParams(
         music=("musicnn", "descriptors_audio", "vmnet2017"), video=("efficientnet", "descriptors_video")
     ),
+    "vmnet_musicnn": VariantParams(music=("musicnn",), video=("efficientnet",)),
+    "vmnet_vggish": VariantParams(music=("vggish",), video=("efficientnet",)),
 }
-"""Variants that need not be configured."""
+"""Variants that need not be configured, the default one first."""
 
-DEFAULT_VARIANT = "vmnet_musicnn"
+DEFAULT_VARIANT = next(iter(VARIANTS))

@@ -131,6 +131,7 @@ def train_ensemble(
     if few and is_fitted and has_few_pairs(train, val, params):
         n_pairs = len(train) + (0 if val is None else len(val))
         logger.info("%d pairs are few: networks are fitted in closed form on all, weights by cross-validation", n_pairs)
+        logger.info("no step is trained, so train.epochs and train.loss do not count; train.protocol=default trains")
         fitted = _fit_few(_concatenate(train, val), few, params.positives_by, state_dir, open_log)
         return fitted if start is None else _keep_better(fitted, start.checkpoint)
     if start is None:

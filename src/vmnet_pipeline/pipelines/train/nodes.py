@@ -76,7 +76,7 @@ def _describe_side(features: SideFeatures, max_steps: int | None) -> FeatureSide
     if max_steps:
         raise ParameterError(
             f"a tower over sequences takes the features of one backend, and this variant joins {backend.name}; use "
-            "another tower, or a variant with one backend on this side"
+            "another tower, or a variant with one backend on this side, as variant=vmnet_musicnn"
         )
     return FeatureSide(backend.name, features.store, backend.pool, measure=backend.measure)
 
