@@ -75,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
 def test_where_there_is_none_those_of_other_variants_are_named(tmp_path: Path) -> None:
     for name in ("vmnet_musicnn", "own"):
         save_checkpoint(tmp_path / name / "checkpoint", make_checkpoint())
-    with pytest.raises(CheckpointError, match=r"train first, or take what is there .* variant=own or variant=vmnet_mus"):
+    with pytest.raises(CheckpointError, match=r"train first, or take .* variant=own or variant=vmnet_mus"):
         load_checkpoint(tmp_path / "vmnet_fused/checkpoint")
     with pytest.raises(CheckpointError, match=r"train first$"):
         load_checkpoint(tmp_path / "elsewhere/vmnet_fused/checkpoint")

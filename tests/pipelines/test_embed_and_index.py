@@ -25,7 +25,7 @@ from vmnet_pipeline.ingestion.schemas import MANIFEST_COLUMNS
 from vmnet_pipeline.models.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from vmnet_pipeline.models.factory import build_model
 from vmnet_pipeline.pairs.packing import PairFiles
-from vmnet_pipeline.params import EmbedParams, EvaluateParams, IndexParams, SplitParams, TrainParams
+from vmnet_pipeline.params import VARIANTS, EmbedParams, EvaluateParams, IndexParams, SplitParams, TrainParams
 from vmnet_pipeline.pipeline_registry import register_pipelines, register_reference_pipelines
 from vmnet_pipeline.pipelines.evaluate.nodes import rerank_answers
 from vmnet_pipeline.search.dtw import align_sequences
@@ -45,7 +45,8 @@ MUSICNN = {
 }
 LITE = {"backend": "efficientnet", "weights": "random", "engine": "torch", "weights_dir": "weights"}
 MODELS = {"embed": EmbedParams, "index": IndexParams, "split": SplitParams, "train": TrainParams}
-OUTPUT = Path("data/07_model_output/toy/vmnet_musicnn")
+VARIANT = "vmnet_musicnn"
+OUTPUT = Path("data/07_model_output/toy") / VARIANT
 
 
 def save_network(folder, fingerprints):
@@ -112,12 +113,12 @@ def run(names, pipelines=None, **runtime_params):
     parameters = loader["parameters"] | {"musicnn": MUSICNN, "efficientnet": LITE}
     for name, value in parameters.items():
         catalog[f"params:{name}"] = MODELS[name].model_validate(value) if name in MODELS else value
-    pipelines = pipelines or register_pipelines()
+    pipelines = pipelines or register_pipelines({VARIANT: VARIANTS[VARIANT]})
     SequentialRunner().run(sum((pipelines[name] for name in names[1:]), pipelines[names[0]]), catalog)
 
 
 def recommend(*arguments, ok=True):
-    done = CliRunner().invoke(cli, ["recommend", *map(str, arguments)])
+    done = CliRunner().invoke(cli, ["recommend", "--variant", VARIANT, *map(str, arguments)])
     assert (done.exit_code == 0) is ok, done.output
     return done.output
 
