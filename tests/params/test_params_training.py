@@ -64,6 +64,8 @@ def test_what_is_given_counts_for_every_proposed_member() -> None:
     given = TrainParams(protocol="best", epochs=3, batch_size=9)
     assert [(part.epochs, part.batch_size) for part in given.kinds.values()] == [(3, 9)] * 3
     assert [part.epochs for part in TrainParams(protocol="best").override({"epochs": 3}).kinds.values()] == [3, 3, 3]
+    settled = {name: {**settings, "whiten": {"music": 0.5}} for name, settings in given.members.items()}  # in training
+    assert given.model_copy(update={"members": settled}).kinds["vmnet"].epochs == 3
     own = TrainParams(protocol="best", epochs=3, members={"vmnet": {"epochs": 7}})
     assert own.kinds["vmnet"].epochs == 7
 

@@ -19,6 +19,8 @@ N_PAIRS = 10
 SETTINGS = {
     "collection": "c",
     "weights": "random",
+    "variant": "vmnet_musicnn",
+    "train.protocol": "default",
     "train.epochs": 6,
     "train.n_threads": 1,
     "train.state_interval_s": 0,  # a state after every epoch

@@ -329,9 +329,9 @@ class TrainParams(Params):
         given = {name for name, value in BEST_PROPOSED.items() if getattr(self, name) != value}
         kinds = {}
         for name, settings in self.members.items():
-            is_proposed = settings == BEST_MEMBERS.get(name)  # so what was given counts for it, too
-            kept = {key: value for key, value in settings.items() if not (is_proposed and key in given)}
-            kinds[name] = whole.override(kept)
+            proposed = BEST_MEMBERS.get(name, {})  # what was given counts for these, too
+            gives_way = {key for key in given & proposed.keys() if settings.get(key) == proposed[key]}
+            kinds[name] = whole.override({key: value for key, value in settings.items() if key not in gives_way})
         return kinds
 
     @property
