@@ -8,7 +8,10 @@ PICTURES = runpy.run_path(str(DOCS / "make_pictures.py"))
 
 
 def test_pictures_are_as_new_as_what_they_show():
-    assert not PICTURES["find_stale"](), "run `make pictures`"
+    stale = " ".join(PICTURES["find_stale"]())
+    assert not stale, (
+        f"run `python docs/make_pictures.py {stale}` (page and report after `make demo`), or `make pictures`"
+    )
 
 
 def test_a_digest_changes_with_content_name_and_number_of_files(tmp_path, monkeypatch):
