@@ -84,7 +84,7 @@ docs: setup ## the documentation as a site, in site/; pages made from the code a
 	@$(BIN)/python docs/build_site.py
 
 pictures: demo ## pictures of the page, the report and Kedro-Viz in docs/images (needs Chromium with chromedriver)
-	@$(BIN)/kedro run --pipelines=embed,index
+	@$(BIN)/kedro run --pipelines=embed,index --params variant=vmnet_musicnn
 	@$(BIN)/python docs/make_pictures.py
 
 torture: setup ## hostile media, faults, broken files and requests: what became of them (some minutes)

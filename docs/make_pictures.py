@@ -2,7 +2,7 @@
 
     python docs/make_pictures.py [--project FOLDER] [page | report | viz ...]      # or `make pictures`
 
-FOLDER (by default this one) is a project where `make demo` and `kedro run --pipelines=embed,index` were run. Needs Chromium with
+FOLDER (by default this one) is a project where `make demo` and its embed and index were run, as `make pictures` does. Needs Chromium with
 chromedriver, as the tests of the page. `docs/images/pictures.json` keeps a digest of what each picture shows; a test
 compares it, so that a changed page or report asks for new pictures.
 """
@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -41,6 +40,7 @@ SOURCES = {
 }
 WIDTH_PX, HEIGHT_PX = 1280, 900
 QUALITY = 80
+VARIANT = "vmnet_musicnn"  # that of `make demo`
 HIDE_HINTS = """const style = document.createElement('style');
 style.textContent = '[class^=feature-hints] {display: none}';
 document.head.append(style)"""
@@ -66,12 +66,12 @@ def find_stale() -> list[str]:
 @contextmanager
 def serve_demo(project: Path) -> Iterator[str]:
     """Address of the page of a project, until the block ends."""
-    words = [str(Path(sys.executable).with_name("vmnet-pipeline")), "serve", "--port", "0"]
+    words = [str(Path(sys.executable).with_name("vmnet-pipeline")), "serve", "--variant", VARIANT, "--port", "0"]
     with subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, text=True) as server:
         try:
             line = next((line for line in server.stdout or () if "http://" in line), "")
             if not line:
-                sys.exit("kedro serve did not start; run the demo, and `kedro run --pipelines=embed,index`")
+                sys.exit("kedro serve did not start; see `make pictures`")
             address = line.split()[3]
             wait_until_ready(address)
             yield address
@@ -116,8 +116,8 @@ def show_page(driver: Any, project: Path) -> bytes:
 
 
 def show_report(driver: Any, project: Path) -> bytes:
-    """The beginning of the newest report of the demo."""
-    reports = sorted((project / "data/08_reporting/demo").glob("*/report.html"), key=os.path.getmtime)
+    """The beginning of the report of the demo."""
+    reports = sorted((project / "data/08_reporting/demo").glob(f"{VARIANT}/report.html"))
     if not reports:
         sys.exit(f"no report below {project}: run the demo first")
     driver.get(reports[-1].resolve().as_uri())
