@@ -86,6 +86,7 @@ def test_reranking_needs_features(index, embedder):
 
 
 def test_recommend_and_its_command_leave_out_what_is_excluded(embedder, places, tmp_path, monkeypatch):
+    importlib.import_module("kedro.framework.project")  # tells of its logging on stdout, outside of a project
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clip.mp4").touch()
     index = load_index(places / "music_index")

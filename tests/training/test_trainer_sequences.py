@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vmnet_pipeline.training import TrainingResult
 
 PLAIN = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "n_threads": 1, "loss": {"name": "contrastive"}}
+PLAIN |= {"state_interval_s": 0.0}  # a state after every epoch
 MODEL = {"embedding_dim": 16, "max_steps": 8}
 
 
