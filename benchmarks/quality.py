@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from no_log import open_no_log
 from paired_views import Design, Views, generate, optimal_scores
 
 from vmnet_pipeline.experiments.baselines import fit_baseline
@@ -33,7 +34,7 @@ VMNET = {"batch_size": 512, "epochs": 30, "patience": 10}
 PLAIN = {**VMNET, "lr_schedule": "cosine", "warmup_epochs": 2, "learning_rate": 1e-3}
 CONTRASTIVE = {**PLAIN, "loss": {"name": "contrastive"}}
 NOISE = {**CONTRASTIVE, "feature_noise": 1.0}
-BEST = {"protocol": "best"}
+CANONICAL = {"protocol": "best", "members": {}}  # the canonical member of `best` alone
 VARIANTS: dict[str, dict[str, Any]] = {
     "vmnet": VMNET,
     "vmnet-cosine": PLAIN,
@@ -50,12 +51,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "contrastive-dropout": {**CONTRASTIVE, "model": {"dropout": 0.5}},
     "contrastive-average": {**CONTRASTIVE, "average_decay": 0.99},
     "contrastive-noise-average": {**NOISE, "average_decay": 0.99},
-    "canonical-vmnet-loss": {**BEST, "loss": {"name": "vmnet"}},
-    "best-untrained": {**BEST, "epochs": 1, "learning_rate": 1e-9, "warmup_epochs": 0},
-    "best-noise": {**BEST, "feature_noise": 0.5},
-    "best-staircase": {**BEST, "lr_schedule": "staircase", "warmup_epochs": 0},
-    "best-no-average": {**BEST, "average_decay": None},
-    "best": BEST,
+    "canonical-vmnet-loss": {**CANONICAL, "loss": {"name": "vmnet"}},
+    "canonical-untrained": {**CANONICAL, "epochs": 1, "learning_rate": 1e-9, "warmup_epochs": 0},
+    "canonical-noise": {**CANONICAL, "feature_noise": 0.5},
+    "canonical-staircase": {**CANONICAL, "lr_schedule": "staircase", "warmup_epochs": 0},
+    "canonical-no-average": {**CANONICAL, "average_decay": None},
+    "canonical": CANONICAL,
+    "best": {"protocol": "best"},
     "sequence": {**CONTRASTIVE, "model": {"music_tower": "sequence"}},
     "sequence-music": {**CONTRASTIVE, "model": {"music_tower": "sequence", "video_tower": "musicnn"}},
     "sequence-video": {**CONTRASTIVE, "model": {"video_tower": "sequence"}},
@@ -102,6 +104,7 @@ def train_variant(name: str, sides: Sides, seed: int, options: argparse.Namespac
     """Test ranks of a trained variant, and its best epoch and validation recall."""
     from vmnet_pipeline.models.embed import embed_arrays
     from vmnet_pipeline.training import train_model
+    from vmnet_pipeline.training.ensembles import train_ensemble
 
     train, val, test = (choose_form(side, name) for side in sides)
     fixed = {"seed": seed, "device": options.device, "n_threads": options.threads, "state_interval_s": 1e9}
@@ -112,9 +115,14 @@ def train_variant(name: str, sides: Sides, seed: int, options: argparse.Namespac
     else:
         params, watched = TrainParams(**{**VARIANTS[name], **fixed}), val
     with tempfile.TemporaryDirectory() as folder:
-        result = train_model(train, watched, params, state_dir=Path(folder), progress=False)
+        if params.members:
+            result = train_ensemble(train, watched, params, state_dir=Path(folder), open_log=open_no_log).network
+        else:
+            result = train_model(train, watched, params, state_dir=Path(folder), progress=False)
     model = result.build()
     ranks = ranks_of(cosine(embed_arrays(model, music=test.music), embed_arrays(model, video=test.video)))
+    if params.members:
+        return ranks, {"val": 50.0 * (result.metrics["recall_at_10_xy"] + result.metrics["recall_at_10_yx"])}
     curve = {r.epoch: 50.0 * (r.val["recall_at_10_xy"] + r.val["recall_at_10_yx"]) for r in result.history if r.val}
     if name == REFERENCE:
         epoch = max(curve, key=lambda e: curve[e])

@@ -19,12 +19,12 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from no_log import open_no_log
 from real_pairs import FEATURE_SETS, describe_backend, draw_split, load_arrays, load_clips, take_rows, tie_equal_rows
 from real_report import KS, VMNET, lay_out, summarise
 
@@ -41,7 +41,7 @@ from vmnet_pipeline.storage.atomic import write_text_atomically
 from vmnet_pipeline.types import SIDES, FeaturePart, PairArrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 VARIANTS: dict[str, dict[str, Any]] = {
     VMNET: {},
@@ -116,19 +116,6 @@ def name_parts(pairs: PairArrays) -> PairArrays:
 
 def _sides(pairs: PairArrays) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(pairs.music), np.asarray(pairs.video)
-
-
-class _NoLog:
-    def add(self, record: Any) -> None: ...
-
-    def finish(self, history: Any) -> None: ...
-
-    def metrics(self, metrics: Any) -> None: ...
-
-
-@contextmanager
-def open_no_log(title: str, settings: Mapping[str, Any]) -> Iterator[_NoLog]:
-    yield _NoLog()
 
 
 def describe(problem: Problem, number: int, name: str, settings: Mapping[str, Any], base: TrainParams) -> str:
