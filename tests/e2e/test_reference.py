@@ -123,9 +123,9 @@ def test_an_imported_checkpoint_is_tested(project, tmp_path, reference_checkpoin
     shutil.copytree(data / "test", data / "train")
     shutil.copy(data / "test.csv", data / "train.csv")
     with (data / "test.csv").open("w") as table:
-        table.write("id\n000\n")
+        table.write("id\n000\n001\n")
     with (data / "train.csv").open("w") as table:
-        table.write("id\n" + "".join(f"{k:03d}\n" for k in range(1, 12)))
+        table.write("id\n" + "".join(f"{k:03d}\n" for k in range(2, 12)))
     settings = "train.protocol=reference,train.epochs=1,train.batch_size=5"
     start = f"train.start_from={reference_checkpoints / 'musicnn'}"
     project.kedro("run", "--pipelines=train", "--params", f"pairs_dir={data},{settings},{start}")

@@ -56,7 +56,7 @@ def test_a_backend_has_the_common_parameters_below_its_own(own, expected):
 def test_a_backend_of_the_parameters_has_them_too_and_is_for_that_run_alone(project_pipelines, caplog):
     own, content = ProjectHooks(), {"backend": "musicnn", "layer": "taggram"}
     own.after_context_created(SimpleNamespace(config_loader={"parameters": {"tags": content, "music": "tags"}}))
-    assert {"extract_tags", "tags-efficientnet"} <= project_pipelines.keys()
+    assert {"extract_tags", "tags-efficientnet_descriptors_video"} <= project_pipelines.keys()
     catalog = DataCatalog({"params:backend_defaults": MemoryDataset({"weights": "random"})})
     catalog["params:tags"] = MemoryDataset(content)
     own.after_catalog_created(catalog)

@@ -13,5 +13,5 @@ def test_a_whole_bucket_may_be_the_media_folder(monkeypatch):
     bucket = as_path("s3://bucket")
     paths = list_media_files(bucket, lambda doubtful: set(doubtful))
     assert paths == ["s3://bucket/a.mp4", "s3://bucket/sub/b.mp4"]
-    assert collect._name_files(paths, bucket) == ["a", "sub/b"]
-    assert collect._resolve(bucket, "x\\a.mp4", DiskNames()) == "s3://bucket/x/a.mp4"
+    assert collect.name_files(paths, bucket) == ["a", "sub/b"]
+    assert collect.resolve_name(bucket, "x\\a.mp4", DiskNames()) == "s3://bucket/x/a.mp4"

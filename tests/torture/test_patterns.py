@@ -14,6 +14,8 @@ import vmnet_pipeline
 
 SOURCE = Path(vmnet_pipeline.__file__).parent
 FUNCTIONS = {"compile", "match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer"}
+OF_THE_USER = {("ingestion/grouping.py", "pattern"), ("params/ingestion.py", "self.group_regex")}
+"""Patterns of the settings: whoever writes those runs the program."""
 N = 2000
 GROWTH, STEPS = 4, 3
 MOST = 3.0 * GROWTH
@@ -33,6 +35,8 @@ def find_patterns():
             if node.func.attr not in FUNCTIONS or ast.unparse(node.func.value) != "re":
                 continue
             argument = node.args[0]
+            if (path.relative_to(SOURCE).as_posix(), ast.unparse(argument)) in OF_THE_USER:
+                continue
             pattern = argument.value if isinstance(argument, ast.Constant) else put_together(path, argument)
             flags = tuple(
                 part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute) and part.attr.isupper()

@@ -57,7 +57,7 @@ def logged(request, tmp_path_factory):
     try:
         experiment = mlflow.create_experiment("test", artifact_location=str(tmp_path / "artifacts"))
         with mlflow.start_run(experiment_id=experiment) as run:
-            tracking.log_model(tmp_path / "checkpoint", shape, [4], "toy")
+            tracking.log_model(tmp_path / "checkpoint", shape, [4], "toy", {})
         (entry,) = mlflow.search_logged_models([experiment], output_format="list")
         assert entry.source_run_id == run.info.run_id
         yield uri, f"models:/{entry.model_id}", model

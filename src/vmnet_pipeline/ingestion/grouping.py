@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GroupRule: TypeAlias = Literal["parent", "regex", "table", "none"]
 
 MIN_GROUPS = 3  # fewer cannot fill train, val and test
-_COUNTER = re.compile(r"[0-9]+[)\]]?$")
+_COUNTER = re.compile(r"(?<![0-9])[0-9]+[)\]]?$")  # looked for once in a run of digits
 _SEPARATORS = " _.-#~+([,"
 _PIECES = ("part", "pt", "scene", "cut", "clip", "shot", "take", "chunk", "segment", "seg")
 _CHANGE = "ingest.group=parent, regex or none takes others, a column `group` in a media.csv any"
