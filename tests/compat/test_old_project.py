@@ -52,7 +52,8 @@ def test_a_run_goes_on_in_the_same_project(old):
     shutil.rmtree(old / "conf")
     shutil.copytree(ROOT / "conf", old / "conf", ignore=shutil.ignore_patterns("local"))
     (old / "conf/local").mkdir()
-    run_project(old, "-m", "kedro", "run", "--pipelines=train,evaluate", "--params", f"pairs_dir=pairs,train.protocol=default,{PARAMS}")
+    params = f"pairs_dir=pairs,train.protocol=default,{PARAMS}"
+    run_project(old, "-m", "kedro", "run", "--pipelines=train,evaluate", "--params", params)
     with sqlite3.connect(old / "mlflow.db") as database:
         statuses = [row[0] for row in database.execute("select status from runs")]
     assert statuses == ["FINISHED"] * 2
