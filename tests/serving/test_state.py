@@ -23,7 +23,7 @@ from vmnet_pipeline.search.index_files import load_index, save_index
 from vmnet_pipeline.serving.auth import ApiKey
 from vmnet_pipeline.serving.config import ServeParams
 from vmnet_pipeline.serving.errors import RefusedError
-from vmnet_pipeline.serving.gallery import load_gallery
+from vmnet_pipeline.serving.gallery import _read_words, load_gallery
 from vmnet_pipeline.serving.metrics import Metrics
 from vmnet_pipeline.serving.schemas import Search
 from vmnet_pipeline.serving.worker import Task
@@ -384,3 +384,10 @@ def test_what_failed_is_told_without_words_of_the_request():
     assert "test_state.fail:" in line
     assert fail(MediaError("no_audio_stream", "/srv/a: has no sound")).startswith("MediaError no_audio_stream (in ")
     assert fail(ValueError("a key\nof the client \x1b[31m")).startswith("ValueError (in ")
+
+
+def test_the_log_tells_no_folder_where_words_have_nothing_to_ask_for(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert _read_words(tmp_path, "music") is None
+    assert tmp_path.name in caplog.text
+    assert str(tmp_path) not in caplog.text
