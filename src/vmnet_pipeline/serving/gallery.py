@@ -191,7 +191,7 @@ def _read_words(output: Path, side: Side) -> Qualities | None:
     try:
         return read_qualities(output, side)
     except SearchIndexError as error:
-        reason = str(error).replace(str(output), output.name)  # who reads the log of a service need not know its folders
+        reason = str(error).replace(str(output), output.name)  # folders are nothing for the log of a service
         logger.info("Searches for %s by words are refused: %s", side, reason)
         return None
 
