@@ -10,7 +10,7 @@ from vmnet_pipeline.cli import cli
 from vmnet_pipeline.demo import DemoSpec, make_clip, make_demo_collection
 from vmnet_pipeline.models.checkpoints import load_checkpoint
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="the extra [encoders] is not installed; the lock has it")
 from tiny_encoders import save_tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

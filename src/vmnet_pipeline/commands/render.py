@@ -13,7 +13,7 @@ import click
 
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
-from vmnet_pipeline.commands.settings import read_settings
+from vmnet_pipeline.commands.settings import choose_mix, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,13 +50,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--output", type=_FILE, default=None, help="A .mp4, .mov, .mkv or .webm file.  [default: VIDEO-soundtrack]"
 )
-@click.option(
-    "--own-sound",
-    type=click.Choice(["duck", "keep", "mute"]),
-    default=None,
-    help="What becomes of the own sound.  [default: duck]",
-)
-@click.option("--loudness", type=float, default=None, help="Loudness of the result in LUFS.  [default: -14]")
+@choose_mix
 @click.option("--bars", type=_FILE, default=None, help="Times in seconds at which bars of the music begin, one a line.")
 @click.option(
     "--timeline",

@@ -1,15 +1,31 @@
-"""Settings of a command, given as `--set NAME=VALUE`."""
+"""Settings that commands share: those of the mix, and those given as `--set NAME=VALUE`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vmnet_pipeline.params import Params
 
     _Params = TypeVar("_Params", bound=Params)
+
+
+def choose_mix(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options `--own-sound` and `--loudness`."""
+    loudness = click.option(
+        "--loudness", type=float, default=None, help="Loudness of the result in LUFS.  [default: -14]"
+    )
+    own_sound = click.option(
+        "--own-sound",
+        type=click.Choice(["duck", "keep", "mute"]),
+        default=None,
+        help="What becomes of the own sound.  [default: duck]",
+    )
+    return own_sound(loudness(command))
 
 
 def read_settings(settings: Sequence[str], model: type[_Params], **others: Any) -> _Params:

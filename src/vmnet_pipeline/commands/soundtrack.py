@@ -16,6 +16,7 @@ import click
 from vmnet_pipeline.commands.collection import INTERMEDIATE, OUTPUT, choose_weights
 from vmnet_pipeline.commands.errors import report_errors
 from vmnet_pipeline.commands.project import ProjectCommand
+from vmnet_pipeline.commands.settings import choose_mix
 from vmnet_pipeline.ingestion.ids import name_collection
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ VARIANT = "library"
 @click.option("--no-video", is_flag=True, help="Only list the answers.")
 @click.option("--no-index", is_flag=True, help="Search the libraries as they were indexed; new files are not seen.")
 @click.option("--filter", "filters", multiple=True, help="Only tracks like this: licence=CC-BY, 'duration<300'.")
-@click.option(
-    "--own-sound",
-    type=click.Choice(["duck", "keep", "mute"]),
-    default=None,
-    help="What becomes of the own sound.  [default: duck]",
-)
-@click.option("--loudness", type=float, default=None, help="Loudness of the result in LUFS.  [default: -14]")
+@choose_mix
 @click.option("--set", "settings", multiple=True, help="A setting of the mix, NAME=VALUE; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @choose_weights
